@@ -1,0 +1,69 @@
+# Every target that needs the environment depends on `setup`, so any of them may be the first command on a fresh clone.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RUN_PIPELINES := $(BIN)/python -m pipelines
+
+# A Make variable becomes the flag of the same name in lower case, and only when it was given on the command line
+# or in the environment: the defaults stand in one place, the dataclasses of pipelines/config.py.
+flag = $(if $($(1)),--$(subst _,-,$(shell echo $(1) | tr A-Z a-z)) '$($(1))')
+flags = $(foreach name,$(1),$(call flag,$(name)))
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-all lint plan extract status info verify train-head evaluate predict gc doctor benchmark-read
+
+help:  ## Lists every target
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+
+setup: $(VENV)/.installed  ## Creates .venv and installs the project and its pinned dependencies, once
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Permafrost needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V 2>&1). Pass PYTHON=/path/to/python3.11"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,oracles]'
+	@touch $@
+
+demo: setup  ## The whole path on made data with the bundled tiny backbone, under runs/demo
+	$(RUN_PIPELINES) demo $(call flags,HEAD RUN) $(ARGS)
+
+test: setup  ## The test suite: CPU, offline, minutes
+	$(BIN)/python -m pytest $(ARGS)
+
+test-all: setup  ## Every test, the slow ones too
+	$(BIN)/python -m pytest -m 'not gpu' $(ARGS)
+
+lint: setup  ## ruff and mypy
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+plan: setup  ## Rows, bytes, files, free space and time of an extraction; writes nothing (DATASET= MODEL= ...)
+	$(RUN_PIPELINES) plan $(call flags,DATASET MODEL SPLIT DATA STORES WEIGHTS LEVELS CODEC VIEWS PIXELS SUBSET) $(ARGS)
+
+extract: setup  ## Fills the store of a data set's split, or goes on filling it (DATASET= MODEL= ...)
+	$(RUN_PIPELINES) extract $(call flags,DATASET MODEL SPLIT DATA STORES WEIGHTS LEVELS CODEC VIEWS PIXELS SUBSET ENGINE) $(ARGS)
+
+status: setup  ## What stands in a store, what is missing, what was skipped and why (STORE=)
+	$(RUN_PIPELINES) status $(call flags,STORE STORES) $(ARGS)
+
+info: setup  ## Identity, geometry and sizes of a store (STORE=)
+	$(RUN_PIPELINES) info $(call flags,STORE STORES) $(ARGS)
+
+verify: setup  ## Structure and sizes of a store; ARGS=--full for every checksum (STORE=)
+	$(RUN_PIPELINES) verify $(call flags,STORE STORES) $(ARGS)
+
+train-head: setup  ## Trains a head from a store (HEAD= ...)
+	$(RUN_PIPELINES) train-head $(call flags,HEAD DATASET MODEL STORE STORES RECIPE RUN) $(ARGS)
+
+evaluate: setup  ## The metrics of a run on the test store (RUN=)
+	$(RUN_PIPELINES) evaluate $(call flags,RUN STORE) $(ARGS)
+
+predict: setup  ## Pictures from the frozen backbone and a trained head on new images (RUN= INPUT= [OUT=])
+	$(RUN_PIPELINES) predict $(call flags,RUN INPUT OUT) $(ARGS)
+
+gc: setup  ## Lists orphaned partial files; ARGS=--delete removes them
+	$(RUN_PIPELINES) gc $(call flags,STORE STORES) $(ARGS)
+
+doctor: setup  ## Explains what is wrong with the environment
+	$(RUN_PIPELINES) doctor $(ARGS)
+
+benchmark-read: setup  ## Reading speed beside memmap, zarr-python and tensorstore
+	$(BIN)/python benchmarks/read.py $(ARGS)

@@ -1,0 +1,1 @@
+"""Data sets by name: one file each, found by its name."""

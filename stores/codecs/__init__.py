@@ -1,0 +1,1 @@
+"""Codecs of features: numpy in, bytes out."""

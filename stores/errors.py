@@ -1,0 +1,62 @@
+"""The errors of stores. Each says what was wrong, the value found, what was expected and what to do."""
+
+from __future__ import annotations
+
+
+class StoreError(Exception):
+    """Anything a store refuses."""
+
+
+class NoSuchStore(StoreError, FileNotFoundError):
+    """There is no store, or no plan of one, at this path."""
+
+
+class LevelMissing(StoreError, LookupError):
+    """A level was asked for that the store does not hold."""
+
+
+class MixedBins(StoreError, ValueError):
+    """Rows of different padded sizes were asked for in one call."""
+
+
+class RowSkipped(StoreError, LookupError):
+    """A planned row holds no data: its record was skipped, with a reason."""
+
+
+class CodecError(StoreError, ValueError):
+    """Features a codec cannot hold: not finite, or beyond its range."""
+
+
+class PlanError(StoreError, ValueError):
+    """A plan that contradicts itself, or data that do not fit the plan."""
+
+
+class IdentityError(StoreError, ValueError):
+    """A store is not the one that was asked for; names the field and both values."""
+
+    def __init__(self, field: str, expected: object, found: object, advice: str = "") -> None:
+        self.field, self.expected, self.found = field, expected, found
+        super().__init__(f"identity differs in {field}: expected {expected!r}, found {found!r}" + (f"; {advice}" if advice else ""))
+
+
+class IntegrityError(StoreError, OSError):
+    """Bytes on disk are not those that were written; names store, shard and rows."""
+
+
+class IncompleteStore(IntegrityError):
+    """The store has no manifest yet: its extraction has not finished."""
+
+
+class FormatError(IntegrityError):
+    """Metadata of an unknown version or feature, or outside the bounds of the format."""
+
+
+class SpaceError(StoreError, OSError):
+    """The disk cannot take the planned bytes."""
+
+    def __init__(self, where: str, needed_bytes: int, free_bytes: int) -> None:
+        self.needed_bytes, self.free_bytes = needed_bytes, free_bytes
+        super().__init__(
+            f"{where}: the plan needs {needed_bytes} bytes ({needed_bytes / 1e9:.2f} GB) and {free_bytes} "
+            f"({free_bytes / 1e9:.2f} GB) are free; free some, choose fewer levels or views, or another --stores"
+        )
