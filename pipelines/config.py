@@ -1,0 +1,296 @@
+"""What every verb can be told: one frozen dataclass a verb; the only home of defaults.
+
+Flags are the field names with hyphens, YAML keys the field names with underscores. A value is taken from the
+first of: flags, `--config FILE.yaml`, the recipe (train-head), the default here. None always means "chosen
+for you", and the field says how. Nothing heavy is imported here, so that `--help` is quick.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VerbConfig:
+    """Flags that every verb has."""
+
+    json: bool = False
+    """Print a summary as one line of JSON, the last line of stdout."""
+    debug: bool = False
+    """Show the traceback of an error; the environment variable PERMAFROST_DEBUG=1 does the same."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlanConfig(VerbConfig):
+    """Which rows a store holds, of which pyramids: what decides its identity, and how fast it fills."""
+
+    dataset: str
+    """Name of the data set, such as ade20k: a file of extract/datasets."""
+    model: str
+    """Backbone: swinv2-t, -s, -b, -l, -g, swinv2-nano, or timm:<id>."""
+    split: str | None = None
+    """Official name of the split; None: the data set's training split."""
+    data: str | None = None
+    """Folder of the data set, or tars (a folder or a brace pattern); None: data/<official folder name>."""
+    stores: str = "features"
+    """Folder that holds the stores."""
+    weights: str = "timm"
+    """timm (the hub's), a .pth or .safetensors file, or random:SEED (tests and benchmarks only)."""
+    levels: tuple[str, ...] | None = None
+    """Levels to keep, such as p4,p5; None: all the backbone has."""
+    codec: str = "int8"
+    """How features are stored: a file of stores/codecs."""
+    views: str | None = None
+    """Training splits: how many seeded views of each record (1). Test splits: single (default) or ms-flip."""
+    view_recipe: str | None = None
+    """Augmentation of a training split; None: the one named after the data set."""
+    crop_size: int | None = None
+    """Side of a training view in pixels, a multiple of 32; None: the view recipe's."""
+    short_side: int | None = None
+    """Short side of a single-scale test view in pixels; None: the view recipe's."""
+    seed: int = 0
+    """Seed of the views."""
+    pixels: str = "source"
+    """stored: the store keeps each view's pixels too; source: it does not."""
+    subset: str | None = None
+    """Share of the records, such as 1%, or a file with one key a line; None: all."""
+    model_args: dict[str, Any] = field(default_factory=dict)
+    """Constructor arguments over the model's own row, such as --model-args.img_size 256."""
+    precision: str | None = None
+    """fp32, fp16 or bf16, of the backbone's forward; None: fp16 on a GPU, fp32 on a CPU."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1, ...; auto: the GPU where there is one."""
+    batch_size: int | None = None
+    """Rows of a forward pass; a bin of larger images takes fewer. None: 32 on a GPU, 4 on a CPU."""
+    workers: int | None = None
+    """Threads that decode images; None: one a processor core."""
+    shard_rows: int | None = None
+    """Rows of a shard, a power of two; None: shards of at most 128 MiB, at least eight of them a bin."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExtractConfig(PlanConfig):
+    """A plan, and how to carry it out."""
+
+    engine: str = "local"
+    """Where the work runs: local, this process."""
+    max_failed: int | None = None
+    """Broken records skipped before the run stops with exit code 1; None: 1 % of all, at least 10."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoreConfig(VerbConfig):
+    """One store to look at (status, info)."""
+
+    store: str | None = None
+    """Folder of the store; None: every store under `stores`."""
+    stores: str = "features"
+    """Folder that holds the stores."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VerifyConfig(StoreConfig):
+    """What to check of a store, beyond its structure and sizes."""
+
+    full: bool = False
+    """Read every byte and compare every checksum."""
+    source: bool = False
+    """Compare the source files' sha256 with those the rows were made from."""
+    data: str | None = None
+    """Folder of the data set, for `source`; None: data/<official folder name>."""
+    manifest_digest: str | None = None
+    """The 64 hex digits the manifest must have, known from elsewhere; None: any manifest."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GcConfig(StoreConfig):
+    """Files that killed writers left behind."""
+
+    delete: bool = False
+    """Remove them; without it they are listed."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DoctorConfig(VerbConfig):
+    """What to look at on this machine."""
+
+    stores: str = "features"
+    """Folder whose disk is measured."""
+
+
+@dataclass(frozen=True, kw_only=True)  # no slots: jsonargparse reads a nested default by vars()
+class OptimizerConfig:
+    """AdamW over the head's parameters."""
+
+    lr: float = 2e-3
+    """Peak learning rate, for `batch_size` rows a step."""
+    weight_decay: float = 0.05
+    """Decoupled weight decay of matrices and kernels; norms and biases have none."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Decay rates of the two moments."""
+    clip_norm: float | None = None
+    """Largest norm of all gradients together; None: not clipped."""
+
+
+@dataclass(frozen=True, kw_only=True)  # no slots: jsonargparse reads a nested default by vars()
+class ScheduleConfig:
+    """The learning rate over `max_steps`."""
+
+    shape: str = "poly"
+    """poly, cosine or constant, after the warm-up; poly of power 1 is linear."""
+    power: float = 1.0
+    """Exponent of poly."""
+    warmup_steps: int = 1500
+    """Steps that lead linearly to the peak; at most `max_steps`."""
+    warmup_start: float = 1e-6
+    """Share of the peak rate in the first step of the warm-up."""
+    end: float = 0.0
+    """Share of the peak rate at `max_steps`."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainConfig(VerbConfig):
+    """A head, the store it learns from, and how."""
+
+    head: str
+    """Name of the head for the data set's task, such as linear, fpn or bifpn5."""
+    head_settings: dict[str, Any] = field(default_factory=dict)
+    """Settings of the head over its preset's, such as --head-settings.width 64."""
+    dataset: str | None = None
+    """Data set of the store; None: any."""
+    model: str | None = None
+    """Backbone of the store; None: any."""
+    split: str | None = None
+    """Split of the store; None: the training split."""
+    weights: str | None = None
+    """Weights of the store's backbone; None: any. With `online`: as in extract, None is timm."""
+    levels: tuple[str, ...] | None = None
+    """Levels the head is given; None: those it needs."""
+    store: tuple[str, ...] | None = None
+    """Store folders; several are more views of the same records. None: the one complete store that fits."""
+    stores: str = "features"
+    """Folder that holds the stores."""
+    val_store: str | None = None
+    """Test store for validation during training; None: the one complete one that fits, if there is one."""
+    recipe: str | None = None
+    """A file of pipelines/recipes by name, or a path. None: the first there is of <dataset>-<head>, the same
+    without the head's digits, and <dataset>."""
+    run: str | None = None
+    """Folder of the run; None: runs/<store>-<head>-<n>."""
+    resume: bool = False
+    """Continue the run in `run` from its last checkpoint, exactly; its own configuration is the default."""
+    online: bool = False
+    """Train on the live backbone with new views in every epoch, without a store; needs `dataset`, `model`."""
+    data: str | None = None
+    """Folder of the data set, for `online`; None: data/<official folder name>."""
+    crop_size: int | None = None
+    """Side of a training view in pixels, for `online`; None: the view recipe's."""
+    model_args: dict[str, Any] = field(default_factory=dict)
+    """Constructor arguments of the backbone, for `online`."""
+    subset: str | None = None
+    """Share of the records, such as 1%, or a file with one key a line; None: all."""
+    max_steps: int = 160_000
+    """Optimiser steps of the run."""
+    batch_size: int = 16
+    """Rows of a step."""
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    """How the weights move."""
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    """How the learning rate moves."""
+    seed: int = 0
+    """Seed of the head's first weights, the order of the rows and dropout."""
+    precision: str | None = None
+    """fp32 or bf16 (autocast); None: bf16 on a GPU, fp32 on a CPU."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1, ...; auto: the GPU where there is one."""
+    threads: int | None = None
+    """Threads that read rows; None: 2, or one a processor core where there are fewer."""
+    verify: str = "always"
+    """When a chunk's checksum is compared: always, first-epoch, off. The last two give up right bytes."""
+    log_every: int = 50
+    """Steps between two lines of the log."""
+    val_every: int | None = None
+    """Steps between two validations; None: a tenth of `max_steps`; 0: only at the end."""
+    checkpoint_every: int | None = None
+    """Steps between two checkpoints; None: a tenth of `max_steps`."""
+    tensorboard: bool = False
+    """Log to TensorBoard too, beside the CSV file."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvaluateConfig(VerbConfig):
+    """A run, and what to measure it on."""
+
+    run: str
+    """Folder of the run; its last checkpoint is taken."""
+    store: str | None = None
+    """Test store; None: the one complete one of the run's data set, weights and levels."""
+    stores: str | None = None
+    """Folder that holds the stores; None: the one recorded in the run."""
+    live: bool = False
+    """Send the test views through the backbone instead of reading a store."""
+    data: str | None = None
+    """Folder of the data set, for `live`; None: the run's, or data/<official folder name>."""
+    split: str | None = None
+    """Split to measure; None: the data set's test split."""
+    views: str | None = None
+    """single or ms-flip, for `live`; None: single. A store says itself what it holds."""
+    short_side: int | None = None
+    """Short side of a single-scale test view in pixels, for `live`; None: the view recipe's."""
+    weights: str | None = None
+    """Weights of the backbone, for `live`; None: those recorded in the run."""
+    batch_size: int = 1
+    """Rows of a forward pass of the head."""
+    precision: str | None = None
+    """fp32 or bf16 (autocast) of the head; None: as the run was trained."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1, ...; auto: the GPU where there is one."""
+    threads: int | None = None
+    """Threads that read rows; None: 2, or one a processor core where there are fewer."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PredictConfig(VerbConfig):
+    """A run, and new images to show it."""
+
+    run: str
+    """Folder of the run; its last checkpoint is taken."""
+    input: str
+    """An image, or a folder of images."""
+    out: str | None = None
+    """Folder of the pictures and label maps; None: <run>/predictions."""
+    weights: str | None = None
+    """Weights of the backbone; None: those recorded in the run."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1, ...; auto: the GPU where there is one."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DemoConfig(VerbConfig):
+    """The whole path on made data with the bundled tiny backbone."""
+
+    run: str = "runs/demo"
+    """Folder of everything the demo makes: data, stores, runs, table and picture."""
+    head: str = "bifpn1"
+    """Head to train; its score is shown beside the linear head's."""
+    seed: int = 0
+    """Seed of the heads' first weights and of the order of the rows; the scenes are always the same."""
+
+
+def write_config(config: VerbConfig, path: Path) -> None:
+    """Writes `config` as YAML that `--config` takes back."""
+    plain = {
+        name: value for name, value in dataclasses.asdict(config).items() if name not in ("json", "debug")
+    }
+    path.write_text(yaml.safe_dump(_without_tuples(plain), sort_keys=False))
+
+
+def _without_tuples(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_tuples(item) for key, item in value.items()}
+    return [_without_tuples(item) for item in value] if isinstance(value, list | tuple) else value
