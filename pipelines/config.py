@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
@@ -45,7 +44,7 @@ class PlanConfig(VerbConfig):
     """Levels to keep, such as p4,p5; None: all the backbone has."""
     codec: str = "int8"
     """How features are stored: a file of stores/codecs."""
-    views: str | None = None
+    views: int | str | None = None
     """Training splits: how many seeded views of each record (1). Test splits: single (default) or ms-flip."""
     view_recipe: str | None = None
     """Augmentation of a training split; None: the one named after the data set."""
@@ -55,14 +54,14 @@ class PlanConfig(VerbConfig):
     """Short side of a single-scale test view in pixels; None: the view recipe's."""
     seed: int = 0
     """Seed of the views."""
-    pixels: str = "source"
+    pixels: Literal["source", "stored"] = "source"
     """stored: the store keeps each view's pixels too; source: it does not."""
     subset: str | None = None
     """Share of the records, such as 1%, or a file with one key a line; None: all."""
     model_args: dict[str, Any] = field(default_factory=dict)
     """Constructor arguments over the model's own row, such as --model-args.img_size 256."""
-    precision: str | None = None
-    """fp32, fp16 or bf16, of the backbone's forward; None: fp16 on a GPU, fp32 on a CPU."""
+    precision: Literal["fp32", "fp16", "bf16"] | None = None
+    """Precision of the backbone's forward; None: fp16 on a GPU, fp32 on a CPU."""
     device: str = "auto"
     """cpu, cuda, cuda:1, ...; auto: the GPU where there is one."""
     batch_size: int | None = None
@@ -77,7 +76,7 @@ class PlanConfig(VerbConfig):
 class ExtractConfig(PlanConfig):
     """A plan, and how to carry it out."""
 
-    engine: str = "local"
+    engine: Literal["local"] = "local"
     """Where the work runs: local, this process."""
     max_failed: int | None = None
     """Broken records skipped before the run stops with exit code 1; None: 1 % of all, at least 10."""
@@ -130,7 +129,7 @@ class OptimizerConfig:
     lr: float = 2e-3
     """Peak learning rate, for `batch_size` rows a step."""
     weight_decay: float = 0.05
-    """Decoupled weight decay of matrices and kernels; norms and biases have none."""
+    """Decoupled weight decay; the weights and biases of norm layers have none, as in mmseg's Swin."""
     betas: tuple[float, float] = (0.9, 0.999)
     """Decay rates of the two moments."""
     clip_norm: float | None = None
@@ -141,12 +140,12 @@ class OptimizerConfig:
 class ScheduleConfig:
     """The learning rate over `max_steps`."""
 
-    shape: str = "poly"
-    """poly, cosine or constant, after the warm-up; poly of power 1 is linear."""
+    shape: Literal["poly", "cosine", "constant"] = "poly"
+    """After the warm-up; poly of power 1 is linear."""
     power: float = 1.0
     """Exponent of poly."""
     warmup_steps: int = 1500
-    """Steps that lead linearly to the peak; at most `max_steps`."""
+    """Steps that lead linearly to the peak; a run uses at most a tenth of its `max_steps`."""
     warmup_start: float = 1e-6
     """Share of the peak rate in the first step of the warm-up."""
     end: float = 0.0
@@ -204,14 +203,14 @@ class TrainConfig(VerbConfig):
     """How the learning rate moves."""
     seed: int = 0
     """Seed of the head's first weights, the order of the rows and dropout."""
-    precision: str | None = None
-    """fp32 or bf16 (autocast); None: bf16 on a GPU, fp32 on a CPU."""
+    precision: Literal["fp32", "bf16"] | None = None
+    """bf16 is autocast; None: bf16 on a GPU, fp32 on a CPU."""
     device: str = "auto"
     """cpu, cuda, cuda:1, ...; auto: the GPU where there is one."""
     threads: int | None = None
     """Threads that read rows; None: 2, or one a processor core where there are fewer."""
-    verify: str = "always"
-    """When a chunk's checksum is compared: always, first-epoch, off. The last two give up right bytes."""
+    verify: Literal["always", "first-epoch", "off"] = "always"
+    """When a chunk's checksum is compared; anything but always gives up that bytes are right."""
     log_every: int = 50
     """Steps between two lines of the log."""
     val_every: int | None = None
@@ -238,16 +237,16 @@ class EvaluateConfig(VerbConfig):
     """Folder of the data set, for `live`; None: the run's, or data/<official folder name>."""
     split: str | None = None
     """Split to measure; None: the data set's test split."""
-    views: str | None = None
-    """single or ms-flip, for `live`; None: single. A store says itself what it holds."""
+    views: Literal["single", "ms-flip"] | None = None
+    """Test views for `live`; None: single. A store says itself what it holds."""
     short_side: int | None = None
     """Short side of a single-scale test view in pixels, for `live`; None: the view recipe's."""
     weights: str | None = None
     """Weights of the backbone, for `live`; None: those recorded in the run."""
     batch_size: int = 1
     """Rows of a forward pass of the head."""
-    precision: str | None = None
-    """fp32 or bf16 (autocast) of the head; None: as the run was trained."""
+    precision: Literal["fp32", "bf16"] | None = None
+    """Precision of the head; None: as the run was trained."""
     device: str = "auto"
     """cpu, cuda, cuda:1, ...; auto: the GPU where there is one."""
     threads: int | None = None
@@ -282,12 +281,16 @@ class DemoConfig(VerbConfig):
     """Seed of the heads' first weights and of the order of the rows; the scenes are always the same."""
 
 
-def write_config(config: VerbConfig, path: Path) -> None:
-    """Writes `config` as YAML that `--config` takes back."""
+RUN_CONFIG = "config.yaml"
+"""File of a run's folder that holds its configuration, as `config_yaml` wrote it; `--resume` starts from it."""
+
+
+def config_yaml(config: VerbConfig) -> str:
+    """`config` as YAML that `--config` takes back."""
     plain = {
         name: value for name, value in dataclasses.asdict(config).items() if name not in ("json", "debug")
     }
-    path.write_text(yaml.safe_dump(_without_tuples(plain), sort_keys=False))
+    return yaml.safe_dump(_without_tuples(plain), sort_keys=False)
 
 
 def _without_tuples(value: Any) -> Any:
