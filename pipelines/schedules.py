@@ -1,0 +1,50 @@
+"""The learning rate as a pure function of the step."""
+
+from __future__ import annotations
+
+import math
+
+from pipelines.config import ScheduleConfig
+
+SHAPES = ("poly", "cosine", "constant")
+
+
+def learning_rate(step: int, peak: float, schedule: ScheduleConfig, max_steps: int) -> float:
+    """The rate of optimiser step `step` (from 0): a decay towards `schedule.end` times a linear warm-up.
+
+    As mmcv 1.x `PolyLrUpdaterHook(by_epoch=False, warmup='linear')` (runner/hooks/lr_updater.py), which the
+    Swin UPerNet configurations use: the decay counts from step 0, and during the warm-up its value is
+    multiplied by a factor rising from `warmup_start` to 1.
+
+    >>> paper = ScheduleConfig(shape="poly", power=1.0, warmup_steps=1500)
+    >>> [learning_rate(step, 2e-3, paper, 160_000) for step in (80_000, 160_000)]
+    [0.001, 0.0]
+    >>> learning_rate(750, 2e-3, paper, 160_000) < 1e-3 < learning_rate(1500, 2e-3, paper, 160_000)
+    True
+
+    Raises ValueError for an unknown shape.
+    """
+    if schedule.shape not in SHAPES:
+        raise ValueError(f"schedule.shape {schedule.shape!r}; it is one of {', '.join(SHAPES)}")
+    left = max(0.0, 1 - step / max_steps)
+    decay = {
+        "poly": math.pow(left, schedule.power),
+        "cosine": (1 - math.cos(math.pi * left)) / 2,
+        "constant": 1.0,
+    }[schedule.shape]
+    rate = peak * (schedule.end + (1 - schedule.end) * decay)
+    warmup = warmup_steps(schedule, max_steps)
+    if step >= warmup:
+        return rate
+    return rate * (1 - (1 - step / warmup) * (1 - schedule.warmup_start))
+
+
+def warmup_steps(schedule: ScheduleConfig, max_steps: int) -> int:
+    """The warm-up of a run of `max_steps`: the recipe's, cut to a tenth of a short run.
+
+    A recipe's 1500 steps of 160,000 would otherwise be all of a run scaled down by --max-steps.
+
+    >>> [warmup_steps(ScheduleConfig(warmup_steps=1500), steps) for steps in (160_000, 200)]
+    [1500, 20]
+    """
+    return min(schedule.warmup_steps, max_steps // 10)
