@@ -36,7 +36,10 @@ class IdentityError(StoreError, ValueError):
 
     def __init__(self, field: str, expected: object, found: object, advice: str = "") -> None:
         self.field, self.expected, self.found = field, expected, found
-        super().__init__(f"identity differs in {field}: expected {expected!r}, found {found!r}" + (f"; {advice}" if advice else ""))
+        super().__init__(
+            f"identity differs in {field}: expected {expected!r}, found {found!r}"
+            + (f"; {advice}" if advice else "")
+        )
 
 
 class IntegrityError(StoreError, OSError):
@@ -58,5 +61,5 @@ class SpaceError(StoreError, OSError):
         self.needed_bytes, self.free_bytes = needed_bytes, free_bytes
         super().__init__(
             f"{where}: the plan needs {needed_bytes} bytes ({needed_bytes / 1e9:.2f} GB) and {free_bytes} "
-            f"({free_bytes / 1e9:.2f} GB) are free; free some, choose fewer levels or views, or another --stores"
+            f"({free_bytes / 1e9:.2f} GB) are free; free some, choose fewer levels or views, or another disk"
         )

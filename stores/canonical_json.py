@@ -1,0 +1,78 @@
+"""Canonical JSON: one value, one text, so that a digest of a file is a digest of what it says."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from stores.errors import FormatError
+
+
+def canonical_json(value: object) -> bytes:
+    """The UTF-8 text of `value`: sorted keys, no spaces, shortest floats.
+
+    Raises ValueError for NaN or infinity, TypeError for what JSON cannot hold.
+
+    >>> canonical_json({"b": [1, 2.5], "a": None})
+    b'{"a":null,"b":[1,2.5]}'
+    """
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    ).encode()
+
+
+def normalized(value: object) -> Any:
+    """`value` as it comes back from disk: tuples are lists, keys are strings."""
+    return json.loads(canonical_json(value))
+
+
+def sha256_hex(data: bytes | memoryview) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def parse_canonical(data: bytes, what: str) -> dict[str, Any]:
+    """The JSON object in `data`, which must be canonical.
+
+    The caller bounds the length of `data`. Asking for canonical text refuses duplicate keys, NaN and numbers
+    beyond float64 in one stroke, since none of them survives being written again.
+
+    Raises:
+        FormatError: not UTF-8, not JSON, nested too deeply, not an object or not canonical.
+    """
+    try:
+        value = json.loads(data)
+        again = canonical_json(value)
+    except (ValueError, RecursionError) as error:
+        raise FormatError(
+            f"{what} is not readable JSON: {type(error).__name__}: {str(error)[:200]}"
+        ) from None
+    if not isinstance(value, dict):
+        raise FormatError(f"{what} holds a {type(value).__name__}, expected a JSON object")
+    if again != data:
+        raise FormatError(f"{what} is not canonical JSON: it was edited, or written by another program")
+    return value
+
+
+def identity_digest(identity: Mapping[str, object]) -> str:
+    """64 hex digits that two identities share only if every field is equal."""
+    return sha256_hex(canonical_json(identity))
+
+
+def diff_identity(
+    a: Mapping[str, object], b: Mapping[str, object], prefix: str = ""
+) -> list[tuple[str, object, object]]:
+    """Where two identities differ: (dotted field, value in a, value in b); None stands for an absent field.
+
+    >>> diff_identity({"views": {"seed": 1}, "codec": "int8"}, {"views": {"seed": 2}, "codec": "int8"})
+    [('views.seed', 1, 2)]
+    """
+    differences: list[tuple[str, object, object]] = []
+    for field in sorted({*a, *b}):
+        mine, other = a.get(field), b.get(field)
+        if isinstance(mine, Mapping) and isinstance(other, Mapping):
+            differences += diff_identity(mine, other, f"{prefix}{field}.")
+        elif (field in a) != (field in b) or normalized(mine) != normalized(other):
+            differences.append((f"{prefix}{field}", mine, other))
+    return differences

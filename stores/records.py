@@ -1,0 +1,134 @@
+"""The planned rows of a store: which record under which view stands where, and what became of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from stores.errors import PlanError
+
+WRITTEN = 0
+UNDECODABLE = 1
+WRONG_SIZE = 2
+NON_FINITE = 3
+OVER_LIMIT = 4
+UNKNOWN = 255
+"""The fill of rows/outcome: neither written nor skipped. No committed store holds it."""
+
+OUTCOME_NAMES = {
+    WRITTEN: "written",
+    UNDECODABLE: "undecodable",
+    WRONG_SIZE: "wrong size",
+    NON_FINITE: "non-finite features",
+    OVER_LIMIT: "over a limit",
+}
+"""What the codes of rows/outcome mean. Codes from 5 to 254 are a data set's own; 255 is no outcome at all."""
+
+MAX_ROWS = 1 << 27
+MAX_KEY_BYTES = 4096
+
+TABLE_DTYPES: dict[str, np.dtype[np.generic]] = {
+    "key": np.dtype("u1"),
+    "view": np.dtype("<i4"),
+    "params": np.dtype("<f8"),
+    "bin": np.dtype("<i4"),
+    "padded_hw": np.dtype("<i4"),
+    "valid_hw": np.dtype("<i4"),
+    "original_hw": np.dtype("<i4"),
+}
+"""The planned tables under rows/, in the order they are written."""
+
+
+def _frozen(
+    array: npt.ArrayLike, dtype: np.dtype[np.generic], shape: tuple[int, ...], name: str
+) -> npt.NDArray[np.generic]:
+    exact = np.array(array, dtype=dtype, order="C")
+    if exact.shape != shape:
+        raise PlanError(f"rows.{name} has shape {exact.shape}, expected {shape}")
+    exact.setflags(write=False)
+    return exact
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class RowTable:
+    """The planned rows of a whole store, in plan order over all bins.
+
+    Raises PlanError for lengths that differ, an empty, repeated or oversized (key, view), or sizes that
+    contradict each other.
+    """
+
+    keys: tuple[str, ...]
+    """The content key of each row's record; UTF-8 without NUL, at most 4096 bytes."""
+    view: npt.NDArray[np.int32]
+    """(rows,) index of the row's view, from 0."""
+    params: npt.NDArray[np.float64]
+    """(rows, P) what replays the view, named by the plan's view_params."""
+    bin: npt.NDArray[np.int32]
+    """(rows,) index into the plan's bins."""
+    padded_hw: npt.NDArray[np.int32]
+    """(rows, 2) height and width in pixels of what the backbone sees, padding included."""
+    valid_hw: npt.NDArray[np.int32]
+    """(rows, 2) the part of it that is image."""
+    original_hw: npt.NDArray[np.int32]
+    """(rows, 2) the source image after EXIF."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "keys", tuple(str(key) for key in self.keys))
+        rows = len(self.keys)
+        if not 1 <= rows <= MAX_ROWS:
+            raise PlanError(f"a store of {rows} rows: expected 1 to {MAX_ROWS}")
+        params = np.asarray(self.params)
+        columns = params.shape[1] if params.ndim == 2 else 0
+        shapes = {"view": (rows,), "params": (rows, columns), "bin": (rows,)}
+        for name in ("view", "params", "bin", "padded_hw", "valid_hw", "original_hw"):
+            exact = _frozen(getattr(self, name), TABLE_DTYPES[name], shapes.get(name, (rows, 2)), name)
+            object.__setattr__(self, name, exact)
+        self._check()
+
+    def _check(self) -> None:
+        for key in self.keys:
+            if not key or "\0" in key or len(key.encode()) > MAX_KEY_BYTES:
+                raise PlanError(
+                    f"record key {key[:80]!r}: expected 1 to {MAX_KEY_BYTES} bytes of UTF-8 without NUL"
+                )
+        if len(set(zip(self.keys, self.view.tolist(), strict=True))) != len(self.keys):
+            raise PlanError("two rows hold the same record under the same view")
+        if (self.view < 0).any() or (self.bin < 0).any():
+            raise PlanError("a view or bin index is negative")
+        if (
+            (self.valid_hw < 1).any()
+            or (self.valid_hw > self.padded_hw).any()
+            or (self.original_hw < 1).any()
+        ):
+            raise PlanError(
+                "a row's valid size is empty or exceeds its padded size, or its original size is empty"
+            )
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @property
+    def view_count(self) -> int:
+        """V: views of a record, skipped ones included."""
+        return int(self.view.max()) + 1
+
+    def bin_rows(self, bin_index: int) -> npt.NDArray[np.int64]:
+        """(rows of the bin,) plan row of every bin-local row."""
+        return np.flatnonzero(self.bin == bin_index).astype(np.int64)
+
+    def to_tables(self) -> dict[str, npt.NDArray[np.generic]]:
+        """The arrays that stand under rows/, little-endian and C-ordered, in the order of TABLE_DTYPES."""
+        encoded = np.array([key.encode() for key in self.keys])  # numpy pads byte strings with NUL
+        keys = encoded.view(np.uint8).reshape(len(self), encoded.dtype.itemsize)
+        return {name: keys if name == "key" else getattr(self, name) for name in TABLE_DTYPES}
+
+    @classmethod
+    def from_tables(cls, tables: Mapping[str, npt.NDArray[np.generic]]) -> RowTable:
+        """The inverse of to_tables. Raises PlanError as the constructor does, or UnicodeDecodeError."""
+        keys = np.ascontiguousarray(tables["key"])
+        joined = keys.view(f"S{keys.shape[1]}").reshape(-1).tolist()
+        rest = {name: tables[name] for name in TABLE_DTYPES if name != "key"}
+        return cls(keys=tuple(key.decode() for key in joined), **rest)  # type: ignore[arg-type]
