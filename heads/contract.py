@@ -1,0 +1,138 @@
+"""What every head promises: features and targets in, weighted losses or predictions out."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from stores.pyramid import PyramidSpec
+
+SizeYX = tuple[int, int]
+Features = Mapping[str, Tensor]
+Targets = Sequence[Mapping[str, Tensor]]
+
+
+class HeadError(ValueError):
+    """A head cannot be built, or cannot take what it was given."""
+
+
+class Head(nn.Module, ABC):
+    """A head over the levels of a pyramid.
+
+    Features are (N, channels, y, x), floating point, best in channels_last order; a map of stride s has
+    ceil(padded / s) cells along an axis. All images of a batch are padded to one size, at the bottom and
+    the right; `valid_hw` holds the part of each that is image, in pixels.
+    """
+
+    task: ClassVar[str]
+
+    def __init__(self, pyramid: PyramidSpec, num_classes: int) -> None:
+        super().__init__()
+        self.pyramid = pyramid
+        self.num_classes = num_classes
+
+    @property
+    def levels(self) -> tuple[str, ...]:
+        """Levels it reads, finest first."""
+        return self.pyramid.names
+
+    @abstractmethod
+    def losses(
+        self,
+        features: Features,
+        targets: Targets,
+        valid_hw: Sequence[SizeYX],
+        generator: torch.Generator | None = None,
+    ) -> dict[str, Tensor]:
+        """Weighted losses by name, scalars; their sum is what to minimise.
+
+        Every draw (dropout, sampling) comes from `generator`; None means torch's global one. A generator on
+        the CPU serves features on any device and gives the same draws there.
+        Raises HeadError for a missing level or for sizes that do not fit together.
+        """
+
+    @abstractmethod
+    def predict(
+        self, features: Features, valid_hw: Sequence[SizeYX], output_hw: Sequence[SizeYX]
+    ) -> list[Any]:
+        """One prediction an image, in pixels of `output_hw`; without gradients. Call `eval()` before.
+
+        Raises HeadError for a missing level or for sizes that do not fit together.
+        """
+
+    def select_maps(self, features: Features, valid_hw: Sequence[SizeYX]) -> list[Tensor]:
+        """The head's own maps, finest first. Raises HeadError where they do not fit the head or the sizes."""
+        check_levels(type(self).__name__, self.levels, tuple(features))
+        maps = [features[name] for name in self.levels]
+        for level, x_NCYX in zip(self.pyramid, maps, strict=True):
+            if x_NCYX.ndim != 4 or x_NCYX.shape[:2] != (len(valid_hw), level.channels):
+                raise HeadError(
+                    f"level {level.name} has shape {tuple(x_NCYX.shape)}, "
+                    f"expected ({len(valid_hw)}, {level.channels}, y, x)"
+                )
+        finest, (height, width) = next(iter(self.pyramid)), maps[0].shape[2:]
+        for y_px, x_px in valid_hw:
+            if not (1 <= finest.cells(y_px) <= height and 1 <= finest.cells(x_px) <= width):
+                raise HeadError(
+                    f"valid size {y_px}x{x_px} px does not fit level {finest.name} of {height}x{width} cells "
+                    f"of {finest.stride_px} px"
+                )
+        return maps
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HeadPreset:
+    """A named head: an architecture under settings."""
+
+    task: str
+    levels: tuple[str, ...]
+    """Levels it needs, finest first."""
+    settings: Any
+    """A frozen dataclass: the defaults under this name."""
+    build: Callable[[PyramidSpec, int, Any], Head]
+    """Makes the head from (its levels, number of classes, settings)."""
+
+
+def check_levels(head: str, needed: Sequence[str], there: Sequence[str]) -> None:
+    """Raises HeadError naming the levels that a head needs and that are not there."""
+    if missing := [name for name in needed if name not in there]:
+        raise HeadError(
+            f"head {head} needs level {', '.join(missing)}; there are {', '.join(there) or 'none'}"
+        )
+
+
+def check_choice(setting: str, value: object, choices: Sequence[str]) -> None:
+    """Raises HeadError naming the choices."""
+    if value not in choices:
+        raise HeadError(f"{setting} is {value!r}, expected one of {', '.join(choices)}")
+
+
+def check_int(setting: str, value: object, low: int, high: int) -> None:
+    """Raises HeadError for anything but an int in low..high, both included."""
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise HeadError(f"{setting} is {value!r}, expected a whole number in {low}..{high}")
+
+
+def check_bool(setting: str, value: object) -> None:
+    """Raises HeadError for anything but True and False."""
+    if not isinstance(value, bool):
+        raise HeadError(f"{setting} is {value!r}, expected true or false")
+
+
+def check_probability(setting: str, value: object) -> None:
+    """Raises HeadError for anything but a number in 0..0.9."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 0.9:
+        raise HeadError(f"{setting} is {value!r}, expected a number in 0..0.9")
+
+
+def initial_seed(seed: int, task: str, name: str) -> int:
+    """Seed of a head's first weights: heads of one run must not share theirs."""
+    return int.from_bytes(
+        hashlib.sha256(f"{seed}/{task}/{name}/weights".encode()).digest()[:8], "little", signed=True
+    )

@@ -1,0 +1,72 @@
+"""Cross entropy of coarse logits at label resolution, without ever holding a batch of full-size logits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from heads.contract import HeadError
+
+IGNORE_LABEL = 255
+_CHUNK_BYTES = 192 << 20  # 192 MiB: one image of 150 classes at 512 px; about four such blocks live at once
+
+
+def pixel_cross_entropy(logits_NKyx: Tensor, labels_NYX: Tensor) -> Tensor:
+    """Mean cross entropy over labelled pixels; the logits are resized bilinearly (align_corners False) first.
+
+    Args:
+        logits_NKyx: class scores on the head's grid, any floating point; computed in float32 from there on.
+        labels_NYX: uint8, classes 0..K-1 and 255 for ignored pixels.
+    Returns:
+        A float32 scalar; 0 with zero gradients where every pixel is ignored.
+    Raises HeadError for a label outside both ranges where the labels are on the CPU (on a GPU the look
+    would stall the step; torch's own device assertion stops it).
+
+    Deviation: mmseg divides by all pixels, ignored ones too. Here, as in torch and transformers, only
+    labelled pixels count, so that the loss of an image does not depend on how much of its crop is padding.
+    """
+    classes = logits_NKyx.shape[1]
+    if labels_NYX.device.type == "cpu":
+        wrong = (labels_NYX >= classes) & (labels_NYX != IGNORE_LABEL)
+        if wrong.any():
+            raise HeadError(
+                f"label {int(labels_NYX[wrong][0])}, expected 0..{classes - 1} or {IGNORE_LABEL} (ignored)"
+            )
+    loss: Tensor = _ResizedCrossEntropy.apply(logits_NKyx, labels_NYX)
+    return loss
+
+
+class _ResizedCrossEntropy(torch.autograd.Function):
+    """Goes through the batch in pieces and takes each one's gradient at once: only coarse maps stay."""
+
+    @staticmethod
+    def forward(ctx: Any, logits_NKyx: Tensor, labels_NYX: Tensor) -> Tensor:
+        needs_grad = ctx.needs_input_grad[0]
+        labels_NYX = labels_NYX.to(logits_NKyx.device, non_blocking=True)
+        image_bytes = 4 * logits_NKyx.shape[1] * labels_NYX[0].numel()
+        images = max(1, _CHUNK_BYTES // image_bytes)
+        total = torch.zeros((), device=logits_NKyx.device)
+        grads: list[Tensor] = []
+        for logits, labels in zip(
+            torch.split(logits_NKyx, images), torch.split(labels_NYX, images), strict=True
+        ):
+            with torch.set_grad_enabled(needs_grad), torch.autocast(logits.device.type, enabled=False):
+                coarse = logits.detach().float().requires_grad_(needs_grad)
+                fine = F.interpolate(coarse, size=labels.shape[1:], mode="bilinear", align_corners=False)
+                part = F.cross_entropy(fine, labels.long(), ignore_index=IGNORE_LABEL, reduction="sum")
+            total += part.detach()
+            if needs_grad:
+                grads.extend(torch.autograd.grad(part, coarse))
+        scale = 1 / (labels_NYX != IGNORE_LABEL).sum().clamp(min=1).float()
+        ctx.dtype = logits_NKyx.dtype
+        if needs_grad:
+            ctx.save_for_backward(torch.cat(grads).mul_(scale))
+        return total * scale
+
+    @staticmethod
+    def backward(ctx: Any, *grad_loss: Tensor) -> tuple[Tensor, None]:
+        (grad_NKyx,) = ctx.saved_tensors
+        return (grad_NKyx * grad_loss[0]).to(ctx.dtype), None
