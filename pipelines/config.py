@@ -11,8 +11,6 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import yaml
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VerbConfig:
@@ -282,15 +280,18 @@ class DemoConfig(VerbConfig):
 
 
 RUN_CONFIG = "config.yaml"
-"""File of a run's folder that holds its configuration, as `config_yaml` wrote it; `--resume` starts from it."""
+"""File of a run's folder with its configuration, written by `config_yaml`; `--resume` starts from it."""
 
 
 def config_yaml(config: VerbConfig) -> str:
     """`config` as YAML that `--config` takes back."""
+    import yaml  # late, so that doctor can say that it is missing
+
     plain = {
         name: value for name, value in dataclasses.asdict(config).items() if name not in ("json", "debug")
     }
-    return yaml.safe_dump(_without_tuples(plain), sort_keys=False)
+    text: str = yaml.safe_dump(_without_tuples(plain), sort_keys=False)
+    return text
 
 
 def _without_tuples(value: Any) -> Any:
