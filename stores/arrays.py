@@ -77,7 +77,7 @@ class ArraySpec:
 
     @property
     def index_bytes(self) -> int:
-        """Bytes of the index that ends each shard file: S entries, also in a shorter last one, and a CRC32C."""
+        """Bytes of the index that ends a shard file: S entries, also in a shorter last one, and a CRC32C."""
         return _INDEX_ENTRY_BYTES * (self.shard_rows or 0) + CRC_BYTES
 
     @property

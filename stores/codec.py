@@ -72,8 +72,7 @@ def error_figures(x: npt.NDArray[Any], decoded: npt.NDArray[Any]) -> dict[str, f
     kept = np.abs(values) <= limit
     deviation = np.std(values, axis=0, where=kept)
     rms = np.sqrt(np.mean(error**2, axis=0, where=kept))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        relative = np.where(rms == 0, 0.0, rms / deviation)
+    relative = np.divide(rms, deviation, out=np.zeros_like(rms), where=deviation > 0)
     worst = int(np.argmax(relative))
     return {
         "median": float(np.median(relative)),

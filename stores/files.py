@@ -1,0 +1,226 @@
+"""Every file operation of a writer, one method each, so that a test can fail, shorten or kill the n-th of
+them.
+
+The functions below the class hold the loops and the protocol; they touch the disk only through a `Files`.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from stores.errors import StoreError
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+Buffer = bytes | bytearray | memoryview
+_PARALLEL = 8
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS)
+
+
+class Files:
+    """The operations on a local or network file system. Each raises the OSError of its system call."""
+
+    def make_folder(self, path: Path) -> None:
+        """Creates the folder where it is missing; its parent exists."""
+        try:
+            os.mkdir(path)
+        except FileExistsError:
+            if not path.is_dir():
+                raise
+
+    def create(self, path: Path) -> int:
+        """A descriptor for reading and writing of a file that did not exist."""
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+
+    def write(self, fd: int, parts: Sequence[Buffer], offset: int) -> int:
+        """Writes the parts one after another from `offset`; returns the bytes written, perhaps not all."""
+        return os.pwritev(fd, parts, offset)
+
+    def read(self, fd: int, length: int, offset: int) -> bytes:
+        """At most `length` bytes from `offset`; empty at the end of the file."""
+        return os.pread(fd, length, offset)
+
+    def open(self, path: Path) -> int:
+        """A descriptor for reading."""
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def size(self, fd: int) -> int:
+        """Bytes of an open file; opening it first makes network file systems ask the server."""
+        return os.fstat(fd).st_size
+
+    def close(self, fd: int) -> None:
+        os.close(fd)
+
+    def sync(self, fd: int) -> None:
+        """Returns once the file's bytes are on the disk."""
+        os.fsync(fd)
+
+    def link(self, source: Path, target: Path) -> None:
+        """Gives the file a second name, or raises FileExistsError: the one exclusive step of the protocol."""
+        os.link(source, target)
+
+    def rename(self, source: Path, target: Path) -> None:
+        os.rename(source, target)
+
+    def unlink(self, path: Path) -> None:
+        os.unlink(path)
+
+    def sync_folder(self, path: Path) -> None:
+        """Returns once the folder's names are on the disk."""
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def free_bytes(self, path: Path) -> int:
+        return shutil.disk_usage(path).free
+
+    def run_all(self, jobs: Sequence[Callable[[], T]]) -> list[T]:
+        """Runs independent jobs side by side; returns their results in order, or raises the first error."""
+        if len(jobs) < 2:
+            return [job() for job in jobs]
+        with ThreadPoolExecutor(min(_PARALLEL, len(jobs)), thread_name_prefix="store-files") as pool:
+            return [future.result() for future in [pool.submit(job) for job in jobs]]
+
+
+def make_folders(files: Files, root: Path, relative: str) -> None:
+    """Creates every missing folder of a slash-separated path below an existing root."""
+    path = root
+    for part in relative.split("/"):
+        path = path / part
+        files.make_folder(path)
+
+
+def write_all(files: Files, fd: int, parts: Sequence[Buffer], offset: int) -> None:
+    """Writes every byte of the parts, however few the file system takes at a time."""
+    left = [memoryview(part).cast("B") for part in parts]
+    while left:
+        written = files.write(fd, left, offset)
+        if written <= 0:
+            raise OSError(errno.EIO, f"the file system wrote {written} of {sum(map(len, left))} bytes")
+        offset += written
+        while left and written >= len(left[0]):
+            written -= len(left.pop(0))
+        if left:
+            left[0] = left[0][written:]
+
+
+def read_whole(files: Files, path: Path, limit_bytes: int) -> bytes:
+    """The content of a file. Raises StoreError above `limit_bytes`, FileNotFoundError where there is none."""
+    fd = files.open(path)
+    try:
+        size = files.size(fd)
+        if size > limit_bytes:
+            raise StoreError(f"{path} has {size} bytes, at most {limit_bytes} were expected")
+        parts, at = [], 0
+        while part := files.read(fd, limit_bytes + 1 - at, at):
+            parts.append(part)
+            at += len(part)
+        return b"".join(parts)
+    finally:
+        files.close(fd)
+
+
+def _write_partial(files: Files, path: Path, data: bytes) -> None:
+    fd = files.create(path)
+    try:
+        write_all(files, fd, [data], 0)
+        files.sync(fd)
+    except OSError:
+        remove_if_there(files, path)  # on a full disk its bytes are missed elsewhere
+        raise
+    finally:
+        files.close(fd)
+
+
+def partial_of(path: Path, writer_id: str) -> Path:
+    """The writer's own name of a file that is not yet in place."""
+    return path.with_name(f"{path.name}.{writer_id}.partial")
+
+
+def write_exclusive(files: Files, path: Path, data: bytes, writer_id: str) -> bool:
+    """Creates a file with this content unless one exists; whether this content stands there now.
+
+    The file appears whole, with its bytes on the disk. A reply that a network file system lost and repeated
+    as "exists" is recognised by the content: it holds the writer's id, or is the same for every writer.
+    """
+    partial = partial_of(path, writer_id)
+    _write_partial(files, partial, data)
+    try:
+        files.link(partial, path)
+    except FileExistsError:
+        won = read_whole(files, path, 1 << 30) == data
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        raise StoreError(
+            f"{path.parent}: this file system has no hard links, and without them two writers cannot be kept "
+            f"apart; extract to a local or NFS disk and copy the finished store"
+        ) from error
+    else:
+        won = True
+    files.unlink(partial)
+    if won:
+        sync_folders(files, [path.parent])
+    return won
+
+
+def replace_file(files: Files, path: Path, data: bytes, writer_id: str) -> None:
+    """Puts a file of this content in place of whatever stands there, in one step."""
+    partial = partial_of(path, writer_id)
+    _write_partial(files, partial, data)
+    files.rename(partial, path)
+
+
+def replace_files(files: Files, root: Path, contents: Mapping[str, bytes], writer_id: str) -> None:
+    """Puts many files in place, by path below `root`, creates their folders, and makes it all durable."""
+    folders = {path.rpartition("/")[0] for path in contents} - {""}
+    for folder in sorted(folders):
+        make_folders(files, root, folder)
+
+    def replace(path: str, data: bytes) -> None:
+        replace_file(files, root / path, data, writer_id)
+
+    files.run_all([partial(replace, path, data) for path, data in contents.items()])
+    touched = {
+        root.joinpath(*path.split("/")[:depth]) for path in contents for depth in range(path.count("/") + 1)
+    }
+    sync_folders(files, sorted(touched))
+
+
+_unsyncable_noted = False
+
+
+def sync_folders(files: Files, folders: Sequence[Path]) -> None:
+    """Makes the names in these folders durable; a file system that cannot is noted once and then trusted."""
+
+    def sync(folder: Path) -> None:
+        global _unsyncable_noted
+        try:
+            files.sync_folder(folder)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+                raise
+            if not _unsyncable_noted:
+                logger.info("%s: this file system does not sync folders; going on without", folder)
+            _unsyncable_noted = True
+
+    files.run_all([partial(sync, folder) for folder in folders])
+
+
+def remove_if_there(files: Files, path: Path) -> None:
+    """Deletes a file that may be gone already."""
+    try:
+        files.unlink(path)
+    except FileNotFoundError:
+        return

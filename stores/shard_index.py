@@ -1,0 +1,56 @@
+"""The index at the end of a shard file: where each row's chunk lies."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import crc32c as crc32c_package
+import numpy as np
+import numpy.typing as npt
+
+from stores.errors import IntegrityError
+
+ABSENT = (1 << 64) - 1
+"""Offset and length of a chunk that is not there."""
+
+Index = npt.NDArray[np.uint64]
+"""(S, 2): offset and stored length of each row's chunk."""
+
+
+def crc32c(data: Any, value: int = 0) -> int:
+    """CRC-32C of a contiguous buffer, going on from `value`; drops the GIL."""
+    return int(crc32c_package.crc32c(data, value))
+
+
+def empty_index(shard_rows: int) -> Index:
+    return np.full((shard_rows, 2), ABSENT, dtype="<u8")
+
+
+def encode_index(index: Index) -> bytes:
+    """The bytes at the end of the shard: the entries, little-endian, and their CRC32C."""
+    entries = index.astype("<u8").tobytes()
+    return entries + struct.pack("<I", crc32c(entries))
+
+
+def decode_index(data: bytes, what: str) -> Index:
+    """The inverse. Raises IntegrityError, naming the shard as `what`, where the CRC32C differs."""
+    entries, (expected,) = data[:-4], struct.unpack("<I", data[-4:])
+    found = crc32c(entries)
+    if found != expected:
+        raise IntegrityError(f"{what}: its index has CRC32C {found:#010x}, expected {expected:#010x}")
+    return np.frombuffer(entries, dtype="<u8").reshape(-1, 2)
+
+
+def fixed_index(shard_rows: int, written: npt.NDArray[np.bool_], stored_row_bytes: int) -> Index:
+    """The index of a shard whose chunks all have the same length and stand in row order.
+
+    Args:
+        written: (rows in this shard,) whether each row holds data; the place of one that does not stays
+        empty. stored_row_bytes: of a chunk and its CRC32C.
+    """
+    index = empty_index(shard_rows)
+    rows = np.flatnonzero(written)
+    index[rows, 0] = rows * stored_row_bytes
+    index[rows, 1] = stored_row_bytes
+    return index
