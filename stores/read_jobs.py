@@ -1,0 +1,64 @@
+"""Runs the reads of a batch on a few threads: preadv and crc32c drop the GIL."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+Job = tuple[Callable[[int, memoryview], None], int, memoryview]
+"""A reader's read_row, the bin-local row and where its bytes go."""
+
+_WORTH_THREADS_BYTES = 256 << 10  # below, waking a thread costs more than it reads
+
+
+class ReadThreads:
+    """A pool that is made on first use, again after a fork, and never travels in a pickle."""
+
+    def __init__(self, threads: int) -> None:
+        self.threads = threads
+        self._pool: ThreadPoolExecutor | None = None
+        self._pid = 0
+        self._lock = threading.Lock()
+
+    def run(self, jobs: Sequence[Job]) -> None:
+        """Runs all jobs, or raises the first error after every thread has stopped."""
+        left = iter(jobs)
+        helpers = min(self.threads, len(jobs)) - 1
+        if helpers < 1 or sum(len(job[2]) for job in jobs) < _WORTH_THREADS_BYTES:
+            _work(left)
+            return
+        pool = self._running_pool()
+        running = [pool.submit(_work, left) for _ in range(helpers)]
+        try:
+            _work(left)
+        finally:
+            for job in running:
+                job.exception()  # wait: nothing may write into the caller's buffers after this returns
+        for job in running:
+            job.result()
+
+    def _running_pool(self) -> ThreadPoolExecutor:
+        with self._lock:
+            if self._pool is None or self._pid != os.getpid():
+                self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="store-read")
+                self._pid = os.getpid()
+            return self._pool
+
+    def close(self) -> None:
+        with self._lock:
+            if self._pool is not None and self._pid == os.getpid():
+                self._pool.shutdown(wait=False)
+            self._pool = None
+
+
+def _work(jobs: Iterator[Job]) -> None:
+    """Takes jobs until none is left; taking one from a shared iterator is atomic under the GIL."""
+    try:
+        for read, row, out in jobs:
+            read(row, out)
+    except BaseException:
+        for _ in jobs:  # nobody needs the rest
+            pass
+        raise

@@ -1,0 +1,98 @@
+"""Reading below the root of a store: never outside it, never a pipe, never more than was asked for."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+from stores.errors import IntegrityError, NoSuchStore
+
+_FILE = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # a pipe must not block its opener
+_FOLDER = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_DIRECTORY
+_DAMAGE = {
+    errno.ENOENT: "is missing",
+    errno.ENOTDIR: "is missing: a file or a link stands where a folder should",
+    errno.ELOOP: "is a symbolic link: a store holds its own bytes",
+    errno.ENXIO: "is not a regular file",
+}
+
+
+class OpenFile:
+    """A descriptor that is closed when its last user lets go of it: no thread can read a reused number."""
+
+    __slots__ = ("fd", "size")
+
+    def __init__(self, fd: int, size: int) -> None:
+        self.fd, self.size = fd, size
+
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:
+        close(self.fd)  # bound early: at the end of the interpreter modules are emptied
+
+
+class StoreFolder:
+    """The root of a store, kept open: a store that is moved while it is read goes on being read.
+
+    Raises NoSuchStore where the path is no folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)  # the root itself may be a link
+        except (FileNotFoundError, NotADirectoryError):
+            raise NoSuchStore(f"{path} is not a folder: there is no store here") from None
+        self._root = OpenFile(fd, 0)
+
+    def has(self, name: str) -> bool:
+        """Whether anything of this name stands in the root."""
+        try:
+            os.stat(name, dir_fd=self._root.fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def open(self, relative: str) -> OpenFile:
+        """A regular file below the root, reached without following any link.
+
+        Raises:
+            IntegrityError: it is missing, or not a regular file of the store's own.
+            OSError: the disk failed.
+        """
+        *folders, name = relative.split("/")
+        at = self._root
+        try:
+            for folder in folders:
+                at = OpenFile(os.open(folder, _FOLDER, dir_fd=at.fd), 0)
+            fd = os.open(name, _FILE, dir_fd=at.fd)
+        except OSError as error:
+            if error.errno not in _DAMAGE:
+                raise
+            raise IntegrityError(f"{self.path}: {relative} {_DAMAGE[error.errno]}") from None
+        status = os.fstat(fd)
+        opened = OpenFile(fd, status.st_size)
+        if not stat.S_ISREG(status.st_mode):
+            raise IntegrityError(f"{self.path}: {relative} is not a regular file")
+        return opened
+
+    def read(self, relative: str, *, limit_bytes: int) -> bytes:
+        """The whole of a small file. Raises IntegrityError as `open` does, or above `limit_bytes`."""
+        opened = self.open(relative)
+        if opened.size > limit_bytes:
+            raise IntegrityError(
+                f"{self.path}: {relative} has {opened.size} bytes, at most {limit_bytes} were expected"
+            )
+        parts, at = [], 0
+        while part := os.pread(opened.fd, limit_bytes + 1 - at, at):
+            parts.append(part)
+            at += len(part)
+        return b"".join(parts)
+
+    def read_exactly(self, relative: str, length: int) -> bytes:
+        """The whole of a file whose length is known. Raises IntegrityError for any other."""
+        data = self.read(relative, limit_bytes=length)
+        if len(data) != length:
+            raise IntegrityError(f"{self.path}: {relative} has {len(data)} bytes, expected {length}")
+        return data
