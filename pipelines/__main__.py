@@ -1,0 +1,76 @@
+"""`python -m pipelines VERB`: parse, run, report. Logs go to stderr; stdout holds what was asked for."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shlex
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from typing import Any
+
+from pipelines.arguments import parse, split_general_flags, verb_named
+from pipelines.config import config_yaml
+from pipelines.exit_codes import DONE, INTERRUPTED, USAGE, exit_code, is_foreseen
+from pipelines.help_text import program_help, verb_help
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one verb and returns its exit code; an error becomes one line on stderr, never a traceback.
+
+    Args:
+        arguments: the words after `python -m pipelines`; None takes them from the command line.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    general = split_general_flags(words[1:])
+    try:
+        if not words or words[0] in ("-h", "--help", "help"):
+            print(program_help(), end="")
+            return DONE if words else USAGE
+        verb = verb_named(words[0])
+        if general.help:
+            print(verb_help(words[0]), end="")
+            return DONE
+        config = parse(verb.config_class, general.rest)
+        if general.print_config:
+            print(config_yaml(config), end="")
+            return DONE
+        _start_logging()
+        summary = import_module(verb.module).run(config)
+    except (Exception, KeyboardInterrupt) as error:
+        return _explain(error, words, general.json, general.debug)
+    if config.json:
+        print(json.dumps(summary), flush=True)
+    return DONE
+
+
+def _start_logging() -> None:
+    logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    for package in ("stores", "extract", "heads", "pipelines"):
+        logging.getLogger(package).setLevel(logging.INFO)
+
+
+def _explain(error: BaseException, words: Sequence[str], as_json: bool, debug: bool) -> int:
+    """Says what went wrong, and what to do, on stderr. Returns the exit code."""
+    code = exit_code(error)
+    if debug or os.environ.get("PERMAFROST_DEBUG"):
+        traceback.print_exception(error)
+    command = f"python -m pipelines {shlex.join(words)}"
+    if code == INTERRUPTED:
+        message = f"interrupted; to go on: {getattr(error, 'command', command)}"
+    elif is_foreseen(error):
+        message = str(error)
+    else:
+        message = f"{type(error).__name__}: {error} (unforeseen; --debug shows where)"
+    print(f"{' '.join(words[:1])}: {message}", file=sys.stderr)
+    if as_json:
+        summary: Mapping[str, Any] = getattr(error, "summary", {})
+        print(json.dumps({**summary, "error": message, "exit_code": code}), flush=True)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

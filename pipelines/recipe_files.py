@@ -1,0 +1,69 @@
+"""Finding the recipe of a training run: a YAML file of pipelines/recipes, by name."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from pipelines.config import RUN_CONFIG, TrainConfig
+from pipelines.exit_codes import UsageError
+from pipelines.settings import settings_of
+from pipelines.stores_folder import describe_store, list_stores
+
+RECIPES = Path(__file__).parent / "recipes"
+
+
+def recipe_names() -> tuple[str, ...]:
+    """Every shipped recipe."""
+    return tuple(sorted(path.stem for path in RECIPES.glob("*.yaml")))
+
+
+def find_recipe(name: str) -> Path:
+    """The file of a recipe given by name or path. Raises UsageError listing the names there are."""
+    shipped = RECIPES / f"{name}.yaml"
+    if "/" not in name and shipped.is_file():
+        return shipped
+    if Path(name).is_file():
+        return Path(name)
+    near = difflib.get_close_matches(name, recipe_names(), n=1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    raise UsageError(f"no recipe {name!r}: expected a YAML file or one of {', '.join(recipe_names())}{hint}")
+
+
+def default_recipe(dataset: str, head: str) -> Path | None:
+    """The recipe where none was named: <dataset>-<head>, the same without digits, <dataset>, or none."""
+    for name in (f"{dataset}-{head}", f"{dataset}-{head.rstrip('0123456789')}", dataset):
+        if name in recipe_names():
+            return RECIPES / f"{name}.yaml"
+    return None
+
+
+def base_file(given: Mapping[str, str]) -> Path | None:
+    """The file whose settings stand under those `given` to train-head: the resumed run's own, or a recipe.
+
+    Raises UsageError if the run to resume has none, or for an unknown recipe.
+    """
+    if given.get("resume") == "true":
+        if "run" not in given:
+            raise UsageError("--resume needs --run, the folder of the run to continue")
+        recorded = Path(given["run"]) / RUN_CONFIG
+        if not recorded.is_file():
+            raise UsageError(
+                f"--resume: {recorded} does not exist, so {given['run']} is not the folder of a run"
+            )
+        return recorded
+    if "recipe" in given:
+        return find_recipe(given["recipe"])
+    dataset = given.get("dataset") or _dataset_of_stores(given)
+    return default_recipe(dataset, given["head"]) if dataset and "head" in given else None
+
+
+def _dataset_of_stores(given: Mapping[str, str]) -> str | None:
+    """The data set of the stores a training run would look at, where it is the same for all."""
+    named = json.loads(given["store"]) if "store" in given else None
+    folder = Path(given.get("stores", settings_of(TrainConfig)["stores"].default))
+    stores = [Path(path) for path in named] if named else [found.path for found in list_stores(folder)]
+    datasets = {str(describe_store(path).identity.get("dataset")) for path in stores}
+    return datasets.pop() if len(datasets) == 1 else None
