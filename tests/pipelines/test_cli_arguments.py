@@ -69,27 +69,8 @@ def test_every_flag_of_the_other_verbs() -> None:
     assert parse(PredictConfig, ["--run", "r", "--input", "a.jpg", "--out", "o"]) == PredictConfig(
         run="r", input="a.jpg", out="o"
     )
-    train = parse(
-        TrainConfig,
-        [
-            "--head",
-            "bifpn5",
-            "--dataset",
-            "none",
-            "--model",
-            "swinv2-b",
-            "--store",
-            "a,b",
-            "--run",
-            "r",
-            "--max-steps",
-            "10",
-            "--batch-size",
-            "2",
-            "--online",
-            "--tensorboard",
-        ],
-    )
+    words = "--head bifpn5 --dataset none --model swinv2-b --store a,b --run r --max-steps 10 --batch-size 2"
+    train = parse(TrainConfig, [*words.split(), "--online", "--tensorboard"])
     assert (train.head, train.model, train.store, train.run) == ("bifpn5", "swinv2-b", ("a", "b"), "r")
     assert (train.max_steps, train.batch_size, train.online, train.tensorboard) == (10, 2, True, True)
 
