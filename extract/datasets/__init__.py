@@ -1,1 +1,53 @@
-"""Data sets by name: one file each, found by its name."""
+"""Data sets by name: one file each, found by its name.
+
+A module offers `open_dataset(data, split, subset)`, `OFFICIAL_SPLITS`, `TRAINING_SPLITS`, `DEFAULT_FOLDER`
+and `CLASS_NAMES`.
+"""
+
+from __future__ import annotations
+
+import pkgutil
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+
+from extract.records import Dataset, DatasetLayoutError, Record
+
+__all__ = ["Dataset", "DatasetLayoutError", "Record", "dataset_module", "dataset_names", "open_dataset"]
+
+
+def dataset_names() -> tuple[str, ...]:
+    """The data sets there are."""
+    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
+
+
+def dataset_module(name: str) -> ModuleType:
+    """The module of a data set. Raises ValueError, naming all, for an unknown one."""
+    if name not in dataset_names():
+        raise ValueError(f"no data set {name!r}; there are {', '.join(dataset_names())}")
+    return import_module(f"{__name__}.{name}")
+
+
+def open_dataset(
+    name: str, data: str | Path | None = None, split: str | None = None, subset: str | None = None
+) -> Dataset:
+    """One split of a data set; lists its files and reads the headers of its images.
+
+    Args:
+        name: a module of this package.
+        data: its folder, or tars as the module says; None: data/<official folder name>.
+        split: official name of the split; None: the training split.
+        subset: the records to fill, see stores.subset; None: all.
+
+    Raises:
+        DatasetLayoutError: `data` does not hold the data set.
+        ValueError: an unknown data set, split or subset.
+        OSError: something could not be read.
+    """
+    module = dataset_module(name)
+    chosen = split or module.TRAINING_SPLITS[0]
+    if chosen not in module.OFFICIAL_SPLITS:
+        raise ValueError(f"{name} has no split {chosen!r}; it has {', '.join(module.OFFICIAL_SPLITS)}")
+    where = data if data is not None else Path("data") / module.DEFAULT_FOLDER
+    dataset: Dataset = module.open_dataset(where, chosen, subset)
+    return dataset

@@ -1,0 +1,200 @@
+"""ADE20K, scene parsing with 150 classes (the challenge of 2016), from its official folders or from tars.
+
+Official layout: `ADEChallengeData2016/images/{training,validation}/*.jpg` and the label maps
+`annotations/{training,validation}/*.png`: 0 is what nobody named, 1..150 are the classes. As in mmseg
+(`reduce_zero_label`, spec/heads.md 3.3) 0 becomes 255 = ignore and 1..150 become 0..149.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from extract.records import READ_THREADS, DatasetLayoutError, Record, annotation_digest
+from extract.sources import (
+    BAD_TARGET,
+    ByteSource,
+    FileSource,
+    SourceError,
+    decode_indices,
+    image_size,
+    retried,
+)
+from extract.tar_samples import find_tars, tar_samples
+from stores.subset import subset_keys
+
+DEFAULT_FOLDER = "ADEChallengeData2016"
+OFFICIAL_SPLITS = ("training", "validation")
+TRAINING_SPLITS = ("training",)
+IGNORE = 255
+
+_NAMES = (
+    "wall; building; sky; floor; tree; ceiling; road; bed; windowpane; grass; cabinet; sidewalk; "
+    "person; earth; door; table; mountain; plant; curtain; chair; car; water; painting; sofa; shelf; "
+    "house; sea; mirror; rug; field; armchair; seat; fence; desk; rock; wardrobe; lamp; bathtub; "
+    "railing; cushion; base; box; column; signboard; chest of drawers; counter; sand; sink; skyscraper; "
+    "fireplace; refrigerator; grandstand; path; stairs; runway; case; pool table; pillow; screen door; "
+    "stairway; river; bridge; bookcase; blind; coffee table; toilet; flower; book; hill; bench; "
+    "countertop; stove; palm; kitchen island; computer; swivel chair; boat; bar; arcade machine; hovel; "
+    "bus; towel; light; truck; tower; chandelier; awning; streetlight; booth; television; airplane; "
+    "dirt track; apparel; pole; land; bannister; escalator; ottoman; bottle; buffet; poster; stage; "
+    "van; ship; fountain; conveyer belt; canopy; washer; plaything; swimming pool; stool; barrel; "
+    "basket; waterfall; tent; bag; minibike; cradle; oven; ball; food; step; tank; trade name; "
+    "microwave; pot; animal; bicycle; lake; dishwasher; screen; blanket; sculpture; hood; sconce; vase; "
+    "traffic light; tray; ashcan; fan; pier; crt screen; plate; monitor; bulletin board; shower; "
+    "radiator; glass; clock; flag"
+)
+CLASS_NAMES = tuple(_NAMES.split("; "))
+"""The first name of each class in objectInfo150.txt, in its order."""
+
+_GET_IT = (
+    "get ADEChallengeData2016.zip from the official site, sceneparsing.csail.mit.edu (direct: "
+    "data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip), unpack it and pass the folder as DATA"
+)
+_IMAGE_ENDINGS = ("jpg", "jpeg", "png")
+_ANNOTATION_ENDINGS = ("seg.png", "png")
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """The files of one record."""
+
+    key: str
+    image: ByteSource
+    annotation: ByteSource
+
+
+class Ade20k:
+    """One split; a `Dataset`."""
+
+    name = "ade20k"
+    task = "segmentation"
+    num_classes = 150
+
+    def __init__(self, split: str, pairs: Sequence[Pair], subset: str | None) -> None:
+        self.split, self.is_training = split, split in TRAINING_SPLITS
+        self._pairs = tuple(sorted(pairs, key=lambda pair: pair.key))
+        self.subset = subset_keys((pair.key for pair in self._pairs), subset) if subset else None
+        with ThreadPoolExecutor(READ_THREADS) as pool:
+            self.records = tuple(pool.map(_record, self._pairs))
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return CLASS_NAMES
+
+    @cached_property
+    def annotation_digest(self) -> str:
+        return annotation_digest(self, [record.key for record in self.records])
+
+    def read_source(self, index: int) -> bytes:
+        return self._pairs[index].image.read()
+
+    def read_annotation(self, index: int) -> bytes:
+        return self._pairs[index].annotation.read()
+
+    def labels(self, index: int, annotation: bytes) -> npt.NDArray[np.uint8]:
+        return decode_labels(annotation, self.records[index].original_hw)
+
+    def read_target(self, index: int) -> npt.NDArray[np.uint8]:
+        return self.labels(index, self.read_annotation(index))
+
+
+def decode_labels(annotation: bytes, original_hw: tuple[int, int]) -> npt.NDArray[np.uint8]:
+    """The label map in an official annotation: uint8 (H, W), 0..149 and 255 = ignore.
+
+    Raises SourceError where it is no 8-bit PNG, holds a value above 150, or has another size than its image.
+
+    >>> import io; from PIL import Image
+    >>> file = io.BytesIO(); Image.fromarray(np.array([[0, 1, 150]], np.uint8)).save(file, "PNG")
+    >>> decode_labels(file.getvalue(), (1, 3)).tolist()
+    [[255, 0, 149]]
+    """
+    try:
+        labels = decode_indices(annotation)
+    except SourceError as error:
+        raise SourceError(BAD_TARGET, f"annotation: {error.reason}") from None
+    if labels.shape != original_hw:
+        (h, w), (image_h, image_w) = labels.shape, original_hw
+        raise SourceError(BAD_TARGET, f"annotation of {w}x{h} pixels, its image has {image_w}x{image_h}")
+    if labels.max() > len(CLASS_NAMES):
+        raise SourceError(
+            BAD_TARGET, f"annotation holds label {labels.max()}, expected 0 to {len(CLASS_NAMES)}"
+        )
+    return labels - np.uint8(1)  # 0 wraps round to 255
+
+
+def _record(pair: Pair) -> Record:
+    return Record(pair.key, pair.image.size, retried(lambda: _original_hw(pair), f"header of {pair.key}"))
+
+
+def _original_hw(pair: Pair) -> tuple[int, int]:
+    for source in (pair.image, pair.annotation):
+        try:
+            return image_size(source)
+        except SourceError:  # the record is skipped, with this reason, when it is decoded
+            continue
+    return 1, 1
+
+
+def open_dataset(data: str | Path, split: str, subset: str | None = None) -> Ade20k:
+    """A split of ADE20K.
+
+    Args:
+        data: the official folder or its parent; or tars of `key.jpg` with `key.png` or `key.seg.png`: a
+        folder of them (`<split>/*.tar` or `*<split>*.tar`), one tar, or a pattern (`ade-{000..019}.tar`).
+        split: training or validation; a tar or pattern given by itself is taken to be that split.
+        subset: see stores.subset.
+
+    Raises:
+        DatasetLayoutError: `data` holds neither, or an image without its annotation.
+        HostileTarError: see extract.tar_index.
+    """
+    tars = find_tars(str(data), split)
+    pairs = _pairs_from_tars(tars) if tars else _pairs_from_folders(Path(data), split)
+    return Ade20k(split, pairs, subset)
+
+
+def _pairs_from_tars(tars: Sequence[Path]) -> list[Pair]:
+    pairs = []
+    for key, members in tar_samples(tars).items():
+        annotation = next((members[ending] for ending in _ANNOTATION_ENDINGS if ending in members), None)
+        images = [members[e] for e in _IMAGE_ENDINGS if e in members and members[e] is not annotation]
+        if annotation is None or len(images) != 1:
+            raise DatasetLayoutError(
+                f"{tars[0].parent}: sample {key!r} has {', '.join(sorted(members))}; looked for one image "
+                f"(.jpg) and one label map (.png or .seg.png) of each sample"
+            )
+        pairs.append(Pair(key, images[0], annotation))
+    return pairs
+
+
+def _pairs_from_folders(data: Path, split: str) -> list[Pair]:
+    root = next((r for r in (data, data / DEFAULT_FOLDER) if (r / "images").is_dir()), data)
+    images, annotations = root / "images" / split, root / "annotations" / split
+    found = _files(images, ".jpg"), _files(annotations, ".png")
+    if not found[0] or not found[1]:
+        raise DatasetLayoutError(
+            f"{data} is not ADE20K: looked for {images}/*.jpg and {annotations}/*.png, found {len(found[0])} "
+            f"and {len(found[1])} of them; looked for {data / DEFAULT_FOLDER} and for tars too; {_GET_IT}"
+        )
+    missing = sorted(found[0].keys() - found[1].keys())
+    if missing:
+        raise DatasetLayoutError(
+            f"{annotations} lacks the label maps of {len(missing)} of {len(found[0])} images, such as "
+            f"{missing[0]}.png; {_GET_IT}"
+        )
+    return [Pair(key, image, found[1][key]) for key, image in found[0].items()]
+
+
+def _files(folder: Path, ending: str) -> dict[str, FileSource]:
+    """The files of a folder with this ending, by stem; none where there is no such folder."""
+    if not folder.is_dir():
+        return {}
+    paths = sorted(path for path in folder.iterdir() if path.suffix == ending and path.is_file())
+    return {path.stem: FileSource(path, path.stat().st_size) for path in paths}

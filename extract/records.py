@@ -1,0 +1,101 @@
+"""Records and data sets: what an extraction goes through."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from extract.sources import retried
+
+READ_THREADS = 8
+"""Small reads at once while listing and planning: on a network file system each waits for the server."""
+
+
+class DatasetLayoutError(ValueError):
+    """A folder does not hold the data set; says what was looked for and where to get it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One image and its annotation, as listed."""
+
+    key: str
+    """Names the content, wherever it lies: the file's stem."""
+    source_bytes: int
+    """Length of the image file."""
+    original_hw: tuple[int, int]
+    """Height and width in pixels after EXIF orientation, from the header; for an image whose header cannot
+    be read those of its annotation, else (1, 1). Such a record is skipped when it is decoded."""
+
+
+class Dataset(Protocol):
+    """One split of a data set; records are in the order of their keys."""
+
+    @property
+    def name(self) -> str:
+        """Its module in extract.datasets."""
+
+    @property
+    def task(self) -> str:
+        """What its heads solve: segmentation."""
+
+    @property
+    def split(self) -> str:
+        """The data set's own name of the split."""
+
+    @property
+    def is_training(self) -> bool:
+        """Whether the split is one to train on, and gets augmented views."""
+
+    @property
+    def num_classes(self) -> int: ...
+
+    @property
+    def class_names(self) -> tuple[str, ...]: ...
+
+    @property
+    def records(self) -> tuple[Record, ...]: ...
+
+    @property
+    def subset(self) -> frozenset[str] | None:
+        """Keys of the records to fill; None: all."""
+
+    @property
+    def annotation_digest(self) -> str:
+        """See `digest_of`; reads every annotation file once."""
+
+    def read_source(self, index: int) -> bytes:
+        """The image file of a record. Raises OSError."""
+
+    def read_annotation(self, index: int) -> bytes:
+        """The annotation file of a record. Raises OSError."""
+
+    def labels(self, index: int, annotation: bytes) -> npt.NDArray[np.uint8]:
+        """The label map in the bytes of a record's annotation: uint8 (H, W) in 0..num_classes - 1, 255 =
+        ignore, of the record's original size. Raises SourceError where it cannot be used."""
+
+    def read_target(self, index: int) -> npt.NDArray[np.uint8]:
+        """`labels` of `read_annotation`."""
+
+
+def digest_of(sha256_by_key: Iterable[tuple[str, str]]) -> str:
+    """One digest of all annotations: sha256 over the sorted lines `key sha256`."""
+    lines = sorted(f"{key} {digest}\n" for key, digest in sha256_by_key)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def annotation_digest(dataset: Dataset, keys: Sequence[str]) -> str:
+    """`digest_of` the annotations of a data set, read by a few threads."""
+
+    def one(index: int) -> tuple[str, str]:
+        data = retried(lambda: dataset.read_annotation(index), f"annotation of {keys[index]}")
+        return keys[index], hashlib.sha256(data).hexdigest()
+
+    with ThreadPoolExecutor(READ_THREADS) as pool:
+        return digest_of(pool.map(one, range(len(keys))))
