@@ -11,7 +11,7 @@ from torch import Tensor
 from heads.contract import HeadError
 
 IGNORE_LABEL = 255
-_CHUNK_BYTES = 192 << 20  # 192 MiB: one image of 150 classes at 512 px; about four such blocks live at once
+_CHUNK_BYTES = 192 << 20  # 192 MiB: one image of 150 classes at 512 px; two such blocks live at once
 
 
 def pixel_cross_entropy(logits_NKyx: Tensor, labels_NYX: Tensor) -> Tensor:
@@ -40,26 +40,29 @@ def pixel_cross_entropy(logits_NKyx: Tensor, labels_NYX: Tensor) -> Tensor:
 
 
 class _ResizedCrossEntropy(torch.autograd.Function):
-    """Goes through the batch in pieces and takes each one's gradient at once: only coarse maps stay."""
+    """Goes through the batch in pieces and takes each one's gradient at once: only coarse maps stay.
+
+    A piece holds one map of full-size values: scores, then in place their exponentials, then the gradient.
+    """
 
     @staticmethod
     def forward(ctx: Any, logits_NKyx: Tensor, labels_NYX: Tensor) -> Tensor:
         needs_grad = ctx.needs_input_grad[0]
         labels_NYX = labels_NYX.to(logits_NKyx.device, non_blocking=True)
-        image_bytes = 4 * logits_NKyx.shape[1] * labels_NYX[0].numel()
-        images = max(1, _CHUNK_BYTES // image_bytes)
+        images = max(1, _CHUNK_BYTES // (4 * logits_NKyx.shape[1] * labels_NYX[0].numel()))
         total = torch.zeros((), device=logits_NKyx.device)
         grads: list[Tensor] = []
         for logits, labels in zip(
             torch.split(logits_NKyx, images), torch.split(labels_NYX, images), strict=True
         ):
+            # Sums over classes run fastest where each class is a plane of its own.
+            coarse = logits.detach().float().contiguous().requires_grad_(needs_grad)
             with torch.set_grad_enabled(needs_grad), torch.autocast(logits.device.type, enabled=False):
-                coarse = logits.detach().float().requires_grad_(needs_grad)
                 fine = F.interpolate(coarse, size=labels.shape[1:], mode="bilinear", align_corners=False)
-                part = F.cross_entropy(fine, labels.long(), ignore_index=IGNORE_LABEL, reduction="sum")
-            total += part.detach()
+            loss, grad_NKYX = _cross_entropy_in_place(fine.detach(), labels)
+            total += loss
             if needs_grad:
-                grads.extend(torch.autograd.grad(part, coarse))
+                grads.extend(torch.autograd.grad(fine, coarse, grad_NKYX))
         scale = 1 / (labels_NYX != IGNORE_LABEL).sum().clamp(min=1).float()
         ctx.dtype = logits_NKyx.dtype
         if needs_grad:
@@ -70,3 +73,16 @@ class _ResizedCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, *grad_loss: Tensor) -> tuple[Tensor, None]:
         (grad_NKyx,) = ctx.saved_tensors
         return (grad_NKyx * grad_loss[0]).to(ctx.dtype), None
+
+
+def _cross_entropy_in_place(scores_NKYX: Tensor, labels_NYX: Tensor) -> tuple[Tensor, Tensor]:
+    """The sum over labelled pixels, and its gradient in the memory of the scores."""
+    seen_N1YX = (labels_NYX != IGNORE_LABEL)[:, None]
+    label_N1YX = labels_NYX[:, None].long() * seen_N1YX  # any class will do where the pixel does not count
+    shift_N1YX = scores_NKYX.amax(1, keepdim=True)
+    own_N1YX = scores_NKYX.gather(1, label_N1YX) - shift_N1YX
+    total_N1YX = scores_NKYX.sub_(shift_N1YX).exp_().sum(1, keepdim=True)
+    loss = ((total_N1YX.log() - own_N1YX) * seen_N1YX).sum()
+    grad_NKYX = scores_NKYX.mul_(seen_N1YX / total_N1YX)
+    grad_NKYX.scatter_add_(1, label_N1YX, -seen_N1YX.to(grad_NKYX.dtype))
+    return loss, grad_NKYX

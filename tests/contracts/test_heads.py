@@ -1,0 +1,208 @@
+"""What every registered head promises; a new head needs no test code, a new task one line of TARGETS."""
+
+import dataclasses
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import Tensor
+
+from heads import _presets, build_head, head_settings
+from heads.contract import Head, HeadError
+from tests.heads.pyramids import pyramid_of, random_features, random_labels
+
+CLASSES = 5
+PADDED_HW = (160, 224)
+VALID_HW = [(157, 200), (160, 224), (90, 33)]  # the last has fewer p5 cells than pooling has bins
+OUTPUT_HW = [(314, 400), (160, 224), (45, 17)]
+PYRAMID = pyramid_of(8)
+SMALL = {"width": 16}
+
+TARGETS = {"segmentation": lambda: random_labels(len(VALID_HW), PADDED_HW, CLASSES)}
+HEADS = sorted(_presets())
+every_head = pytest.mark.parametrize(("task", "name"), HEADS, ids=[f"{task}-{name}" for task, name in HEADS])
+
+
+def small_head(name: str, task: str, *, seed: int = 0, **settings: object) -> Head:
+    known = {field.name for field in dataclasses.fields(head_settings(name, task))}
+    small = {key: value for key, value in SMALL.items() if key in known}
+    return build_head(name, task, PYRAMID, CLASSES, seed=seed, **small, **settings)
+
+
+def features(seed: int = 0) -> dict[str, Tensor]:
+    return random_features(PYRAMID, len(VALID_HW), PADDED_HW, seed)
+
+
+def total(losses: dict[str, Tensor]) -> Tensor:
+    return torch.stack(list(losses.values())).sum()
+
+
+@every_head
+def test_losses_are_named_finite_scalars_that_fall(task: str, name: str) -> None:
+    head, targets = small_head(name, task), TARGETS[task]()
+    optimiser = torch.optim.AdamW(head.parameters(), lr=3e-3)
+    history = []
+    for step in range(5):
+        losses = head.losses(features(), targets, VALID_HW, torch.Generator().manual_seed(step))
+        assert losses and all(key.startswith("loss_") and loss.shape == () for key, loss in losses.items())
+        history.append(float(total(losses).detach()))
+        optimiser.zero_grad()
+        total(losses).backward()
+        optimiser.step()
+    assert all(torch.tensor(history).isfinite()) and history[-1] < history[0]
+
+
+@every_head
+def test_gradients_reach_every_parameter(task: str, name: str) -> None:
+    head = small_head(name, task)
+    total(head.losses(features(), TARGETS[task](), VALID_HW)).backward()
+    untouched = [key for key, p in head.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert not untouched
+
+
+@every_head
+def test_predictions_have_the_sizes_asked(task: str, name: str) -> None:
+    head = small_head(name, task).eval()
+    predictions = head.predict(features(), VALID_HW, OUTPUT_HW)
+    assert len(predictions) == len(VALID_HW)
+    if task == "segmentation":
+        for probabilities, size in zip(predictions, OUTPUT_HW, strict=True):
+            assert probabilities.shape == (CLASSES, *size) and probabilities.dtype == torch.float32
+            assert not probabilities.requires_grad
+            torch.testing.assert_close(probabilities.sum(0), torch.ones(size))
+
+
+@every_head
+def test_companions_do_not_change_a_prediction(task: str, name: str) -> None:
+    """Neither what they are nor how much of them is padding."""
+    head = small_head(name, task).eval()
+    batch = features()
+    together = head.predict(batch, VALID_HW, OUTPUT_HW)
+    for row, prediction in enumerate(together):
+        one = {level: x[row : row + 1] for level, x in batch.items()}
+        (alone,) = head.predict(one, VALID_HW[row : row + 1], OUTPUT_HW[row : row + 1])
+        # Other batch sizes take other kernels: equal up to the rounding of a few hundred float32 sums.
+        torch.testing.assert_close(prediction, alone, rtol=1e-3, atol=1e-5)
+
+
+@every_head
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_memory_order_does_not_matter(task: str, name: str, memory_format: torch.memory_format) -> None:
+    head = small_head(name, task).eval()
+    ordered = {level: x.contiguous(memory_format=memory_format) for level, x in features().items()}
+    expected = head.predict(features(), VALID_HW, OUTPUT_HW)
+    for a, b in zip(head.predict(ordered, VALID_HW, OUTPUT_HW), expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
+
+
+@every_head
+@pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16])
+def test_bf16_autocast(task: str, name: str, stored: torch.dtype) -> None:
+    """Forward and backward are finite, and near the fp32 loss."""
+    head, targets = small_head(name, task), TARGETS[task]()
+    batch = {level: x.to(stored) for level, x in features().items()}
+    exact = total(head.losses(features(), targets, VALID_HW, torch.Generator().manual_seed(0))).detach()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = total(head.losses(batch, targets, VALID_HW, torch.Generator().manual_seed(0)))
+    loss.backward()
+    torch.testing.assert_close(loss.detach(), exact, rtol=0.05, atol=0.05)
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in head.parameters())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        predictions = head.eval().predict(batch, VALID_HW, OUTPUT_HW)
+    if task == "segmentation":
+        assert all(probabilities.isfinite().all() for probabilities in predictions)
+
+
+@every_head
+def test_missing_level(task: str, name: str) -> None:
+    with pytest.raises(ValueError, match=rf"{name} needs level p2; there are p3, p4, p5"):
+        build_head(name, task, PYRAMID.select(["p3", "p4", "p5"]), CLASSES)
+    head = small_head(name, task)
+    batch = features()
+    del batch["p5"]
+    with pytest.raises(HeadError, match="needs level p5"):
+        head.losses(batch, TARGETS[task](), VALID_HW)
+    with pytest.raises(HeadError, match="needs level p5"):
+        head.predict(batch, VALID_HW, OUTPUT_HW)
+
+
+@every_head
+def test_sizes_that_do_not_fit(task: str, name: str) -> None:
+    head = small_head(name, task)
+    targets = TARGETS[task]()
+    with pytest.raises(HeadError, match="valid size 161x224 px does not fit"):
+        head.losses(features(), targets, [*VALID_HW[:2], (161, 224)])
+    with pytest.raises(HeadError, match=r"expected \(2, 8, y, x\)"):
+        head.losses(features(), targets, VALID_HW[:2])
+    other = random_features(pyramid_of(16), 3, PADDED_HW)
+    with pytest.raises(HeadError, match=r"expected \(3, 8, y, x\)"):
+        head.predict(other, VALID_HW, OUTPUT_HW)
+    with pytest.raises(HeadError, match="output sizes"):
+        head.predict(features(), VALID_HW, OUTPUT_HW[:1])
+
+
+@every_head
+def test_state_dict_round_trip(task: str, name: str) -> None:
+    trained = small_head(name, task)
+    total(trained.losses(features(), TARGETS[task](), VALID_HW)).backward()  # running statistics move
+    fresh = small_head(name, task, seed=1)
+    fresh.load_state_dict(trained.state_dict())
+    pairs = zip(
+        *(head.eval().predict(features(), VALID_HW, OUTPUT_HW) for head in (trained, fresh)), strict=True
+    )
+    assert all(torch.equal(a, b) for a, b in pairs)
+
+
+@every_head
+def test_draws_come_from_the_generator_alone(task: str, name: str) -> None:
+    """Same generator, same losses, bit for bit; torch's global generator is neither read nor moved."""
+
+    draws = {"dropout": 0.5} if hasattr(head_settings(name, task), "dropout") else {}
+
+    def run(seed: int) -> Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        head = small_head(name, task, **draws)
+        return total(head.losses(features(), TARGETS[task](), VALID_HW, generator)).detach()
+
+    torch.manual_seed(1)
+    first = run(7)
+    state = torch.get_rng_state()
+    torch.manual_seed(2)
+    assert torch.equal(first, run(7))
+    assert not draws or not torch.equal(first, run(8))
+    torch.manual_seed(1)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("name", [name for task, name in HEADS if task == "segmentation"])
+class TestSegmentation:
+    def test_nothing_labelled(self, name: str) -> None:
+        head = small_head(name, "segmentation")
+        targets = [{"labels": torch.full(PADDED_HW, 255, dtype=torch.uint8)} for _ in VALID_HW]
+        loss = total(head.losses(features(), targets, VALID_HW))
+        loss.backward()
+        assert loss.item() == 0
+        assert all(p.grad is not None and not p.grad.any() for p in head.parameters())
+
+    def test_label_maps_of_another_size(self, name: str) -> None:
+        head = small_head(name, "segmentation")
+        targets = random_labels(len(VALID_HW), (157, 200), CLASSES)
+        with pytest.raises(HeadError, match=r"label map of 157x200 px.*40x56 cells"):
+            head.losses(features(), targets, VALID_HW)
+
+    def test_labels_above_the_classes(self, name: str) -> None:
+        head = small_head(name, "segmentation")
+        with pytest.raises(HeadError, match=r"expected 0\.\.4 or 255"):
+            head.losses(features(), random_labels(len(VALID_HW), PADDED_HW, 150), VALID_HW)
+
+
+def test_the_heads_alone_load_no_storage_backbone_or_trainer() -> None:
+    """All of them, in a process of their own."""
+    code = (
+        "import sys; from heads import head_names; head_names('segmentation');"
+        "foreign = {'zarr', 'numcodecs', 'timm', 'lightning', 'extract', 'pipelines', 'stores.reader'};"
+        "print(sorted(foreign & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

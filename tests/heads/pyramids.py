@@ -1,0 +1,42 @@
+"""Pyramids and features that the tests of heads share."""
+
+import torch
+from torch import Tensor
+
+from stores.pyramid import Level, PyramidSpec
+
+SWINV2_CHANNELS = {"t": 96, "b": 128, "l": 192, "g": 512}
+
+
+def pyramid_of(first_channels: int, levels: int = 4) -> PyramidSpec:
+    return PyramidSpec(
+        tuple(
+            Level(name=f"p{i + 2}", stride_px=4 << i, channels=first_channels << i, stage=i + 1)
+            for i in range(levels)
+        )
+    )
+
+
+def random_features(
+    pyramid: PyramidSpec, images: int, padded_hw: tuple[int, int], seed: int = 0
+) -> dict[str, Tensor]:
+    """Standard normal, channels_last, float32; level sizes of the padded image."""
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        level.name: torch.randn(
+            images, level.channels, *(level.cells(size) for size in padded_hw), generator=generator
+        ).contiguous(memory_format=torch.channels_last)
+        for level in pyramid
+    }
+
+
+def random_labels(images: int, hw: tuple[int, int], classes: int, seed: int = 0) -> list[dict[str, Tensor]]:
+    """uint8 label maps, about a tenth ignored."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(0, classes, (images, *hw), generator=generator, dtype=torch.uint8)
+    labels[torch.rand(images, *hw, generator=generator) < 0.1] = 255
+    return [{"labels": each} for each in labels]
+
+
+def parameter_count(module: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
