@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Buffer = bytes | bytearray | memoryview
-_PARALLEL = 8
+_PARALLEL = 16  # threads that mostly wait for the disk
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS)
 
 

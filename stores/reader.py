@@ -60,9 +60,9 @@ def open_store(path: str | Path, *, verify: Verify = "always", threads: int | No
 class Store(StoredRows):
     """A committed store. Safe for any number of threads; a pickled one is opened again where it arrives.
 
-    Rows are a sequence of ints. Every method that reads raises IndexError for a row that does not exist,
-    MixedBins for rows of several bins, IntegrityError for damage (naming store, shard and row), OSError where the
-    disk failed and ValueError once the store is closed.
+    Rows are a sequence of ints; reading raises IndexError for a row not there, MixedBins for rows of
+    several bins, IntegrityError for damage (naming store, shard and row), OSError where the disk failed and
+    ValueError once the store is closed.
     """
 
     def __init__(self, committed: CommittedStore, *, verify: Verify, threads: int) -> None:

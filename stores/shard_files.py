@@ -74,21 +74,21 @@ class ShardFile:
     def _end(self) -> int:
         return self.rows * self.spec.stored_row_bytes
 
-    def finish(self) -> FileFigures:
-        """Writes the index, waits for the disk and reads everything back for the digest."""
-        fd, tail = self._open_fd(), encode_index(self._index)
-        write_all(self._files, fd, [tail], self._end())
-        self._files.sync(fd)
-        figures = FileFigures(self._end() + len(tail), self._digest(fd), tuple(self._crcs))
-        self.close()
-        return figures
+    def write_index(self) -> None:
+        """The last bytes of the file."""
+        write_all(self._files, self._open_fd(), [encode_index(self._index)], self._end())
 
-    def _digest(self, fd: int) -> str:
-        digest, at = hashlib.sha256(), 0
+    def sync(self) -> None:
+        """Waits until the file is on the disk."""
+        self._files.sync(self._open_fd())
+
+    def figures(self) -> FileFigures:
+        """Reads everything back for the digest."""
+        fd, digest, at = self._open_fd(), hashlib.sha256(), 0
         while piece := self._files.read(fd, _PIECE_BYTES, at):
             digest.update(piece)
             at += len(piece)
-        return digest.hexdigest()
+        return FileFigures(at, digest.hexdigest(), tuple(self._crcs))
 
     def close(self) -> None:
         """Closes the file and leaves it."""

@@ -20,7 +20,7 @@ from stores.layout import ShardId, StorePlan
 from stores.manifest import MANIFEST_NAME
 from stores.receipts import Receipt, receipt_path
 from stores.records import UNKNOWN, WRITTEN
-from stores.shard_files import CompressedShardFile, ShardFile
+from stores.shard_files import CompressedShardFile, FileFigures, ShardFile
 from stores.targets import RaggedTarget
 
 _MAX_REASON = 300
@@ -190,14 +190,12 @@ class ShardWriter:
         return True
 
     def _receipt(self, provenance: Mapping[str, Any], errors: Mapping[str, Any]) -> Receipt:
-        parts = list(self._parts.values())
-        figures = self._files.run_all([partial(part.finish) for part in parts])
         return Receipt(
             shard=self.shard,
             generation=self._generation,
             writer=self._writer_id,
             plan_sha256=self._finished.plan_sha256,
-            files={part.spec.chunk_file(self.shard.shard): f for part, f in zip(parts, figures, strict=True)},
+            files=self._seal(),
             outcome=tuple(self._outcome),
             source=tuple(self._source),
             reasons=self._reasons,
@@ -205,6 +203,21 @@ class ShardWriter:
             errors=errors,
             provenance=provenance,
         )
+
+    def _seal(self) -> dict[str, FileFigures]:
+        """Ends all files; disk and processor work side by side then, the largest file first on both."""
+        parts = sorted(self._parts.values(), key=lambda part: -part.spec.row_bytes)
+        figures: dict[str, FileFigures] = {}
+
+        def read_back(part: ShardFile) -> None:
+            figures[part.spec.chunk_file(self.shard.shard)] = part.figures()
+
+        for part in parts:
+            part.write_index()
+        self._files.run_all([job for part in parts for job in (part.sync, partial(read_back, part))])
+        for part in parts:
+            part.close()
+        return figures
 
     def _sync_new_folders(self) -> None:
         """Makes the folders durable that this shard created: all between its files and their arrays."""

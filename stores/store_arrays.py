@@ -83,7 +83,7 @@ class StoreArrays:
 
 
 def first_rows(given: Array | None, rows: int, spec: ArraySpec) -> Array:
-    """Contiguous memory for so many rows: fresh, or the caller's. Raises ValueError where that does not fit."""
+    """Contiguous memory for so many rows, fresh or the caller's. Raises ValueError where it does not fit."""
     if given is None:
         return np.empty((rows, *spec.row_shape), spec.dtype)
     fits = given.dtype == spec.dtype and given.shape[1:] == spec.row_shape and len(given) >= rows
