@@ -175,8 +175,7 @@ class TrainConfig(VerbConfig):
     val_store: str | None = None
     """Test store for validation during training; None: the one complete one that fits, if there is one."""
     recipe: str | None = None
-    """A file of pipelines/recipes by name, or a path. None: the first there is of <dataset>-<head>, the same
-    without the head's digits, and <dataset>."""
+    """A file of pipelines/recipes by name, or a path. None: the one shipped for this data set and head."""
     run: str | None = None
     """Folder of the run; None: runs/<store>-<head>-<n>."""
     resume: bool = False

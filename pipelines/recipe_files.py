@@ -13,6 +13,12 @@ from pipelines.settings import settings_of
 from pipelines.stores_folder import describe_store, list_stores
 
 RECIPES = Path(__file__).parent / "recipes"
+DEFAULT_RECIPES = {
+    ("ade20k", "linear"): "ade20k-linear",
+    ("ade20k", "fpn"): "ade20k-upernet-frozen",
+    ("ade20k", "bifpn"): "ade20k-upernet-frozen",
+}
+"""By data set and head without its digits: recipes are named after what they reproduce, not after heads."""
 
 
 def recipe_names() -> tuple[str, ...]:
@@ -33,11 +39,9 @@ def find_recipe(name: str) -> Path:
 
 
 def default_recipe(dataset: str, head: str) -> Path | None:
-    """The recipe where none was named: <dataset>-<head>, the same without digits, <dataset>, or none."""
-    for name in (f"{dataset}-{head}", f"{dataset}-{head.rstrip('0123456789')}", dataset):
-        if name in recipe_names():
-            return RECIPES / f"{name}.yaml"
-    return None
+    """The recipe where none was named: that of DEFAULT_RECIPES, bifpn5 being a bifpn, or none."""
+    name = DEFAULT_RECIPES.get((dataset, head.rstrip("0123456789")))
+    return RECIPES / f"{name}.yaml" if name else None
 
 
 def base_file(given: Mapping[str, str]) -> Path | None:
