@@ -22,7 +22,7 @@ def subset_keys(keys: Iterable[str], subset: str) -> frozenset[str]:
     A share takes the first records in `key_order`, so that a smaller share lies within a larger one.
 
     >>> sorted(subset_keys(["a", "b", "c", "d"], "50%") | subset_keys(["a", "b", "c", "d"], "25pct"))
-    ['a', 'd']
+    ['c', 'd']
 
     Args:
         keys: of all records, each once.

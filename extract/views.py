@@ -1,0 +1,237 @@
+"""View recipes by name: which views of a record a store holds.
+
+`ade20k` is mmseg's training pipeline (mmsegmentation@02677ac configs/_base_/datasets/ade20k.py, also
+spec/heads.md 3.3); `single` and `ms-flip` are its whole-image test. Deviations from mmseg: images are resized
+by Pillow with antialiasing (as Mask2Former does) instead of cv2, labels by the nearest cell centre, and test
+views are padded to multiples of 32 with zeros after normalisation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from extract.colour import colour_rule, draw_colour
+from extract.draws import Draws
+from extract.view import IGNORE, MULTIPLE_PX, Hw, View, keep_ratio, label_crop, padded_up, replay_rule
+
+CROP_PX = 512
+SHORT_PX = 512
+LONG_TO_SHORT = 4  # the papers' (2048, 512)
+
+
+class ViewRecipe(Protocol):
+    """How the views of a record are chosen."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def fixed_count(self) -> int | None:
+        """Views of a record, where the recipe says so; None: as many as are asked for, each with a seed."""
+
+    def identity(self) -> dict[str, Any]:
+        """Everything the pixels of a view follow from, but the record and the seed."""
+
+    def view(
+        self,
+        dataset: str,
+        key: str,
+        index: int,
+        seed: int,
+        original_hw: Hw,
+        labels: npt.NDArray[np.uint8] | None = None,
+    ) -> View:
+        """View `index` of a record, whatever its other views are.
+
+        Args:
+            dataset: name; with key, index and seed it decides every random choice.
+            key: of the record.
+            index: from 0.
+            seed: of the extraction; test recipes ignore it.
+            original_hw: size of the image in pixels.
+            labels: uint8 (H, W), 255 = ignore, for recipes that look at it; without them padded and valid
+            size are the same, but the crop may lie elsewhere.
+        """
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RandomCrops:
+    """mmseg's training views: rescale, crop, flip, colour. All are padded to the crop's size: one bin."""
+
+    name: str
+    crop_px: int = CROP_PX
+    """Side of the square crop; a multiple of 32."""
+    short_px: int | None = None
+    """Short side at ratio 1; None: the crop's. The long side is at most four times as long."""
+    ratio_range: tuple[float, float] = (0.5, 2.0)
+    cat_max_ratio: float = 0.75
+    """A crop in which one class has this share of the labelled pixels or more is drawn again."""
+    tries: int = 10
+    flip: float = 0.5
+    """Probability."""
+
+    def __post_init__(self) -> None:
+        if self.crop_px < MULTIPLE_PX or self.crop_px % MULTIPLE_PX:
+            raise ValueError(f"crop_size {self.crop_px}: expected a multiple of {MULTIPLE_PX} px")
+        _check_short_side(self.base_short_px)
+
+    @property
+    def base_short_px(self) -> int:
+        return self.crop_px if self.short_px is None else self.short_px
+
+    @property
+    def fixed_count(self) -> int | None:
+        return None
+
+    def identity(self) -> dict[str, Any]:
+        return {
+            "recipe": self.name,
+            "scale_px": [self.base_short_px * LONG_TO_SHORT, self.base_short_px],
+            "ratio_range": list(self.ratio_range),
+            "crop_px": self.crop_px,
+            "cat_max_ratio": self.cat_max_ratio,
+            "tries": self.tries,
+            "flip": self.flip,
+            "colour": colour_rule(),
+            "replay": replay_rule(),
+        }
+
+    def view(
+        self,
+        dataset: str,
+        key: str,
+        index: int,
+        seed: int,
+        original_hw: Hw,
+        labels: npt.NDArray[np.uint8] | None = None,
+    ) -> View:
+        def draws(purpose: str) -> Draws:
+            return Draws(dataset, key, index, seed, purpose)
+
+        ratio, short_px = draws("scale").uniform(*self.ratio_range), self.base_short_px
+        resized = keep_ratio(original_hw, int(short_px * LONG_TO_SHORT * ratio), int(short_px * ratio))
+        valid = (min(resized[0], self.crop_px), min(resized[1], self.crop_px))
+        return View(
+            resized_hw=resized,
+            crop_yx=self._crop(draws("crop"), resized, valid, labels),
+            valid_hw=valid,
+            padded_hw=(self.crop_px, self.crop_px),
+            flip=draws("flip").happens(self.flip),
+            colour=draw_colour(draws("colour")),
+        )
+
+    def _crop(self, draws: Draws, resized: Hw, valid: Hw, labels: npt.NDArray[np.uint8] | None) -> Hw:
+        def corner() -> Hw:
+            return draws.integer(resized[0] - valid[0] + 1), draws.integer(resized[1] - valid[1] + 1)
+
+        chosen = corner()
+        if labels is not None and resized != valid:
+            for _ in range(self.tries):
+                if _is_varied(label_crop(labels, resized, chosen, valid), self.cat_max_ratio):
+                    break
+                chosen = corner()
+        return chosen
+
+
+def _is_varied(labels: npt.NDArray[np.uint8], max_share: float) -> bool:
+    counts = np.bincount(labels.reshape(-1), minlength=IGNORE + 1)[:IGNORE]
+    return bool(np.count_nonzero(counts) > 1 and counts.max() < max_share * counts.sum())
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WholeImages:
+    """Test views: the whole image at several scales, padded to multiples of 32; the same for every seed."""
+
+    name: str
+    ratios: tuple[float, ...] = (1.0,)
+    flips: tuple[bool, ...] = (False,)
+    short_px: int = SHORT_PX
+    """Short side at ratio 1; the long side is at most four times as long."""
+
+    def __post_init__(self) -> None:
+        _check_short_side(self.short_px)
+
+    @property
+    def fixed_count(self) -> int | None:
+        return len(self.ratios) * len(self.flips)
+
+    def identity(self) -> dict[str, Any]:
+        return {
+            "recipe": self.name,
+            "scale_px": [self.short_px * LONG_TO_SHORT, self.short_px],
+            "ratios": list(self.ratios),
+            "flips": list(self.flips),
+            "replay": replay_rule(),
+        }
+
+    def view(
+        self,
+        dataset: str,
+        key: str,
+        index: int,
+        seed: int,
+        original_hw: Hw,
+        labels: npt.NDArray[np.uint8] | None = None,
+    ) -> View:
+        scale, flip = divmod(index, len(self.flips))
+        ratio = self.ratios[scale]
+        long_px, short_px = int(self.short_px * LONG_TO_SHORT * ratio), int(self.short_px * ratio)
+        resized = keep_ratio(original_hw, long_px, short_px)
+        return View(resized_hw=resized, valid_hw=resized, padded_hw=padded_up(resized), flip=self.flips[flip])
+
+
+def _check_short_side(short_px: int) -> None:
+    if not 2 <= short_px <= 1 << 14:
+        raise ValueError(f"a short side of {short_px} px, expected 2 to {1 << 14}")
+
+
+def _crops(name: str, crop_size: int | None, short_side: int | None) -> ViewRecipe:
+    return RandomCrops(name=name, crop_px=CROP_PX if crop_size is None else crop_size, short_px=short_side)
+
+
+def _single(name: str, crop_size: int | None, short_side: int | None) -> ViewRecipe:
+    _refuse_crop(name, crop_size)
+    return WholeImages(name=name, short_px=SHORT_PX if short_side is None else short_side)
+
+
+def _ms_flip(name: str, crop_size: int | None, short_side: int | None) -> ViewRecipe:
+    _refuse_crop(name, crop_size)
+    return WholeImages(
+        name=name,
+        ratios=(0.5, 0.75, 1.0, 1.25, 1.5, 1.75),
+        flips=(False, True),
+        short_px=SHORT_PX if short_side is None else short_side,
+    )
+
+
+def _refuse_crop(name: str, crop_size: int | None) -> None:
+    if crop_size is not None:
+        raise ValueError(f"test views ({name}) are whole images: they have no crop_size, found {crop_size}")
+
+
+_RECIPES: dict[str, Callable[[str, int | None, int | None], ViewRecipe]] = {
+    "ade20k": _crops,
+    "single": _single,
+    "ms-flip": _ms_flip,
+}
+
+
+def view_recipe(name: str, *, crop_size: int | None = None, short_side: int | None = None) -> ViewRecipe:
+    """A recipe by name.
+
+    Args:
+        name: ade20k (training); single or ms-flip (test).
+        crop_size: side of training views in pixels, a multiple of 32; None: 512.
+        short_side: short side at ratio 1 in pixels; None: the crop's size for training, 512 for test.
+
+    Raises:
+        ValueError: an unknown name, with all names; a size that a recipe cannot have.
+    """
+    if name not in _RECIPES:
+        raise ValueError(f"no view recipe {name!r}; there are {', '.join(_RECIPES)}")
+    return _RECIPES[name](name, crop_size, short_side)
