@@ -88,6 +88,10 @@ class FinishedShards:
         if renamed:
             sync_folders(self._files, renamed)
 
+    def partials(self, receipt: Receipt) -> tuple[Path, ...]:
+        """The names under which the winner wrote the shard's files."""
+        return tuple(partial_of(self._root / path, receipt.writer) for path in receipt.files)
+
     def damage(self, receipt: Receipt, *, full: bool = False) -> str | None:
         """What is wrong with a receipt's files, None where nothing is."""
         for path, figures in receipt.files.items():

@@ -221,6 +221,10 @@ class StorePlan:
         start = shard.shard * b.shard_rows
         return range(start, min(start + b.shard_rows, b.rows))
 
+    def shard_name(self, shard: ShardId) -> str:
+        """The bin and number, such as "512x512-3", as receipts are named."""
+        return f"{self.bins[shard.bin].name}-{shard.shard}"
+
     @cached_property
     def bin_rows(self) -> tuple[np.ndarray[Any, np.dtype[np.int64]], ...]:
         """For each bin, the plan row of every bin-local row."""

@@ -15,6 +15,7 @@ from typing import Any
 from stores.canonical_json import canonical_json, normalized, parse_canonical
 from stores.errors import FormatError
 from stores.layout import ShardId, StorePlan
+from stores.records import UNKNOWN
 from stores.shard_files import FileFigures
 
 MAX_RECEIPT_BYTES = 32 << 20  # 32 MiB
@@ -96,22 +97,36 @@ def _decode(content: dict[str, Any]) -> Receipt:
         plan_sha256=str(content["plan_sha256"]),
         files={
             path: FileFigures(
-                int(f["bytes"]),
+                _bounded(f["bytes"], 1 << 63),
                 str(f["sha256"]),
-                tuple(None if crc is None else int(crc) for crc in f["crc32c"]),
+                tuple(None if crc is None else _bounded(crc, 1 << 32) for crc in f["crc32c"]),
             )
             for path, f in content["files"].items()
         },
-        outcome=tuple(int(code) for code in content["outcome"]),
-        source=tuple(None if digest is None else str(digest) for digest in content["source"]),
+        outcome=tuple(_bounded(code, UNKNOWN) for code in content["outcome"]),
+        source=tuple(None if digest is None else _hex_digest(digest) for digest in content["source"]),
         reasons={str(position): str(text) for position, text in content["reasons"].items()},
-        lengths={name: tuple(int(n) for n in values) for name, values in content["lengths"].items()},
+        lengths={
+            name: tuple(_bounded(n, 1 << 31) for n in values) for name, values in content["lengths"].items()
+        },
         errors=content["errors"],
         provenance=content["provenance"],
     )
 
 
+def _bounded(value: Any, limit: int) -> int:
+    if type(value) is not int or not 0 <= value < limit:
+        raise ValueError(f"{str(value)[:40]} where a number from 0 to {limit - 1} was expected")
+    return value
+
+
+def _hex_digest(value: str) -> str:
+    if len(bytes.fromhex(value)) != 32:
+        raise ValueError(f"{value[:80]!r} is not a sha256")
+    return value
+
+
 def receipt_path(plan: StorePlan, shard: ShardId, generation: int) -> str:
     """Where the receipt stands, from the root of the store."""
     later = f".{generation}" if generation else ""
-    return f"receipts/{plan.bins[shard.bin].name}-{shard.shard}{later}.json"
+    return f"receipts/{plan.shard_name(shard)}{later}.json"

@@ -1,0 +1,99 @@
+"""Which rows an epoch reads, on which rank and in which order: pure functions of an index and a seed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Rows = npt.NDArray[np.int64]
+
+
+class RowIndex(Protocol):
+    """Record and view of each row of a store; a `Store` is one."""
+
+    @property
+    def keys(self) -> Sequence[str]:
+        """The record of each row."""
+
+    @property
+    def views(self) -> npt.NDArray[np.int32]:
+        """(rows,) the view of each row."""
+
+
+def training_rows(index: RowIndex, *, seed: int, epoch: int, rank: int = 0, world: int = 1) -> Rows:
+    """The rows of one epoch on one rank: each record once over all ranks.
+
+    Visit n of a record, which is epoch n, reads its view (n + hash(key)) mod V, so that every epoch mixes
+    views and V epochs show each view once. Where that view was skipped the record's next one stands in; a
+    record without any is left out. The order is a shuffle keyed by seed and epoch; ranks take turns, so
+    their shares differ by one row at most.
+
+    Args:
+        index: the store, or what it knows of its rows. V is one more than the highest view in it.
+        seed: of the run.
+        epoch: from 0.
+        rank: from 0, below `world`.
+        world: ranks that share the epoch.
+
+    Returns:
+        int64 (rows of this rank,), numbers of rows of `index`.
+
+    Raises:
+        ValueError: a negative epoch, or a rank outside its world.
+    """
+    if epoch < 0 or not 0 <= rank < world:
+        raise ValueError(
+            f"epoch {epoch}, rank {rank} of {world}: expected an epoch from 0 and a rank below its world"
+        )
+    rows = _rows_of_epoch(index, epoch)
+    return rows[shuffle(len(rows), "order", seed, epoch)][rank::world]
+
+
+def _rows_of_epoch(index: RowIndex, epoch: int) -> Rows:
+    """One row for each record, in the order in which records first occur."""
+    first_seen: dict[str, int] = {}
+    record = np.array([first_seen.setdefault(key, len(first_seen)) for key in index.keys], dtype=np.int64)
+    if not len(record):
+        return record
+    views = np.asarray(index.views, dtype=np.int64)
+    view_count = int(views.max()) + 1
+    wanted = np.array([(epoch + key_hash(key)) % view_count for key in first_seen], dtype=np.int64)
+    # how many views past the wanted one a row is; each record's nearest row stands first once sorted
+    distance = (views - wanted[record]) % view_count
+    order = np.lexsort((distance, record))
+    is_first = np.diff(record[order], prepend=-1) != 0
+    rows: Rows = order[is_first].astype(np.int64)
+    return rows
+
+
+def key_hash(key: str) -> int:
+    """64 bits of a record's key, the same on every machine."""
+    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "little")
+
+
+def shuffle(length: int, purpose: str, seed: int, epoch: int) -> Rows:
+    """A permutation of `length` numbers keyed by a hash of its purpose, seed and epoch.
+
+    It sorts the raw 64-bit words of a PCG64 generator: numpy keeps those the same in all versions, but not
+    what `Generator.permutation` makes of them (NEP 19), and a run must resume under another version.
+    """
+    digest = hashlib.sha256(f"permafrost {purpose} {seed} {epoch}".encode()).digest()
+    words = np.random.PCG64(int.from_bytes(digest, "little")).random_raw(length)
+    return np.argsort(words, kind="stable").astype(np.int64)
+
+
+def batches(rows: Rows, batch: int, *, drop_last: bool) -> Iterator[Rows]:
+    """The rows in their order, `batch` at a time; a last shorter batch only without `drop_last`.
+
+    >>> [part.tolist() for part in batches(np.arange(5), 2, drop_last=False)]
+    [[0, 1], [2, 3], [4]]
+    """
+    if batch < 1:
+        raise ValueError(f"batch {batch}, expected 1 or more")
+    stop = len(rows) - len(rows) % batch if drop_last else len(rows)
+    for start in range(0, stop, batch):
+        yield rows[start : min(start + batch, stop)]
