@@ -34,6 +34,10 @@ class ViewRecipe(Protocol):
     def fixed_count(self) -> int | None:
         """Views of a record, where the recipe says so; None: as many as are asked for, each with a seed."""
 
+    @property
+    def looks_at_labels(self) -> bool:
+        """Whether `view` needs the label map to choose."""
+
     def identity(self) -> dict[str, Any]:
         """Everything the pixels of a view follow from, but the record and the seed."""
 
@@ -87,6 +91,10 @@ class RandomCrops:
     @property
     def fixed_count(self) -> int | None:
         return None
+
+    @property
+    def looks_at_labels(self) -> bool:
+        return True
 
     def identity(self) -> dict[str, Any]:
         return {
@@ -159,6 +167,10 @@ class WholeImages:
     @property
     def fixed_count(self) -> int | None:
         return len(self.ratios) * len(self.flips)
+
+    @property
+    def looks_at_labels(self) -> bool:
+        return False
 
     def identity(self) -> dict[str, Any]:
         return {
