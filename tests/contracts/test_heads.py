@@ -156,14 +156,16 @@ def test_state_dict_round_trip(task: str, name: str) -> None:
 
 @every_head
 def test_draws_come_from_the_generator_alone(task: str, name: str) -> None:
-    """Same generator, same losses, bit for bit; torch's global generator is neither read nor moved."""
+    """Same generator, same losses and gradients to the bit; torch's global one is neither read nor moved."""
 
     draws = {"dropout": 0.5} if hasattr(head_settings(name, task), "dropout") else {}
 
     def run(seed: int) -> Tensor:
         generator = torch.Generator().manual_seed(seed)
         head = small_head(name, task, **draws)
-        return total(head.losses(features(), TARGETS[task](), VALID_HW, generator)).detach()
+        loss = total(head.losses(features(), TARGETS[task](), VALID_HW, generator))
+        loss.backward()
+        return torch.cat([loss.detach().flatten(), *(p.grad.flatten() for p in head.parameters())])
 
     torch.manual_seed(1)
     first = run(7)
