@@ -243,6 +243,8 @@ def _dataset_identity(dataset: Dataset, annotations: str) -> dict[str, Any]:
     return {
         "name": dataset.name,
         "split": dataset.split,
+        "task": dataset.task,
+        "num_classes": dataset.num_classes,  # a head is built from the store alone
         "records": {
             "count": len(lengths),
             "bytes": sum(lengths.values()),
