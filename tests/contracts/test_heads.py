@@ -10,6 +10,7 @@ from torch import Tensor
 
 from heads import _presets, build_head, head_settings
 from heads.contract import Head, HeadError
+from tests.heads.conftest import one_thread  # noqa: F401 - a fixture of this file too
 from tests.heads.pyramids import pyramid_of, random_features, random_labels
 
 CLASSES = 5
