@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from stores.errors import FormatError
+
+MAX_DEPTH = 32
 
 
 def canonical_json(value: object) -> bytes:
@@ -43,6 +45,7 @@ def parse_canonical(data: bytes, what: str) -> dict[str, Any]:
     """
     try:
         value = json.loads(data)
+        _refuse_depth(value)
         again = canonical_json(value)
     except (ValueError, RecursionError) as error:
         raise FormatError(
@@ -53,6 +56,22 @@ def parse_canonical(data: bytes, what: str) -> dict[str, Any]:
     if again != data:
         raise FormatError(f"{what} is not canonical JSON: it was edited, or written by another program")
     return value
+
+
+def _refuse_depth(value: object) -> None:
+    """Raises ValueError for nesting that a recursive walk through the value need not expect."""
+    layer = [value]
+    for _ in range(MAX_DEPTH):
+        layer = [inner for outer in layer for inner in _inside(outer)]
+        if not layer:
+            return
+    raise ValueError(f"nested more than {MAX_DEPTH} deep")
+
+
+def _inside(value: object) -> Iterable[object]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
 
 
 def identity_digest(identity: Mapping[str, object]) -> str:
