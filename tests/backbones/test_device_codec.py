@@ -1,0 +1,99 @@
+"""The device codecs write the bytes of the numpy codecs, eager and compiled."""
+
+import numpy as np
+import pytest
+import torch
+
+from extract import device_codec
+from stores.codecs import codec
+
+TINY = float(np.finfo(np.float32).smallest_normal)
+
+
+def special_rows() -> np.ndarray:
+    """float32 (1, 4, 4, 12): one difficult channel each."""
+    rng = np.random.default_rng(0)
+    channels = rng.standard_normal((12, 16)).astype(np.float32)
+    channels[0] = 0
+    channels[1] = np.arange(-8, 8) + 0.5  # ties of rint, once the scale is 1
+    channels[1, 0] = 127
+    channels[2] = 65504
+    channels[3] *= TINY  # a scale below the smallest normal number
+    channels[4] = TINY * 127
+    channels[5] = np.nextafter(np.float32(TINY * 127), np.float32(0))
+    channels[6] *= np.float32(1e-45)
+    channels[7, 1:] *= np.float32(1e-30)
+    channels[8] = -0.0
+    channels[9] *= np.float32(3e38) / np.abs(channels[9]).max()
+    channels[10] = np.float32(1) / np.arange(3, 19, dtype=np.float32)
+    channels[11, 3] = 1e5
+    return channels.T.reshape(1, 4, 4, 12)
+
+
+def random_rows() -> np.ndarray:
+    rng = np.random.default_rng(1)
+    size = 10.0 ** rng.uniform(-6, 4, (3, 2, 1, 1, 40))
+    return (rng.standard_normal((3, 2, 24, 32, 40)) * size).astype(np.float32)
+
+
+def tie_rows() -> np.ndarray:
+    """Quotients on and beside every tie, for many scales."""
+    rng = np.random.default_rng(2)
+    scale = np.float32(2.0) ** rng.integers(-20, 20, 64).astype(np.float32) * rng.uniform(1, 2, 64).astype(
+        np.float32
+    )
+    codes = np.concatenate([np.arange(-126.5, 127), [127.0]]).astype(np.float32)
+    x = codes[:, None] * scale
+    x = np.stack([x, np.nextafter(x, np.float32(np.inf)), np.nextafter(x, np.float32(-np.inf))])
+    return x[None].astype(np.float32)
+
+
+ROWS = {"special": special_rows, "random": random_rows, "ties": tie_rows}
+
+
+def assert_same_bytes(name: str, x: np.ndarray, encode) -> None:
+    expected = codec(name).encode(x)
+    found = encode(name, torch.from_numpy(x))
+    assert found.keys() == expected.keys()
+    for array, values in expected.items():
+        ours = found[array].numpy()
+        assert ours.dtype == values.dtype and ours.shape == values.shape
+        assert ours.tobytes() == np.ascontiguousarray(values).tobytes(), array
+
+
+@pytest.mark.parametrize("rows", ROWS)
+def test_int8_equals_numpy(rows):
+    assert_same_bytes("int8", ROWS[rows](), device_codec.encode)
+
+
+@pytest.mark.parametrize("rows", ["random"])
+def test_float16_equals_numpy(rows):
+    assert_same_bytes("float16", ROWS[rows](), device_codec.encode)
+
+
+def test_float16_features_are_encoded_as_their_float32_values():
+    x = torch.from_numpy(random_rows()).half()
+    ours = device_codec.encode("int8", x)
+    expected = codec("int8").encode(x.float().numpy())
+    assert ours["q"].numpy().tobytes() == expected["q"].tobytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rows", ROWS)
+def test_compiled_int8_equals_numpy(rows):
+    """Slow: the compiler takes half a minute."""
+    assert_same_bytes("int8", ROWS[rows](), torch.compile(device_codec.encode))
+
+
+def test_holds_finds_the_rows_to_skip():
+    x = torch.ones(5, 2, 2, 3)
+    x[1, 0, 0, 0], x[2, 1, 1, 2], x[3, 0, 1, 1] = torch.nan, torch.inf, 70000.0
+    assert device_codec.finite(x).tolist() == [True, False, False, True, True]
+    assert device_codec.holds("int8", x).tolist() == [True, False, False, True, True]
+    assert device_codec.holds("float16", x).tolist() == [True, False, False, False, True]
+    assert torch.isinf(device_codec.encode("float16", x)["q"][3]).any(), "numpy's codec would raise here"
+
+
+def test_an_unknown_codec_is_named():
+    with pytest.raises(ValueError, match="there are int8, float16"):
+        device_codec.encode("int3", torch.zeros(1, 1, 1, 1))
