@@ -37,8 +37,8 @@ class Card(Protocol):
     @property
     def pyramid(self) -> PyramidSpec: ...
 
-    def identity(self) -> dict[str, Any]:
-        """Everything its numbers follow from but weights and precision."""
+    def identity(self, *, weights_sha256: str, precision: str) -> dict[str, Any]:
+        """Everything its numbers follow from."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -112,7 +112,7 @@ def build_plan(
                 on_record(len(params), len(dataset.records))
     keys = (record.key for record in dataset.records)
     annotations = digest_of(zip(keys, digests, strict=True))
-    backbone = {**card.identity(), "weights_sha256": weights_sha256, "precision": precision}
+    backbone = card.identity(weights_sha256=weights_sha256, precision=precision)
     return _plan(dataset, recipe, card, chosen, params, annotations, backbone)
 
 
@@ -124,7 +124,8 @@ def estimate_plan(dataset: Dataset, recipe: ViewRecipe, card: Card, **choices: A
     chosen = PlanChoices(**choices)
     view_params = partial(_view_params, dataset, recipe, view_count(recipe, chosen.views), chosen.seed)
     params = [view_params(index, None) for index in range(len(dataset.records))]
-    plan = _plan(dataset, recipe, card, chosen, params, "not read", card.identity())
+    backbone = card.identity(weights_sha256="not read", precision="not decided")
+    plan = _plan(dataset, recipe, card, chosen, params, "not read", backbone)
     by_level = dict.fromkeys(plan.pyramid.names, 0)
     files = len(metadata_files(plan)) + len(plan.planned_tables) + _FILES_BESIDE_ARRAYS
     for index, b in enumerate(plan.bins):
