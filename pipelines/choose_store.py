@@ -1,0 +1,97 @@
+"""Which stores a run is trained from and measured on, where nobody named them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pipelines.config import TrainConfig
+from pipelines.exit_codes import UsageError
+from pipelines.runs import RunRecord
+from pipelines.stores_folder import (
+    TEST,
+    TRAINING,
+    FoundStore,
+    StoreQuery,
+    describe_store,
+    find_store,
+    list_stores,
+)
+from stores.errors import IdentityError
+
+
+def find_training_stores(config: TrainConfig) -> list[Path]:
+    """The stores named by the configuration, or the one complete training store that fits it.
+
+    Raises:
+        UsageError: none fits, or several do.
+        IdentityError: a named store is of another data set or backbone than asked for.
+    """
+    query = StoreQuery(
+        purpose=TRAINING,
+        dataset=config.dataset,
+        split=config.split,
+        model=config.model,
+        levels=config.levels,
+    )
+    if config.store is None:
+        return [find_store(Path(config.stores), query).path]
+    for path in config.store:
+        found = describe_store(Path(path))
+        for field in ("dataset", "split", "model"):
+            wanted, there = getattr(config, field), getattr(found, field)
+            if wanted not in (None, there):
+                raise IdentityError(field, wanted, there, f"{path} is another store")
+    return [Path(path) for path in config.store]
+
+
+def test_store_query(record: RunRecord, *, split: str | None = None) -> StoreQuery:
+    """What a test store of a run must be."""
+    return StoreQuery(
+        purpose=TEST,
+        dataset=record.dataset,
+        split=split,
+        model=record.model,
+        weights_sha256=record.weights_sha256,
+        levels=record.levels,
+    )
+
+
+def fitting_test_stores(
+    record: RunRecord, folder: Path, *, split: str | None = None, views: str | None = None
+) -> list[FoundStore]:
+    """The complete test stores a run can be measured on: of its own codec, and of single views, if there
+    are any."""
+    query = test_store_query(record, split=split)
+    found = [store for store in list_stores(folder) if store.complete and query.fits(store)]
+    if views is not None:
+        found = [store for store in found if store.identity["views"]["recipe"] == views]
+    same_codec = [store for store in found if store.identity["codec"]["name"] == record.codec]
+    found = same_codec or found
+    single = [store for store in found if store.identity["views"]["recipe"] == "single"]
+    return single or found
+
+
+def find_test_store(
+    record: RunRecord, folder: Path, *, split: str | None = None, views: str | None = None
+) -> Path:
+    """The one of `fitting_test_stores`. Raises UsageError, with the line that makes one, for none or
+    several."""
+    found = fitting_test_stores(record, folder, split=split, views=views)
+    if len(found) == 1:
+        return found[0].path
+    if found:
+        lines = "".join(f"\n  {store.path}" for store in found)
+        raise UsageError(f"{len(found)} test stores fit this run; pass --store with one of:{lines}")
+    query = test_store_query(record, split=split or _test_split(record.dataset))
+    line = query.extract_command + (f" VIEWS={views}" if views else "")
+    raise UsageError(
+        f"no complete {query} under {folder}; with the WEIGHTS and DATA of the training store, make it by:"
+        f"\n  {line}"
+    )
+
+
+def _test_split(dataset: str) -> str:
+    from extract.datasets import dataset_module  # for an error only: training and measuring need no data set
+
+    module = dataset_module(dataset)
+    return str(next(split for split in module.OFFICIAL_SPLITS if split not in module.TRAINING_SPLITS))

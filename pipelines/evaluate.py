@@ -1,0 +1,92 @@
+"""`evaluate`: what the head of a run scores on a test split, from a store or on the live backbone."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import logging
+import time
+from collections.abc import Iterable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from extract.datasets import dataset_module
+from pipelines.choose_store import find_test_store
+from pipelines.config import EvaluateConfig
+from pipelines.devices import choose_device, uses_bf16
+from pipelines.evaluation import Figures, TestView, check_levels, measure, store_views, views_name
+from pipelines.read_ahead import read_ahead
+from pipelines.runs import RunRecord, load_head, read_run
+from stores.reader import open_store
+
+logger = logging.getLogger(__name__)
+
+
+def run(config: EvaluateConfig) -> dict[str, Any]:
+    """Measures the last checkpoint of a run, writes the figures into its folder and prints them.
+
+    Raises UsageError where the run has no checkpoint or no test store fits, IdentityError where the store
+    named is of another backbone or data set, LevelMissing where it lacks a level.
+    """
+    folder, device = Path(config.run), choose_device(config.device)
+    record = read_run(folder)
+    head, step = load_head(folder, device)
+    began = time.perf_counter()
+    with ExitStack() as opened:
+        views, name, source = _views(config, record, device, opened)
+        logger.info("%s, step %d, on %s", folder, step, source)
+        figures = measure(
+            head, views, views_name=name, device=device, bf16=uses_bf16(config.precision, device)
+        )
+    summary = {
+        "run": str(folder),
+        "step": step,
+        "source": source,
+        **dataclasses.asdict(figures),
+        "seconds": round(time.perf_counter() - began, 3),
+    }
+    _write(folder, record, figures, summary)
+    print(
+        f"mIoU {100 * figures.miou:.2f} ({figures.views}) pixel accuracy {100 * figures.pixel_accuracy:.2f}, "
+        f"{figures.records} records"
+    )
+    return summary
+
+
+def _views(
+    config: EvaluateConfig, record: RunRecord, device: torch.device, opened: ExitStack
+) -> tuple[Iterable[TestView], str, str]:
+    """The test views, what they are called, and where they come from."""
+    if config.live:
+        from pipelines.live_views import open_live_views  # loads the backbone's packages
+
+        return open_live_views(config, record, device)
+    folder = Path(config.stores or record.stores_folder)
+    path = (
+        Path(config.store)
+        if config.store
+        else find_test_store(record, folder, split=config.split, views=config.views)
+    )
+    store = opened.enter_context(open_store(path, threads=config.threads))
+    record.check_same_source(store.identity, str(path))
+    check_levels(store, record.levels)
+    views = read_ahead(store_views(store, record.levels, device), depth=1)
+    opened.callback(views.close)
+    return views, views_name(store), str(path)
+
+
+def _write(folder: Path, record: RunRecord, figures: Figures, summary: dict[str, Any]) -> None:
+    """evaluate.json and a table of classes; those of ms+flip beside those of single views."""
+    suffix = "" if figures.views == "single" else "-ms-flip"
+    (folder / f"evaluate{suffix}.json").write_text(json.dumps(summary, indent=2) + "\n")
+    names = dataset_module(record.dataset).CLASS_NAMES
+    columns = zip(figures.iou_by_class, figures.intersections, figures.unions, strict=True)
+    with (folder / f"classes{suffix}.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("class", "name", "iou", "intersection_px", "union_px"))
+        for number, (iou, intersection, union) in enumerate(columns):
+            writer.writerow((number, names[number], "" if iou is None else iou, intersection, union))

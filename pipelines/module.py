@@ -1,0 +1,111 @@
+"""A head as a LightningModule: one training step, the optimiser, and what makes a run exact."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+
+from heads.contract import Head
+from pipelines.config import OptimizerConfig, TrainConfig
+from pipelines.exit_codes import WorkFailed
+from pipelines.schedules import learning_rate
+from pipelines.store_feed import Batch
+
+
+class HeadModule(LightningModule):
+    """Trains `head` as `config` says; knows nothing of where its features come from."""
+
+    def __init__(self, head: Head, config: TrainConfig) -> None:
+        super().__init__()
+        self.head = head
+        self.config = config
+        self._bad_step: Tensor
+        self.losses: dict[str, Tensor] = {}
+        """The weighted terms of the last step, detached, on the device."""
+        self.register_buffer("_bad_step", torch.tensor(-1), persistent=False)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        generator = torch.Generator(self.device).manual_seed(self._step_seed())
+        terms = self.head.losses(batch.features, batch.targets, batch.valid_hw, generator)
+        loss = torch.stack([term.float() for term in terms.values()]).sum()
+        self.losses = {name: term.detach() for name, term in terms.items()}
+        self.losses["loss"] = loss.detach()
+        self._note_divergence()
+        return loss
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Sets the rate: like the draws of dropout it follows from the step alone.
+
+        So a run resumed from any checkpoint goes on as the killed one would have, with no state of a
+        scheduler or a generator to save.
+        """
+        for group in self.trainer.optimizers[0].param_groups:
+            group["lr"] = self.rate_of(self.global_step)
+
+    def _step_seed(self) -> int:
+        return keyed_seed(self.config.seed, "step", self.global_step, self.global_rank)
+
+    def rate_of(self, step: int) -> float:
+        """The learning rate of optimiser step `step`, from 0."""
+        config = self.config
+        return learning_rate(step, config.optimizer.lr, config.schedule, config.max_steps)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return build_optimizer(self.head, self.config.optimizer)
+
+    def refuse_divergence(self) -> None:
+        """Raises WorkFailed naming the first step whose loss was not finite. Waits for the device."""
+        step = int(self._bad_step)
+        if step < 0:
+            return
+        raise WorkFailed(
+            f"the loss of step {step} is not finite, at learning rate {self.rate_of(step):.3g}; the last "
+            "checkpoint is from before it. Train with a lower --lr or more --warmup-steps"
+        )
+
+    def _note_divergence(self) -> None:
+        # On the device: asking after every step whether the loss is finite would make the host wait for
+        # the GPU.
+        is_first = (self._bad_step < 0) & ~torch.isfinite(self.losses["loss"])
+        self._bad_step = torch.where(is_first, self.global_step, self._bad_step)
+
+
+def keyed_seed(*key: object) -> int:
+    """A 63-bit seed from the digest of `key`: unlike seed + step, no two purposes share a stream.
+
+    >>> keyed_seed(0, "step", 1) == keyed_seed(0, "step", 1) != keyed_seed(1, "step", 0)
+    True
+    """
+    digest = hashlib.sha256(repr(key).encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 1
+
+
+def build_optimizer(head: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
+    """AdamW with no weight decay on norm layers, as `norm: decay_mult=0` of mmseg's Swin configurations.
+
+    [mmseg configs/swin/upernet_swin_tiny_patch4_window7_512x512_160k_ade20k_pretrain_224x224_1K.py]
+    """
+    norms = {id(parameter) for parameter in norm_parameters(head)}
+    free = [parameter for parameter in head.parameters() if id(parameter) in norms]
+    decayed = [parameter for parameter in head.parameters() if id(parameter) not in norms]
+    groups: list[dict[str, Any]] = [{"params": decayed}, {"params": free, "weight_decay": 0.0}]
+    return torch.optim.AdamW(
+        [group for group in groups if group["params"]],
+        lr=config.lr,
+        betas=config.betas,
+        weight_decay=config.weight_decay,
+        fused=next(head.parameters()).is_cuda,
+    )
+
+
+def norm_parameters(head: nn.Module) -> Iterator[nn.Parameter]:
+    """Weights and biases of the layers named as norms: LayerNorm, GroupNorm, BatchNorm2d, a head's own
+    ...Norm."""
+    for module in head.modules():
+        if "Norm" in type(module).__name__:
+            yield from module.parameters(recurse=False)

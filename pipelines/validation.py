@@ -1,0 +1,25 @@
+"""Measuring a head on a test store while it is trained, as `evaluate` does afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pipelines.evaluation import measure, store_views, views_name
+from pipelines.module import HeadModule
+from pipelines.read_ahead import read_ahead
+from stores.reader import Store
+
+
+class StoreMeasure:
+    """Figures of a module's head on one test store."""
+
+    def __init__(self, store: Store, bf16: bool) -> None:
+        self._store, self._bf16 = store, bf16
+
+    def __call__(self, module: HeadModule) -> Mapping[str, float]:
+        """mIoU and pixel accuracy, 0..1. The module is in evaluation mode."""
+        views = read_ahead(store_views(self._store, module.head.levels, module.device), depth=1)
+        figures = measure(
+            module.head, views, views_name=views_name(self._store), device=module.device, bf16=self._bf16
+        )
+        return {"mIoU": figures.miou, "pixel_accuracy": figures.pixel_accuracy}
