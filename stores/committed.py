@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from stores.arrays import ArraySpec, outcome_tables
 from stores.canonical_json import sha256_hex
-from stores.errors import FormatError, IdentityError, IncompleteStore, IntegrityError, NoSuchStore
+from stores.errors import FormatError, IncompleteStore, IntegrityError, NoSuchStore
 from stores.layout import MAX_PLAN_BYTES, StorePlan
 from stores.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, PLAN_NAME, Manifest, decode_manifest
 from stores.plan_file import decode_plan
@@ -90,7 +90,10 @@ def read_committed(path: Path) -> CommittedStore:
     manifest, digest = read_manifest(folder)
     plan = read_plan(folder, manifest.files.get(PLAN_NAME, ""))
     if plan.identity_digest != manifest.identity_sha256:
-        raise IdentityError("identity_sha256", manifest.identity_sha256, plan.identity_digest)
+        raise IntegrityError(
+            f"{path}: the manifest is of the identity {manifest.identity_sha256[:64]}, {PLAN_NAME} of "
+            f"{plan.identity_digest}"
+        )
     spec = outcome_tables(len(plan.rows))["outcome"]
     empty = np.empty(0, dtype=np.uint8)
     bare = CommittedStore(folder=folder, manifest=manifest, manifest_digest=digest, plan=plan, outcome=empty)

@@ -123,7 +123,7 @@ def read_whole(files: Files, path: Path, limit_bytes: int) -> bytes:
         if size > limit_bytes:
             raise StoreError(f"{path} has {size} bytes, at most {limit_bytes} were expected")
         parts, at = [], 0
-        while part := files.read(fd, limit_bytes + 1 - at, at):
+        while part := files.read(fd, size + 1 - at, at):
             parts.append(part)
             at += len(part)
         return b"".join(parts)

@@ -217,7 +217,7 @@ class ShardWriter:
         self._files.run_all([job for part in parts for job in (part.sync, partial(read_back, part))])
         for part in parts:
             part.close()
-        return figures
+        return {path: figures[path] for path in self._finished.paths(self.shard)}
 
     def _sync_new_folders(self) -> None:
         """Makes the folders durable that this shard created: all between its files and their arrays."""

@@ -80,6 +80,7 @@ class StoreArrays:
         self._threads.close()
         self._readers.clear()
         self._shards.clear()
+        self._committed.folder.close()
 
 
 def first_rows(given: Array | None, rows: int, spec: ArraySpec) -> Array:

@@ -44,12 +44,22 @@ class StoreFolder:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)  # the root itself may be a link
         except (FileNotFoundError, NotADirectoryError):
             raise NoSuchStore(f"{path} is not a folder: there is no store here") from None
-        self._root = OpenFile(fd, 0)
+        self._root: OpenFile | None = OpenFile(fd, 0)
+
+    def close(self) -> None:
+        """Lets go of the root; everything else raises ValueError from now on."""
+        self._root = None
+
+    def _open_root(self) -> OpenFile:
+        if self._root is None:
+            raise ValueError(f"{self.path} was closed")
+        return self._root
 
     def has(self, name: str) -> bool:
         """Whether anything of this name stands in the root."""
+        root = self._open_root()
         try:
-            os.stat(name, dir_fd=self._root.fd, follow_symlinks=False)
+            os.stat(name, dir_fd=root.fd, follow_symlinks=False)
         except FileNotFoundError:
             return False
         return True
@@ -62,7 +72,7 @@ class StoreFolder:
             OSError: the disk failed.
         """
         *folders, name = relative.split("/")
-        at = self._root
+        at = self._open_root()
         try:
             for folder in folders:
                 at = OpenFile(os.open(folder, _FOLDER, dir_fd=at.fd), 0)
@@ -85,7 +95,7 @@ class StoreFolder:
                 f"{self.path}: {relative} has {opened.size} bytes, at most {limit_bytes} were expected"
             )
         parts, at = [], 0
-        while part := os.pread(opened.fd, limit_bytes + 1 - at, at):
+        while part := os.pread(opened.fd, opened.size + 1 - at, at):
             parts.append(part)
             at += len(part)
         return b"".join(parts)

@@ -87,7 +87,7 @@ def test_int8_error_is_at_most_half_a_step(x):
     encoded = codec("int8").encode(x)
     scale = np.broadcast_to(encoded["scale"][..., None, None, :], x.shape).astype(np.float64)
     error = np.abs(codec("int8").decode(encoded).astype(np.float64) - x)
-    # half a step and the rounding of scale and product; a channel below the normal scales becomes 0 as a whole
+    # half a step and the rounding of scale and product; a channel below the normal scales becomes 0
     assert (error <= np.where(scale > 0, scale * (0.5 + 2e-5), 128 * TINY)).all()
     assert np.abs(encoded["q"].astype(int)).max() <= 127
     assert ((encoded["scale"] == 0) | (encoded["scale"] >= TINY)).all()

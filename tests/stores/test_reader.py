@@ -1,0 +1,351 @@
+"""Reading: the caller's memory, refusals, threads, and what a read does when files change under it."""
+
+import errno
+import os
+import pickle
+import resource
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from stores import open_store
+from stores.errors import (
+    IncompleteStore,
+    IntegrityError,
+    LevelMissing,
+    MixedBins,
+    NoSuchStore,
+    RowSkipped,
+)
+from stores.layout import Bin
+from stores.writer import StoreWriter
+from tests.faults.made_stores import P4, P5, MadeRows, extract, fill_shard, small_plan
+
+ONE_BIN = (Bin(height_px=64, width_px=64, rows=12, shard_rows=4),)
+SKIPPED = frozenset({(0, 5)})
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return MadeRows(small_plan(bins=ONE_BIN, levels=(P4, P5), pixels=True), skipped=SKIPPED)
+
+
+@pytest.fixture(scope="module")
+def path(rows, tmp_path_factory):
+    root = tmp_path_factory.mktemp("one-bin")
+    extract(root, rows)
+    return root / rows.plan.folder_name
+
+
+@pytest.fixture
+def own_path(rows, tmp_path):
+    """A store that a test may damage."""
+    extract(tmp_path, rows)
+    return tmp_path / rows.plan.folder_name
+
+
+@pytest.fixture(scope="module")
+def two_bins(tmp_path_factory):
+    made, root = MadeRows(small_plan()), tmp_path_factory.mktemp("two-bins")
+    extract(root, made)
+    return root / made.plan.folder_name
+
+
+def assert_row(encoded, at, copy):
+    for level, kinds in encoded.items():
+        for kind, array in kinds.items():
+            np.testing.assert_array_equal(array[at], copy[f"levels/{level}/{kind}"])
+
+
+def test_reads_fill_the_callers_memory(path, rows):
+    copies = list(rows.copies().values())
+    with open_store(path, threads=2) as store:
+        out = store.buffers(4)
+        addresses = {id(a) for kinds in out.values() for a in kinds.values()}
+        for asked in ([0, 3, 3, 10], [7], [], [9, 8, 7, 6]):
+            found = store.read_encoded(asked, out=out)
+            for level, kinds in found.items():
+                for kind, array in kinds.items():
+                    assert len(array) == len(asked)
+                    assert not len(asked) or np.shares_memory(array, out[level][kind])
+            for at, row in enumerate(asked):
+                assert_row(found, at, copies[row])
+        assert addresses == {id(a) for kinds in out.values() for a in kinds.values()}
+
+
+def test_levels_are_read_as_asked(path):
+    with open_store(path) as store:
+        assert store.levels == ("p4", "p5")
+        assert list(store.read_encoded([1], levels=("p5",))) == ["p5"]
+        assert list(store.read_features([1], levels=["p4"])) == ["p4"]
+        assert list(store.buffers(2, "64x64", ("p5",))) == ["p5"]
+        with pytest.raises(LevelMissing, match="holds p4, p5, not p2"):
+            store.read_encoded([1], levels=("p2", "p5"))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda a: a[:1],
+        lambda a: a.astype(np.int16),
+        lambda a: a[..., ::-1],
+        lambda a: a.reshape(len(a), -1),
+        lambda a: np.broadcast_to(a[:1], a.shape),
+    ],
+)
+def test_memory_that_does_not_fit_is_refused(path, wrong):
+    with open_store(path) as store:
+        out = store.buffers(2)
+        out["p4"]["q"] = wrong(out["p4"]["q"])
+        with pytest.raises(ValueError, match="levels/p4/q"):
+            store.read_encoded([0, 1], out=out)
+
+
+@pytest.mark.parametrize("asked", [[11], [-1], [0, 99]])
+def test_rows_that_do_not_exist(path, asked):
+    with open_store(path) as store, pytest.raises(IndexError, match="rows 0 to 10"):
+        store.read_encoded(asked)
+
+
+def test_rows_of_two_bins_in_one_read(two_bins):
+    with open_store(two_bins) as store:
+        assert len(set(store.bins)) == 2
+        for read in (store.read_encoded, store.read_features, store.read_targets):
+            with pytest.raises(MixedBins, match="32x64, 64x32"):
+                read(range(len(store)))
+        with pytest.raises(MixedBins, match="name one"):
+            store.buffers(3)
+        with pytest.raises(KeyError, match="no bin '1x1'"):
+            store.buffers(3, "1x1")
+
+
+def test_rows_by_key(path, rows):
+    with open_store(path) as store:
+        for row in range(len(store)):
+            assert store.row_of(store.keys[row], int(store.views[row])) == row
+        hole = rows.plan.rows.keys[5], int(rows.plan.rows.view[5])
+        with pytest.raises(RowSkipped, match="not an image"):
+            store.row_of(*hole)
+        with pytest.raises(KeyError, match="planned without"):
+            store.row_of("nobody")
+
+
+def test_a_hole_is_never_read(path, rows):
+    """Numbers of written rows cannot name one, but the reader below must not give fill values either."""
+    with open_store(path) as store:
+        reader = store._arrays.reader(0, "levels/p5/q")
+        out = memoryview(bytearray(reader.spec.row_bytes))
+        for _ in range(2):  # before and after the shard was opened
+            with pytest.raises(RowSkipped, match="row 5"):
+                reader.read_row(5, out)
+            reader.read_row(4, out)
+
+
+def test_targets_and_pixels_by_name(path, two_bins):
+    with open_store(path) as store:
+        assert store.targets == ("labels", "original_labels")
+        assert [list(found) for found in store.read_targets([0, 1], names=["labels"])] == [["labels"]] * 2
+        with pytest.raises(KeyError, match="no target masks"):
+            store.read_targets([0], names=["masks"])
+        assert store.read_targets([]) == []
+    with open_store(two_bins) as store, pytest.raises(LevelMissing, match="no pixels"):
+        store.read_pixels([0])
+
+
+def test_closed_stores_refuse(path):
+    store = open_store(path)
+    store.read_encoded([0])
+    store.close()
+    store.close()
+    with pytest.raises(ValueError, match="closed"):
+        store.read_encoded([0])
+
+
+@pytest.mark.parametrize("options", [{"verify": "sometimes"}, {"threads": 0}])
+def test_impossible_options(path, options):
+    with pytest.raises(ValueError, match=next(iter(options))):
+        open_store(path, **options)
+
+
+def test_what_is_not_a_store(tmp_path, rows):
+    with pytest.raises(NoSuchStore, match="not a folder"):
+        open_store(tmp_path / "nothing")
+    with pytest.raises(NoSuchStore, match="not a store"):
+        open_store(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        open_store(tmp_path / "nothing")
+    writer = StoreWriter.open_or_create(tmp_path, rows.plan)
+    fill_shard(writer, writer.pending()[0], rows)
+    with pytest.raises(IncompleteStore, match="not finished"):
+        open_store(writer.path)
+
+
+def test_pickled_stores_are_opened_again(path, rows, own_path):
+    copies = list(rows.copies().values())
+    with open_store(path, verify="first-epoch", threads=3) as store:
+        store.read_encoded([0])
+        again = pickle.loads(pickle.dumps(store))
+        assert (again.verify, again.manifest_digest) == ("first-epoch", store.manifest_digest)
+        assert_row(again.read_encoded([7]), 0, copies[7])
+    with open_store(own_path) as other:
+        data = pickle.dumps(other)
+    manifest = own_path / "MANIFEST.json"
+    manifest.write_bytes(manifest.read_bytes().replace(b"not an image", b"not an Image"))
+    with pytest.raises(IntegrityError, match="was pickled"):
+        pickle.loads(data)
+
+
+def test_many_threads_read_one_store(path, rows):
+    copies = list(rows.copies().values())
+    with open_store(path, threads=2) as store, ThreadPoolExecutor(8) as pool:
+
+        def read(seed):
+            asked = np.random.default_rng(seed).integers(0, len(store), 5)
+            found = store.read_encoded(asked)
+            for at, row in enumerate(asked):
+                assert_row(found, at, copies[row])
+
+        list(pool.map(read, range(60)))
+
+
+def test_a_forked_child_reads_with_threads_of_its_own(path, rows):
+    with open_store(path, threads=2) as store:
+        store._arrays._threads.run([(lambda row, out: None, 0, memoryview(bytearray(1 << 20)))] * 3)
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                found = store.read_encoded(range(len(store)))
+                assert_row(found, 3, list(rows.copies().values())[3])
+                status = 0
+            finally:
+                os._exit(status)
+        assert os.waitpid(child, 0)[1] == 0
+
+
+def test_few_descriptors_are_enough(path, rows):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    held = len(os.listdir("/proc/self/fd"))
+    copies = list(rows.copies().values())
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
+    try:
+        if held > 40:
+            pytest.skip("this process holds too many files already")
+        with open_store(path, threads=1) as store:
+            for row in [*range(len(store)), *range(len(store))]:
+                assert_row(store.read_encoded([row]), 0, copies[row])
+                assert len(os.listdir("/proc/self/fd")) < held + 20
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert len(os.listdir("/proc/self/fd")) == held
+
+
+def flip(file, at):
+    data = bytearray(file.read_bytes())
+    data[at] ^= 1
+    file.write_bytes(data)
+
+
+def test_verify_modes(own_path):
+    """`always` finds what changed after the first read; `first-epoch` and `off` give that up by name."""
+    stores = {mode: open_store(own_path, verify=mode) for mode in ("always", "first-epoch", "off")}
+    before = {mode: store.read_encoded([0, 1])["p4"]["q"] for mode, store in stores.items()}
+    flip(own_path / "bins/64x64/levels/p4/q/c/0/0/0/0", 3)
+    with pytest.raises(IntegrityError, match=r"levels/p4/q, shard 0, row 0 .* CRC32C"):
+        stores["always"].read_encoded([1, 0])
+    assert (stores["off"].read_encoded([0])["p4"]["q"][0] != before["off"][0]).any()
+    assert (stores["first-epoch"].read_encoded([0])["p4"]["q"][0] != before["first-epoch"][0]).any()
+    fresh = open_store(own_path, verify="first-epoch")
+    with pytest.raises(IntegrityError, match="CRC32C"):
+        fresh.read_encoded([0])
+    with pytest.raises(IntegrityError, match="CRC32C"):  # not forgiven the second time
+        fresh.read_encoded([0])
+
+
+@pytest.mark.parametrize(
+    "array", ["levels/p4/q", "levels/p4/scale", "targets/labels", "targets/original_labels", "pixels"]
+)
+@pytest.mark.parametrize("opened_before", [True, False])
+def test_every_array_is_checked_against_its_table(own_path, rows, array, opened_before):
+    """A stale shard keeps valid checksums of its own: the same shard of another extraction of the plan."""
+    other = own_path.parent / "other"
+    extract(other, MadeRows(rows.plan, seed=1, skipped=SKIPPED))
+    folder = own_path / f"bins/64x64/{array}/c/0"
+    file = next(p for p in folder.rglob("*") if p.is_file())
+    foreign = other / own_path.name / file.relative_to(own_path)
+    assert foreign.read_bytes() != file.read_bytes()
+    store = open_store(own_path, threads=1)
+
+    def read():
+        store.read_encoded([0])
+        store.read_targets([0])
+        store.read_pixels([0])
+
+    if opened_before:
+        read()
+    file.write_bytes(foreign.read_bytes())
+    with pytest.raises(IntegrityError, match=array):
+        read()
+
+
+def test_errors_of_a_thread_reach_the_caller(own_path):
+    with open_store(own_path, threads=2) as store:
+        flip(own_path / "bins/64x64/levels/p5/q/c/2/0/0/0", 0)
+        barrier = threading.active_count()
+        with pytest.raises(IntegrityError, match="levels/p5/q, shard 2"):
+            store.read_encoded(range(len(store)))
+        store.read_encoded([0, 1])
+        assert threading.active_count() <= barrier + 2
+
+
+class Preadv:
+    """os.preadv that at chosen calls reads less, or fails."""
+
+    def __init__(self, monkeypatch, behave):
+        self.real, self.calls, self.behave = os.preadv, 0, behave
+        monkeypatch.setattr(os, "preadv", self)
+
+    def __call__(self, fd, buffers, offset):
+        self.calls += 1
+        return self.behave(self, fd, buffers, offset)
+
+
+def test_short_reads_go_on(path, rows, monkeypatch):
+    def behave(self, fd, buffers, offset):
+        return self.real(fd, [buffers[0][:7]], offset)
+
+    with open_store(path, threads=1) as store:
+        calls = Preadv(monkeypatch, behave)
+        found = store.read_encoded([2])
+        targets = store.read_targets([2])
+        monkeypatch.undo()
+        assert calls.calls > 50
+        assert_row(found, 0, list(rows.copies().values())[2])
+        np.testing.assert_array_equal(targets[0]["labels"], list(rows.copies().values())[2]["targets/labels"])
+
+
+@pytest.mark.parametrize("code", [errno.ESTALE, errno.EIO])
+def test_a_stale_descriptor_is_opened_anew_and_other_errors_are_raised(path, rows, monkeypatch, code):
+    def behave(self, fd, buffers, offset):
+        if self.calls == 1:
+            raise OSError(code, os.strerror(code))
+        return self.real(fd, buffers, offset)
+
+    with open_store(path, threads=1) as store:
+        Preadv(monkeypatch, behave)
+        if code == errno.ESTALE:
+            assert_row(store.read_encoded([2]), 0, list(rows.copies().values())[2])
+        else:
+            with pytest.raises(OSError, match=os.strerror(code)) as raised:
+                store.read_encoded([2])
+            assert not isinstance(raised.value, IntegrityError)  # the disk's fault, not the store's
+
+
+def test_a_moved_store_goes_on_being_read(own_path, rows):
+    with open_store(own_path) as store:
+        moved = own_path.rename(own_path.with_name("moved"))
+        assert_row(store.read_encoded([8]), 0, list(rows.copies().values())[8])
+    with open_store(moved) as store:  # its name is not part of its identity
+        assert_row(store.read_encoded([8]), 0, list(rows.copies().values())[8])
