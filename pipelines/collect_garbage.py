@@ -1,0 +1,30 @@
+"""`gc`: lists, and with --delete removes, what killed writers left in stores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pipelines.byte_sizes import gigabytes
+from pipelines.config import GcConfig
+from pipelines.stores_folder import stores_asked_for
+from stores.verify import gc_orphans
+
+
+def run(config: GcConfig) -> dict[str, Any]:
+    """Prints every orphaned file of one store, or of each under the folder."""
+    orphans = [
+        orphan
+        for path in stores_asked_for(config.store, Path(config.stores))
+        for orphan in gc_orphans(path, config.delete)
+    ]
+    for orphan in orphans:
+        print(f"{orphan.path}  {gigabytes(orphan.bytes)}")
+    size = sum(orphan.bytes for orphan in orphans)
+    done = "removed" if config.delete else "found; --delete removes them, when no extraction is running"
+    print(f"{len(orphans)} orphaned files, {gigabytes(size)}, {done}" if orphans else "no orphaned files")
+    return {
+        "orphans": [{"path": str(orphan.path), "bytes": orphan.bytes} for orphan in orphans],
+        "bytes": size,
+        "deleted": config.delete,
+    }

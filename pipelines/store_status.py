@@ -1,0 +1,51 @@
+"""`status`: what stands in a store, what is missing, what was skipped and why."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pipelines.config import StoreConfig
+from pipelines.stores_folder import stores_asked_for
+from stores.records import OUTCOME_NAMES
+from stores.verify import store_status
+
+MAX_LISTED = 50
+"""Skipped rows that are printed; `--json` gives all."""
+
+
+def run(config: StoreConfig) -> dict[str, Any]:
+    """Prints the state of one store, or of each under the folder."""
+    stores = [_state(path) for path in stores_asked_for(config.store, Path(config.stores))]
+    for store in stores:
+        _print(store)
+    return {"stores": stores}
+
+
+def _state(path: Path) -> dict[str, Any]:
+    status = store_status(path)
+    skipped = [
+        {"key": key, "view": view, "outcome": OUTCOME_NAMES.get(code, str(code)), "reason": reason}
+        for key, view, code, reason in status.skipped
+    ]
+    return {
+        "store": str(path),
+        "complete": status.complete,
+        "rows": status.rows,
+        "written": status.written,
+        "skipped": skipped,
+        "missing_shards": [str(shard) for shard in status.missing],
+    }
+
+
+def _print(store: dict[str, Any]) -> None:
+    state = "complete" if store["complete"] else f"{len(store['missing_shards'])} shards are missing"
+    skipped = store["skipped"]
+    print(f"{store['store']}: {state}")
+    print(f"  {store['written']} of {store['rows']} rows written, {len(skipped)} skipped")
+    for row in skipped[:MAX_LISTED]:
+        print(f"    {row['key']} view {row['view']}: {row['outcome']}: {row['reason']}")
+    if len(skipped) > MAX_LISTED:
+        print(f"    and {len(skipped) - MAX_LISTED} more; --json lists all")
+    if not store["complete"]:
+        print("  run the `make extract` that began it again: it goes on where it stopped")

@@ -1,0 +1,112 @@
+"""`verify`: whether stores are what their manifests say, and their sources what they were made from."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipelines.byte_sizes import gigabytes
+from pipelines.config import VerifyConfig
+from pipelines.stores_folder import stores_asked_for
+from stores.arrays import outcome_tables
+from stores.committed import CommittedStore, read_committed
+from stores.errors import IdentityError, IntegrityError
+from stores.verify import Problem, Report, verify_store
+
+logger = logging.getLogger(__name__)
+
+MAX_LISTED_ROWS = 12
+
+
+class Damaged(IntegrityError):
+    """A store is not what it was; carries the summary."""
+
+    def __init__(self, summary: dict[str, Any]) -> None:
+        self.summary = summary
+        problems = [f"{p['store']}: {p['what']}" for store in summary["stores"] for p in store["problems"]]
+        rest = f", and {len(problems) - 1} more" if len(problems) > 1 else ""
+        super().__init__(f"{problems[0]}{rest}; extract again what cannot be trusted")
+
+
+def run(config: VerifyConfig) -> dict[str, Any]:
+    """Prints what was checked and every problem.
+
+    Raises:
+        Damaged: a store is not what its manifest says, or has none.
+        IdentityError: with `source`, a source file is not the one its rows were made from.
+    """
+    stores = []
+    for path in stores_asked_for(config.store, Path(config.stores)):
+        report = verify_store(path, full=config.full, manifest_digest=config.manifest_digest)
+        _print(path, report, config.full)
+        stores.append(_summary(path, report))
+        if config.source and report.ok:
+            stores[-1]["sources"] = check_sources(path, config.data)
+            print(f"  {stores[-1]['sources']} source files are those the rows were made from")
+    summary = {"ok": all(store["ok"] for store in stores), "full": config.full, "stores": stores}
+    if not summary["ok"]:
+        raise Damaged(summary)
+    return summary
+
+
+def _print(path: Path, report: Report, full: bool) -> None:
+    what = "every byte" if full else "structure and sizes"
+    verdict = "ok" if report.ok else f"{len(report.problems)} problems"
+    print(f"{path}: {verdict}, {what} compared, {gigabytes(report.bytes_read)} read")
+    for problem in report.problems:
+        print(f"  {_where(problem)}{problem.what}")
+
+
+def _where(problem: Problem) -> str:
+    shard = f"shard {problem.shard}, " if problem.shard is not None else ""
+    return f"{shard}{_rows(problem.rows)}" if problem.rows else (f"{shard.rstrip(', ')}: " if shard else "")
+
+
+def _rows(rows: Sequence[int]) -> str:
+    listed = ", ".join(map(str, rows[:MAX_LISTED_ROWS]))
+    more = f" and {len(rows) - MAX_LISTED_ROWS} more" if len(rows) > MAX_LISTED_ROWS else ""
+    return f"rows {listed}{more}: "
+
+
+def _summary(path: Path, report: Report) -> dict[str, Any]:
+    problems = [
+        {"store": problem.store, "shard": problem.shard, "rows": list(problem.rows), "what": problem.what}
+        for problem in report.problems
+    ]
+    return {"store": str(path), "ok": report.ok, "bytes_read": report.bytes_read, "problems": problems}
+
+
+def check_sources(path: Path, data: str | None) -> int:
+    """Compares the data set's files with the digests taken while the store was made. Returns how many.
+
+    Raises:
+        IdentityError: a file is gone or another; names its record and both digests.
+        DatasetLayoutError: `data` is not the data set.
+    """
+    from extract.datasets import open_dataset  # its packages are needed for --source only
+
+    store = read_committed(path)
+    split = store.plan.identity["dataset"]
+    dataset = open_dataset(split["name"], data, split["split"])
+    index_of = {record.key: index for index, record in enumerate(dataset.records)}
+    expected = _digests_by_key(store)
+    for key, digest in expected.items():
+        field = f"sha256 of source {key}"
+        if key not in index_of:
+            raise IdentityError(field, digest, None, f"{data or 'the data set'} has no such record")
+        found = hashlib.sha256(dataset.read_source(index_of[key])).hexdigest()
+        if found != digest:
+            raise IdentityError(
+                field, digest, found, f"the file changed after {path} was made; extract again"
+            )
+    return len(expected)
+
+
+def _digests_by_key(store: CommittedStore) -> Mapping[str, str]:
+    """The sha256 of every source file that was read; rows of one record share it."""
+    source = store.table(outcome_tables(len(store.plan.rows))["source"])
+    digests = zip(store.plan.rows.keys, source, strict=True)
+    return {key: bytes(digest).hex() for key, digest in digests if digest.any()}
