@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Mapping
+from typing import Any
 from urllib.parse import urlsplit
 
 import timm
@@ -21,9 +22,7 @@ def hub_tensors(timm_id: str, trunk: nn.Module) -> Mapping[str, Tensor]:
 
     Raises OSError where nothing is published, or where the cache lacks it and the network cannot be reached.
     """
-    published = timm.get_pretrained_cfg(timm_id, allow_unregistered=False)
-    if published is None or not published.has_weights:
-        raise FileNotFoundError("no weights were published under this name")
+    published = require_published(timm_id)
     if published.hf_hub_id:
         return read_checkpoint(_from_hugging_face(published.hf_hub_id), trunk)
     _require_host(published.url)
@@ -31,6 +30,14 @@ def hub_tensors(timm_id: str, trunk: nn.Module) -> Mapping[str, Tensor]:
     name = published.url.rsplit("/", 1)[-1]
     torch.hub.load_state_dict_from_url(published.url, folder, map_location="cpu", weights_only=True)
     return read_checkpoint(f"{folder}/{name}", trunk)
+
+
+def require_published(timm_id: str) -> Any:
+    """timm's record of where a model's weights stand. Raises FileNotFoundError where there are none."""
+    published = timm.get_pretrained_cfg(timm_id, allow_unregistered=False)
+    if published is None or not published.has_weights:
+        raise FileNotFoundError("no weights were published under this name")
+    return published
 
 
 def _from_hugging_face(repository: str) -> str:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from extract.checkpoints import filtered_by_timm, read_checkpoint
-from extract.hub import hub_tensors
+from extract.hub import hub_tensors, require_published
 
 if TYPE_CHECKING:
     from extract.cards import BackboneCard
@@ -81,20 +81,37 @@ def get_weights(card: BackboneCard, source: str, trunk: nn.Module) -> Weights:
     """
     if source.startswith("random:"):
         return _random(card, source.removeprefix("random:"), trunk)
-    if source == "timm":
-        tensors = _published(card, trunk)
-    else:
-        path = Path(source).expanduser()
-        if not path.exists():
-            raise WeightsUnavailable(
-                f"no weights at {path}: expected a .pth, a .safetensors, an index of sharded safetensors or "
-                f"their folder; or pass timm, or random:SEED for a test"
-            )
-        tensors = read_checkpoint(path, trunk)
+    tensors = _published(card, trunk) if source == "timm" else read_checkpoint(_existing(source), trunk)
     if card.family == "features":
         tensors = filtered_by_timm(tensors, trunk)
     require_match(tensors, trunk, f"{source} for {card.model}")
     return Weights.of(tensors)
+
+
+def require_source(card: BackboneCard, source: str) -> None:
+    """Raises WeightsUnavailable where `source` cannot have weights of `card`; reads and downloads nothing.
+
+    What passes may still turn out to be unreachable or unfit: `get_weights` finds out.
+    """
+    if source.startswith("random:"):
+        return
+    if source != "timm":
+        _existing(source)
+    elif card.model != "swinv2-nano":
+        try:
+            require_published(card.timm_id)
+        except OSError as error:
+            raise _nothing_published(card, error) from error
+
+
+def _existing(source: str) -> Path:
+    path = Path(source).expanduser()
+    if not path.exists():
+        raise WeightsUnavailable(
+            f"no weights at {path}: expected a .pth, a .safetensors, an index of sharded safetensors or "
+            f"their folder; or pass timm, or random:SEED for a test"
+        )
+    return path
 
 
 def _published(card: BackboneCard, trunk: nn.Module) -> Mapping[str, Tensor]:
@@ -105,12 +122,16 @@ def _published(card: BackboneCard, trunk: nn.Module) -> Mapping[str, Tensor]:
     try:
         return hub_tensors(card.timm_id, trunk)
     except OSError as error:
-        raise WeightsUnavailable(
-            f"{card.model} ({card.timm_id}): {error}. Pass WEIGHTS=<path> (--weights) of an official .pth, a "
-            f".safetensors or sharded safetensors"
-            + ("; SwinV2-G was never published" if card.family == "swinv2_cr" else "")
-            + ", or random:SEED for a test"
-        ) from error
+        raise _nothing_published(card, error) from error
+
+
+def _nothing_published(card: BackboneCard, error: OSError) -> WeightsUnavailable:
+    return WeightsUnavailable(
+        f"{card.model} ({card.timm_id}): {error}. Pass WEIGHTS=<path> (--weights) of an official .pth, a "
+        f".safetensors or sharded safetensors"
+        + ("; SwinV2-G was never published" if card.family == "swinv2_cr" else "")
+        + ", or random:SEED for a test"
+    )
 
 
 def require_match(tensors: Mapping[str, Tensor], trunk: nn.Module, what: str) -> None:
