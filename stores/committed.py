@@ -18,7 +18,7 @@ from stores.plan_file import decode_plan
 from stores.records import UNKNOWN, WRITTEN
 from stores.store_folder import StoreFolder
 
-MAX_TABLE_BYTES = 1 << 31  # 2 GiB
+MAX_TABLE_BYTES = 1 << 30  # 1 GiB
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

@@ -163,8 +163,10 @@ class StorePlan:
     def _check_rows(self) -> None:
         if not 1 <= len(self.bins) <= MAX_BINS or len({b.name for b in self.bins}) != len(self.bins):
             raise PlanError(f"{len(self.bins)} bins, expected 1 to {MAX_BINS} of different sizes")
+        if self.rows.bin.max() >= len(self.bins):  # before counting, whose memory grows with the largest
+            raise PlanError(f"rows.bin names bin {self.rows.bin.max()} of {len(self.bins)}")
         counts = np.bincount(self.rows.bin, minlength=len(self.bins))
-        if len(counts) > len(self.bins) or counts.tolist() != [b.rows for b in self.bins]:
+        if counts.tolist() != [b.rows for b in self.bins]:
             raise PlanError(
                 f"rows.bin counts {counts.tolist()[:20]}, the bins hold {[b.rows for b in self.bins][:20]}"
             )

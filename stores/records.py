@@ -27,7 +27,7 @@ OUTCOME_NAMES = {
 }
 """What the codes of rows/outcome mean. Codes from 5 to 254 are a data set's own; 255 is no outcome at all."""
 
-MAX_ROWS = 1 << 27
+MAX_ROWS = 1 << 24
 MAX_KEY_BYTES = 4096
 
 TABLE_DTYPES: dict[str, np.dtype[np.generic]] = {

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stores.arrays import ArraySpec, sharded_arrays
+from stores.canonical_json import canonical_json
 from stores.codecs import codec
 from stores.errors import CodecError, PlanError
 from stores.files import Files, make_folders, sync_folders, write_exclusive
@@ -161,12 +162,18 @@ class ShardWriter:
             errors: the codec's error figures by level.
 
         Raises:
-            PlanError: a row was neither put nor skipped.
+            PlanError: a row was neither put nor skipped, or JSON cannot hold what is to go into the receipt.
             OSError: the disk failed or is full; abort, then try the shard again.
         """
         missing = [row for row, code in zip(self.rows, self._outcome, strict=True) if code == UNKNOWN]
         if missing:
             raise PlanError(f"shard {self.shard}: rows {missing[:20]} were neither put nor skipped")
+        try:
+            canonical_json([dict(provenance), dict(errors)])
+        except (TypeError, ValueError) as error:
+            raise PlanError(
+                f"shard {self.shard}: JSON cannot hold what goes into its receipt: {error}"
+            ) from None
         if self._is_committed():  # a committed store is immutable
             self.abort()
             return False

@@ -16,6 +16,7 @@ from stores.finished_shards import FinishedShards
 from stores.layout import MAX_PLAN_BYTES, Bin, ShardId, StorePlan
 from stores.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, PLAN_NAME, decode_manifest
 from stores.plan_file import check_features, check_format, encode_plan, encode_tables
+from stores.receipts import Receipt
 from stores.shard_writer import ShardWriter
 
 logger = logging.getLogger(__name__)
@@ -84,7 +85,13 @@ class StoreWriter:
         """
         if self.complete:
             return []
-        return [shard for shard in self._plan.shards() if self._finished.valid(shard, full=full) is None]
+        finished = self.finished(full=full)
+        return [shard for shard in self._plan.shards() if shard not in finished]
+
+    def finished(self, *, full: bool = False) -> dict[ShardId, Receipt]:
+        """The receipts of the shards that are done, in the order of the plan; see pending."""
+        receipts = ((shard, self._finished.valid(shard, full=full)) for shard in self._plan.shards())
+        return {shard: receipt for shard, receipt in receipts if receipt is not None}
 
     def open_shard(self, shard: ShardId) -> ShardWriter:
         """A writer of one shard. Raises OSError where the disk failed or is full."""
@@ -126,13 +133,14 @@ def _read_if_there(files: Files, path: Path, limit_bytes: int) -> bytes | None:
 def _create(files: Files, root: Path, plan: StorePlan) -> bytes:
     """Writes plan.json, the first file of a store; returns the one there, perhaps another writer's."""
     data = encode_plan(plan)
-    for folder in reversed([root, *root.parents]):
-        if not folder.is_dir():
-            files.make_folder(folder)
-            sync_folders(files, [folder.parent])
-    free = files.free_bytes(root)
+    root = root.absolute()
+    missing = [folder for folder in reversed([root, *root.parents]) if not folder.is_dir()]
+    free = files.free_bytes(missing[0].parent if missing else root)
     if free < plan.total_bytes:
         raise SpaceError(str(root), plan.total_bytes, free)
+    for folder in missing:
+        files.make_folder(folder)
+        sync_folders(files, [folder.parent])
     write_exclusive(files, root / PLAN_NAME, data, uuid.uuid4().hex)
     return read_whole(files, root / PLAN_NAME, MAX_PLAN_BYTES)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pkgutil
+from functools import cache
 from importlib import import_module
 from typing import cast
 
@@ -19,6 +20,7 @@ def codec_names() -> tuple[str, ...]:
     return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
 
 
+@cache  # every read asks for its codec, and a disk that fails must not make a known one unknown
 def codec(name: str) -> Codec:
     """The codec of this name. Raises CodecError, listing the valid names, for another."""
     if name not in codec_names():  # looked up before it is imported: the name may come from a hostile store

@@ -109,7 +109,7 @@ def set_at(*keys, to):
         (set_at("bins", 0, "shard_rows", to=1 << 60), "shard_rows"),
         (set_at("bins", 0, "extra", to=1), "TypeError"),
         (set_at("rows", "count", to=1 << 60), "rows.count"),
-        (set_at("rows", "count", to=1 << 26), "48 bytes, expected"),
+        (set_at("rows", "count", to=1 << 22), "48 bytes, expected"),
         (set_at("rows", "count", to=2.5), "rows.count"),
         (set_at("rows", "key_bytes", to=1 << 40), "rows.key_bytes"),
         (set_at("rows", "sha256", "view", to="0" * 64), "rows/view was changed"),
@@ -251,8 +251,9 @@ def test_rows_said_to_be_written_that_are_holes(path):
     assert "index" in str(refusal(path))
 
 
-def test_row_tables_that_contradict_the_plan(path):
-    data = b"\x07\0\0\0" * 6
+@pytest.mark.parametrize("index", [b"\x07\0\0\0", b"\xff\xff\xff\x7f", b"\xff\xff\xff\xff"])
+def test_row_tables_that_contradict_the_plan(path, index):
+    data = index * 6
     forge_table(path, "rows/bin/c/0", data)
     forge_plan(path, set_at("rows", "sha256", "bin", to=sha256(data)))
     assert isinstance(refusal(path), FormatError)

@@ -4,6 +4,9 @@ import errno
 import os
 import pickle
 import resource
+import shutil
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -180,6 +183,22 @@ def test_what_is_not_a_store(tmp_path, rows):
     fill_shard(writer, writer.pending()[0], rows)
     with pytest.raises(IncompleteStore, match="not finished"):
         open_store(writer.path)
+
+
+def test_reading_opens_no_receipt(own_path, rows):
+    shutil.rmtree(own_path / "receipts")
+    with open_store(own_path) as store:
+        assert store.skipped and len(store) == len(rows.written())
+        assert_row(store.read_encoded([4]), 0, list(rows.copies().values())[4])
+
+
+def test_reading_imports_neither_zarr_nor_torch(path):
+    code = (
+        "import sys; from stores import open_store; s = open_store(sys.argv[1]); s.read_features([0]);"
+        "s.read_targets([0]); print(sorted({'zarr', 'torch', 'timm', 'lightning'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_pickled_stores_are_opened_again(path, rows, own_path):

@@ -24,13 +24,15 @@ BINS = (
 )
 BOXES = RaggedTarget("boxes", "float32", (-1, 4), 64)
 CLIP_CLASS = DenseTarget("class_index", "int64", ())
+FLAGS = DenseTarget("flags", "bool", (3,))
+DEPTH = DenseTarget("depth", "float32", ("y", "x"))
 SKIPPED = frozenset({(0, 1), (1, 6), (2, 0), (2, 1)})
 """Among them the last row of a partial shard, and a whole bin."""
 
 KINDS = {
     "int8": {"levels": (P4, P5)},
     "float16": {"codec_name": "float16", "levels": (P4, P5)},
-    "video": {"frames": 3, "targets": (CLIP_CLASS,), "pixels": True},
+    "video": {"frames": 3, "targets": (CLIP_CLASS, FLAGS, DEPTH), "pixels": True},
     "boxes": {"targets": (LABELS, ORIGINAL_LABELS, BOXES), "pixels": True},
     "bare": {"targets": ()},
 }

@@ -141,7 +141,7 @@ def test_a_store_that_does_not_fit_is_not_begun(tmp_path, rows):
     with pytest.raises(SpaceError, match="1000") as raised:
         StoreWriter.open_or_create(tmp_path, rows.plan, files=FullDisk())
     assert raised.value.needed_bytes == rows.plan.total_bytes and raised.value.free_bytes == 1000
-    assert not [p for p in tmp_path.rglob("*") if p.is_file()]
+    assert not list(tmp_path.iterdir())
 
 
 class NoLinks(Files):
@@ -236,6 +236,15 @@ def test_rows_of_another_shard_or_given_twice(shard_writer, rows):
         shard_writer.skip(1, 0, "written?", source_sha256=None)
     with pytest.raises(PlanError, match=r"rows \[1\] were neither"):
         shard_writer.commit({}, {})
+
+
+@pytest.mark.parametrize("errors", [{"p5": float("nan")}, {"p5": np.float32(1)}, {"p5": {1, 2}}])
+def test_figures_that_json_cannot_hold(shard_writer, rows, errors):
+    for row in shard_writer.rows:
+        put(shard_writer, rows, row=row)
+    with pytest.raises(PlanError, match="JSON"):
+        shard_writer.commit({}, errors)
+    assert shard_writer.commit({}, {})  # nothing is lost
 
 
 # shards
