@@ -1,0 +1,141 @@
+"""A batch through the backbone and the codec, on the device, and on its way to the host.
+
+Letters in tensor names: N rows, H and W pixels or cells, C channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from extract.device_codec import encode, finite, holds
+from extract.row_loader import LoadedRow
+from stores.records import NON_FINITE, OVER_LIMIT
+
+_SAMPLE_CELLS = 4096
+"""Cells of a level that the codec's error is measured on; larger maps are taken at even steps."""
+
+Array = npt.NDArray[Any]
+
+
+class Backbone(Protocol):
+    """What extraction needs of a backbone; see extract.frozen_backbone."""
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def __call__(self, pixels_NHWC: Tensor, valid_hw: Tensor) -> Mapping[str, Tensor]: ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HostBatch:
+    """Encoded rows in host memory, once the copies are done: `wait` first."""
+
+    levels: Mapping[str, Mapping[str, Tensor]]
+    """Level -> `q` (N, y, x, C), and `scale` (N, C) for int8."""
+    finite: Mapping[str, Tensor]
+    """Level -> bool (N,)."""
+    holds: Mapping[str, Tensor]
+    """Level -> bool (N,): whether the codec can hold the row."""
+    sample_index: int | None
+    """The row that the codec's error is measured on; None: none."""
+    sample: Mapping[str, tuple[Tensor, Tensor]]
+    """Level -> some cells (cells, C) of that row, and the same after the codec."""
+    copied: torch.cuda.Event | None
+
+    def wait(self) -> None:
+        """Returns when the device has computed and copied everything."""
+        if self.copied is not None:
+            self.copied.synchronize()
+
+    def row(self, index: int) -> dict[str, dict[str, Array]]:
+        """What the store is given of one row."""
+        return {
+            level: {name: tensor[index].numpy() for name, tensor in parts.items()}
+            for level, parts in self.levels.items()
+        }
+
+    def problem(self, index: int) -> tuple[int, str] | None:
+        """Outcome code and reason of a row that cannot be stored, None where it can."""
+        for level, ok in self.finite.items():
+            if not ok[index]:
+                return NON_FINITE, f"the backbone's features are not finite in {level}"
+        for level, ok in self.holds.items():
+            if not ok[index]:
+                return OVER_LIMIT, f"the backbone's features exceed the codec's range in {level}"
+        return None
+
+
+def encode_batch(
+    backbone: Backbone,
+    codec: str,
+    rows: Sequence[LoadedRow | None],
+    padded_hw: tuple[int, int],
+    *,
+    sample_index: int | None,
+) -> HostBatch:
+    """Sends rows through the backbone and the codec.
+
+    Args:
+        backbone: frozen, on its device.
+        codec: int8 or float16.
+        rows: the batch as it is planned; None is filled with an empty image, because on a GPU the shape of a
+            batch can change the numbers.
+        padded_hw: of the bin, in pixels.
+        sample_index: the row whose codec error is to be measured; None: none.
+    """
+    on_gpu = backbone.device.type == "cuda"
+    pixels_NHWC = torch.empty((len(rows), *padded_hw, 3), dtype=torch.uint8, pin_memory=on_gpu)
+    for index, row in enumerate(rows):
+        pixels_NHWC[index] = 0 if row is None else torch.from_numpy(row.pixels)
+    valid_hw = torch.tensor([padded_hw if row is None else row.valid_hw for row in rows], dtype=torch.int32)
+    with torch.inference_mode():
+        features = backbone(pixels_NHWC.to(backbone.device, non_blocking=True), valid_hw)
+        encoded = {level: encode(codec, x_NHWC) for level, x_NHWC in features.items()}
+        sample = {}
+        if sample_index is not None:
+            for level, x_NHWC in features.items():
+                sample[level] = _sample(x_NHWC[sample_index], encoded[level], sample_index)
+        batch = HostBatch(
+            levels={
+                level: {name: _to_host(tensor) for name, tensor in parts.items()}
+                for level, parts in encoded.items()
+            },
+            finite={level: _to_host(finite(x_NHWC)) for level, x_NHWC in features.items()},
+            holds={level: _to_host(holds(codec, x_NHWC)) for level, x_NHWC in features.items()},
+            sample_index=sample_index,
+            sample={level: (_to_host(x), _to_host(decoded)) for level, (x, decoded) in sample.items()},
+            copied=torch.cuda.Event() if on_gpu else None,  # type: ignore[no-untyped-call]
+        )
+        if batch.copied is not None:
+            batch.copied.record()
+    return batch
+
+
+def _sample(x_HWC: Tensor, encoded: Mapping[str, Tensor], index: int) -> tuple[Tensor, Tensor]:
+    cells = x_HWC.shape[0] * x_HWC.shape[1]
+    step = -(-cells // _SAMPLE_CELLS)
+    decoded = encoded["q"][index].float()
+    if "scale" in encoded:
+        decoded = decoded * encoded["scale"][index]
+    return x_HWC.float().flatten(0, 1)[::step].clone(), decoded.flatten(0, 1)[::step].clone()
+
+
+def _to_host(tensor: Tensor) -> Tensor:
+    """The tensor in host memory, contiguous; for a GPU in page-locked memory, while the GPU goes on."""
+    if tensor.device.type == "cpu":
+        return tensor.contiguous()
+    host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+    return host.copy_(tensor, non_blocking=True)
+
+
+def as_array(tensor: Tensor) -> npt.NDArray[np.float32]:
+    """A host tensor's memory as an array."""
+    array: npt.NDArray[np.float32] = tensor.numpy()
+    return array

@@ -1,0 +1,232 @@
+"""The extraction: decode, forward, encode, write and commit, all at once.
+
+Threads decode rows ahead; the calling thread assembles batches and drives the device; each shard has a
+thread that writes and commits it while the next one is computed. Every queue is bounded. In memory at most:
+the views of BATCHES_AHEAD + 1 batches or of two rows a worker, whichever is more, and the encoded rows of
+SHARD_THREADS * (QUEUED_BATCHES + 1) + 1 batches.
+
+On a GPU a batch has one shape for each bin: short batches and skipped rows are filled with empty images. A
+CPU takes rows one by one, and no fillers.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+
+from extract.batches import Batch, Rows, loaded_batches
+from extract.codec_error import CodecWarnings
+from extract.encoded_batch import Backbone, encode_batch
+from extract.progress import Progress
+from extract.provenance import differences, provenance
+from extract.records import Dataset
+from extract.row_loader import LoadedRow, RowLoader, SourceDigests
+from extract.shard_job import Item, ShardJob
+from extract.tally import Summary, Tally, TooManyFailed
+from stores.errors import IdentityError
+from stores.layout import ShardId, StorePlan
+from stores.receipts import Receipt
+from stores.writer import StoreWriter
+
+__all__ = ["Progress", "Summary", "TooManyFailed", "extract"]
+
+logger = logging.getLogger(__name__)
+
+SHARD_THREADS = 2
+"""Shards in the writing: one takes rows while the one before it is being committed."""
+SHARD_TRIES = 3
+"""How often a shard whose files could not be written is computed and written."""
+SAMPLE_EVERY_ROWS = 64
+"""The codec's error is measured on the first row of a shard and on one in so many after it."""
+_LASTING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+"""Errors of a disk that trying again does not mend."""
+
+
+def extract(
+    dataset: Dataset,
+    plan: StorePlan,
+    backbone: Backbone,
+    writer: StoreWriter,
+    *,
+    batch_rows: int | None = None,
+    workers: int | None = None,
+    max_failed: int | None = None,
+    codec_limit: float | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> Summary:
+    """Fills what is missing of a store, then commits it.
+
+    Args:
+        dataset: the one that was planned.
+        plan: of the store; the writer's own geometry counts where an older plan was adopted.
+        backbone: frozen, on its device, with the plan's weights.
+        writer: of the store.
+        batch_rows: rows of a forward pass in bins whose plan does not say it.
+        workers: threads that decode; None: one a processor core.
+        max_failed: broken records that may be skipped, earlier runs included; None: 1 % of all, at least 10.
+        codec_limit: the codec's largest error of the median channel, relative to its standard deviation; five
+        times as much for the worst channel; None: no limit, but a warning above 2 % and 10 %.
+        progress: called by this thread after every batch and every shard.
+
+    Raises:
+        TooManyFailed: see max_failed.
+        IdentityError: a source is not the one that was planned or that other rows were made of.
+        CodecError: the codec's error exceeds `codec_limit`.
+        OSError: reading or writing failed, several times where that may help.
+    """
+    if plan.identity_digest != writer.plan.identity_digest:
+        raise IdentityError("the plan (sha256)", writer.plan.identity_digest, plan.identity_digest)
+    run = _Run(
+        dataset,
+        writer,
+        backbone,
+        max_failed=max(10, len(dataset.records) // 100) if max_failed is None else max_failed,
+        codec_limit=codec_limit,
+        progress=progress or (lambda _: None),
+    )
+    return run.carry_out(workers=workers or len(os.sched_getaffinity(0)), batch_rows=batch_rows)
+
+
+class _Run:
+    """The state of one extraction; only `carry_out` is for others."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        writer: StoreWriter,
+        backbone: Backbone,
+        *,
+        max_failed: int,
+        codec_limit: float | None,
+        progress: Callable[[Progress], None],
+    ) -> None:
+        self._writer, self._plan, self._backbone, self._report = writer, writer.plan, backbone, progress
+        self._codec_limit, self._codec_warnings = codec_limit, CodecWarnings()
+        self._provenance = provenance(backbone.device)
+        is_complete = writer.complete
+        finished = {} if is_complete else writer.finished()
+        self._todo = deque(() if is_complete else (s for s in self._plan.shards() if s not in finished))
+        self._tally = Tally(self._plan, self._todo, dataset.subset, max_failed)
+        self._loader = RowLoader(dataset, self._plan, SourceDigests(self._recorded_sources(finished)))
+        self._warn_of_another_machine(finished)
+        self._jobs: dict[ShardId, ShardJob] = {}
+        self._tries: dict[ShardId, int] = {}
+        self._stop = threading.Event()
+
+    def _recorded_sources(self, finished: Mapping[ShardId, Receipt]) -> dict[str, bytes]:
+        sources: dict[str, bytes] = {}
+        for shard, receipt in finished.items():
+            self._tally.add_earlier_failures(shard, receipt)
+            for row, source in zip(self._plan.shard_rows(shard), receipt.source, strict=True):
+                if source is not None:
+                    sources[self._tally.key(shard, row)] = bytes.fromhex(source)
+        return sources
+
+    def _warn_of_another_machine(self, finished: Mapping[ShardId, Receipt]) -> None:
+        for receipt in finished.values():
+            if others := differences(self._provenance, receipt.provenance):
+                logger.warning(
+                    "this store was begun on another device or with other versions (%s): its rows may "
+                    "differ in the last bits",
+                    "; ".join(others),
+                )
+                return
+
+    def carry_out(self, *, workers: int, batch_rows: int | None) -> Summary:
+        with (
+            ThreadPoolExecutor(workers, "decode") as decoders,
+            ThreadPoolExecutor(SHARD_THREADS, "shard") as shard_pool,
+        ):
+            try:
+                while self._todo or self._jobs:
+                    for batch, rows in loaded_batches(
+                        self._plan,
+                        self._todo,
+                        self._loader,
+                        decoders,
+                        self._tally.watch,
+                        workers=workers,
+                        batch_rows=batch_rows,
+                    ):
+                        self._tally.add_rows(batch.shard, rows)
+                        self._compute(batch, rows, shard_pool)
+                        self._collect(wait=False)
+                        self._report(self._tally.progress())
+                    self._collect(wait=True)
+            except BaseException:
+                self._stop.set()  # the shards' threads give up, delete their files and end
+                decoders.shutdown(wait=False, cancel_futures=True)
+                raise
+        return self._tally.summary(self._writer.finish())
+
+    def _compute(self, batch: Batch, rows: Rows, shard_pool: ThreadPoolExecutor) -> None:
+        """Sends a batch through the backbone and hands it to its shard's thread."""
+        if batch.is_first:
+            self._jobs[batch.shard] = ShardJob(
+                shard_pool,
+                self._writer,
+                batch.shard,
+                provenance=self._provenance,
+                codec_limit=self._codec_limit,
+                stop=self._stop,
+            )
+        job = self._jobs.get(batch.shard)
+        if job is None:  # its thread has failed, and the whole shard will be done again
+            return
+        with self._tally.watch.during("backbone"):
+            item = self._encoded(batch, rows)
+        job.put(item)
+        if batch.is_last:
+            job.end()
+
+    def _encoded(self, batch: Batch, rows: Rows) -> Item:
+        loaded = {row: r for row, r in rows.items() if isinstance(r, LoadedRow)}
+        if not loaded:
+            return Item(rows=rows, index_of={}, encoded=None)
+        b = self._plan.bins[batch.shard.bin]
+        index_of = {row: index for index, row in enumerate(loaded)}
+        slots: list[LoadedRow | None] = list(loaded.values())
+        if self._backbone.device.type != "cpu":  # there the shape of a batch can change the numbers
+            index_of = {row: row - batch.rows.start for row in loaded}
+            slots = [loaded.get(row) for row in batch.rows]
+            slots += [None] * ((b.batch_rows or len(slots)) - len(slots))
+        encoded = encode_batch(
+            self._backbone,
+            self._plan.codec,
+            slots,
+            (b.height_px, b.width_px),
+            sample_index=next(iter(index_of.values())) if self._is_sampled(batch) else None,
+        )
+        return Item(rows=rows, index_of=index_of, encoded=encoded)
+
+    def _is_sampled(self, batch: Batch) -> bool:
+        in_shard = batch.rows.start - self._plan.shard_rows(batch.shard).start
+        return in_shard % SAMPLE_EVERY_ROWS < len(batch.rows)
+
+    def _collect(self, *, wait: bool) -> None:
+        """Takes the outcomes of shards whose threads have ended; with `wait`, of all."""
+        for shard, job in list(self._jobs.items()):
+            if not (wait or job.future.done()):
+                continue
+            del self._jobs[shard]
+            try:
+                outcome = job.future.result()
+            except OSError as error:
+                self._try_again(shard, error)
+                continue
+            self._tally.add_outcome(outcome, SHARD_THREADS)
+            self._codec_warnings.look_at(outcome.errors, self._plan.shard_name(shard))
+            self._report(self._tally.progress(shard))
+
+    def _try_again(self, shard: ShardId, error: OSError) -> None:
+        self._tries[shard] = self._tries.get(shard, 1) + 1
+        if error.errno in _LASTING or self._tries[shard] > SHARD_TRIES:
+            raise error
+        logger.warning("shard %s: %s; it is done again", self._plan.shard_name(shard), error)
+        self._todo.append(shard)
+        self._tally.add_work(shard)

@@ -1,0 +1,115 @@
+"""One planned row from its source: decoded, checked against the plan, put into view space."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from extract.records import Dataset
+from extract.sources import NOT_IN_SUBSET, SourceError, decode_image, retried
+from extract.view import View
+from stores.errors import IdentityError
+from stores.layout import StorePlan
+from stores.records import WRONG_SIZE
+
+_ADVICE = "the data set is not the one that was planned; restore it, or extract into another store"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoadedRow:
+    """What the backbone and the store are given of one row."""
+
+    pixels: npt.NDArray[np.uint8]
+    """RGB (padded H, W, 3), zero where it is padding."""
+    valid_hw: tuple[int, int]
+    targets: Mapping[str, npt.NDArray[np.uint8]]
+    source_sha256: bytes
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SkippedRow:
+    """Why a row cannot be had; the same in every run."""
+
+    code: int
+    """See stores.records and extract.sources."""
+    reason: str
+    source_sha256: bytes | None
+
+
+class SourceDigests:
+    """The sha256 of every record's image as it was first read, in this run or one before. Thread-safe."""
+
+    def __init__(self, recorded: Mapping[str, bytes] | None = None) -> None:
+        self._of_key = dict(recorded or {})
+        self._lock = threading.Lock()
+
+    def check(self, key: str, sha256: bytes) -> None:
+        """Raises IdentityError where the image is not the one that other rows were made of."""
+        with self._lock:
+            first = self._of_key.setdefault(key, sha256)
+        if first != sha256:
+            raise IdentityError(f"the image of record {key} (sha256)", first.hex(), sha256.hex(), _ADVICE)
+
+
+class RowLoader:
+    """Loads rows of a plan; for use by several threads."""
+
+    def __init__(self, dataset: Dataset, plan: StorePlan, digests: SourceDigests) -> None:
+        self._dataset, self._rows, self._digests = dataset, plan.rows, digests
+        self._target_names = tuple(target.name for target in plan.targets)
+        self._index_of = {record.key: index for index, record in enumerate(dataset.records)}
+
+    def load(self, row: int) -> LoadedRow | SkippedRow:
+        """A row by its number in the plan.
+
+        Raises:
+            IdentityError: the image is not the one that was planned, or is gone.
+            OSError: it could not be read, after several tries.
+        """
+        key = self._rows.keys[row]
+        subset = self._dataset.subset
+        if subset is not None and key not in subset:
+            return SkippedRow(code=NOT_IN_SUBSET, reason="not in the subset", source_sha256=None)
+        index = self._index_of[key]
+        data = self._read(index, key)
+        sha256 = hashlib.sha256(data).digest()
+        self._digests.check(key, sha256)
+        annotation = retried(lambda: self._dataset.read_annotation(index), f"annotation of {key}")
+        try:
+            rgb = self._decode(data, row)
+            labels = self._dataset.labels(index, annotation)
+        except SourceError as error:
+            return SkippedRow(code=error.code, reason=error.reason, source_sha256=sha256)
+        view = View.from_params(self._rows.params[row])
+        in_store = {"labels": view.apply_labels(labels), "original_labels": labels}
+        return LoadedRow(
+            pixels=view.apply_image(rgb),
+            valid_hw=view.valid_hw,
+            targets={name: in_store[name] for name in self._target_names},
+            source_sha256=sha256,
+        )
+
+    def _read(self, index: int, key: str) -> bytes:
+        planned = self._dataset.records[index].source_bytes
+        try:
+            data = retried(lambda: self._dataset.read_source(index), f"image of {key}")
+        except FileNotFoundError:
+            raise IdentityError(
+                f"the image of record {key}", f"{planned} bytes", "no file", _ADVICE
+            ) from None
+        if len(data) != planned:
+            raise IdentityError(f"the image of record {key} (bytes)", planned, len(data), _ADVICE)
+        return data
+
+    def _decode(self, data: bytes, row: int) -> npt.NDArray[np.uint8]:
+        rgb = decode_image(data)
+        height, width = self._rows.original_hw[row].tolist()
+        if rgb.shape[:2] != (height, width):
+            found = f"{rgb.shape[1]}x{rgb.shape[0]} pixels"
+            raise SourceError(WRONG_SIZE, f"decodes to {found}, its header promised {width}x{height}")
+        return rgb
