@@ -70,7 +70,8 @@ class Estimate:
     bytes_by_level: dict[str, int]
     """Features and scales."""
     total_bytes: int
-    """Everything; compressed targets and pixels by rule of thumb."""
+    """Everything on the disk, without the holes of rows outside a subset; compressed targets and pixels by
+    rule of thumb."""
     files: int
 
 
@@ -134,7 +135,21 @@ def estimate_plan(dataset: Dataset, recipe: ViewRecipe, card: Card, **choices: A
         for name, spec in specs.items():
             if name.startswith("levels/"):
                 by_level[name.split("/")[1]] += b.rows * spec.stored_row_bytes + b.shards * spec.index_bytes
-    return Estimate(plan=plan, bytes_by_level=by_level, total_bytes=plan.total_bytes, files=files)
+    return Estimate(plan=plan, bytes_by_level=by_level, total_bytes=needed_bytes(plan, dataset), files=files)
+
+
+def needed_bytes(plan: StorePlan, dataset: Dataset) -> int:
+    """What the store takes on the disk: rows outside the data set's subset are holes in its files."""
+    if dataset.subset is None:
+        return plan.total_bytes
+    share = len(dataset.subset) / len(dataset.records)
+    levels = sum(
+        b.rows * spec.stored_row_bytes
+        for index, b in enumerate(plan.bins)
+        for spec in sharded_arrays(plan, index).values()
+        if not spec.compressed
+    )
+    return plan.total_bytes - int((1 - share) * levels)
 
 
 def view_count(recipe: ViewRecipe, views: int | None) -> int:

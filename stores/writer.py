@@ -33,7 +33,14 @@ class StoreWriter:
         self._finished = FinishedShards(files, root, plan)
 
     @classmethod
-    def open_or_create(cls, root_folder: Path, plan: StorePlan, *, files: Files | None = None) -> StoreWriter:
+    def open_or_create(
+        cls,
+        root_folder: Path,
+        plan: StorePlan,
+        *,
+        needed_bytes: int | None = None,
+        files: Files | None = None,
+    ) -> StoreWriter:
         """The writer of `root_folder / plan.folder_name`, created where there is none.
 
         A plan on disk that differs only in shard or batch rows wins: `plan` of the writer is then that one.
@@ -41,6 +48,8 @@ class StoreWriter:
         Args:
             root_folder: holds stores; created where it is missing.
             plan: what is to be written.
+            needed_bytes: what a new store takes on the disk; None: all of the plan. Less where rows are left
+            out on purpose: their place in the shard files is a hole.
             files: the operations to use; for tests.
 
         Raises:
@@ -53,7 +62,7 @@ class StoreWriter:
         root = Path(root_folder) / plan.folder_name
         data = _read_if_there(files, root / PLAN_NAME, MAX_PLAN_BYTES)
         if data is None:
-            data = _create(files, root, plan)
+            data = _create(files, root, plan, plan.total_bytes if needed_bytes is None else needed_bytes)
         settled = _settle(plan, data, str(root))
         writer = cls(files, root, settled)
         manifest = _read_if_there(files, root / MANIFEST_NAME, MAX_MANIFEST_BYTES)
@@ -130,14 +139,14 @@ def _read_if_there(files: Files, path: Path, limit_bytes: int) -> bytes | None:
         return None
 
 
-def _create(files: Files, root: Path, plan: StorePlan) -> bytes:
+def _create(files: Files, root: Path, plan: StorePlan, needed_bytes: int) -> bytes:
     """Writes plan.json, the first file of a store; returns the one there, perhaps another writer's."""
     data = encode_plan(plan)
     root = root.absolute()
     missing = [folder for folder in reversed([root, *root.parents]) if not folder.is_dir()]
     free = files.free_bytes(missing[0].parent if missing else root)
-    if free < plan.total_bytes:
-        raise SpaceError(str(root), plan.total_bytes, free)
+    if free < needed_bytes:
+        raise SpaceError(str(root), needed_bytes, free)
     for folder in missing:
         files.make_folder(folder)
         sync_folders(files, [folder.parent])
