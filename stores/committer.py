@@ -13,7 +13,7 @@ from pathlib import Path
 from stores.arrays import metadata_files
 from stores.canonical_json import canonical_json, sha256_hex
 from stores.errors import IncompleteStore
-from stores.files import Files, replace_files, write_exclusive
+from stores.files import Files, folders_of, replace_files, sync_folders, write_exclusive
 from stores.finished_shards import FinishedShards
 from stores.layout import ShardId, StorePlan
 from stores.manifest import MANIFEST_NAME, PLAN_NAME, Manifest
@@ -49,6 +49,10 @@ def commit_store(files: Files, root: Path, plan: StorePlan, finished: FinishedSh
     chunks = tables.chunks()
     replace_files(files, root, chunks, uuid.uuid4().hex)
     manifest = manifest_of(plan, tables, chunks)
+    # A writer that was killed may have renamed files without syncing their folders, and nobody after it had a
+    # reason to: once more over all of them, or a power cut could leave a manifest of files not in place.
+    shard_files = [path for shard in plan.shards() for path in finished.paths(shard)]
+    sync_folders(files, [root.parent, *folders_of(root, [*manifest.files, *shard_files, "receipts/any"])])
     write_exclusive(files, root / MANIFEST_NAME, manifest.to_bytes(), uuid.uuid4().hex)
 
 

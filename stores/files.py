@@ -10,7 +10,7 @@ import errno
 import logging
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -192,10 +192,15 @@ def replace_files(files: Files, root: Path, contents: Mapping[str, bytes], write
         replace_file(files, root / path, data, writer_id)
 
     files.run_all([partial(replace, path, data) for path, data in contents.items()])
-    touched = {
-        root.joinpath(*path.split("/")[:depth]) for path in contents for depth in range(path.count("/") + 1)
+    sync_folders(files, folders_of(root, contents))
+
+
+def folders_of(root: Path, paths: Iterable[str]) -> list[Path]:
+    """Every folder between `root`, itself included, and the files at these paths."""
+    found = {
+        root.joinpath(*path.split("/")[:depth]) for path in paths for depth in range(path.count("/") + 1)
     }
-    sync_folders(files, sorted(touched))
+    return sorted(found)
 
 
 _unsyncable_noted = False
