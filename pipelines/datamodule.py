@@ -45,17 +45,22 @@ class EndlessRows:
 
     def batches(self, start_step: int, stop_step: int) -> Iterator[Rows]:
         """The row numbers, int64 (batch_size,), of steps start_step..stop_step-1."""
+        return (rows for rows, _ in self.visits(start_step, stop_step))
+
+    def visits(self, start_step: int, stop_step: int) -> Iterator[tuple[Rows, Rows]]:
+        """The row numbers of each step and, for each row, which visit of its record this is, from 0."""
         skip = start_step * self._batch_size
-        left = np.empty(0, np.int64)
+        left = np.empty((2, 0), np.int64)
         epoch = 0
         for _ in range(start_step, stop_step):
-            while len(left) < self._batch_size:
+            while left.shape[1] < self._batch_size:
                 rows = self._epoch(epoch)
-                left = np.concatenate([left, rows[skip:]])
+                visits = np.stack([rows, np.full_like(rows, epoch)])
+                left = np.concatenate([left, visits[:, skip:]], axis=1)
                 skip = max(0, skip - len(rows))
                 epoch += 1
-            yield left[: self._batch_size]
-            left = left[self._batch_size :]
+            yield left[0, : self._batch_size], left[1, : self._batch_size]
+            left = left[:, self._batch_size :]
 
     def _epoch(self, epoch: int) -> Rows:
         chosen = training_rows(self._index, seed=self._seed, epoch=epoch, rank=self._rank, world=self._world)

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipelines.exit_codes import UsageError
+from stores.array_reader import Verify
 from stores.canonical_json import diff_identity
 from stores.errors import IdentityError, LevelMissing
 from stores.pyramid import PyramidSpec
@@ -20,7 +21,6 @@ from stores.reader import Store, open_store
 
 Rows = npt.NDArray[np.int64]
 HostBuffers = Mapping[str, Mapping[str, npt.NDArray[Any]]]
-VIEW_FIELDS = ("views", "seed")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,7 +52,7 @@ class JoinedStores:
         self.bin = sizes[0]
 
     @classmethod
-    def open(cls, paths: Sequence[Path], *, verify: str, threads: int | None) -> JoinedStores:
+    def open(cls, paths: Sequence[Path], *, verify: Verify, threads: int | None) -> JoinedStores:
         """Opens every store of `paths`."""
         return cls([open_store(path, verify=verify, threads=threads) for path in paths])
 
@@ -138,7 +138,7 @@ class JoinedStores:
 def _check_joinable(first: Store, other: Store) -> None:
     """Raises IdentityError unless two stores differ in nothing but their views."""
     for field, mine, theirs in diff_identity(dict(first.identity), dict(other.identity)):
-        if field.partition(".")[0] not in VIEW_FIELDS:
+        if field.partition(".")[0] != "views":
             raise IdentityError(
                 field, mine, theirs, f"{first.path} and {other.path} cannot be views of the same records"
             )

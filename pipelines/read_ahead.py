@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -17,7 +17,7 @@ class _Ended:
         self.error = error
 
 
-def read_ahead(source: Iterable[Item], depth: int) -> Iterator[Item]:
+def read_ahead(source: Iterable[Item], depth: int) -> Generator[Item, None, None]:
     """The items of `source`, at most `depth` of them made before they are asked for.
 
     An error of the source is raised where its item would have come. The thread ends when this iterator is
@@ -31,13 +31,17 @@ def read_ahead(source: Iterable[Item], depth: int) -> Iterator[Item]:
 
     def fill() -> None:
         error: BaseException | None = None
+        items = iter(source)
         try:
-            for item in source:
+            for item in items:
                 ready.put(item)
                 if stop.is_set():
-                    return
+                    break
         except BaseException as caught:  # handed to the reader, which raises it
             error = caught
+        finally:
+            if isinstance(items, Generator):
+                items.close()  # in the thread that ran it
         ready.put(_Ended(error))
 
     thread = threading.Thread(target=fill, name="read-ahead", daemon=True)

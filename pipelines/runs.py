@@ -18,10 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from heads import build_head
 from heads.contract import Head
 from pipelines.config import RUN_CONFIG, TrainConfig, config_yaml
+from pipelines.devices import choose_device
 from pipelines.exit_codes import UsageError
 from stores.canonical_json import diff_identity
 from stores.errors import IdentityError
@@ -151,7 +153,7 @@ def new_run_folder(named: str | None, store_name: str, head: str) -> Path:
 def write_run(folder: Path, config: TrainConfig, record: RunRecord) -> None:
     """Records a new run; run.json comes last, so a folder with one is complete."""
     (folder / CHECKPOINTS).mkdir(exist_ok=True)
-    (folder / RUN_CONFIG).write_text(config_yaml(config))
+    (folder / RUN_CONFIG).write_text(config_yaml(dataclasses.replace(config, resume=False)))
     (folder / RUN_RECORD).write_text(json.dumps(record.to_json(), indent=2) + "\n")
 
 
@@ -229,3 +231,23 @@ def load_head(folder: Path, device: torch.device) -> tuple[Head, int]:
 def package_versions() -> dict[str, str]:
     """Versions of what decides the numbers of a run."""
     return {name: metadata.version(name) for name in _REPORTED_PACKAGES}
+
+
+def load_run(run: str | Path, *, weights: str | None = None, device: str = "cpu") -> nn.Module:
+    """A trained run as a plain torch module, to use on new images.
+
+    Called with a sequence of uint8 RGB arrays (H, W, 3) it returns the class probabilities of each, float32
+    (classes, H, W). It holds preprocessing, the frozen backbone and the head, and needs no store.
+
+    Args:
+        run: folder of the run; its last checkpoint is taken.
+        weights: of the backbone; None: those recorded in the run.
+        device: auto, cpu, cuda or cuda:<number>.
+
+    Raises:
+        UsageError: no run, or none with a checkpoint. WeightsUnavailable: no such weights.
+        IdentityError: other weights than the run's.
+    """
+    from pipelines.run_model import build_run_model  # loads the backbone's packages; training must not
+
+    return build_run_model(Path(run), weights, choose_device(device))

@@ -22,6 +22,7 @@ from pipelines.datamodule import StoreData, TrainingData
 from pipelines.devices import choose_device, uses_bf16
 from pipelines.exit_codes import Interrupted, UsageError
 from pipelines.joined_stores import JoinedStores
+from pipelines.known_weights import known_weights
 from pipelines.metrics_file import MetricsFile, read_metrics
 from pipelines.module import HeadModule
 from pipelines.paper_views import view_differences
@@ -92,11 +93,18 @@ def _record_of(config: TrainConfig, data: TrainingData, module: HeadModule) -> r
         identity=dict(data.identity),
         stores=data.stores,
         stores_folder=str(Path(config.stores).resolve()),
-        weights=config.weights,
+        weights=config.weights or _known_weights(config, data),
         data=str(Path(config.data).resolve()) if config.data else None,
         verify=config.verify,
         versions=runs.package_versions(),
     )
+
+
+def _known_weights(config: TrainConfig, data: TrainingData) -> str | None:
+    """What --weights was when the store was extracted, if that was noted beside it."""
+    digest = data.identity["backbone"]["weights_sha256"]
+    folders = [Path(config.stores), *(Path(store.path).parent for store in data.stores)]
+    return next(filter(None, (known_weights(folder, digest) for folder in folders)), None)
 
 
 def _folder_and_checkpoint(

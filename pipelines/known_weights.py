@@ -1,0 +1,43 @@
+"""What --weights was for each weights' digest, beside the stores made with them: weights.json.
+
+A store's identity holds the digest of its backbone's weights, which says nothing about where to get them,
+and a store must hold no path. So `extract` notes it here, and `predict` and `evaluate --live` find the
+backbone again by itself.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+FILE_NAME = "weights.json"
+
+
+def remember_weights(stores: Path, weights_sha256: str, weights: str) -> None:
+    """Notes that --weights `weights` gave this digest; a path is noted absolute."""
+    known = _read(stores)
+    spec = weights if _is_name(weights) else str(Path(weights).expanduser().resolve())
+    if known.get(weights_sha256) == spec:
+        return
+    stores.mkdir(parents=True, exist_ok=True)
+    partial = stores / f".{FILE_NAME}.{os.getpid()}"
+    partial.write_text(json.dumps({**known, weights_sha256: spec}, indent=2) + "\n")
+    partial.replace(stores / FILE_NAME)
+
+
+def known_weights(stores: Path, weights_sha256: str) -> str | None:
+    """What --weights was for this digest; None where nobody noted it."""
+    return _read(stores).get(weights_sha256)
+
+
+def _is_name(weights: str) -> bool:
+    return weights == "timm" or weights.startswith("random:")
+
+
+def _read(stores: Path) -> dict[str, str]:
+    try:
+        found = json.loads((stores / FILE_NAME).read_text())
+    except (OSError, ValueError):  # a note for convenience: without it --weights must be passed
+        return {}
+    return {str(key): str(value) for key, value in found.items()} if isinstance(found, dict) else {}

@@ -1,0 +1,66 @@
+"""The frozen backbone of a run, live: for `predict`, `evaluate --live` and `train-head --online`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from extract.backbones import FrozenBackbone, backbone_card, load_backbone
+from extract.views import ViewRecipe, view_recipe
+from pipelines.runs import RunRecord
+from stores.canonical_json import diff_identity
+from stores.errors import IdentityError
+
+
+def load_run_backbone(record: RunRecord, weights: str | None, device: torch.device) -> FrozenBackbone:
+    """The backbone a run's features came from, giving the levels its head reads.
+
+    Args:
+        weights: what `--weights` was; None: what the run recorded, else timm.
+
+    Raises:
+        WeightsUnavailable: they cannot be had.
+        IdentityError: they are others than the run's, or today's backbone code gives other numbers.
+    """
+    wanted: Mapping[str, Any] = record.identity["backbone"]
+    card = backbone_card(wanted["model"], wanted["args"], record.levels)
+    source = weights or record.weights or "timm"
+    backbone = load_backbone(card, source, device=device)
+    for field, theirs, ours in diff_identity(
+        _without_precision(wanted), _without_precision(backbone.identity())
+    ):
+        raise IdentityError(
+            f"backbone.{field}",
+            theirs,
+            ours,
+            f"weights {source}: pass --weights with those the run's store was made with",
+        )
+    return backbone
+
+
+def _without_precision(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """A run from a GPU's store (fp16) may be shown images on a CPU (fp32)."""
+    return {name: value for name, value in identity.items() if name != "precision"}
+
+
+def live_features(
+    backbone: FrozenBackbone, pixels_NHWC: npt.NDArray[np.uint8], valid_hw: Sequence[tuple[int, int]]
+) -> dict[str, Tensor]:
+    """Level -> float32 (N, C, y, x), channels_last as from a store, free of inference mode."""
+    levels = backbone(torch.from_numpy(pixels_NHWC), torch.tensor(list(valid_hw)))
+    return {
+        name: x_NyxC.float().clone(memory_format=torch.contiguous_format).permute(0, 3, 1, 2)
+        for name, x_NyxC in levels.items()
+    }
+
+
+def run_test_recipe(record: RunRecord, views: str | None = None, short_side: int | None = None) -> ViewRecipe:
+    """The test views that go with a run: its training scale at ratio 1, as in the papers, unless told
+    otherwise."""
+    scale_px = record.identity["views"]["scale_px"]
+    return view_recipe(views or "single", short_side=short_side or int(scale_px[1]))

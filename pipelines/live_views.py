@@ -1,0 +1,60 @@
+"""Test views through the live backbone: what a test store of them would hold, without the store."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import torch
+
+from extract.backbones import FrozenBackbone
+from extract.datasets import Dataset, dataset_module, open_dataset
+from extract.sources import SourceError, decode_image
+from extract.views import ViewRecipe
+from pipelines.config import EvaluateConfig
+from pipelines.evaluation import TestView
+from pipelines.live_backbone import live_features, load_run_backbone, run_test_recipe
+from pipelines.read_ahead import read_ahead
+from pipelines.runs import RunRecord
+
+logger = logging.getLogger(__name__)
+
+
+def open_live_views(
+    config: EvaluateConfig, record: RunRecord, device: torch.device
+) -> tuple[Iterator[TestView], str, str]:
+    """The test views of a data set, what they are called, and where they come from.
+
+    Raises as `open_dataset` and `load_run_backbone` do.
+    """
+    module = dataset_module(record.dataset)
+    test_splits = [split for split in module.OFFICIAL_SPLITS if split not in module.TRAINING_SPLITS]
+    dataset = open_dataset(record.dataset, config.data or record.data, config.split or test_splits[0])
+    recipe = run_test_recipe(record, config.views, config.short_side)
+    backbone = load_run_backbone(record, config.weights, device)
+    views = read_ahead(live_views(dataset, recipe, backbone), depth=1)
+    name = "single" if recipe.fixed_count == 1 else "ms+flip"
+    return views, name, f"{dataset.split} images through {record.model}"
+
+
+def live_views(dataset: Dataset, recipe: ViewRecipe, backbone: FrozenBackbone) -> Iterator[TestView]:
+    """The views of each record in turn; a record that cannot be used is left out, with a warning."""
+    for index, record in enumerate(dataset.records):
+        try:
+            rgb = decode_image(dataset.read_source(index))
+            labels = dataset.read_target(index)
+        except SourceError as error:
+            logger.warning("%s is left out: %s", record.key, error.reason)
+            continue
+        if rgb.shape[:2] != record.original_hw:
+            logger.warning("%s is left out: it has another size than its header says", record.key)
+            continue
+        for number in range(recipe.fixed_count or 1):
+            view = recipe.view(dataset.name, record.key, number, 0, record.original_hw)
+            yield TestView(
+                key=record.key,
+                features=live_features(backbone, view.apply_image(rgb)[None], [view.valid_hw]),
+                valid_hw=view.valid_hw,
+                is_flipped=view.flip,
+                labels=torch.from_numpy(labels),
+            )

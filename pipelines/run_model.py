@@ -1,0 +1,63 @@
+"""A trained run as one module: preprocessing, frozen backbone and head."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from extract.backbones import FrozenBackbone
+from extract.datasets import dataset_module
+from extract.views import ViewRecipe
+from heads.contract import Head
+from pipelines.live_backbone import live_features, load_run_backbone, run_test_recipe
+from pipelines.runs import load_head, read_run
+
+Image = npt.NDArray[np.uint8]
+
+
+class RunModel(nn.Module):
+    """Images in, class probabilities at the images' own size out. Needs no store and no Lightning."""
+
+    def __init__(
+        self, backbone: FrozenBackbone, head: Head, recipe: ViewRecipe, class_names: tuple[str, ...]
+    ) -> None:
+        super().__init__()
+        self.backbone, self.head = backbone, head
+        self.recipe = recipe
+        """Test views; the single one of an image is what the backbone sees."""
+        self.class_names = class_names
+        self.eval()
+
+    @torch.inference_mode()
+    def forward(self, images: Sequence[Image]) -> list[Tensor]:
+        """Class probabilities of each image.
+
+        Args:
+            images: uint8 RGB (H, W, 3), of any sizes.
+
+        Returns:
+            Of each, float32 (classes, H, W) on the model's device.
+        """
+        return [self._probabilities(image) for image in images]
+
+    def _probabilities(self, rgb: Image) -> Tensor:
+        height, width = rgb.shape[:2]
+        # A test view depends on the size alone: no data set and no key have a part in it.
+        view = self.recipe.view("", "", 0, 0, (height, width))
+        features = live_features(self.backbone, view.apply_image(rgb)[None], [view.valid_hw])
+        probabilities: list[Tensor] = self.head.predict(features, [view.valid_hw], [(height, width)])
+        return probabilities[0]
+
+
+def build_run_model(folder: Path, weights: str | None, device: torch.device) -> RunModel:
+    """The model of a run; see `pipelines.runs.load_run`."""
+    record = read_run(folder)
+    head, _ = load_head(folder, device)
+    backbone = load_run_backbone(record, weights, device)
+    names = tuple(dataset_module(record.dataset).CLASS_NAMES)
+    return RunModel(backbone, head, run_test_recipe(record), names)
