@@ -12,7 +12,7 @@ from torch import Tensor
 from heads.contract import Features, HeadPreset, SizeYX, check_choice, check_probability
 from heads.dropout import drop_channels
 from heads.input_norm import INPUT_NORMS, build_input_norms
-from heads.segmentation import SegmentationHead, build_classifier
+from heads.segmentation import PixelClassifier, build_classifier
 from stores.pyramid import PyramidSpec
 
 
@@ -30,7 +30,7 @@ class LinearSettings:
         check_probability("dropout", self.dropout)
 
 
-class LinearHead(SegmentationHead):
+class LinearHead(PixelClassifier):
     """1x1 convolution of all levels, resized bilinearly to the finest and concatenated."""
 
     def __init__(self, pyramid: PyramidSpec, num_classes: int, settings: LinearSettings) -> None:

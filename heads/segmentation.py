@@ -1,4 +1,4 @@
-"""What segmentation heads share: the loss at label resolution, class probabilities at output size."""
+"""What segmentation heads share: label maps in, class scores at output size out."""
 
 from __future__ import annotations
 
@@ -14,9 +14,43 @@ from heads.pixel_loss import pixel_cross_entropy
 
 
 class SegmentationHead(Head):
-    """A head whose `forward` gives class scores (N, classes, y, x) on the grid of its finest level."""
+    """A head that learns from label maps and gives every output pixel a score per class."""
 
     task = "segmentation"
+
+    def predict(
+        self, features: Features, valid_hw: Sequence[SizeYX], output_hw: Sequence[SizeYX]
+    ) -> list[Tensor]:
+        """Class scores, float32 (num_classes, *output_hw[i]), 0 or more: the largest is the class, and the
+        scores of several views are averaged."""
+        return list(self.predict_each(features, valid_hw, output_hw))
+
+    @abstractmethod
+    def predict_each(
+        self, features: Features, valid_hw: Sequence[SizeYX], output_hw: Sequence[SizeYX]
+    ) -> Iterator[Tensor]:
+        """As `predict`, one image at a time: at 150 classes a 4-megapixel image alone takes 2.4 GB."""
+
+    def stack_labels(self, features: Features, targets: Targets) -> Tensor:
+        """uint8 (N, y, x). Raises HeadError where the label maps are not as large as the padded images."""
+        finest = next(iter(self.pyramid))
+        grid = tuple(features[finest.name].shape[2:]) if finest.name in features else None
+        for target in targets:
+            labels_YX = target["labels"]
+            height_px, width_px = labels_YX.shape
+            if grid is not None and (finest.cells(height_px), finest.cells(width_px)) != grid:
+                raise HeadError(
+                    f"label map of {height_px}x{width_px} px, expected the size of the padded image: level "
+                    f"{finest.name} has {grid[0]}x{grid[1]} cells of {finest.stride_px} px"
+                )
+        return torch.stack([target["labels"] for target in targets])
+
+
+class PixelClassifier(SegmentationHead):
+    """A head whose `forward` gives class scores (N, classes, y, x) on the grid of its finest level.
+
+    Learns them by cross entropy at label resolution; its predictions are probabilities.
+    """
 
     @abstractmethod
     def forward(
@@ -35,18 +69,11 @@ class SegmentationHead(Head):
         labels_NYX = self.stack_labels(features, targets)
         return {"loss_seg": pixel_cross_entropy(self(features, valid_hw, generator), labels_NYX)}
 
-    def predict(
-        self, features: Features, valid_hw: Sequence[SizeYX], output_hw: Sequence[SizeYX]
-    ) -> list[Tensor]:
-        """Class probabilities, float32 (num_classes, *output_hw[i])."""
-        return list(self.predict_each(features, valid_hw, output_hw))
-
     def predict_each(
         self, features: Features, valid_hw: Sequence[SizeYX], output_hw: Sequence[SizeYX]
     ) -> Iterator[Tensor]:
-        """As `predict`, one image at a time: at 150 classes a 4-megapixel image alone takes 2.4 GB."""
-        if len(output_hw) != len(valid_hw):
-            raise HeadError(f"{len(output_hw)} output sizes for {len(valid_hw)} images")
+        """Class probabilities, float32 (num_classes, *output_hw[i])."""
+        check_output_sizes(valid_hw, output_hw)
         finest = next(iter(self.pyramid))
         with torch.no_grad():
             logits_NKyx = self(features, valid_hw)
@@ -58,19 +85,11 @@ class SegmentationHead(Head):
                 fine_KYX = F.interpolate(seen, size=tuple(size), mode="bilinear", align_corners=False)[0]
                 yield _softmax_in_place(fine_KYX)
 
-    def stack_labels(self, features: Features, targets: Targets) -> Tensor:
-        """uint8 (N, y, x). Raises HeadError where the label maps are not as large as the padded images."""
-        finest = next(iter(self.pyramid))
-        grid = tuple(features[finest.name].shape[2:]) if finest.name in features else None
-        for target in targets:
-            labels_YX = target["labels"]
-            height_px, width_px = labels_YX.shape
-            if grid is not None and (finest.cells(height_px), finest.cells(width_px)) != grid:
-                raise HeadError(
-                    f"label map of {height_px}x{width_px} px, expected the size of the padded image: level "
-                    f"{finest.name} has {grid[0]}x{grid[1]} cells of {finest.stride_px} px"
-                )
-        return torch.stack([target["labels"] for target in targets])
+
+def check_output_sizes(valid_hw: Sequence[SizeYX], output_hw: Sequence[SizeYX]) -> None:
+    """Raises HeadError unless there is one output size an image."""
+    if len(output_hw) != len(valid_hw):
+        raise HeadError(f"{len(output_hw)} output sizes for {len(valid_hw)} images")
 
 
 def build_classifier(inputs: int, num_classes: int) -> nn.Conv2d:

@@ -31,7 +31,7 @@ from heads.dropout import drop_channels
 from heads.input_norm import INPUT_NORMS, build_input_norms
 from heads.pixel_loss import pixel_cross_entropy
 from heads.pyramid_pooling import PyramidPooling
-from heads.segmentation import SegmentationHead, build_classifier
+from heads.segmentation import PixelClassifier, build_classifier
 from stores.pyramid import PyramidSpec
 
 _AUXILIARY_WEIGHT = 0.4  # mmseg:configs/_base_/models/upernet_swin.py
@@ -70,7 +70,7 @@ class UPerNetSettings:
         check_bool("auxiliary", self.auxiliary)
 
 
-class UPerNet(SegmentationHead):
+class UPerNet(PixelClassifier):
     """Pyramid pooling on the coarsest level, a merge of all levels, one 3x3 over them and a classifier.
 
     The pyramid has three levels or more. `auxiliary` is None unless the settings ask for it.
@@ -114,7 +114,7 @@ class UPerNet(SegmentationHead):
         valid_hw: Sequence[SizeYX],
         generator: torch.Generator | None = None,
     ) -> dict[str, Tensor]:
-        """{"loss_seg": ...} and, with the auxiliary head, "loss_aux"; targets as SegmentationHead's."""
+        """{"loss_seg": ...} and, with the auxiliary head, "loss_aux"; targets as PixelClassifier's."""
         labels_NYX = self.stack_labels(features, targets)
         maps = self._normed_maps(features, valid_hw)
         losses = {"loss_seg": pixel_cross_entropy(self._classify(maps, valid_hw, generator), labels_NYX)}

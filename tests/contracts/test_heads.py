@@ -10,6 +10,7 @@ from torch import Tensor
 
 from heads import _presets, build_head, head_settings
 from heads.contract import Head, HeadError
+from heads.segmentation import PixelClassifier
 from tests.heads.conftest import one_thread  # noqa: F401 - a fixture of this file too
 from tests.heads.pyramids import pyramid_of, random_features, random_labels
 
@@ -68,10 +69,12 @@ def test_predictions_have_the_sizes_asked(task: str, name: str) -> None:
     predictions = head.predict(features(), VALID_HW, OUTPUT_HW)
     assert len(predictions) == len(VALID_HW)
     if task == "segmentation":
-        for probabilities, size in zip(predictions, OUTPUT_HW, strict=True):
-            assert probabilities.shape == (CLASSES, *size) and probabilities.dtype == torch.float32
-            assert not probabilities.requires_grad
-            torch.testing.assert_close(probabilities.sum(0), torch.ones(size))
+        for scores, size in zip(predictions, OUTPUT_HW, strict=True):
+            assert scores.shape == (CLASSES, *size) and scores.dtype == torch.float32
+            assert not scores.requires_grad
+            assert scores.min() >= 0
+            if isinstance(head, PixelClassifier):
+                torch.testing.assert_close(scores.sum(0), torch.ones(size))
 
 
 @every_head
@@ -112,7 +115,7 @@ def test_bf16_autocast(task: str, name: str, stored: torch.dtype) -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         predictions = head.eval().predict(batch, VALID_HW, OUTPUT_HW)
     if task == "segmentation":
-        assert all(probabilities.isfinite().all() for probabilities in predictions)
+        assert all(scores.isfinite().all() for scores in predictions)
 
 
 @every_head
