@@ -69,11 +69,29 @@ class FinishedShards:
 
         Damage is told by missing files and lengths, with `full` by every byte.
         """
-        receipt = self.latest(shard)[1]
-        if receipt is None:
-            return None
-        self.finish_renames(receipt)
-        return None if self.damage(receipt, full=full) else receipt
+        return self._settled(shard, full=full)[1]
+
+    def next_generation(self, shard: ShardId) -> int:
+        """The generation of a receipt to be created: for an undamaged shard the one that stands there."""
+        generation, receipt = self._settled(shard, full=True)
+        return generation if receipt else generation + 1
+
+    def _settled(self, shard: ShardId, *, full: bool) -> tuple[int, Receipt | None]:
+        """The highest generation, and its receipt if the shard is undamaged.
+
+        Looks for a newer receipt once more after the files were checked: they may be another writer's by
+        then, who is superseding the shard, and have the same lengths.
+        """
+        generation, receipt = self.latest(shard)
+        while True:
+            if receipt is not None:
+                self.finish_renames(receipt)
+                if self.damage(receipt, full=full):
+                    receipt = None
+            newest, newest_receipt = self.latest(shard)
+            if newest == generation:
+                return generation, receipt
+            generation, receipt = newest, newest_receipt
 
     def finish_renames(self, receipt: Receipt) -> None:
         """Puts the winner's files into place as far as they are not, whoever the winner was."""

@@ -38,8 +38,7 @@ class ShardWriter:
         self.shard, self.rows = shard, plan.shard_rows(shard)
         self._files, self._root, self._plan, self._finished = files, root, plan, finished
         self._writer_id = uuid.uuid4().hex
-        generation = finished.latest(shard)[0]
-        self._generation = generation if finished.valid(shard) else generation + 1
+        self._generation = finished.next_generation(shard)
         self._claimed = False
         self._codec = codec(plan.codec)
         self._outcome = [UNKNOWN] * len(self.rows)
@@ -174,10 +173,10 @@ class ShardWriter:
             raise PlanError(
                 f"shard {self.shard}: JSON cannot hold what goes into its receipt: {error}"
             ) from None
-        if self._is_committed():  # a committed store is immutable
+        receipt = self._receipt(provenance, errors)
+        if self._is_committed():  # and immutable from then on
             self.abort()
             return False
-        receipt = self._receipt(provenance, errors)
         path = self._root / receipt_path(self._plan, self.shard, self._generation)
         self._claimed = True  # perhaps: from here on a receipt may say that these files are the shard
         if not write_exclusive(self._files, path, receipt.to_bytes(), self._writer_id):
