@@ -78,6 +78,8 @@ class ExtractConfig(PlanConfig):
     """Where the work runs: local, this process."""
     max_failed: int | None = None
     """Broken records skipped before the run stops with exit code 1; None: 1 % of all, at least 10."""
+    codec_limit: float | None = None
+    """Stop where the codec changes a level's median channel by more than this share of its deviation."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

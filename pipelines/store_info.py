@@ -67,7 +67,9 @@ def _print(store: Mapping[str, Any]) -> None:
     state = f"manifest {store['manifest_digest']}" if store["complete"] else "not complete"
     print(f"{store['store']}: {state}")
     print(f"  rows      {store['rows']} of {store['records']} records, targets {', '.join(store['targets'])}")
-    bins = ", ".join(f"{b['name']} ({b['rows']} rows, {b['shards']} shards)" for b in store["bins"][:8])
+    bins = ", ".join(
+        f"{b['name']} ({b['rows']} rows in shards of {b['shard_rows']})" for b in store["bins"][:8]
+    )
     more = f" and {len(store['bins']) - 8} more" if len(store["bins"]) > 8 else ""
     print(f"  bins      {bins}{more}")
     for name, level in store["levels"].items():

@@ -1,0 +1,111 @@
+"""`extract`: plan, check space, load the backbone, fill the store or go on filling it."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from extract.backbones import FrozenBackbone, load_backbone
+from extract.extractor import Summary, TooManyFailed, extract
+from extract.plan import build_plan
+from extract.weights import require_source
+from pipelines.byte_sizes import duration, gigabytes
+from pipelines.config import ExtractConfig
+from pipelines.exit_codes import WorkFailed
+from pipelines.extraction import Extraction, check_space, prepare
+from pipelines.known_weights import remember_weights
+from pipelines.plan_store import geometry, print_geometry
+from pipelines.progress import ExtractionProgress
+from stores.writer import StoreWriter
+
+logger = logging.getLogger(__name__)
+
+MAX_LISTED = 20
+"""Skipped rows that are printed; `status` lists all."""
+
+
+def run(config: ExtractConfig) -> dict[str, Any]:
+    """Fills the store that the configuration describes.
+
+    Raises:
+        WeightsUnavailable, SpaceError: before the backbone is loaded.
+        IdentityError: a source file changed since the store was begun.
+        WorkFailed: more records than `max_failed` cannot be used; what was finished stays.
+    """
+    extraction = prepare(config)
+    require_source(extraction.card, config.weights)
+    planned = geometry(extraction)
+    print_geometry(extraction, planned)
+    check_space(extraction)
+    backbone = load_backbone(
+        extraction.card, config.weights, device=extraction.device, precision=extraction.precision
+    )
+    writer = _open_writer(extraction, backbone)
+    remember_weights(extraction.stores, backbone.weights_sha256, config.weights)
+    if writer.complete:
+        print(f"{writer.path} is complete: nothing to do")
+        return {**planned, "store": str(writer.path), "rows_written": 0, "skipped": [], "done_before": True}
+    summary = _fill(config, extraction, backbone, writer)
+    _print(writer, summary)
+    return {**planned, "store": str(writer.path), **_summary(summary), "done_before": False}
+
+
+def _open_writer(extraction: Extraction, backbone: FrozenBackbone) -> StoreWriter:
+    plan = build_plan(
+        extraction.dataset,
+        extraction.recipe,
+        extraction.card,
+        weights_sha256=backbone.weights_sha256,
+        precision=backbone.precision,
+        **extraction.choices,
+    )
+    return StoreWriter.open_or_create(extraction.stores, plan, needed_bytes=extraction.estimate.total_bytes)
+
+
+def _fill(
+    config: ExtractConfig, extraction: Extraction, backbone: FrozenBackbone, writer: StoreWriter
+) -> Summary:
+    pending, shards = len(writer.pending()), len(writer.plan.shards())
+    if pending < shards:
+        logger.info("%s: going on, %d of %d shards are done", writer.path, shards - pending, shards)
+    try:
+        with ExtractionProgress(writer.path.name) as progress:
+            return extract(
+                extraction.dataset,
+                writer.plan,
+                backbone,
+                writer,
+                batch_rows=None,
+                workers=extraction.workers,
+                max_failed=config.max_failed,
+                codec_limit=config.codec_limit,
+                progress=progress,
+            )
+    except TooManyFailed as error:
+        raise WorkFailed(
+            f"{error}; what was finished stays, and the same command goes on from there"
+        ) from error
+
+
+def _print(writer: StoreWriter, summary: Summary) -> None:
+    for key, view, reason in summary.skipped[:MAX_LISTED]:
+        print(f"  skipped   {key} view {view}: {reason}")
+    if len(summary.skipped) > MAX_LISTED:
+        print(f"  skipped   {len(summary.skipped) - MAX_LISTED} more rows: python -m pipelines status")
+    print(
+        f"{writer.path} is complete: {summary.rows_written} rows written, {len(summary.skipped)} skipped, in"
+        f" {duration(summary.seconds)} ({summary.images_per_s:.1f} images/s, {gigabytes(summary.bytes)};"
+        f" most time went to {summary.bottleneck})"
+    )
+
+
+def _summary(summary: Summary) -> dict[str, Any]:
+    return {
+        "rows_written": summary.rows_written,
+        "skipped": [{"key": key, "view": view, "reason": reason} for key, view, reason in summary.skipped],
+        "shards_written": summary.shards,
+        "seconds": summary.seconds,
+        "images_per_s": summary.images_per_s,
+        "bottleneck": summary.bottleneck,
+        "manifest_digest": summary.manifest_digest,
+    }

@@ -1,0 +1,133 @@
+"""What `plan` and `extract` share: all of an extraction that is known before a backbone is loaded."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from extract.backbones import BackboneCard, backbone_card
+from extract.datasets import Dataset, dataset_module, open_dataset
+from extract.plan import Estimate, estimate_plan
+from extract.views import ViewRecipe, view_recipe
+from pipelines.config import PlanConfig
+from pipelines.devices import choose_device
+from pipelines.exit_codes import UsageError
+from stores.codecs import codec_names
+from stores.errors import SpaceError
+
+TEST_VIEWS = ("single", "ms-flip")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Extraction:
+    """One split, the views of it, a backbone without weights, and the choices about the store."""
+
+    dataset: Dataset
+    recipe: ViewRecipe
+    card: BackboneCard
+    choices: dict[str, Any]
+    """The fields of extract.plan.PlanChoices that were decided."""
+    estimate: Estimate
+    device: torch.device
+    precision: str
+    workers: int
+    stores: Path
+
+    @property
+    def batch_rows(self) -> int:
+        """Rows of a forward pass at 512x512."""
+        return int(self.choices["batch_rows"])
+
+
+def prepare(config: PlanConfig) -> Extraction:
+    """Opens the data set, chooses views and backbone, and plans the geometry; loads no weights.
+
+    Raises:
+        ValueError: an unknown name, a folder that is not the data set, views the split does not have.
+        WeightsUnavailable: a backbone that has no published weights, asked for without any.
+        OSError: a source could not be read.
+    """
+    if config.codec not in codec_names():
+        raise UsageError(f"--codec {config.codec}: expected one of {', '.join(codec_names())}")
+    is_training = _split(config) in dataset_module(config.dataset).TRAINING_SPLITS
+    recipe, views = choose_views(config, is_training)
+    card = backbone_card(config.model, config.model_args, config.levels)
+    device = choose_device(config.device)
+    dataset = open_dataset(config.dataset, config.data, config.split, config.subset)
+    choices = {
+        "codec": config.codec,
+        "levels": config.levels,
+        "views": views,
+        "seed": config.seed,
+        "pixels": config.pixels == "stored",
+        "shard_rows": config.shard_rows,
+        "batch_rows": config.batch_size or (32 if device.type == "cuda" else 4),
+    }
+    return Extraction(
+        dataset=dataset,
+        recipe=recipe,
+        card=card,
+        choices=choices,
+        estimate=estimate_plan(dataset, recipe, card, **choices),
+        device=device,
+        precision=config.precision or ("fp16" if device.type == "cuda" else "fp32"),
+        workers=config.workers or len(os.sched_getaffinity(0)),
+        stores=Path(config.stores),
+    )
+
+
+def _split(config: PlanConfig) -> str:
+    module = dataset_module(config.dataset)
+    split = config.split or str(module.TRAINING_SPLITS[0])
+    if split not in module.OFFICIAL_SPLITS:
+        raise UsageError(
+            f"{config.dataset} has no split {split!r}; it has {', '.join(module.OFFICIAL_SPLITS)}"
+        )
+    return split
+
+
+def choose_views(config: PlanConfig, is_training: bool) -> tuple[ViewRecipe, int | None]:
+    """The view recipe, and how many views of it; None where the recipe says so itself.
+
+    Raises UsageError for a combination that does not exist.
+    """
+    split, views = _split(config), config.views
+    if is_training:
+        if isinstance(views, str) or (views is not None and views < 1):
+            raise UsageError(
+                f"--views {views}: {split} is a training split, whose seeded views are counted: pass a number"
+                f" from 1; {' and '.join(TEST_VIEWS)} are for test splits"
+            )
+        name = config.view_recipe or config.dataset
+        return view_recipe(name, crop_size=config.crop_size, short_side=config.short_side), views or 1
+    if config.view_recipe is not None:
+        raise UsageError(
+            f"--view-recipe {config.view_recipe}: {split} is a test split; --views names its views"
+        )
+    if views is not None and views not in TEST_VIEWS:
+        raise UsageError(
+            f"--views {views}: {split} is a test split, whose views are {' or '.join(TEST_VIEWS)};"
+            " a number is for training splits"
+        )
+    name = str(views or TEST_VIEWS[0])
+    return view_recipe(name, crop_size=config.crop_size, short_side=config.short_side), None
+
+
+def free_bytes(folder: Path) -> int:
+    """Free bytes of the disk that `folder` stands on, or would stand on."""
+    there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
+    return shutil.disk_usage(there).free
+
+
+def check_space(extraction: Extraction) -> None:
+    """Raises SpaceError where a new store does not fit; what one that was begun lacks is known only later."""
+    plan = extraction.estimate.plan
+    begun = any(extraction.stores.glob(f"{plan.name}-????????/plan.json"))
+    free = free_bytes(extraction.stores)
+    if not begun and extraction.estimate.total_bytes > free:
+        raise SpaceError(str(extraction.stores), extraction.estimate.total_bytes, free)

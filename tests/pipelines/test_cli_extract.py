@@ -1,0 +1,237 @@
+"""`plan` and `extract` from the command line, on small made data and the nano backbone with drawn weights."""
+
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import pipelines.extract_features
+import pipelines.extraction
+from pipelines.__main__ import main
+from stores import open_store
+from tests.extract.made_ade20k import write_folder
+
+TRAINING, VALIDATION = 6, 4
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_folder(tmp_path_factory.mktemp("data"), training=TRAINING, validation=VALIDATION)
+
+
+@pytest.fixture
+def words(data: Path, tmp_path: Path) -> list[str]:
+    """A quick extraction of the training split, every flag over its default."""
+    return shlex.split(
+        f"--dataset ade20k --data {data} --model swinv2-nano --weights random:0 --crop-size 64"
+        f" --stores {tmp_path / 'features'} --device cpu --workers 2 --levels p4,p5"
+    )
+
+
+def result(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, dict[str, Any], str, str]:
+    """Exit code, summary, stdout and stderr of a verb."""
+    code = main([*words, "--json"])
+    captured = capsys.readouterr()
+    return code, json.loads(captured.out.splitlines()[-1]), captured.out, captured.err
+
+
+def as_validation(words: list[str]) -> list[str]:
+    at = words.index("--crop-size")
+    return [*words[:at], "--short-side", "64", *words[at + 2 :], "--split", "validation"]
+
+
+def test_extract_then_nothing_to_do_then_verify(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    code, first, out, _ = result(capsys, "extract", *words, "--views", "2", "--shard-rows", "4")
+    assert code == 0
+    assert (first["rows_written"], first["rows"], first["done_before"]) == (12, 12, False)
+    assert f"{first['store']} is complete: 12 rows written" in out
+    code, again, out, _ = result(capsys, "extract", *words, "--views", "2", "--shard-rows", "4")
+    assert (code, again["rows_written"], again["done_before"]) == (0, 0, True)
+    assert "is complete: nothing to do" in out
+    with open_store(first["store"]) as store:
+        assert (len(store), store.levels, store.codec) == (12, ("p4", "p5"), "int8")
+    assert main(["verify", "--store", first["store"], "--full"]) == 0
+
+
+def test_resume_does_what_is_missing(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    _, first, _, _ = result(capsys, "extract", *words, "--shard-rows", "2")
+    store = Path(first["store"])
+    before = {file: file.read_bytes() for file in (store / "bins").rglob("c/*/*/*/*")}
+    (store / "MANIFEST.json").unlink()
+    (store / "receipts" / "64x64-1.json").unlink()
+    assert result(capsys, "status", "--store", str(store))[1]["stores"][0]["missing_shards"] == ["64x64-1"]
+    code, second, _, _ = result(capsys, "extract", *words, "--shard-rows", "2")
+    assert (code, second["rows_written"], second["shards_written"]) == (0, 2, 1)
+    assert {file: file.read_bytes() for file in (store / "bins").rglob("c/*/*/*/*")} == before
+
+
+def test_test_split_in_several_bins(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    code, summary, _, _ = result(capsys, "extract", *as_validation(words), "--codec", "float16")
+    assert code == 0
+    assert len(summary["bins"]) > 1
+    with open_store(summary["store"]) as store:
+        assert len(store) == VALIDATION
+        assert store.codec == "float16"
+        assert "original_labels" in store.targets
+
+
+def test_every_flag_of_the_design(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    more = "--split training --codec int8 --views 3 --pixels stored --subset 50% --engine local --seed 5"
+    code, summary, _, _ = result(capsys, "extract", *words, *more.split())
+    assert code == 0
+    assert summary["rows_written"] == 3 * TRAINING // 2
+    with open_store(summary["store"]) as store:
+        assert store.read_pixels([0]).shape == (1, 64, 64, 3)
+        assert set(store.views) == {0, 1, 2}
+        assert store.identity["views"]["seed"] == 5
+
+
+def test_plan_says_everything_and_writes_nothing(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, summary, out, _ = result(capsys, "plan", *words, "--views", "2")
+    assert code == 0
+    assert (summary["rows"], summary["records"], summary["bins"]) == (12, TRAINING, {"64x64": 12})
+    assert set(summary["levels"]) == {"p4", "p5"}
+    assert summary["free_bytes"] > summary["bytes"] > sum(summary["levels"].values())
+    assert summary["estimated_seconds"] > 0
+    for word in ("rows", "bins", "level     p4", "bytes", "files", "free", "time", "caching"):
+        assert word in out
+    assert not (tmp_path / "features").exists()
+    _, done, _, _ = result(capsys, "extract", *words, "--views", "2")
+    taken = sum(file.stat().st_size for file in Path(done["store"]).rglob("*") if file.is_file())
+    assert taken == pytest.approx(summary["bytes"], rel=0.2)  # a store this small is mostly metadata
+
+
+def test_plan_of_a_giant_needs_no_weights_and_extract_says_what_to_pass(
+    words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.speed_probe._available_bytes", lambda: 1 << 30)  # 1 GiB
+    giant = [*words, "--model", "swinv2-g", "--weights", "timm"]
+    code, summary, out, _ = result(capsys, "plan", *giant)
+    assert (code, summary["rows"]) == (0, TRAINING)
+    assert "weights   MISSING: swinv2-g" in out
+    assert "time      not measured: 3." in out
+    code, _, _, err = result(capsys, "extract", *giant)
+    assert code == 2
+    assert "SwinV2-G was never published" in err
+    assert "--weights" in err
+
+
+def test_hub_weights_without_network(
+    words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def unreachable(*_: object) -> None:
+        raise OSError("no network in this test")
+
+    monkeypatch.setattr("extract.hub.try_to_load_from_cache", lambda *_, **__: None)
+    monkeypatch.setattr("extract.hub.socket.getaddrinfo", unreachable)
+    code, _, _, err = result(capsys, "extract", *words, "--model", "swinv2-t", "--weights", "timm")
+    assert code == 2
+    assert "Pass WEIGHTS=<path>" in err
+    code, _, _, err = result(capsys, "extract", *words, "--weights", str(tmp_path / "none.pth"))
+    assert code == 2
+    assert "none.pth" in err
+
+
+def test_too_little_space_is_seen_before_the_backbone_is_loaded(
+    words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("the backbone was loaded")
+
+    monkeypatch.setattr(pipelines.extraction, "free_bytes", lambda _: 1000)
+    monkeypatch.setattr(pipelines.extract_features, "load_backbone", never)
+    code, _, _, err = result(capsys, "extract", *words)
+    assert code == 5
+    assert "1000" in err
+    assert not (tmp_path / "features").exists()
+
+
+def test_a_broken_image_is_skipped_and_too_many_stop_the_run(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = write_folder(tmp_path / "broken", training=4, validation=1)
+    image = sorted((broken / "images" / "training").iterdir())[2]
+    image.write_bytes(image.read_bytes()[:200])
+    words = [*words, "--data", str(broken)]
+    code, summary, _, err = result(capsys, "extract", *words, "--max-failed", "0")
+    assert code == 1
+    assert image.stem in err
+    assert "--max-failed" in err
+    code, summary, out, _ = result(capsys, "extract", *words)
+    assert code == 0
+    assert [row["key"] for row in summary["skipped"]] == [image.stem]
+    assert f"skipped   {image.stem} view 0" in out
+    (state,) = result(capsys, "status", "--store", summary["store"])[1]["stores"]
+    assert (state["written"], [row["key"] for row in state["skipped"]]) == (3, [image.stem])
+
+
+def test_a_source_that_changed_is_found(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = write_folder(tmp_path / "own", training=4, validation=1)
+    _, summary, _, _ = result(capsys, "extract", *words, "--data", str(own))
+    check = ["verify", "--store", summary["store"], "--source", "--data", str(own)]
+    assert result(capsys, *check)[1]["stores"][0]["sources"] == 4
+    image = min((own / "images" / "training").iterdir())
+    changed = bytearray(image.read_bytes())
+    changed[-3] ^= 1
+    image.write_bytes(changed)
+    code, _, _, err = result(capsys, *check)
+    assert code == 3
+    assert f"identity differs in sha256 of source {image.stem}: expected" in err
+
+
+def test_interrupted(
+    words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pipelines.extract_features, "extract", interrupt)
+    code, _, _, err = result(capsys, "extract", *words)
+    assert code == 130
+    assert f"to go on: python -m pipelines extract {shlex.join(words)}" in err
+
+
+def test_settings_from_a_file(words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "extract.yaml"
+    pairs = zip(words[::2], words[1::2], strict=True)
+    lines = [f"{flag[2:].replace('-', '_')}: {value}\n" for flag, value in pairs]
+    file.write_text("".join(lines) + "views: 2\n")
+    code, summary, _, _ = result(capsys, "extract", "--config", str(file), "--views", "1")
+    assert (code, summary["rows_written"]) == (0, TRAINING)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ("--data /nonexistent", "/nonexistent is not ADE20K: looked for"),
+        ("--dataset coca", "no data set 'coca'; there are"),
+        ("--model swinv2-x", "swinv2-nano"),
+        ("--split test", "it has training, validation"),
+        ("--levels p4,p9", "no level p9"),
+        ("--codec int3", "--codec int3: expected one of float16, int8"),
+        ("--engine ray", "--engine: expected one of local"),
+        ("--views single", "training is a training split"),
+        ("--views 0", "pass a number from 1"),
+        ("--split validation --crop-size 64", "crop_size"),
+        ("--split validation --views 4", "validation is a test split"),
+        ("--split validation --views 4x3", "single or ms-flip"),
+        ("--crop-size 65", "multiple of 32"),
+        ("--device tpu", "--device tpu"),
+        ("--subset 0%", "subset"),
+        ("--subset none.txt", "neither a share such as 1%"),
+        ("--weights random:0 --model-args.nonsense 3", "nonsense"),
+        ("--levels p4 --shard-rows 3", "power of two"),
+    ],
+)
+def test_what_cannot_be_asked_for(
+    more: str, message: str, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, _, err = result(capsys, "extract", *words, *more.split())
+    assert code == 2, err
+    assert message in err
