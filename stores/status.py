@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
+from stores.canonical_json import parse_canonical
 from stores.committed import CommittedStore, read_committed, read_plan
-from stores.errors import IncompleteStore
+from stores.errors import FormatError, IncompleteStore, IntegrityError
 from stores.files import Files, remove_if_there
 from stores.finished_shards import FinishedShards
-from stores.layout import StorePlan
+from stores.layout import MAX_PLAN_BYTES, Bin, StorePlan
 from stores.manifest import MANIFEST_NAME, PLAN_NAME
 from stores.receipts import Receipt
 from stores.records import WRITTEN
@@ -44,8 +45,31 @@ def store_status(path: str | Path) -> Status:
     try:
         return _status_of_committed(read_committed(Path(path)))
     except IncompleteStore:
-        plan = read_plan(StoreFolder(Path(path)), None)
+        folder = StoreFolder(Path(path))
+        plan = _plan_of_unfinished(folder)
+        if plan is None:
+            return _status_of_barely_begun(folder)
         return _status_of_unfinished(plan, FinishedShards(Files(), Path(path), plan))
+
+
+def _plan_of_unfinished(folder: StoreFolder) -> StorePlan | None:
+    """The plan; None where a writer was killed before the row tables were there, so before any receipt."""
+    try:
+        return read_plan(folder, None)
+    except FormatError:
+        raise
+    except IntegrityError:
+        if any((folder.path / "receipts").glob("*.json")):
+            raise
+        return None
+
+
+def _status_of_barely_begun(folder: StoreFolder) -> Status:
+    data = folder.read(PLAN_NAME, limit_bytes=MAX_PLAN_BYTES)
+    bins = [Bin(**fields) for fields in parse_canonical(data, f"{folder.path}/{PLAN_NAME}")["bins"]]
+    missing = [f"{b.name}-{shard}" for b in bins for shard in range(b.shards)]
+    rows = sum(b.rows for b in bins)
+    return Status(complete=False, rows=rows, written=0, skipped=[], missing=tuple(missing))
 
 
 def _status_of_committed(store: CommittedStore) -> Status:
@@ -121,7 +145,9 @@ def _claimed_partials(root: Path) -> set[Path]:
     folder = StoreFolder(root)
     if folder.has(MANIFEST_NAME) or not folder.has(PLAN_NAME):
         return set()
-    plan = read_plan(folder, None)
+    plan = _plan_of_unfinished(folder)
+    if plan is None:
+        return set()
     finished = FinishedShards(Files(), root, plan)
     receipts = [finished.latest(shard)[1] for shard in plan.shards()]
     return {path for receipt in receipts if receipt for path in finished.partials(receipt)}

@@ -164,6 +164,25 @@ def test_status(tmp_path, rows):
         store_status(tmp_path)
 
 
+def test_a_store_whose_creation_was_killed(tmp_path, rows):
+    class Killed(BaseException):
+        pass
+
+    class DiesAfterThePlan(Files):
+        def rename(self, source, target):
+            raise Killed
+
+    with pytest.raises(Killed):
+        StoreWriter.open_or_create(tmp_path, rows.plan, files=DiesAfterThePlan())
+    path = tmp_path / rows.plan.folder_name
+    status = store_status(path)
+    assert not status.complete and status.rows == 6 and len(status.missing) == 3
+    assert gc_orphans(path, delete=True) and not list(path.rglob("*.partial"))
+    assert not verify_store(path).ok
+    extract(tmp_path, rows)
+    assert verify_store(path, full=True).ok
+
+
 def test_gc_lists_then_deletes_and_spares_what_a_receipt_claims(tmp_path, rows):
     class Killed(BaseException):
         pass
