@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pipelines.config import TrainConfig, VerbConfig
+from pipelines.config import RUN_CONFIG, TrainConfig, VerbConfig
 from pipelines.exit_codes import UsageError
-from pipelines.recipe_files import base_file
+from pipelines.recipe_files import base_file, recipe_name
 from pipelines.settings import Setting, settings_of
 from pipelines.verbs import VERBS, Verb
 
@@ -84,10 +84,18 @@ def parse(config_class: type[Config], words: Sequence[str]) -> Config:
     files, flags = _read_words(words, settings)
     given = [item for file in files for item in _read_yaml(file, settings)] + flags
     if config_class is TrainConfig:
-        base = base_file({item.name: item.text for item in given if item.text != "null"})
-        given = ([] if base is None else list(_read_yaml(base, settings))) + given
+        given = _base_settings(settings, given) + given
     _require(settings, given)
     return _typed(config_class, settings, given)
+
+
+def _base_settings(settings: Mapping[str, Setting], given: Sequence[_Given]) -> list[_Given]:
+    """What stands under the settings `given` to train-head; a recipe that nobody named is named here."""
+    base = base_file({item.name: item.text for item in given if item.text != "null"})
+    if base is None:
+        return []
+    named = [] if base.name == RUN_CONFIG else [_Given("recipe", recipe_name(base), "the default recipe")]
+    return named + list(_read_yaml(base, settings))
 
 
 def _read_words(words: Sequence[str], settings: Mapping[str, Setting]) -> tuple[list[Path], list[_Given]]:

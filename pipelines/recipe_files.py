@@ -26,6 +26,11 @@ def recipe_names() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in RECIPES.glob("*.yaml")))
 
 
+def recipe_name(path: Path) -> str:
+    """What `find_recipe` finds that file by."""
+    return path.stem if path.parent == RECIPES else str(path)
+
+
 def find_recipe(name: str) -> Path:
     """The file of a recipe given by name or path. Raises UsageError listing the names there are."""
     shipped = RECIPES / f"{name}.yaml"
@@ -69,5 +74,5 @@ def _dataset_of_stores(given: Mapping[str, str]) -> str | None:
     named = json.loads(given["store"]) if "store" in given else None
     folder = Path(given.get("stores", settings_of(TrainConfig)["stores"].default))
     stores = [Path(path) for path in named] if named else [found.path for found in list_stores(folder)]
-    datasets = {str(describe_store(path).identity.get("dataset")) for path in stores}
+    datasets = {describe_store(path).dataset for path in stores}
     return datasets.pop() if len(datasets) == 1 else None

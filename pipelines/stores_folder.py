@@ -25,27 +25,15 @@ class FoundStore:
     """One store of the folder, by what its plan says."""
 
     path: Path
+    dataset: str
+    split: str
+    model: str
+    weights_sha256: str
     identity: Mapping[str, Any]
     levels: tuple[str, ...]
     purpose: str
     """training, or test for a store that holds the records' untouched targets."""
     complete: bool
-
-    @property
-    def dataset(self) -> str:
-        return str(self.identity["dataset"]["name"])
-
-    @property
-    def split(self) -> str:
-        return str(self.identity["dataset"]["split"])
-
-    @property
-    def model(self) -> str:
-        return str(self.identity["backbone"]["model"])
-
-    @property
-    def weights_sha256(self) -> str:
-        return str(self.identity["backbone"]["weights_sha256"])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,9 +76,14 @@ def describe_store(path: Path) -> FoundStore:
     with (path / PLAN).open("rb") as file:
         content = parse_canonical(file.read(MAX_PLAN_BYTES), str(path / PLAN))
     try:
+        identity = dict(content["identity"])
         return FoundStore(
             path=path,
-            identity=dict(content["identity"]),
+            dataset=str(identity["dataset"]["name"]),
+            split=str(identity["dataset"]["split"]),
+            model=str(identity["backbone"]["model"]),
+            weights_sha256=str(identity["backbone"]["weights_sha256"]),
+            identity=identity,
             levels=tuple(level["name"] for level in content["levels"]),
             purpose=TEST if any(t["name"].startswith("original_") for t in content["targets"]) else TRAINING,
             complete=(path / MANIFEST).is_file(),

@@ -20,6 +20,8 @@ from pipelines.config import (
 from pipelines.exit_codes import UsageError
 from pipelines.settings import settings_of
 from pipelines.verbs import VERBS
+from stores.errors import NoSuchStore
+from tests.pipelines.made_stores import make_store
 
 EXTRACT = ["--dataset", "ade20k", "--model", "swinv2-t"]
 
@@ -122,6 +124,21 @@ def test_recipe_under_config_under_flags(tmp_path: Path) -> None:
     assert config.max_steps == 100
     assert config.head_settings == {"width": 64, "norm": "gn"}
     assert config.optimizer == OptimizerConfig(lr=0.2, clip_norm=1.0, weight_decay=0.3)
+
+
+def test_the_default_recipe_of_a_head_is_named() -> None:
+    config = parse(TrainConfig, ["--head", "bifpn3", "--dataset", "ade20k"])
+    assert config.recipe == "ade20k-upernet-frozen"
+    assert parse(TrainConfig, ["--head", "bifpn3", "--dataset", "none"]).recipe is None
+
+
+def test_the_data_set_of_the_recipe_is_that_of_the_stores(tmp_path: Path) -> None:
+    store = make_store(tmp_path, records=4)
+    assert parse(TrainConfig, ["--head", "linear", "--store", str(store)]).recipe == "ade20k-linear"
+    assert parse(TrainConfig, ["--head", "linear", "--stores", str(tmp_path)]).recipe == "ade20k-linear"
+    assert parse(TrainConfig, ["--head", "linear", "--stores", str(tmp_path / "none")]).recipe is None
+    with pytest.raises(NoSuchStore):
+        parse(TrainConfig, ["--head", "linear", "--store", str(tmp_path / "none")])
 
 
 def test_resume_starts_from_the_configuration_of_the_run(tmp_path: Path) -> None:
