@@ -1,56 +1,77 @@
-"""How much a codec changed the features: measured on sample rows, told in receipts, limited on request."""
+"""How much a codec changed the features: measured on sample cells, told in receipts, limited on request."""
 
 from __future__ import annotations
 
 import logging
 
-from extract.encoded_batch import HostBatch, as_array
+import numpy as np
+import numpy.typing as npt
+
+from extract.encoded_batch import HostBatch
 from stores.codec import error_figures
 from stores.errors import CodecError
+from stores.layout import ShardId, StorePlan
 
 logger = logging.getLogger(__name__)
 
 WARN_MEDIAN, WARN_WORST = 0.02, 0.10
 """Relative to a channel's standard deviation: of the median and the worst channel. A live bf16 backbone errs
 by 0.007 to 0.019."""
+SAMPLE_VALUES = 1 << 18
+"""Values of a level that are measured in a shard, spread over all its rows: 25 ms of a processor core."""
+FEWEST_CELLS = 64
+"""With fewer cells a channel's standard deviation says nothing: figures are told, but not judged."""
 
 Figures = dict[str, dict[str, float]]
+Cells = npt.NDArray[np.float32]
+
+
+def sample_steps(plan: StorePlan, shard: ShardId) -> dict[str, int]:
+    """For each level of a shard: one in so many cells is measured. Odd, so that columns take turns."""
+    b, rows = plan.bins[shard.bin], len(plan.shard_rows(shard))
+    steps = {}
+    for level in plan.pyramid:
+        values = rows * level.cells(b.height_px) * level.cells(b.width_px) * level.channels
+        steps[level.name] = -(-values // SAMPLE_VALUES) | 1
+    return steps
 
 
 class CodecErrors:
-    """The figures of a shard, by level: of its worst sample row."""
+    """Collects the sample cells of a shard."""
 
     def __init__(self, limit: float | None) -> None:
         self._limit = limit
-        self.figures: Figures = {}
+        self._cells: dict[str, list[tuple[Cells, Cells]]] = {}
 
-    def measure(self, batch: HostBatch, what: str) -> None:
-        """Adds the sample row of a batch, where it has one that can be stored.
-
-        Raises CodecError where a level's median error exceeds the limit, or its worst channel's as many times
-        the limit as the warning's worst is its median.
-        """
-        if batch.sample_index is None or batch.problem(batch.sample_index):
-            return
+    def add(self, batch: HostBatch, indices: list[int]) -> None:
+        """The rows at `indices` of a batch are stored."""
         for level, (x, decoded) in batch.sample.items():
-            found = error_figures(as_array(x), as_array(decoded))
-            known = self.figures.get(level)
-            if known is None:
-                self.figures[level] = found
-                continue
-            if found["worst"] > known["worst"]:
-                known["worst"], known["worst_channel"] = found["worst"], found["worst_channel"]
-            known["median"] = max(known["median"], found["median"])
-        if self._limit is not None:
-            self._stop_beyond(self._limit, what)
+            self._cells.setdefault(level, []).append((x[indices].numpy(), decoded[indices].numpy()))
 
-    def _stop_beyond(self, limit: float, what: str) -> None:
-        for level, found in self.figures.items():
-            if found["median"] > limit or found["worst"] > limit * WARN_WORST / WARN_MEDIAN:
+    def figures(self, shard_name: str) -> Figures:
+        """By level: `median` and `worst` over channels, `worst_channel`, and how many `cells` were measured.
+
+        Raises CodecError where a level's median exceeds the limit, or its worst channel five times the limit:
+        the proportion of the two warnings.
+        """
+        found: Figures = {}
+        for level, parts in self._cells.items():
+            x, decoded = (
+                np.concatenate(half).reshape(-1, half[0].shape[-1]) for half in zip(*parts, strict=True)
+            )
+            if len(x):
+                found[level] = {**error_figures(x, decoded), "cells": float(len(x))}
+            if len(x) and self._limit is not None and _exceeds(found[level], self._limit):
                 raise CodecError(
-                    f"{what}: {_described(level, found)}; the limit is {limit:.1%} of the median channel and "
-                    f"{limit * WARN_WORST / WARN_MEDIAN:.1%} of the worst; try the codec float16"
+                    f"{shard_name}: {_described(level, found[level])}; the limit is {self._limit:.1%} and "
+                    f"{self._limit * WARN_WORST / WARN_MEDIAN:.1%}; try the codec float16"
                 )
+        return found
+
+
+def _exceeds(found: dict[str, float], limit: float) -> bool:
+    is_large = found["median"] > limit or found["worst"] > limit * WARN_WORST / WARN_MEDIAN
+    return found["cells"] >= FEWEST_CELLS and is_large
 
 
 class CodecWarnings:
@@ -59,13 +80,13 @@ class CodecWarnings:
     def __init__(self) -> None:
         self._warned: set[str] = set()
 
-    def look_at(self, figures: Figures, what: str) -> None:
+    def look_at(self, figures: Figures, shard_name: str) -> None:
         for level, found in figures.items():
-            if level not in self._warned and (found["median"] > WARN_MEDIAN or found["worst"] > WARN_WORST):
+            if level not in self._warned and _exceeds(found, WARN_MEDIAN):
                 self._warned.add(level)
                 logger.warning(
                     "%s: %s; above %.0f %% and %.0f %% heads may suffer: compare with the codec float16",
-                    *(what, _described(level, found), 100 * WARN_MEDIAN, 100 * WARN_WORST),
+                    *(shard_name, _described(level, found), 100 * WARN_MEDIAN, 100 * WARN_WORST),
                 )
 
 

@@ -9,17 +9,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from extract.device_codec import encode, finite, holds
 from extract.row_loader import LoadedRow
+from stores.pyramid import PyramidSpec
 from stores.records import NON_FINITE, OVER_LIMIT
-
-_SAMPLE_CELLS = 4096
-"""Cells of a level that the codec's error is measured on; larger maps are taken at even steps."""
 
 Array = npt.NDArray[Any]
 
@@ -29,6 +26,9 @@ class Backbone(Protocol):
 
     @property
     def device(self) -> torch.device: ...
+
+    @property
+    def pyramid(self) -> PyramidSpec: ...
 
     def __call__(self, pixels_NHWC: Tensor, valid_hw: Tensor) -> Mapping[str, Tensor]: ...
 
@@ -43,10 +43,8 @@ class HostBatch:
     """Level -> bool (N,)."""
     holds: Mapping[str, Tensor]
     """Level -> bool (N,): whether the codec can hold the row."""
-    sample_index: int | None
-    """The row that the codec's error is measured on; None: none."""
     sample: Mapping[str, tuple[Tensor, Tensor]]
-    """Level -> some cells (cells, C) of that row, and the same after the codec."""
+    """Level -> float32 (N, cells, C): some cells of each row, and the same after the codec."""
     copied: torch.cuda.Event | None
 
     def wait(self) -> None:
@@ -77,8 +75,7 @@ def encode_batch(
     codec: str,
     rows: Sequence[LoadedRow | None],
     padded_hw: tuple[int, int],
-    *,
-    sample_index: int | None,
+    sample_steps: Mapping[str, int],
 ) -> HostBatch:
     """Sends rows through the backbone and the codec.
 
@@ -88,7 +85,7 @@ def encode_batch(
         rows: the batch as it is planned; None is filled with an empty image, because on a GPU the shape of a
             batch can change the numbers.
         padded_hw: of the bin, in pixels.
-        sample_index: the row whose codec error is to be measured; None: none.
+        sample_steps: for each level that is stored: one in so many cells is sampled for the codec's error.
     """
     on_gpu = backbone.device.type == "cuda"
     pixels_NHWC = torch.empty((len(rows), *padded_hw, 3), dtype=torch.uint8, pin_memory=on_gpu)
@@ -96,12 +93,9 @@ def encode_batch(
         pixels_NHWC[index] = 0 if row is None else torch.from_numpy(row.pixels)
     valid_hw = torch.tensor([padded_hw if row is None else row.valid_hw for row in rows], dtype=torch.int32)
     with torch.inference_mode():
-        features = backbone(pixels_NHWC.to(backbone.device, non_blocking=True), valid_hw)
+        levels = backbone(pixels_NHWC.to(backbone.device, non_blocking=True), valid_hw)
+        features = {level: levels[level] for level in sample_steps}
         encoded = {level: encode(codec, x_NHWC) for level, x_NHWC in features.items()}
-        sample = {}
-        if sample_index is not None:
-            for level, x_NHWC in features.items():
-                sample[level] = _sample(x_NHWC[sample_index], encoded[level], sample_index)
         batch = HostBatch(
             levels={
                 level: {name: _to_host(tensor) for name, tensor in parts.items()}
@@ -109,8 +103,10 @@ def encode_batch(
             },
             finite={level: _to_host(finite(x_NHWC)) for level, x_NHWC in features.items()},
             holds={level: _to_host(holds(codec, x_NHWC)) for level, x_NHWC in features.items()},
-            sample_index=sample_index,
-            sample={level: (_to_host(x), _to_host(decoded)) for level, (x, decoded) in sample.items()},
+            sample={
+                level: _sample(x_NHWC, encoded[level], sample_steps[level])
+                for level, x_NHWC in features.items()
+            },
             copied=torch.cuda.Event() if on_gpu else None,  # type: ignore[no-untyped-call]
         )
         if batch.copied is not None:
@@ -118,13 +114,11 @@ def encode_batch(
     return batch
 
 
-def _sample(x_HWC: Tensor, encoded: Mapping[str, Tensor], index: int) -> tuple[Tensor, Tensor]:
-    cells = x_HWC.shape[0] * x_HWC.shape[1]
-    step = -(-cells // _SAMPLE_CELLS)
-    decoded = encoded["q"][index].float()
+def _sample(x_NHWC: Tensor, encoded: Mapping[str, Tensor], step: int) -> tuple[Tensor, Tensor]:
+    decoded = encoded["q"].flatten(1, 2)[:, ::step].float()
     if "scale" in encoded:
-        decoded = decoded * encoded["scale"][index]
-    return x_HWC.float().flatten(0, 1)[::step].clone(), decoded.flatten(0, 1)[::step].clone()
+        decoded = decoded * encoded["scale"][:, None, :]
+    return _to_host(x_NHWC.flatten(1, 2)[:, ::step].float()), _to_host(decoded)
 
 
 def _to_host(tensor: Tensor) -> Tensor:
@@ -133,9 +127,3 @@ def _to_host(tensor: Tensor) -> Tensor:
         return tensor.contiguous()
     host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
     return host.copy_(tensor, non_blocking=True)
-
-
-def as_array(tensor: Tensor) -> npt.NDArray[np.float32]:
-    """A host tensor's memory as an array."""
-    array: npt.NDArray[np.float32] = tensor.numpy()
-    return array

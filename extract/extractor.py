@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 from extract.batches import Batch, Rows, loaded_batches
-from extract.codec_error import CodecWarnings
+from extract.codec_error import CodecWarnings, sample_steps
 from extract.encoded_batch import Backbone, encode_batch
 from extract.progress import Progress
 from extract.provenance import differences, provenance
@@ -41,8 +41,6 @@ SHARD_THREADS = 2
 """Shards in the writing: one takes rows while the one before it is being committed."""
 SHARD_TRIES = 3
 """How often a shard whose files could not be written is computed and written."""
-SAMPLE_EVERY_ROWS = 64
-"""The codec's error is measured on the first row of a shard and on one in so many after it."""
 _LASTING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 """Errors of a disk that trying again does not mend."""
 
@@ -75,12 +73,18 @@ def extract(
 
     Raises:
         TooManyFailed: see max_failed.
+        ValueError: the backbone lacks a planned level.
         IdentityError: a source is not the one that was planned or that other rows were made of.
         CodecError: the codec's error exceeds `codec_limit`.
         OSError: reading or writing failed, several times where that may help.
     """
     if plan.identity_digest != writer.plan.identity_digest:
         raise IdentityError("the plan (sha256)", writer.plan.identity_digest, plan.identity_digest)
+    missing = [level.name for level in plan.pyramid if level not in tuple(backbone.pyramid)]
+    if missing:
+        raise ValueError(
+            f"the backbone has no {', '.join(missing)} as planned; it has {backbone.pyramid.names}"
+        )
     run = _Run(
         dataset,
         writer,
@@ -200,13 +204,9 @@ class _Run:
             self._plan.codec,
             slots,
             (b.height_px, b.width_px),
-            sample_index=next(iter(index_of.values())) if self._is_sampled(batch) else None,
+            sample_steps(self._plan, batch.shard),
         )
         return Item(rows=rows, index_of=index_of, encoded=encoded)
-
-    def _is_sampled(self, batch: Batch) -> bool:
-        in_shard = batch.rows.start - self._plan.shard_rows(batch.shard).start
-        return in_shard % SAMPLE_EVERY_ROWS < len(batch.rows)
 
     def _collect(self, *, wait: bool) -> None:
         """Takes the outcomes of shards whose threads have ended; with `wait`, of all."""

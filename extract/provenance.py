@@ -10,12 +10,13 @@ from typing import Any
 import torch
 from PIL import features
 
-_LIBRARIES = ("torch", "timm", "numpy", "pillow")
+_LIBRARIES = ("timm", "numpy", "pillow")
 
 
 def provenance(device: torch.device) -> dict[str, str]:
     """Names and versions of what computed the features; stands in every receipt."""
     found = {name: version(name) for name in _LIBRARIES}
+    found["torch"] = torch.__version__  # with the build, such as +cpu, which the metadata lack
     found["libjpeg_turbo"] = str(features.version_feature("libjpeg_turbo"))
     found["python"] = platform.python_version()
     if device.type == "cuda":

@@ -107,8 +107,8 @@ class ShardJob:
                 began = time.monotonic()
                 self._write(shard, item, outcome)
                 outcome.wrote_s += time.monotonic() - began
-            outcome.errors = self._errors.figures
             began = time.monotonic()
+            outcome.errors = self._errors.figures(self._writer.plan.shard_name(self.shard))
             shard.commit(self._provenance, outcome.errors)
             outcome.wrote_s += time.monotonic() - began
         except BaseException:
@@ -117,14 +117,17 @@ class ShardJob:
         return outcome
 
     def _write(self, shard: ShardWriter, item: Item, outcome: Outcome) -> None:
-        if item.encoded is not None:
-            self._errors.measure(item.encoded, self._writer.plan.shard_name(self.shard))
+        stored = []
         for row, loaded in item.rows.items():
             if isinstance(loaded, LoadedRow):
                 loaded = self._put(shard, row, loaded, item, outcome) or loaded
+            if isinstance(loaded, LoadedRow):
+                stored.append(item.index_of[row])
             if isinstance(loaded, SkippedRow):
                 shard.skip(row, loaded.code, loaded.reason, source_sha256=loaded.source_sha256)
                 outcome.skipped.append((row, loaded))
+        if item.encoded is not None:
+            self._errors.add(item.encoded, stored)
 
     def _put(
         self, shard: ShardWriter, row: int, loaded: LoadedRow, item: Item, outcome: Outcome
