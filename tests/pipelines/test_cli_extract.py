@@ -10,6 +10,7 @@ import pytest
 import pipelines.extract_features
 import pipelines.extraction
 from pipelines.__main__ import main
+from pipelines.known_weights import known_weights
 from stores import open_store
 from tests.extract.made_ade20k import write_folder
 
@@ -52,6 +53,8 @@ def test_extract_then_nothing_to_do_then_verify(words: list[str], capsys: pytest
     assert "is complete: nothing to do" in out
     with open_store(first["store"]) as store:
         assert (len(store), store.levels, store.codec) == (12, ("p4", "p5"), "int8")
+        sha256 = store.identity["backbone"]["weights_sha256"]
+    assert known_weights(Path(first["store"]).parent, sha256) == "random:0"
     assert main(["verify", "--store", first["store"], "--full"]) == 0
 
 
