@@ -17,6 +17,7 @@ from stores.errors import FormatError
 from stores.layout import ShardId, StorePlan
 from stores.records import UNKNOWN
 from stores.shard_files import FileFigures
+from stores.targets import RaggedTarget
 
 MAX_RECEIPT_BYTES = 32 << 20  # 32 MiB
 MAX_GENERATIONS = 1000
@@ -84,8 +85,11 @@ def decode_receipt(data: bytes, plan: StorePlan, shard: ShardId, generation: int
     lists += [figures.crc32c for figures in receipt.files.values()]
     if (receipt.shard, receipt.generation) != (shard, generation):
         raise FormatError(f"{what} speaks of shard {receipt.shard}, generation {receipt.generation}")
-    if set(receipt.files) != paths or any(len(values) != rows for values in lists):
-        raise FormatError(f"{what} does not list the files and {rows} rows of its shard")
+    ragged = {target.name for target in plan.targets if isinstance(target, RaggedTarget)}
+    if set(receipt.files) != paths or receipt.lengths.keys() != ragged:
+        raise FormatError(f"{what} does not list the files and ragged targets of its shard")
+    if any(len(values) != rows for values in lists):
+        raise FormatError(f"{what} does not list the {rows} rows of its shard")
     return receipt
 
 

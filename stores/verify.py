@@ -107,6 +107,8 @@ class _Check:
         if len(receipts) == len(plan.shards()):
             if tables.receipts_sha256 != manifest.receipts_sha256:
                 self.add("the receipts were changed: their digest is not the manifest's")
+            if tables.skipped != manifest.skipped:
+                self.add("the manifest's list of skipped rows is not what the receipts say")
             for path, data in tables.chunks().items():
                 if sha256_hex(data) != manifest.files.get(path):
                     self.add(f"table {path} is not what the receipts say")
