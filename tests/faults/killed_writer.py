@@ -1,0 +1,46 @@
+"""A process that extracts a small store and, if asked to, kills itself at its n-th file operation.
+
+python -m tests.faults.killed_writer ROOT SEED [N]     prints which shards it won
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+from stores.files import Files
+from tests.faults.faulty_files import Fault, FaultyFiles
+from tests.faults.made_stores import MadeRows, extract, small_plan
+
+
+class SelfKilling(FaultyFiles):
+    """Real operations on real threads, of which the n-th never happens."""
+
+    def __init__(self, kill_at: int) -> None:
+        super().__init__()
+        self._kill_at, self._count = kill_at, itertools.count()
+
+    def fault_of(self, number: int, name: str) -> Fault | None:
+        if next(self._count) == self._kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return None
+
+    run_all = Files.run_all
+
+
+def writer_of(seed: int) -> MadeRows:
+    """What a process of this seed writes; the plan is the same for all."""
+    return MadeRows(small_plan(), seed)
+
+
+def main(root: str, seed: str, kill_at: str = "-1") -> None:
+    won = extract(Path(root), writer_of(int(seed)), SelfKilling(int(kill_at)))
+    print(json.dumps([[shard.bin, shard.shard] for shard, mine in won.items() if mine]))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
