@@ -42,7 +42,6 @@ def run(config: ExtractConfig) -> dict[str, Any]:
     )
     writer = _open_writer(extraction, backbone)
     remember_weights(extraction.stores, backbone.weights_sha256, config.weights)
-    remember_weights(extraction.stores, backbone.weights_sha256, config.weights)
     if writer.complete:
         print(f"{writer.path} is complete: nothing to do")
         return {**planned, "store": str(writer.path), "rows_written": 0, "skipped": [], "done_before": True}
