@@ -39,7 +39,11 @@ def test_splits_share_no_image() -> None:
 def test_no_scene_of_the_demo_was_pretrained_on() -> None:
     """Every image the bundled backbone and the demo's heads ever see, or are measured on."""
     size = DemoSize()
-    counts = {SPLIT: Pretraining().scenes, "training": size.training_scenes, "validation": size.validation_scenes}
+    counts = {
+        SPLIT: Pretraining().scenes,
+        "training": size.training_scenes,
+        "validation": size.validation_scenes,
+    }
     digests = [digest(split, number) for split, count in counts.items() for number in range(count)]
     assert len(set(digests)) == sum(counts.values())
 
