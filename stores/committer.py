@@ -7,11 +7,14 @@ store changes.
 
 from __future__ import annotations
 
+import logging
 import uuid
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from stores.arrays import metadata_files
-from stores.canonical_json import canonical_json, sha256_hex
+from stores.canonical_json import canonical_json, diff_identity, sha256_hex
 from stores.errors import IncompleteStore
 from stores.files import Files, folders_of, replace_files, sync_folders, write_exclusive
 from stores.finished_shards import FinishedShards
@@ -19,6 +22,8 @@ from stores.layout import ShardId, StorePlan
 from stores.manifest import MANIFEST_NAME, PLAN_NAME, Manifest
 from stores.plan_file import encode_plan, encode_tables
 from stores.receipt_tables import ReceiptTables
+
+logger = logging.getLogger(__name__)
 
 _MOST_NAMED = 20
 
@@ -37,15 +42,18 @@ def commit_store(files: Files, root: Path, plan: StorePlan, finished: FinishedSh
     """
     tables = ReceiptTables(plan)
     missing: list[ShardId] = []
+    provenances: dict[bytes, Mapping[str, Any]] = {}
     for shard in plan.shards():
         receipt = finished.valid(shard)
         if receipt is None:
             missing.append(shard)
         else:
             tables.take(receipt)
+            provenances.setdefault(canonical_json(receipt.provenance), receipt.provenance)
     if missing:
         named = ", ".join(plan.shard_name(shard) for shard in missing[:_MOST_NAMED])
         raise IncompleteStore(f"{root}: {len(missing)} of {len(plan.shards())} shards are not done: {named}")
+    _warn_of_differences(root, list(provenances.values()))
     chunks = tables.chunks()
     replace_files(files, root, chunks, uuid.uuid4().hex)
     manifest = manifest_of(plan, tables, chunks)
@@ -54,6 +62,13 @@ def commit_store(files: Files, root: Path, plan: StorePlan, finished: FinishedSh
     shard_files = [path for shard in plan.shards() for path in finished.paths(shard)]
     sync_folders(files, [root.parent, *folders_of(root, [*manifest.files, *shard_files, "receipts/any"])])
     write_exclusive(files, root / MANIFEST_NAME, manifest.to_bytes(), uuid.uuid4().hex)
+
+
+def _warn_of_differences(root: Path, provenances: Sequence[Mapping[str, Any]]) -> None:
+    """Devices and versions are no part of the identity, but rows of two of them may differ in their last bits."""
+    for other in provenances[1:]:
+        for name, a, b in diff_identity(provenances[0], other):
+            logger.warning("%s: its shards were made with different %s: %s and %s", root, name, a, b)
 
 
 def manifest_of(plan: StorePlan, tables: ReceiptTables, chunks: dict[str, bytes]) -> Manifest:

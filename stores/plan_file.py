@@ -89,8 +89,8 @@ def decode_plan(data: bytes, read_table: Callable[[ArraySpec], bytes], what: str
         what: names the store in errors.
 
     Raises:
-        FormatError: an unknown format, version, feature, codec or type, or a size outside the format's
-        bounds. IntegrityError: a table whose digest differs.
+        FormatError: an unknown format, version, feature, codec or type, or a size out of bounds.
+        IntegrityError: a table whose digest differs.
     """
     content = parse_canonical(data, what)
     check_format(content, what)

@@ -39,14 +39,15 @@ def open_store(path: str | Path, *, verify: Verify = "always", threads: int | No
     Args:
         path: the store's folder.
         verify: when rows are compared with their CRC32C. `first-epoch` (a row's first read) and `off` give
-        up the
-            promise that a read is right or raises.
+            up the promise that a read is right or raises.
         threads: that read a batch, the caller's own included; None for one a processor, at most four.
 
     Raises:
-        NoSuchStore: there is none. IncompleteStore: it was never finished.
-        IntegrityError: a small file is not what the manifest says. FormatError: an unknown version or
-        feature. ValueError: an unknown `verify` or fewer than one thread.
+        NoSuchStore: there is none.
+        IncompleteStore: it was never finished.
+        FormatError: an unknown version or feature.
+        IntegrityError: a small file is not what the manifest says.
+        ValueError: an unknown `verify` or fewer than one thread.
     """
     if verify not in VERIFY_MODES:
         raise ValueError(f"verify={verify!r}, expected one of {', '.join(VERIFY_MODES)}")
@@ -101,8 +102,7 @@ class Store(StoredRows):
             rows: of this store, all of one bin.
             levels: None for all.
             out: what `buffers` returned, or arrays like it, C-contiguous and with room for at least these
-            rows; its
-                first rows are filled and returned as views. None for fresh arrays, which are slower to fill.
+                rows; its first rows are filled and returned as views. None for fresh arrays, which are slower.
 
         Raises:
             LevelMissing: the store does not hold a level.

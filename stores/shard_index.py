@@ -46,8 +46,8 @@ def fixed_index(shard_rows: int, written: npt.NDArray[np.bool_], stored_row_byte
     """The index of a shard whose chunks all have the same length and stand in row order.
 
     Args:
-        written: (rows in this shard,) whether each row holds data; the place of one that does not stays
-        empty. stored_row_bytes: of a chunk and its CRC32C.
+        written: (rows in this shard,) whether each row holds data; the place of another stays empty.
+        stored_row_bytes: of a chunk and its CRC32C.
     """
     index = empty_index(shard_rows)
     rows = np.flatnonzero(written)

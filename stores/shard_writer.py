@@ -83,8 +83,8 @@ class ShardWriter:
             pixels: uint8 ([time,] y, x, 3) where the plan stores pixels, else None.
 
         Raises:
-            PlanError: a row of another shard or given twice; arrays missing, unknown, or of another type or
-            shape. CodecError: values that the codec never produces.
+            PlanError: a row of another shard or given twice; arrays missing, unknown, or of another shape.
+            CodecError: values that the codec never produces.
             OSError: the disk failed or is full; abort, then try the shard again.
         """
         position = self._position(row)

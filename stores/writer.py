@@ -49,7 +49,7 @@ class StoreWriter:
             root_folder: holds stores; created where it is missing.
             plan: what is to be written.
             needed_bytes: what a new store takes on the disk; None: all of the plan. Less where rows are left
-            out on purpose: their place in the shard files is a hole.
+                out on purpose: their place in the shard files is a hole.
             files: the operations to use; for tests.
 
         Raises:

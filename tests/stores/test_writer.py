@@ -255,6 +255,16 @@ def test_a_committed_store_takes_no_more_shards(tmp_path, rows):
     assert not partials(late.path) and verify_store(late.path, full=True).ok
 
 
+def test_shards_of_different_versions_are_warned_of(tmp_path, rows, caplog):
+    writer = StoreWriter.open_or_create(tmp_path, rows.plan)
+    shard_writer = writer.open_shard(ShardId(0, 0))
+    for row in shard_writer.rows:
+        put(shard_writer, rows, row=row)
+    shard_writer.commit({"numpy": "1", "device": "cpu"}, {})
+    extract(tmp_path, rows)
+    assert "different numpy: 1 and 2" in caplog.text and "different device: cpu and None" in caplog.text
+
+
 def test_everything_may_be_skipped(tmp_path):
     plan = small_plan(levels=(P4, P5))
     everything = frozenset((s.bin, r) for s in plan.shards() for r in plan.shard_rows(s))
