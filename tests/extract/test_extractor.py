@@ -223,7 +223,8 @@ def test_receipts_tell_device_versions_and_the_codecs_error(root: Path, trained:
 
 
 def with_outliers(level: str, x: torch.Tensor) -> torch.Tensor:
-    x[:, 0, 0, 1] += 50 * x.std()
+    if level == "p2":
+        x[:, 0, 0, 1] += 50 * x.std()
     return x
 
 
@@ -232,14 +233,14 @@ def test_the_codecs_error_warns_and_stops(
 ) -> None:
     spiky = Wrapped(backbone, with_outliers)
     with caplog.at_level(logging.WARNING):
-        run(root, tmp_path / "warned", spiky, shard_rows=8)
+        run(root, tmp_path / "warned", spiky, shard_rows=1)
     warnings = [record.getMessage() for record in caplog.records if "codec changes" in record.getMessage()]
-    assert len(warnings) == 3 and all("in channel 1;" in text for text in warnings)  # p5 has too few cells
+    assert len(warnings) == 1 and "changes p2" in warnings[0] and "in channel 1;" in warnings[0]
     with pytest.raises(CodecError, match="channel 1;"):
-        run(root, tmp_path / "stopped", spiky, shard_rows=8, codec_limit=0.02)
+        run(root, tmp_path / "stopped", spiky, shard_rows=1, codec_limit=0.02)
     assert not store_status(next((tmp_path / "stopped").iterdir())).written
     run(root, tmp_path / "within", backbone, codec_limit=0.02)
-    assert receipts(next((tmp_path / "warned").iterdir()))[0]["errors"]["p5"]["cells"] == 32
+    assert receipts(next((tmp_path / "warned").iterdir()))[0]["errors"]["p5"]["cells"] == 4
     run(root, tmp_path / "float16", spiky, codec="float16", codec_limit=0.02)
 
 
