@@ -65,7 +65,7 @@ def commit_store(files: Files, root: Path, plan: StorePlan, finished: FinishedSh
 
 
 def _warn_of_differences(root: Path, provenances: Sequence[Mapping[str, Any]]) -> None:
-    """Devices and versions are no part of the identity, but rows of two of them may differ in their last bits."""
+    """Devices and versions are no part of the identity, but rows of two may differ in their last bits."""
     for other in provenances[1:]:
         for name, a, b in diff_identity(provenances[0], other):
             logger.warning("%s: its shards were made with different %s: %s and %s", root, name, a, b)

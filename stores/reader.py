@@ -102,7 +102,7 @@ class Store(StoredRows):
             rows: of this store, all of one bin.
             levels: None for all.
             out: what `buffers` returned, or arrays like it, C-contiguous and with room for at least these
-                rows; its first rows are filled and returned as views. None for fresh arrays, which are slower.
+                rows; its first rows are filled and returned as views. None for fresh memory, which is slower.
 
         Raises:
             LevelMissing: the store does not hold a level.
