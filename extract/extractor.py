@@ -19,6 +19,8 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
+import torch
+
 from extract.batches import Batch, Rows, loaded_batches
 from extract.codec_error import CodecWarnings, sample_steps
 from extract.encoded_batch import Backbone, encode_batch
@@ -94,6 +96,12 @@ def extract(
         progress=progress or (lambda _: None),
     )
     return run.carry_out(workers=workers or len(os.sched_getaffinity(0)), batch_rows=batch_rows)
+
+
+def shape_matters(device: torch.device) -> bool:
+    """Whether the shape of a batch can change the numbers of its rows: a GPU picks its kernels by it, while on
+    a CPU a frozen backbone takes rows one by one."""
+    return device.type != "cpu"
 
 
 class _Run:
@@ -195,7 +203,7 @@ class _Run:
         b = self._plan.bins[batch.shard.bin]
         index_of = {row: index for index, row in enumerate(loaded)}
         slots: list[LoadedRow | None] = list(loaded.values())
-        if self._backbone.device.type != "cpu":  # there the shape of a batch can change the numbers
+        if shape_matters(self._backbone.device):
             index_of = {row: row - batch.rows.start for row in loaded}
             slots = [loaded.get(row) for row in batch.rows]
             slots += [None] * ((b.batch_rows or len(slots)) - len(slots))

@@ -277,6 +277,35 @@ def test_legal_zero_features_are_stored(root: Path, tmp_path: Path, backbone: Fr
         assert not any(x.any() for x in store.read_features(range(9)).values())
 
 
+def test_on_a_gpu_every_batch_of_a_bin_has_one_shape(
+    root: Path, tmp_path: Path, backbone: FrozenBackbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("extract.extractor.shape_matters", lambda device: True)
+    broken = {key: (b"broken", png) for key, (_, png) in list(make_pairs(6, "validation").items())[1:4]}
+    shutil.copytree(root, tmp_path / "data")
+    write_split(tmp_path / "data", "validation", broken)
+    shapes: dict[tuple[int, ...], list[int]] = {}
+
+    def watch(level: str, x: torch.Tensor) -> torch.Tensor:
+        if level == "p5":
+            shapes.setdefault(tuple(x.shape[1:3]), []).append(len(x))
+        return x
+
+    watched = Wrapped(backbone, watch)
+    path, _ = run(tmp_path / "data", tmp_path / "a", watched, split="validation", batch_rows=3, shard_rows=4)
+    with open_store(path) as store:
+        expected = {
+            (b.height_px // 32, b.width_px // 32): b.batch_rows
+            for b in store.plan.bins
+            if b.name in store.bins
+        }
+    assert {size: set(rows) for size, rows in shapes.items()} == {s: {rows} for s, rows in expected.items()}
+    assert max(rows for rows in expected.values() if rows) > 1
+    monkeypatch.undo()
+    alone, _ = run(tmp_path / "data", tmp_path / "b", backbone, split="validation")
+    assert row_digests(path) == row_digests(alone)  # nothing slipped into another row's place
+
+
 @pytest.mark.data
 def test_the_real_samples(samples: Path, tmp_path: Path, backbone: FrozenBackbone) -> None:
     real = samples / "ade20k" / "ADEChallengeData2016"
