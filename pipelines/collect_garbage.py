@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from pipelines.byte_sizes import gigabytes
@@ -15,7 +14,7 @@ def run(config: GcConfig) -> dict[str, Any]:
     """Prints every orphaned file of one store, or of each under the folder."""
     orphans = [
         orphan
-        for path in stores_asked_for(config.store, Path(config.stores))
+        for path in stores_asked_for(config.store, config.stores)
         for orphan in gc_orphans(path, config.delete)
     ]
     for orphan in orphans:

@@ -12,10 +12,10 @@ from extract.weights import require_source
 from pipelines.byte_sizes import duration, gigabytes
 from pipelines.config import ExtractConfig
 from pipelines.exit_codes import WorkFailed
-from pipelines.extraction import Extraction, check_space, prepare
+from pipelines.extraction import Extraction, check_rest, check_space, prepare
 from pipelines.known_weights import remember_weights
 from pipelines.plan_store import geometry, print_geometry
-from pipelines.progress import ExtractionProgress
+from pipelines.progress import ExtractionProgress, counted
 from stores.writer import StoreWriter
 
 logger = logging.getLogger(__name__)
@@ -51,23 +51,26 @@ def run(config: ExtractConfig) -> dict[str, Any]:
 
 
 def _open_writer(extraction: Extraction, backbone: FrozenBackbone) -> StoreWriter:
-    plan = build_plan(
-        extraction.dataset,
-        extraction.recipe,
-        extraction.card,
-        weights_sha256=backbone.weights_sha256,
-        precision=backbone.precision,
-        **extraction.choices,
-    )
+    with counted("reading annotations", len(extraction.dataset.records)) as on_record:
+        plan = build_plan(
+            extraction.dataset,
+            extraction.recipe,
+            extraction.card,
+            weights_sha256=backbone.weights_sha256,
+            precision=backbone.precision,
+            on_record=on_record,
+            **extraction.choices,
+        )
     return StoreWriter.open_or_create(extraction.stores, plan, needed_bytes=extraction.estimate.total_bytes)
 
 
 def _fill(
     config: ExtractConfig, extraction: Extraction, backbone: FrozenBackbone, writer: StoreWriter
 ) -> Summary:
-    pending, shards = len(writer.pending()), len(writer.plan.shards())
-    if pending < shards:
-        logger.info("%s: going on, %d of %d shards are done", writer.path, shards - pending, shards)
+    pending, shards = writer.pending(), len(writer.plan.shards())
+    if len(pending) < shards:
+        logger.info("%s: going on, %d of %d shards are done", writer.path, shards - len(pending), shards)
+    check_rest(writer, pending)
     try:
         with ExtractionProgress(writer.path.name) as progress:
             return extract(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +19,13 @@ from extract.views import ViewRecipe, view_recipe
 from pipelines.config import PlanConfig
 from pipelines.devices import choose_device
 from pipelines.exit_codes import UsageError
+from pipelines.stores_folder import local_folder
 from stores.codecs import codec_names
 from stores.errors import SpaceError
+from stores.layout import ShardId
+from stores.writer import StoreWriter
+
+logger = logging.getLogger(__name__)
 
 TEST_VIEWS = ("single", "ms-flip")
 
@@ -58,6 +65,8 @@ def prepare(config: PlanConfig) -> Extraction:
     recipe, views = choose_views(config, is_training)
     card = backbone_card(config.model, config.model_args, config.levels)
     device = choose_device(config.device)
+    stores = local_folder(config.stores)
+    logger.info("%s: listing records and reading the headers of their images", config.dataset)
     dataset = open_dataset(config.dataset, config.data, config.split, config.subset)
     choices = {
         "codec": config.codec,
@@ -77,7 +86,7 @@ def prepare(config: PlanConfig) -> Extraction:
         device=device,
         precision=config.precision or ("fp16" if device.type == "cuda" else "fp32"),
         workers=config.workers or len(os.sched_getaffinity(0)),
-        stores=Path(config.stores),
+        stores=stores,
     )
 
 
@@ -125,9 +134,19 @@ def free_bytes(folder: Path) -> int:
 
 
 def check_space(extraction: Extraction) -> None:
-    """Raises SpaceError where a new store does not fit; what one that was begun lacks is known only later."""
+    """Raises SpaceError where a new store does not fit; what one that was begun lacks, check_rest knows."""
     plan = extraction.estimate.plan
     begun = any(extraction.stores.glob(f"{plan.name}-????????/plan.json"))
     free = free_bytes(extraction.stores)
     if not begun and extraction.estimate.total_bytes > free:
         raise SpaceError(str(extraction.stores), extraction.estimate.total_bytes, free)
+
+
+def check_rest(writer: StoreWriter, pending: Sequence[ShardId]) -> None:
+    """Raises SpaceError where the shards that are left do not fit; the bytes of a row go by its area."""
+    plan, free = writer.plan, free_bytes(writer.path)
+    area = [b.height_px * b.width_px for b in plan.bins]
+    left = sum(area[shard.bin] * len(plan.shard_rows(shard)) for shard in pending)
+    needed = plan.total_bytes * left // sum(size * b.rows for size, b in zip(area, plan.bins, strict=True))
+    if needed > free:
+        raise SpaceError(str(writer.path), needed, free)

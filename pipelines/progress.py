@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
 
@@ -13,6 +15,17 @@ from extract.progress import Progress
 from pipelines.byte_sizes import duration
 
 logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def counted(what: str, total: int) -> Iterator[Callable[[int, int], None]]:
+    """A callback (done, total) for `total` like things; one line says it elsewhere than on a terminal."""
+    if not sys.stderr.isatty():
+        logger.info("%s (%d)", what, total)
+        yield lambda done, total: None
+        return
+    with tqdm(total=total, desc=what, file=sys.stderr) as bar:
+        yield lambda done, total: bar.update(done - bar.n)
 
 
 class ExtractionProgress:

@@ -18,7 +18,7 @@ from stores.store_folder import StoreFolder
 
 def run(config: StoreConfig) -> dict[str, Any]:
     """Prints identity and sizes of one store, or of each under the folder."""
-    stores = [_describe(path) for path in stores_asked_for(config.store, Path(config.stores))]
+    stores = [_describe(path) for path in stores_asked_for(config.store, config.stores)]
     for store in stores:
         _print(store)
     return {"stores": stores}

@@ -16,7 +16,7 @@ MAX_LISTED = 50
 
 def run(config: StoreConfig) -> dict[str, Any]:
     """Prints the state of one store, or of each under the folder."""
-    stores = [_state(path) for path in stores_asked_for(config.store, Path(config.stores))]
+    stores = [_state(path) for path in stores_asked_for(config.store, config.stores)]
     for store in stores:
         _print(store)
     return {"stores": stores}

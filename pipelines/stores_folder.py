@@ -105,8 +105,16 @@ def _readable_stores(folder: Path) -> Iterator[FoundStore]:
             continue
 
 
-def stores_asked_for(store: str | None, folder: Path) -> list[Path]:
-    """The store that was named, or every folder with a plan under `folder`. Raises NoSuchStore for none."""
+def local_folder(stores: str) -> Path:
+    """The folder that --stores names. Raises UsageError for a URL: stores are read and written on disks."""
+    if "://" in stores:
+        raise UsageError(f"--stores {stores}: expected a folder, not a URL; mount or copy the stores")
+    return Path(stores)
+
+
+def stores_asked_for(store: str | None, stores: str) -> list[Path]:
+    """The store that was named, or every folder with a plan under `stores`. Raises NoSuchStore for none."""
+    folder = local_folder(stores)
     if store is not None:
         if not (Path(store) / PLAN).is_file():
             raise NoSuchStore(f"{store} is not a store; {_what_is_there(folder)}")

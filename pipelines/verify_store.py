@@ -39,7 +39,7 @@ def run(config: VerifyConfig) -> dict[str, Any]:
         IdentityError: with `source`, a source file is not the one its rows were made from.
     """
     stores = []
-    for path in stores_asked_for(config.store, Path(config.stores)):
+    for path in stores_asked_for(config.store, config.stores):
         report = verify_store(path, full=config.full, manifest_digest=config.manifest_digest)
         _print(path, report, config.full)
         stores.append(_summary(path, report))

@@ -9,8 +9,10 @@ import pytest
 
 import pipelines.extract_features
 import pipelines.extraction
+from extract.progress import Progress
 from pipelines.__main__ import main
 from pipelines.known_weights import known_weights
+from pipelines.progress import ExtractionProgress, shard_line
 from stores import open_store
 from tests.extract.made_ade20k import write_folder
 
@@ -188,6 +190,70 @@ def test_a_source_that_changed_is_found(
     assert f"identity differs in sha256 of source {image.stem}: expected" in err
 
 
+def test_a_source_that_changed_stops_a_resumed_run(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = write_folder(tmp_path / "own", training=4, validation=1)
+    words = [*words, "--data", str(own), "--views", "2", "--shard-rows", "4"]
+    _, summary, _, _ = result(capsys, "extract", *words)
+    store = Path(summary["store"])
+    (store / "MANIFEST.json").unlink()
+    (store / "receipts" / "64x64-1.json").unlink()
+    image = min((own / "images" / "training").iterdir())
+    changed = bytearray(image.read_bytes())
+    changed[-3] ^= 1
+    image.write_bytes(changed)
+    code, _, _, err = result(capsys, "extract", *words)
+    assert code == 3
+    assert image.stem in err
+
+
+def test_a_damaged_plan_is_an_integrity_error(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    _, summary, _, _ = result(capsys, "extract", *words)
+    plan = Path(summary["store"]) / "plan.json"
+    plan.write_bytes(plan.read_bytes()[:-20])
+    for verb in ("verify", "status", "info"):
+        assert result(capsys, verb, "--store", summary["store"])[0] == 4
+    assert result(capsys, "extract", *words)[0] == 4
+
+
+def test_the_rest_of_a_store_must_fit(
+    words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = [*words, "--shard-rows", "2"]
+    _, summary, _, _ = result(capsys, "extract", *words)
+    store = Path(summary["store"])
+    (store / "MANIFEST.json").unlink()
+    (store / "receipts" / "64x64-0.json").unlink()
+    monkeypatch.setattr(pipelines.extraction, "free_bytes", lambda _: summary["bytes"] // 3 - 10)
+    code, _, _, err = result(capsys, "extract", *words)
+    assert code == 5
+    assert str(summary["bytes"] // 3) in err
+    monkeypatch.setattr(pipelines.extraction, "free_bytes", lambda _: summary["bytes"] // 3 + 10)
+    assert result(capsys, "extract", *words)[0] == 0
+
+
+def test_progress_on_a_terminal_and_elsewhere(capsys: pytest.CaptureFixture[str], caplog: Any) -> None:
+    moment = Progress(
+        rows_done=3,
+        rows_total=12,
+        failed_records=1,
+        shards_done=1,
+        shards_total=4,
+        finished_shard="64x64-0",
+        seconds=2.0,
+        bytes_written=4_000_000,
+        bottleneck="decode",
+    )
+    with ExtractionProgress("made", on_terminal=True) as progress:
+        progress(moment)
+    assert "made:  25%" in capsys.readouterr().err
+    assert shard_line("made", moment) == (
+        "made: shard 64x64-0 done, 1 of 4; 3 of 12 rows, 1 records failed, 1.5 images/s, 2 MB/s, "
+        "waits for decode, 6.0 s left"
+    )
+
+
 def test_interrupted(
     words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -226,6 +292,7 @@ def test_settings_from_a_file(words: list[str], tmp_path: Path, capsys: pytest.C
         ("--split validation --views 4x3", "single or ms-flip"),
         ("--crop-size 65", "multiple of 32"),
         ("--device tpu", "--device tpu"),
+        ("--stores s3://bucket/features", "expected a folder, not a URL"),
         ("--subset 0%", "subset"),
         ("--subset none.txt", "neither a share such as 1%"),
         ("--weights random:0 --model-args.nonsense 3", "nonsense"),
