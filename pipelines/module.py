@@ -86,13 +86,15 @@ def keyed_seed(*key: object) -> int:
 
 
 def build_optimizer(head: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
-    """AdamW with no weight decay on norm layers, as `norm: decay_mult=0` of mmseg's Swin configurations.
+    """AdamW with no weight decay on norm layers, as `norm: decay_mult=0` of mmseg's Swin configurations, and
+    none on embeddings, as WEIGHT_DECAY_EMBED = 0 of Mask2Former.
 
-    [mmseg configs/swin/upernet_swin_tiny_patch4_window7_512x512_160k_ade20k_pretrain_224x224_1K.py]
+    [mmseg configs/swin/upernet_swin_tiny_patch4_window7_512x512_160k_ade20k_pretrain_224x224_1K.py,
+    Mask2Former train_net.py]
     """
-    norms = {id(parameter) for parameter in norm_parameters(head)}
-    free = [parameter for parameter in head.parameters() if id(parameter) in norms]
-    decayed = [parameter for parameter in head.parameters() if id(parameter) not in norms]
+    exempt = {id(parameter) for parameter in undecayed_parameters(head)}
+    free = [parameter for parameter in head.parameters() if id(parameter) in exempt]
+    decayed = [parameter for parameter in head.parameters() if id(parameter) not in exempt]
     groups: list[dict[str, Any]] = [{"params": decayed}, {"params": free, "weight_decay": 0.0}]
     return torch.optim.AdamW(
         [group for group in groups if group["params"]],
@@ -103,9 +105,8 @@ def build_optimizer(head: nn.Module, config: OptimizerConfig) -> torch.optim.Ada
     )
 
 
-def norm_parameters(head: nn.Module) -> Iterator[nn.Parameter]:
-    """Weights and biases of the layers named as norms: LayerNorm, GroupNorm, BatchNorm2d, a head's own
-    ...Norm."""
+def undecayed_parameters(head: nn.Module) -> Iterator[nn.Parameter]:
+    """Those of Embedding and of the layers named as norms: LayerNorm, GroupNorm, a head's own ...Norm."""
     for module in head.modules():
-        if "Norm" in type(module).__name__:
+        if "Norm" in type(module).__name__ or isinstance(module, nn.Embedding):
             yield from module.parameters(recurse=False)

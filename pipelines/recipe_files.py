@@ -17,6 +17,9 @@ DEFAULT_RECIPES = {
     ("ade20k", "linear"): "ade20k-linear",
     ("ade20k", "fpn"): "ade20k-upernet-frozen",
     ("ade20k", "bifpn"): "ade20k-upernet-frozen",
+    ("ade20k", "m2f-pd1-td"): "ade20k-m2f-frozen",
+    ("ade20k", "m2f-pd6-td"): "ade20k-m2f-frozen",
+    ("ade20k", "pixeldec"): "ade20k-m2f-frozen",
 }
 """By data set and head without its digits: recipes are named after what they reproduce, not after heads."""
 
