@@ -129,7 +129,7 @@ class OptimizerConfig:
     lr: float = 2e-3
     """Peak learning rate, for `batch_size` rows a step."""
     weight_decay: float = 0.05
-    """Decoupled weight decay; norm layers have none, as in mmseg's Swin, nor embeddings, as in Mask2Former."""
+    """Decoupled weight decay; norms have none, as in mmseg's Swin, nor have embeddings, as in Mask2Former."""
     betas: tuple[float, float] = (0.9, 0.999)
     """Decay rates of the two moments."""
     clip_norm: float | None = None

@@ -78,8 +78,10 @@ def _unique_names(folder: Path, paths: list[Path]) -> Iterator[str]:
 
 
 def _predict(model: RunModel, rgb: npt.NDArray[np.uint8], base: Path, source: Path) -> dict[str, Any]:
-    probabilities_KHW = model([rgb])[0]
-    labels = probabilities_KHW.argmax(0).to("cpu").numpy().astype(np.uint8)
+    scores_KHW = model([rgb])[0]
+    # The share of the best class: scores of mask heads are no probabilities.
+    confidence_HW = scores_KHW.amax(0) / scores_KHW.sum(0)
+    labels = scores_KHW.argmax(0).to("cpu").numpy().astype(np.uint8)
     Image.fromarray(overlay(rgb, labels)).save(f"{base}.overlay.png")
     Image.fromarray(labels).save(f"{base}.labels.png")
     counts = np.bincount(labels.reshape(-1), minlength=len(model.class_names))
@@ -88,7 +90,7 @@ def _predict(model: RunModel, rgb: npt.NDArray[np.uint8], base: Path, source: Pa
         "image": str(source),
         "height": rgb.shape[0],
         "width": rgb.shape[1],
-        "mean_confidence": float(probabilities_KHW.amax(0).mean()),
+        "mean_confidence": float(confidence_HW.mean()),
         "classes": [
             {
                 "class": int(label),
