@@ -99,8 +99,8 @@ def extract(
 
 
 def shape_matters(device: torch.device) -> bool:
-    """Whether the shape of a batch can change its rows' numbers: a GPU picks its kernels by it, while on a CPU
-    a frozen backbone takes rows one by one."""
+    """Whether the shape of a batch can change its rows' numbers: a GPU picks its kernels by it. On a CPU a
+    frozen backbone takes rows one by one."""
     return device.type != "cpu"
 
 
