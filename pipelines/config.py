@@ -77,7 +77,7 @@ class ExtractConfig(PlanConfig):
     engine: Literal["local"] = "local"
     """Where the work runs: local, this process."""
     max_failed: int | None = None
-    """Broken records skipped before the run stops with exit code 1; None: 1 % of all, at least 10."""
+    """Broken records that may be skipped, else exit code 1; None: 1 % of all, at least 10, never all."""
     codec_limit: float | None = None
     """Stop where the codec changes a level's median channel by more than this share of its deviation."""
 

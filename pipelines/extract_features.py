@@ -80,7 +80,7 @@ def _fill(
                 writer,
                 batch_rows=None,
                 workers=extraction.workers,
-                max_failed=config.max_failed,
+                max_failed=_allowed_failures(extraction) if config.max_failed is None else config.max_failed,
                 codec_limit=config.codec_limit,
                 progress=progress,
             )
@@ -88,6 +88,13 @@ def _fill(
         raise WorkFailed(
             f"{error}; what was finished stays, and the same command goes on from there"
         ) from error
+
+
+def _allowed_failures(extraction: Extraction) -> int:
+    """1 % of the records, at least 10, but never all: a store without a row is of no use."""
+    subset = extraction.dataset.subset
+    records = len(extraction.dataset.records if subset is None else subset)
+    return min(max(10, records // 100), records - 1)
 
 
 def _print(writer: StoreWriter, summary: Summary) -> None:

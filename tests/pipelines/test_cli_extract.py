@@ -174,6 +174,17 @@ def test_a_broken_image_is_skipped_and_too_many_stop_the_run(
     assert (state["written"], [row["key"] for row in state["skipped"]]) == (3, [image.stem])
 
 
+def test_no_usable_record_at_all_is_a_failure(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = write_folder(tmp_path / "broken", training=2, validation=1)
+    for image in (broken / "images" / "training").iterdir():
+        image.write_bytes(image.read_bytes()[:200])
+    code, summary, _, _ = result(capsys, "extract", *words, "--data", str(broken))
+    assert code == 1
+    assert "2 records cannot be used" in summary["error"]
+
+
 def test_a_source_that_changed_is_found(
     words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
