@@ -7,7 +7,7 @@ import dataclasses
 import json
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Generator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
     began = time.perf_counter()
     with ExitStack() as opened:
         views, name, source = _views(config, record, device, opened)
+        opened.callback(views.close)
         logger.info("%s, step %d, on %s", folder, step, source)
         figures = measure(
             head, views, views_name=name, device=device, bf16=uses_bf16(config.precision, device)
@@ -59,7 +60,7 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
 
 def _views(
     config: EvaluateConfig, record: RunRecord, device: torch.device, opened: ExitStack
-) -> tuple[Iterable[TestView], str, str]:
+) -> tuple[Generator[TestView, None, None], str, str]:
     """The test views, what they are called, and where they come from."""
     if config.live:
         from pipelines.live_views import open_live_views  # loads the backbone's packages
@@ -74,9 +75,7 @@ def _views(
     store = opened.enter_context(open_store(path, threads=config.threads))
     record.check_same_source(store.identity, str(path))
     check_levels(store, record.levels)
-    views = read_ahead(store_views(store, record.levels, device), depth=1)
-    opened.callback(views.close)
-    return views, views_name(store), str(path)
+    return read_ahead(store_views(store, record.levels, device), depth=1), views_name(store), str(path)
 
 
 def _write(folder: Path, record: RunRecord, figures: Figures, summary: dict[str, Any]) -> None:

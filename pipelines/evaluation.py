@@ -98,7 +98,7 @@ def record_probabilities(
 
 def _view_probabilities(head: Head, view: TestView, *, device: torch.device, bf16: bool) -> Tensor:
     height, width = view.labels.shape
-    with torch.inference_mode(), _autocast(device, bf16):
+    with torch.no_grad(), _autocast(device, bf16):
         probabilities_KHW: Tensor = head.predict(view.features, [view.valid_hw], [(height, width)])[0]
     return probabilities_KHW.flip(-1) if view.is_flipped else probabilities_KHW
 

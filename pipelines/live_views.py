@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import torch
 
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 def open_live_views(
     config: EvaluateConfig, record: RunRecord, device: torch.device
-) -> tuple[Iterator[TestView], str, str]:
+) -> tuple[Generator[TestView, None, None], str, str]:
     """The test views of a data set, what they are called, and where they come from.
 
     Raises as `open_dataset` and `load_run_backbone` do.

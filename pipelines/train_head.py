@@ -43,13 +43,13 @@ def run(config: TrainConfig) -> dict[str, Any]:
     device = choose_device(config.device)
     data = _open_data(config, device)
     try:
-        module = _build_module(config, data)
+        module = build_module(config, data)
         record = _record_of(config, data, module)
         folder, checkpoint = _folder_and_checkpoint(config, data, record)
         runs.write_run(folder, config, record)
         validation = _validation(config, record, device)
         _announce(config, data, folder, validation)
-        seconds = _fit(config, module, data, folder, device, validation, checkpoint)
+        seconds = fit(config, module, data, folder, device, validation, checkpoint)
     finally:
         data.close()
     draw_curves(folder / runs.METRICS, folder / runs.CURVES)
@@ -67,7 +67,7 @@ def _open_data(config: TrainConfig, device: torch.device) -> TrainingData:
     return StoreData(JoinedStores.open(paths, verify=config.verify, threads=config.threads), config)
 
 
-def _build_module(config: TrainConfig, data: TrainingData) -> HeadModule:
+def build_module(config: TrainConfig, data: TrainingData) -> HeadModule:
     pyramid = data.pyramid.select(config.levels) if config.levels else data.pyramid
     dataset = data.identity["dataset"]
     try:
@@ -152,7 +152,7 @@ def _announce(config: TrainConfig, data: TrainingData, folder: Path, validation:
         logger.info("not one complete test store in %s: mIoU is not measured while training", config.stores)
 
 
-def _fit(
+def fit(
     config: TrainConfig,
     module: HeadModule,
     data: TrainingData,

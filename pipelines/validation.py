@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 
 from pipelines.evaluation import measure, store_views, views_name
 from pipelines.module import HeadModule
@@ -18,8 +19,9 @@ class StoreMeasure:
 
     def __call__(self, module: HeadModule) -> Mapping[str, float]:
         """mIoU and pixel accuracy, 0..1. The module is in evaluation mode."""
-        views = read_ahead(store_views(self._store, module.head.levels, module.device), depth=1)
-        figures = measure(
-            module.head, views, views_name=views_name(self._store), device=module.device, bf16=self._bf16
-        )
+        source = store_views(self._store, module.head.levels, module.device)
+        with closing(read_ahead(source, depth=1)) as views:
+            figures = measure(
+                module.head, views, views_name=views_name(self._store), device=module.device, bf16=self._bf16
+            )
         return {"mIoU": figures.miou, "pixel_accuracy": figures.pixel_accuracy}
