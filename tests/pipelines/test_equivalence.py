@@ -20,11 +20,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from extract.backbones import FrozenBackbone, backbone_card, load_backbone
+from extract.backbones import FrozenBackbone, backbone_card, build_trunk, load_backbone
 from extract.datasets import open_dataset
 from extract.device_codec import encode
 from extract.sources import decode_image
 from extract.view import View
+from extract.weights import get_weights
 from pipelines import train_head
 from pipelines.config import ScheduleConfig, TrainConfig
 from pipelines.datamodule import EndlessRows, StoreData, TrainingData
@@ -63,7 +64,8 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Drawn weights whose last stage is the loudest, as in a trained SwinV2: scales of levels then differ."""
-    tensors = load_backbone(backbone_card(MODEL), WEIGHTS).trunk.state_dict()
+    card = backbone_card(MODEL)
+    tensors = get_weights(card, WEIGHTS, build_trunk(card)).tensors
     louder = {
         name: tensor * (10 if name.startswith("layers.3.") and name.endswith("norm2.weight") else 1)
         for name, tensor in tensors.items()

@@ -102,6 +102,7 @@ def test_load_run_gives_a_plain_module(trained: Trained) -> None:
     assert all(torch.allclose(each.sum(0), torch.ones(()), atol=1e-5) for each in found)
 
 
+@pytest.mark.parametrize("trained", ["float16"], indirect=True)
 def test_load_run_needs_neither_store_nor_lightning(trained: Trained) -> None:
     code = (
         "import sys, numpy, pipelines\n"

@@ -1,16 +1,18 @@
-"""Every shipped recipe is a configuration, and those of Mask2Former are what they say they reproduce."""
+"""Every shipped recipe is a configuration that builds a head, and says what its source says."""
 
 import pytest
 import torch
 
-from heads import build_head
+from heads import build_head, head_names
 from heads.contract import HeadError
 from pipelines.arguments import parse
 from pipelines.config import OptimizerConfig, ScheduleConfig, TrainConfig
 from pipelines.module import build_optimizer
-from pipelines.recipe_files import find_recipe, recipe_names
+from pipelines.recipe_files import RECIPES, default_recipe, find_recipe, recipe_names
+from pipelines.schedules import learning_rate, warmup_steps
 from tests.heads.pyramids import pyramid_of
 
+UPERNET = ["fpn", *(f"bifpn{layers}" for layers in range(1, 10))]
 M2F = ["m2f-pd1-td3", "m2f-pd6-td3", "m2f-pd1-td9", "m2f-pd6-td9", "pixeldec1", "pixeldec6"]
 
 
@@ -21,10 +23,49 @@ def test_every_recipe_builds_a_head(name: str) -> None:
         build_head(config.head, "segmentation", pyramid_of(8), 150, **config.head_settings)
     except HeadError as error:
         pytest.fail(f"recipe {name}: {error}")
+    rates = [
+        learning_rate(step, config.optimizer.lr, config.schedule, config.max_steps)
+        for step in (0, warmup_steps(config.schedule, config.max_steps), config.max_steps)
+    ]
+    assert 0 <= rates[0] <= rates[1] <= config.optimizer.lr
 
 
 def _names_a_head(recipe: str) -> bool:
     return any(line.startswith("head:") for line in find_recipe(recipe).read_text().splitlines())
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_recipe_says_where_it_comes_from(name: str) -> None:
+    assert (RECIPES / f"{name}.yaml").read_text().startswith("# ")
+
+
+@pytest.mark.parametrize("head", UPERNET)
+def test_upernet_frozen_is_the_papers(head: str) -> None:
+    """Table 12 of Lin et al., column UPerNet frozen; its heads are those of tables 9 and 10."""
+    config = parse(TrainConfig, ["--head", head, "--dataset", "ade20k"])
+    assert head in head_names("segmentation")
+    assert (config.recipe, config.max_steps, config.batch_size) == ("ade20k-upernet-frozen", 160_000, 16)
+    assert config.optimizer == OptimizerConfig(lr=2e-3, weight_decay=0.05, betas=(0.9, 0.999))
+    assert config.schedule == ScheduleConfig(shape="poly", power=1.0, warmup_steps=1500, warmup_start=1e-6)
+
+
+def test_the_linear_head_differs_in_the_head_alone() -> None:
+    linear = parse(TrainConfig, ["--head", "linear", "--dataset", "ade20k"])
+    upernet = parse(TrainConfig, ["--head", "fpn", "--dataset", "ade20k"])
+    for field in ("max_steps", "batch_size", "optimizer", "schedule"):
+        assert getattr(linear, field) == getattr(upernet, field)
+
+
+def test_flags_stand_over_a_recipe() -> None:
+    config = parse(TrainConfig, ["--recipe", "ade20k-upernet-frozen", "--head", "fpn", "--max-steps", "200"])
+    assert config.max_steps == 200 and config.optimizer.lr == 2e-3
+    assert warmup_steps(config.schedule, config.max_steps) == 20
+
+
+def test_an_unknown_recipe_names_the_nearest() -> None:
+    with pytest.raises(ValueError, match="did you mean ade20k-linear"):
+        find_recipe("ade20k-liner")
+    assert default_recipe("other", "fpn") is None
 
 
 @pytest.mark.parametrize("head", M2F)
@@ -57,3 +98,20 @@ def test_embeddings_and_norms_are_not_decayed() -> None:
     assert all(
         isinstance(head.get_submodule(n.removesuffix(".weight")), torch.nn.Embedding) for n in matrices
     )
+
+
+def test_all_norms_of_upernet_and_nothing_else_are_not_decayed() -> None:
+    head = build_head("bifpn2", "segmentation", pyramid_of(8), 5, width=16, norm="gn")
+    _, free = build_optimizer(head, OptimizerConfig()).param_groups
+    norms = [module for module in head.modules() if "Norm" in type(module).__name__]
+    assert {id(parameter) for parameter in free["params"]} == {
+        id(parameter) for norm in norms for parameter in norm.parameters()
+    }
+    assert len(norms) > 8 and head.get_parameter("input_norms.0.weight") is free["params"][0]
+
+
+@pytest.mark.parametrize("shape", ["poly", "cosine", "constant"])
+def test_schedules_begin_at_the_peak_and_end_at_their_share(shape: str) -> None:
+    schedule = ScheduleConfig(shape=shape, warmup_steps=0, end=0.1)  # type: ignore[arg-type]
+    assert learning_rate(0, 1.0, schedule, 100) == pytest.approx(1.0)
+    assert learning_rate(100, 1.0, schedule, 100) == pytest.approx(1.0 if shape == "constant" else 0.1)
