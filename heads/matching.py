@@ -102,17 +102,19 @@ def assignment_costs(predictions: MaskPredictions, labels_NYX: Tensor, points_NI
             for embeddings_nRC, costs_nRK in zip(
                 torch.split(embeddings_NRC[span], rows, 1), torch.split(costs_NRK[span], rows, 1), strict=True
             ):
-                costs_nRK += _mask_costs(torch.bmm(embeddings_nRC, features_nCI), masks_nKI)
+                costs_nRK += _mask_costs(embeddings_nRC, features_nCI, masks_nKI)
     largest = torch.finfo(costs_NRK.dtype).max
     costs_NRK.nan_to_num_(nan=largest, posinf=largest, neginf=largest)
     return costs_NRK.view(images, predicted, queries, classes)
 
 
-def _mask_costs(logits_NRI: Tensor, masks_NKI: Tensor) -> Tensor:
-    """Weighted cross entropy and dice (N, R, K) of every row with every mask; overwrites the logits."""
+def _mask_costs(embeddings_NRC: Tensor, features_NCI: Tensor, masks_NKI: Tensor) -> Tensor:
+    """Weighted cross entropy and dice (N, R, K) of every row with every mask."""
     masks_NIK = masks_NKI.transpose(1, 2)
-    # t softplus(-x) + (1 - t) softplus(x) = softplus(x) - t x
-    entropy_NRK = F.softplus(logits_NRI).sum(-1, keepdim=True) - torch.bmm(logits_NRI, masks_NIK)
+    logits_NRI = torch.bmm(embeddings_NRC, features_NCI)
+    # t softplus(-x) + (1 - t) softplus(x) = softplus(x) - t x, and t x needs no sum over the rows' points.
+    inside_NRK = torch.bmm(embeddings_NRC, torch.bmm(features_NCI, masks_NIK))
+    entropy_NRK = F.softplus(logits_NRI).sum(-1, keepdim=True) - inside_NRK
     shares_NRI = logits_NRI.sigmoid_()
     sizes_NRK = shares_NRI.sum(-1, keepdim=True) + masks_NKI.sum(-1)[:, None]
     dice_NRK = 1 - (2 * torch.bmm(shares_NRI, masks_NIK) + 1) / (sizes_NRK + 1)
