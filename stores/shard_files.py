@@ -43,6 +43,7 @@ class ShardFile:
         self._files = files
         self._index = empty_index(spec.shard_rows or 1)
         self._crcs: list[int | None] = [None] * rows
+        self._digest, self._digested_bytes = hashlib.sha256(), 0
         self._fd: int | None = files.create(self.partial)
 
     def check(self, array: npt.NDArray[Any]) -> None:
@@ -62,9 +63,16 @@ class ShardFile:
 
     def _write(self, position: int, data: memoryview | bytes, offset: int) -> None:
         crc = crc32c(data)
-        write_all(self._files, self._open_fd(), [data, struct.pack("<I", crc)], offset)
+        self._write_at(offset, data, struct.pack("<I", crc))
         self._crcs[position] = crc
         self._index[position] = offset, len(data) + CRC_BYTES
+
+    def _write_at(self, offset: int, *parts: memoryview | bytes) -> None:
+        write_all(self._files, self._open_fd(), parts, offset)
+        if offset == self._digested_bytes:  # what comes in order need not be read back
+            for part in parts:
+                self._digest.update(part)
+                self._digested_bytes += len(part)
 
     def _open_fd(self) -> int:
         if self._fd is None:
@@ -76,19 +84,18 @@ class ShardFile:
 
     def write_index(self) -> None:
         """The last bytes of the file."""
-        write_all(self._files, self._open_fd(), [encode_index(self._index)], self._end())
+        self._write_at(self._end(), encode_index(self._index))
 
     def sync(self) -> None:
         """Waits until the file is on the disk."""
         self._files.sync(self._open_fd())
 
     def figures(self) -> FileFigures:
-        """Reads everything back for the digest."""
-        fd, digest, at = self._open_fd(), hashlib.sha256(), 0
-        while piece := self._files.read(fd, _PIECE_BYTES, at):
-            digest.update(piece)
-            at += len(piece)
-        return FileFigures(at, digest.hexdigest(), tuple(self._crcs))
+        """Of the whole file; what came after a gap is read back for the digest."""
+        while piece := self._files.read(self._open_fd(), _PIECE_BYTES, self._digested_bytes):
+            self._digest.update(piece)
+            self._digested_bytes += len(piece)
+        return FileFigures(self._digested_bytes, self._digest.hexdigest(), tuple(self._crcs))
 
     def close(self) -> None:
         """Closes the file and leaves it."""
