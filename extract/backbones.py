@@ -58,6 +58,7 @@ def load_backbone(
     *,
     device: torch.device | str = "cpu",
     precision: str | None = None,
+    compiled: bool | None = None,
 ) -> FrozenBackbone:
     """A backbone with its weights, frozen, on its device.
 
@@ -65,15 +66,19 @@ def load_backbone(
         weights: `timm` (the hub's; for swinv2-nano the bundled file), a path (see
             `extract.weights.get_weights`), or `random:SEED`, which warns.
         precision: fp32, fp16 or bf16 of the forward pass; None: `default_precision`.
+        compiled: run SwinV2 through torch.compile, a minute's work at the start; None: on a GPU. It moves the
+            last bits of the features, so fill a store one way; it is no part of the identity.
 
     Raises:
         WeightsUnavailable: the weights cannot be had; says what to pass.
         WeightsMismatch: names or shapes differ from the model's; lists them.
         ValueError: no such precision.
     """
+    device = torch.device(device)
+    compiled = device.type == "cuda" if compiled is None else compiled
     precision = precision or default_precision(device)
     if precision not in PRECISIONS:
         raise ValueError(f"precision {precision!r}; there are {', '.join(PRECISIONS)}")
     trunk = probe(card.timm_id, card.constructor_args)
     found = get_weights(card, weights, trunk)
-    return FrozenBackbone(card, found, device=torch.device(device), precision=precision)
+    return FrozenBackbone(card, found, device=device, precision=precision, compiled=compiled)

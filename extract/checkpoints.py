@@ -124,7 +124,8 @@ def _read(path: Path) -> Mapping[str, Any]:
     if path.is_dir():
         return _read_folder(path)
     if path.suffix == ".safetensors":
-        return load_file(path)
+        tensors: Mapping[str, Any] = load_file(path)
+        return tensors
     if path.name.endswith(".safetensors.index.json"):
         return _read_index(path)
     if path.suffix in (".pth", ".pt", ".bin"):
@@ -179,4 +180,5 @@ def _read_pickle(path: Path) -> Mapping[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     if not isinstance(content, Mapping):
         raise ValueError(f"{path} holds a {type(content).__name__}, expected a dict of tensors")
-    return content
+    weights: Mapping[str, Any] = content
+    return weights

@@ -5,7 +5,9 @@ Letters in tensor names: N images, H and W pixels or cells, C channels.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -13,8 +15,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from extract.cards import BackboneCard
+from extract.folded_swin import FoldedSwin
+from extract.frozen_attention import NORM_EPS
+from extract.image_threads import map_images
+from extract.timm_maps import TimmMaps
 from extract.trunks import create_trunk
 from extract.weights import Weights
+
+logger = logging.getLogger(__name__)
 
 PRECISIONS: Mapping[str, torch.dtype] = {
     "fp32": torch.float32,
@@ -24,25 +32,35 @@ PRECISIONS: Mapping[str, torch.dtype] = {
 
 
 class FrozenBackbone(nn.Module):
-    """A backbone that never changes: eval, no gradients, no drop path, levels beyond need not computed."""
+    """A backbone that never changes: no gradients, no drop path, constants folded, no stage beyond need."""
 
     mean: Tensor
     std: Tensor
+    norm_weight: Tensor | None
+    norm_bias: Tensor | None
 
-    def __init__(self, card: BackboneCard, weights: Weights, *, device: torch.device, precision: str) -> None:
+    def __init__(
+        self, card: BackboneCard, weights: Weights, *, device: torch.device, precision: str, compiled: bool
+    ) -> None:
+        """Args: as of `extract.backbones.load_backbone`, which chooses the defaults."""
         super().__init__()
         self.card = card
         self.pyramid = card.pyramid
         self.weights_sha256 = weights.sha256
         self.precision = precision
-        self.device = device
-        trunk: Any = create_trunk(card.timm_id, card.constructor_args, num_classes=0)
-        trunk.load_state_dict(dict(weights.tensors))
-        self.trunk: Any = trunk.float().to(device)
-        self.register_buffer("mean", torch.tensor(card.mean, device=device), persistent=False)
-        self.register_buffer("std", torch.tensor(card.std, device=device), persistent=False)
-        self.requires_grad_(False)
-        self.eval()
+        self.network = _network(card, weights, PRECISIONS[precision], compiled)
+        for name, value in (
+            ("mean", torch.tensor(card.mean)),
+            ("std", torch.tensor(card.std)),
+            ("norm_weight", weights.tensors.get("norm.weight")),
+            ("norm_bias", weights.tensors.get("norm.bias")),
+        ):
+            self.register_buffer(name, None if value is None else value.float(), persistent=False)
+        self.to(device).eval().requires_grad_(False)
+
+    @property
+    def device(self) -> torch.device:
+        return self.mean.device
 
     def identity(self) -> dict[str, Any]:
         """What decides the features' numbers, as JSON values."""
@@ -58,16 +76,28 @@ class FrozenBackbone(nn.Module):
             valid_hw: int (N, 2), height and width of each image in pixels without padding.
 
         Returns:
-            Level name -> (N, y, x, C) raw stage output on the backbone's device, in pyramid order.
+            Level name -> (N, y, x, C) float32 raw stage output on the backbone's device, in pyramid order.
         """
         pixels = pixels_NHWC.to(self.device, non_blocking=True)
         valid = torch.as_tensor(valid_hw).to(self.device, non_blocking=True)
         if self.device.type != "cpu":
-            return self._levels(self.normalise(pixels, valid))
-        # One image at a time: matrix products of several images round differently with their number, and
-        # then a row's bytes would depend on its companions.
-        each = [self._levels(self.normalise(pixels[i : i + 1], valid[i : i + 1])) for i in range(len(pixels))]
+            with _full_accumulation():
+                return self._levels(pixels, valid)
+        # One image a call, because a product of several images may round differently with their number.
+        images = [(pixels[i : i + 1], valid[i : i + 1]) for i in range(len(pixels))]
+        each = map_images(self._levels_of_one, images)
         return {name: torch.cat([levels[name] for levels in each]) for name in self.pyramid.names}
+
+    @torch.inference_mode()  # of each thread its own
+    def _levels_of_one(self, image: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+        return self._levels(*image)
+
+    def _levels(self, pixels_NHWC: Tensor, valid_hw: Tensor) -> dict[str, Tensor]:
+        maps = self.network(self.normalise(pixels_NHWC, valid_hw))
+        levels = {level.name: maps[level.stage].float() for level in self.pyramid}
+        if "p5n" in levels:
+            levels["p5n"] = self._final_norm(levels["p5n"])
+        return levels
 
     def normalise(self, pixels_NHWC: Tensor, valid_hw: Tensor) -> Tensor:
         """float32 (N, H, W, 3): (x / 255 - mean) / std, and 0 beyond each image's valid size."""
@@ -78,17 +108,52 @@ class FrozenBackbone(nn.Module):
         inside = rows[:, :, None] & columns[:, None, :]
         return torch.where(inside[..., None], x, 0.0)
 
-    def _levels(self, x_NHWC: Tensor) -> dict[str, Tensor]:
-        height, width = x_NHWC.shape[1:3]
-        x = F.pad(x_NHWC, (0, 0, 0, -width % 4, 0, -height % 4)).permute(0, 3, 1, 2).contiguous()
-        stages = sorted({level.stage - 1 for level in self.pyramid})
-        maps = self.trunk.forward_intermediates(
-            x, indices=stages, stop_early=True, output_fmt="NCHW", intermediates_only=True
+    def _final_norm(self, x_NHWC: Tensor) -> Tensor:
+        if self.norm_weight is None:  # SwinV2-G's last block ends with its final norm
+            return x_NHWC
+        return F.layer_norm(x_NHWC, self.norm_weight.shape, self.norm_weight, self.norm_bias, NORM_EPS)
+
+
+def _network(card: BackboneCard, weights: Weights, dtype: torch.dtype, compiled: bool) -> nn.Module:
+    stages = sorted({level.stage for level in card.pyramid})
+    if card.family in ("swinv2", "swinv2_cr"):
+        # Only names and shapes are taken from the trunk: three billion parameters need not exist twice.
+        with torch.device("meta"):
+            trunk = create_trunk(card.timm_id, card.constructor_args, num_classes=0)
+        trunk.load_state_dict(dict(weights.tensors), assign=True)
+        return FoldedSwin(
+            trunk,
+            stages=stages[-1],
+            pretrained_windows=card.pretrained_windows,
+            dtype=dtype,
+            compiled=compiled,
         )
-        by_stage = dict(zip(stages, maps, strict=True))
-        levels = {}
-        for level in self.pyramid:
-            levels[level.name] = by_stage[level.stage - 1].permute(0, 2, 3, 1)
-            if level.name == "p5n":
-                levels["p5n"] = self.trunk.norm(levels["p5n"])
-        return levels
+    if compiled:
+        logger.info("%s is not compiled: only SwinV2 is", card.model)
+    trunk = create_trunk(card.timm_id, card.constructor_args, num_classes=0)
+    trunk.load_state_dict(dict(weights.tensors))
+    return TimmMaps(trunk, stages=stages, dtype=dtype)
+
+
+@contextmanager
+def _full_accumulation() -> Iterator[None]:
+    """CUDA products without TF32 and without partial sums in half precision, whatever the process has set."""
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = (
+        matmul.allow_tf32,
+        cudnn.allow_tf32,
+        matmul.allow_fp16_reduced_precision_reduction,
+        matmul.allow_bf16_reduced_precision_reduction,
+    )
+    try:
+        _set_accumulation(False, False, False, False)
+        yield
+    finally:
+        _set_accumulation(*before)
+
+
+def _set_accumulation(tf32: bool, tf32_convolutions: bool, fp16_partial: bool, bf16_partial: bool) -> None:
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    matmul.allow_tf32, cudnn.allow_tf32 = tf32, tf32_convolutions
+    matmul.allow_fp16_reduced_precision_reduction = fp16_partial
+    matmul.allow_bf16_reduced_precision_reduction = bf16_partial

@@ -1,10 +1,13 @@
-"""Geometry of shifted windows: padding, partition, the shift mask, and the gather indices of all three.
+"""Geometry of shifted windows: padding, partition, the shift mask, and one gather that does all three.
 
-Letters in tensor names: N images, H and W cells, C channels; W windows where it stands first, T tokens of a
+Letters in tensor names: N images, H and W cells, C channels; G windows where it stands first, T tokens of a
 window.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -44,10 +47,10 @@ def partition(x_NHWC: Tensor, window: HW) -> Tensor:
     return split.reshape(-1, window[0] * window[1], channels)
 
 
-def reverse(windows_WTC: Tensor, window: HW, grid: HW) -> Tensor:
+def reverse(windows_GTC: Tensor, window: HW, grid: HW) -> Tensor:
     """(N, H, W, C): the inverse of `partition`."""
-    channels = windows_WTC.shape[-1]
-    split = windows_WTC.view(-1, grid[0] // window[0], grid[1] // window[1], *window, channels)
+    channels = windows_GTC.shape[-1]
+    split = windows_GTC.view(-1, grid[0] // window[0], grid[1] // window[1], *window, channels)
     return split.transpose(2, 3).reshape(-1, *grid, channels)
 
 
@@ -81,3 +84,73 @@ def shift_mask(
     label = partition(region, window).squeeze(-1)
     differs = label[:, :, None] != label[:, None, :]
     return torch.zeros(differs.shape, device=device, dtype=dtype).masked_fill_(differs, MASKED)
+
+
+Split = tuple[bool, bool]
+"""Whether a window of a rolled map holds tokens of two sides: of its bottom row, of its right column."""
+
+
+def split_mask(window: HW, shift: HW, split: Split) -> Tensor:
+    """`shift_mask` of one window, (tokens, tokens): there are only four, whatever the grid.
+
+    >>> split_mask((2, 2), (1, 1), (True, False))[0].tolist()
+    [0.0, 0.0, -100.0, -100.0]
+    """
+    rows = (torch.arange(window[0]) >= window[0] - shift[0]) & split[0]
+    columns = (torch.arange(window[1]) >= window[1] - shift[1]) & split[1]
+    label = (rows.long()[:, None] * 2 + columns.long()[None, :]).flatten()
+    differs = label[:, None] != label[None, :]
+    return torch.zeros(differs.shape).masked_fill_(differs, MASKED)
+
+
+@dataclass(frozen=True, slots=True)
+class WindowPlan:
+    """Where the tokens of a map go when it is padded, rolled and partitioned, and where they come back from.
+
+    Windows that need the same mask stand together, so that one constant serves each run of them.
+    """
+
+    tokens: int
+    """Tokens of a window."""
+    gather: Tensor
+    """int64 (windows * tokens,): row of the map, (height * width) for a padding token."""
+    scatter: Tensor
+    """int64 (height * width,): for each row of the map its place in `gather`."""
+    padded: bool
+    """Whether there are padding tokens."""
+    runs: tuple[tuple[int, int, Split], ...]
+    """First window, last + 1, and which mask; in order, covering all windows."""
+
+
+@lru_cache(maxsize=64)  # eight for each padded size: four stages, shifted and not; under 1 MB each
+def window_plan(grid: HW, window: HW, shift: HW, device: torch.device) -> WindowPlan:
+    """The plan of a map of `grid` cells: padded first, then rolled by `shift`, then partitioned."""
+    height, width = grid
+    rows, columns = padded_grid(grid, window)
+    index = torch.full((rows, columns), height * width)
+    index[:height, :width] = torch.arange(height * width).view(height, width)
+    rolled = torch.roll(index, (-shift[0], -shift[1]), (0, 1))
+    by_window = partition(rolled.view(1, rows, columns, 1), window).squeeze(-1)
+
+    down, across = rows // window[0], columns // window[1]
+    bottom = (torch.arange(down) == down - 1) & (shift[0] > 0)
+    right = (torch.arange(across) == across - 1) & (shift[1] > 0)
+    kind = (bottom.long()[:, None] * 2 + right.long()[None, :]).flatten()
+    order = torch.argsort(kind, stable=True)
+    counts = torch.bincount(kind, minlength=4).tolist()
+    runs, start = [], 0
+    for number, count in enumerate(counts):
+        if count:
+            runs.append((start, start + count, (number >= 2, number % 2 == 1)))
+            start += count
+
+    gather = by_window[order].flatten()
+    scatter = torch.empty(height * width + 1, dtype=torch.int64)
+    scatter[gather] = torch.arange(len(gather))
+    return WindowPlan(
+        tokens=window[0] * window[1],
+        gather=gather.to(device),
+        scatter=scatter[:-1].to(device),
+        padded=len(gather) > height * width,
+        runs=tuple(runs),
+    )

@@ -1,0 +1,146 @@
+"""The constants and weights of one frozen SwinV2 block.
+
+A shifted map needs at most four different sums of position bias and mask, whatever its size
+(`extract.windows.split_mask`), so constants do not grow with the image. Where even those are too large
+(window 40: 1600 x 1600 a head) they are summed for a few heads at a time, whenever they are needed.
+
+Letters in tensor names: C channels, B windows of all images, T tokens of a window, H heads, D channels of a
+head, R offsets between two tokens of a window.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from extract.frozen_attention import AttentionWeights, BranchWeights, Steps
+from extract.position_bias import cr_table, offset_index, v2_table
+from extract.windows import HW, Split, split_mask
+
+_LARGEST_LOG_SCALE = math.log(100)
+"""[R] microsoft/Swin-Transformer models/swin_transformer_v2.py clamps logit_scale at ln(1 / 0.01)."""
+KEPT_BYTES = 1 << 30
+"""1 GiB of constants kept for all blocks of a backbone; what is beyond is summed again in every batch."""
+_LOGITS_BYTES = 2 << 20
+"""2 MiB of logits at a time on a CPU, about its second-level cache."""
+_SUMMED_BYTES = 64 << 20
+"""64 MiB of constants that are not kept at a time."""
+
+
+def keep_constants(blocks: Iterable[FoldedBlock], limit_bytes: int = KEPT_BYTES) -> None:
+    """Lets blocks keep their constants, in order, as far as the limit allows. Numbers do not depend on it."""
+    for block in blocks:
+        block.keeps_bias = block.kept_bytes <= limit_bytes
+        limit_bytes -= block.kept_bytes if block.keeps_bias else 0
+
+
+class FoldedBlock(nn.Module):
+    """See the module. Weights are buffers that no state dict holds."""
+
+    table_HR: Tensor
+
+    def __init__(self, block: Any, pretrained_window: HW | None, *, dtype: torch.dtype) -> None:
+        """From timm's block with its weights on the CPU.
+
+        Args:
+            pretrained_window: for the family swinv2; None for swinv2_cr.
+            dtype: of matrix products; norms, scales, logits and softmax are float32.
+        """
+        super().__init__()
+        self.heads: int = block.attn.num_heads
+        self.window: HW = tuple(block.window_size)
+        self.shift: HW = tuple(block.shift_size)
+        self.dtype = dtype
+        self.keeps_bias = True
+        self._kept: dict[tuple[Split, torch.device], Tensor] = {}
+        if pretrained_window is None:
+            table, qkv_bias = cr_table(block.attn, self.window), block.attn.qkv.bias
+        else:
+            table, qkv_bias = v2_table(block.attn, self.window, pretrained_window), _qkv_bias(block.attn)
+        self._hold("table_HR", table)
+        self._hold("qkv_weight", block.attn.qkv.weight.to(dtype))
+        self._hold("qkv_bias", qkv_bias.to(dtype))
+        self._hold("factor_QBHTD", _query_key_factors(block.attn.logit_scale))
+        for name, linear in (("proj", block.attn.proj), ("fc1", block.mlp.fc1), ("fc2", block.mlp.fc2)):
+            self._hold(f"{name}_weight", linear.weight.to(dtype))
+            self._hold(f"{name}_bias", linear.bias.to(dtype))
+        for name in ("norm1", "norm2", "norm3"):
+            norm = getattr(block, name, None)
+            for part in ("weight", "bias"):
+                value = getattr(norm, part, None)
+                self._hold(f"{name}_{part}", None if value is None else value.float())
+
+    def _hold(self, name: str, value: Tensor | None) -> None:
+        self.register_buffer(name, None if value is None else value.detach(), persistent=False)
+
+    @property
+    def attention_weights(self) -> AttentionWeights:
+        return AttentionWeights(*(getattr(self, name) for name in AttentionWeights._fields))
+
+    @property
+    def branch_weights(self) -> BranchWeights:
+        return BranchWeights(*(getattr(self, name) for name in BranchWeights._fields))
+
+    @property
+    def tokens(self) -> int:
+        return self.window[0] * self.window[1]
+
+    @property
+    def kept_bytes(self) -> int:
+        """Memory of all constants this block may come to keep."""
+        kinds = 4 if any(self.shift) else 1
+        return kinds * self.heads * self.tokens * _row_elements(self.tokens) * self.dtype.itemsize
+
+    def mix(self, q_BHTD: Tensor, k_BHTD: Tensor, v_BHTD: Tensor, split: Split, steps: Steps) -> Tensor:
+        """Attention, (B, H, T, D), of windows that share a mask, as many heads at a time as memory allows."""
+        size = self._heads_at_a_time(len(q_BHTD), q_BHTD.device)
+        parts = [
+            steps.mix(q_BHTD[:, h], k_BHTD[:, h], v_BHTD[:, h], self.bias(split, h))
+            for start in range(0, self.heads, size)
+            for h in (slice(start, start + size),)
+        ]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+    def _heads_at_a_time(self, windows: int, device: torch.device) -> int:
+        of_a_head = self.tokens**2 * 4
+        if device.type == "cpu":
+            return max(1, _LOGITS_BYTES // (of_a_head * windows))
+        return self.heads if self.keeps_bias else max(1, _SUMMED_BYTES // of_a_head)
+
+    def bias(self, split: Split, heads: slice = slice(None)) -> Tensor:
+        """What is added to the logits of a window, (heads, T, T): position bias plus the mask of `split`."""
+        if not self.keeps_bias:
+            return self._summed(split, heads)
+        key = (split, self.table_HR.device)
+        if key not in self._kept:
+            self._kept[key] = self._summed(split, slice(None))
+        return self._kept[key][heads]
+
+    def _summed(self, split: Split, heads: slice) -> Tensor:
+        device, tokens = self.table_HR.device, self.tokens
+        offsets = offset_index(self.window).to(device).flatten()
+        summed = self.table_HR[heads].index_select(1, offsets).view(-1, tokens, tokens)
+        if any(split):
+            summed += split_mask(self.window, self.shift, split).to(device)
+        padded = summed.new_empty(len(summed), tokens, _row_elements(tokens), dtype=self.dtype)
+        return padded[:, :, :tokens].copy_(summed)
+
+
+def _row_elements(tokens: int) -> int:
+    """Elements from row to row of a constant: a multiple of eight, or a fused kernel copies it each time."""
+    return -(-tokens // 8) * 8
+
+
+def _qkv_bias(attention: Any) -> Tensor:
+    """SwinV2 has no key bias."""
+    return torch.cat([attention.q_bias, torch.zeros_like(attention.q_bias), attention.v_bias])
+
+
+def _query_key_factors(logit_scale: Tensor) -> Tensor:
+    """float32 (2, 1, heads, 1, 1): what normalised queries and keys are multiplied by."""
+    scale = logit_scale.float().flatten().clamp(max=_LARGEST_LOG_SCALE).exp()
+    return torch.stack([scale, torch.ones_like(scale)]).view(2, 1, -1, 1, 1)

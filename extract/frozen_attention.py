@@ -1,0 +1,145 @@
+"""The three steps of a frozen SwinV2 block, as functions of tensors that run eagerly or compiled.
+
+`enter` gathers the tokens of windows and makes queries, keys and values of them; `mix` is the attention
+proper; `leave` brings the tokens back, adds them to the map and runs the block's second half. What is the
+same for every image comes in as constants: position bias with shift mask, logit scale, qkv bias.
+
+Letters in tensor names: N images, L tokens of a map, C channels, B windows of all images, T tokens of a
+window, H heads, D channels of a head, Q query and key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+_SMALLEST_NORM = 1e-12
+"""eps of torch.nn.functional.normalize."""
+NORM_EPS = 1e-5
+"""eps of every LayerNorm of SwinV2. [R] timm, transformers, microsoft/Swin-Transformer"""
+
+
+class AttentionWeights(NamedTuple):
+    """Of one block; matrices in the precision of the forward pass, factors in float32."""
+
+    qkv_weight: Tensor
+    qkv_bias: Tensor
+    factor_QBHTD: Tensor
+    """(2, 1, heads, 1, 1): exp of the clamped logit scale for queries, 1 for keys."""
+
+
+class BranchWeights(NamedTuple):
+    """Of one block: what follows the attention. Norms in float32."""
+
+    proj_weight: Tensor
+    proj_bias: Tensor
+    norm1_weight: Tensor
+    norm1_bias: Tensor
+    fc1_weight: Tensor
+    fc1_bias: Tensor
+    fc2_weight: Tensor
+    fc2_bias: Tensor
+    norm2_weight: Tensor
+    norm2_bias: Tensor
+    norm3_weight: Tensor | None
+    """SwinV2-G's extra norm of the main branch, in every sixth block and at the end."""
+    norm3_bias: Tensor | None
+
+
+def enter(
+    x_NLC: Tensor, gather: Tensor, tokens: int, weights: AttentionWeights
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values of some windows.
+
+    Args:
+        x_NLC: the map, with a row of zeros at its end where `gather` names padding tokens.
+        gather: int64 (windows * tokens,).
+        tokens: of a window.
+
+    Returns:
+        Scaled normalised queries, normalised keys, values: (windows * N, H, T, D) each, windows first.
+    """
+    images, _, channels = x_NLC.shape
+    heads, dtype = weights.factor_QBHTD.shape[2], weights.qkv_weight.dtype
+    windows = x_NLC.index_select(1, gather).to(dtype)
+    if images > 1:
+        windows = windows.view(images, -1, tokens, channels).transpose(0, 1)
+    qkv = F.linear(windows.reshape(-1, tokens, channels), weights.qkv_weight, weights.qkv_bias)
+    qkv = qkv.view(-1, tokens, 3, heads, channels // heads).permute(2, 0, 3, 1, 4)
+    # Norms in float32: in float16 the smallest one would be 0, and a square may overflow.
+    qk = qkv[:2].float()
+    norm = torch.linalg.vector_norm(qk, dim=-1, keepdim=True).clamp_min(_SMALLEST_NORM)
+    # Written straight into the layout that batched products take, which saves a copy.
+    scaled = torch.empty(qk.shape, dtype=dtype, device=qk.device)
+    torch.mul(qk, weights.factor_QBHTD / norm, out=scaled)
+    return scaled[0], scaled[1], qkv[2]
+
+
+def mix(q_BHTD: Tensor, k_BHTD: Tensor, v_BHTD: Tensor, bias_HTT: Tensor) -> Tensor:
+    """softmax(q k' + bias) v, (B, H, T, D), by plain products: a CPU's fused kernel is slower on windows."""
+    windows, heads, tokens, _ = q_BHTD.shape
+    q, k, v = (part.reshape(windows * heads, tokens, -1).float() for part in (q_BHTD, k_BHTD, v_BHTD))
+    logits = torch.bmm(q, k.transpose(1, 2)).view(windows, heads, tokens, tokens)
+    # In place: the logits are the largest tensor of a block.
+    weights = logits.add_(bias_HTT).softmax(dim=-1).view(windows * heads, tokens, tokens)
+    return torch.bmm(weights, v).view(windows, heads, tokens, -1).to(v_BHTD.dtype)
+
+
+def mix_fused(q_BHTD: Tensor, k_BHTD: Tensor, v_BHTD: Tensor, bias_HTT: Tensor) -> Tensor:
+    """The same in one kernel, whose logits and softmax are float32 also where its inputs are float16."""
+    return F.scaled_dot_product_attention(q_BHTD, k_BHTD, v_BHTD, attn_mask=bias_HTT[None], scale=1.0)
+
+
+def project(mixed_BHTD: Tensor, weights: BranchWeights) -> Tensor:
+    """The attention branch of windows before its norm, (B, T, C)."""
+    return F.linear(mixed_BHTD.transpose(1, 2).flatten(2), weights.proj_weight, weights.proj_bias)
+
+
+def leave(x_NLC: Tensor, branch_NLC: Tensor, scatter: Tensor, weights: BranchWeights) -> Tensor:
+    """The block's output for some tokens, (N, L, C) float32.
+
+    Args:
+        x_NLC: those tokens of the map, float32.
+        branch_NLC: `project`'s output for all windows, one image after another.
+        scatter: int64 (L,), where in the branch each token stands.
+    """
+    width = (x_NLC.shape[-1],)
+    dtype = weights.fc1_weight.dtype
+    attended = branch_NLC.index_select(1, scatter).float()
+    x = x_NLC + F.layer_norm(attended, width, weights.norm1_weight, weights.norm1_bias, NORM_EPS)
+    hidden = F.gelu(F.linear(x.to(dtype), weights.fc1_weight, weights.fc1_bias))
+    fed = F.linear(hidden, weights.fc2_weight, weights.fc2_bias).float()
+    x = x + F.layer_norm(fed, width, weights.norm2_weight, weights.norm2_bias, NORM_EPS)
+    if weights.norm3_weight is None:
+        return x
+    return F.layer_norm(x, width, weights.norm3_weight, weights.norm3_bias, NORM_EPS)
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """The functions above, as they are or compiled."""
+
+    enter: Callable[[Tensor, Tensor, int, AttentionWeights], tuple[Tensor, Tensor, Tensor]]
+    mix: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+    project: Callable[[Tensor, BranchWeights], Tensor]
+    leave: Callable[[Tensor, Tensor, Tensor, BranchWeights], Tensor]
+
+
+@lru_cache(maxsize=4)
+def steps_for(device_type: str, compiled: bool) -> Steps:
+    """The steps for a kind of device. Compiled ones compile on first use, once a shape."""
+    if device_type == "cpu":
+        if not compiled:
+            return Steps(enter, mix, project, leave)
+        one_thread = partial(torch.compile, options={"cpp.threads": 1})  # the one that calls: `image_threads`
+        return Steps(one_thread(enter), one_thread(mix), project, one_thread(leave))
+    if not compiled:
+        return Steps(enter, mix_fused, project, leave)
+    # The fused kernel is called as it is: nothing around it could be fused into it.
+    return Steps(torch.compile(enter), mix_fused, project, torch.compile(leave))

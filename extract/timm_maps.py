@@ -1,0 +1,45 @@
+"""The maps of a timm trunk as it is: Swin V1, and any model with a feature pyramid.
+
+Letters in tensor names: N images, H and W pixels or cells, C channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class TimmMaps(nn.Module):
+    """A trunk in eval mode; float32 weights, autocast where the precision is lower."""
+
+    def __init__(self, trunk: Any, *, stages: Sequence[int], dtype: torch.dtype) -> None:
+        """Args: stages: numbers of the wanted stages, from 1."""
+        super().__init__()
+        self.trunk: Any = trunk.float().eval().requires_grad_(False)
+        self.stages = tuple(stages)
+        self.dtype = dtype
+
+    def forward(self, x_NHWC: Tensor) -> dict[int, Tensor]:
+        """Stage -> its raw output, (N, y, x, C), of normalised pixels (N, H, W, 3)."""
+        height, width = x_NHWC.shape[1:3]
+        # A stem cuts what a stride of four leaves over; the official Swin pads it with zeros.
+        x = F.pad(x_NHWC, (0, 0, 0, -width % 4, 0, -height % 4)).permute(0, 3, 1, 2).contiguous()
+        with self._precision(x.device):
+            maps = self.trunk.forward_intermediates(
+                x,
+                indices=[stage - 1 for stage in self.stages],
+                stop_early=True,
+                output_fmt="NCHW",
+                intermediates_only=True,
+            )
+        return {stage: level.permute(0, 2, 3, 1) for stage, level in zip(self.stages, maps, strict=True)}
+
+    def _precision(self, device: torch.device) -> AbstractContextManager[Any]:
+        if self.dtype is torch.float32:
+            return nullcontext()
+        return torch.autocast(device.type, dtype=self.dtype)
