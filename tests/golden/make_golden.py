@@ -1,0 +1,76 @@
+"""Made the golden stores beside this file, once. Tests read them and never run this.
+
+A release must read what earlier releases wrote, so a golden store is never made again: a change of the format
+raises its version and adds stores of that version here. Beside each store stands an .npz of every array, by
+its path in the store, computed without the writer.
+
+    python -m tests.golden.make_golden NAME ...
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from stores.arrays import sharded_arrays
+from stores.layout import Bin, RaggedTarget
+from tests.faults.made_stores import LABELS, ORIGINAL_LABELS, P4, P5, Array, MadeRows, extract, small_plan
+
+FOLDER = Path(__file__).parent
+TWO_BINS = (
+    Bin(height_px=32, width_px=64, rows=3, shard_rows=2, batch_rows=2),
+    Bin(height_px=64, width_px=32, rows=3, shard_rows=4, batch_rows=2),
+)
+BOXES = RaggedTarget("boxes", "float32", (-1, 4), 64)
+
+
+def golden_stores() -> dict[str, MadeRows]:
+    images = {"bins": TWO_BINS, "levels": (P4, P5)}
+    targets = (LABELS, ORIGINAL_LABELS)
+    clips = small_plan(
+        bins=(Bin(height_px=32, width_px=32, rows=3, shard_rows=2),),
+        levels=(P5,),
+        targets=(),
+        frames=2,
+        pixels=True,
+    )
+    return {
+        "images-int8": MadeRows(small_plan(**images, targets=(*targets, BOXES), pixels=True)),
+        "images-float16": MadeRows(small_plan("float16", **images, targets=targets)),
+        "clips-int8": MadeRows(clips, skipped=frozenset({(0, 1)})),
+    }
+
+
+def expected(rows: MadeRows) -> dict[str, Array]:
+    """Every array of the store by its path, holes holding the fill value."""
+    plan, found = rows.plan, {}
+    for index in range(len(plan.bins)):
+        for name, spec in sharded_arrays(plan, index).items():
+            found[spec.path] = whole = np.full(spec.shape, spec.fill, spec.dtype)
+            for (bin_index, row), copy in rows.copies().items():
+                if bin_index == index:
+                    whole[row] = padded(copy[name], spec.row_bytes).view(spec.dtype).reshape(spec.row_shape)
+    for name, table in plan.rows.to_tables().items():
+        found[f"rows/{name}"] = table
+    return found
+
+
+def padded(array: Array, row_bytes: int) -> Array:
+    """The bytes of an array, and zeros up to the cap of a ragged one."""
+    flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+    return np.concatenate([flat, np.zeros(row_bytes - len(flat), np.uint8)])
+
+
+def make(name: str) -> None:
+    rows, path = golden_stores()[name], FOLDER / name
+    if path.exists():
+        raise SystemExit(f"{path} exists: golden stores are never made again")
+    extract(FOLDER / "made", rows)
+    (FOLDER / "made" / rows.plan.folder_name).rename(path)
+    (FOLDER / "made").rmdir()
+    np.savez_compressed(FOLDER / f"{name}.npz", **expected(rows))
+
+
+if __name__ == "__main__":
+    for each in sys.argv[1:]:
+        make(each)

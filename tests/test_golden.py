@@ -1,0 +1,140 @@
+"""Stores that earlier releases wrote, read through three doors: ours, zarr-python's and tensorstore's."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+
+from stores import open_store, verify_store
+from stores.verify import store_status
+
+FOLDER = Path(__file__).parent / "golden"
+NAMES = sorted(file.stem for file in FOLDER.glob("*.npz"))
+MANIFEST_SHA256 = {
+    "clips-int8": "2cd25c0e0128dd4a7197b1e366fb66eae36bda331a307617cb4556266b190ebd",
+    "images-float16": "62308bbb37c5b1730668b70d3cd1ec7386b261e09afa7cd1d17de9d3c5d2f20f",
+    "images-int8": "28616fc3cadf445df0aa1850357bbcbe143e0b471a51124a152eca7c2dd36ae7",
+}
+
+Array = np.ndarray[Any, Any]
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def name(request: pytest.FixtureRequest) -> str:
+    found: str = request.param
+    return found
+
+
+@pytest.fixture(scope="module")
+def path(name: str) -> Path:
+    return FOLDER / name
+
+
+@pytest.fixture(scope="module")
+def expected(name: str) -> dict[str, Array]:
+    """Every array that was planned, by its path in the store."""
+    with np.load(FOLDER / f"{name}.npz") as arrays:
+        return dict(arrays)
+
+
+def array_paths(path: Path) -> set[str]:
+    """By the metadata on the disk."""
+    files = path.rglob("zarr.json")
+    return {
+        file.parent.relative_to(path).as_posix()
+        for file in files
+        if json.loads(file.read_bytes())["node_type"] == "array"
+    }
+
+
+def is_made_by_the_committer(array_path: str) -> bool:
+    """Outcomes, sources, checksums and lengths: they follow from the rest, and verification compares them."""
+    return array_path in ("rows/outcome", "rows/source") or array_path.endswith(("crc", "_bytes"))
+
+
+def test_there_are_golden_stores() -> None:
+    assert {"images-int8", "images-float16", "clips-int8"} <= set(NAMES)
+
+
+def test_nothing_was_changed(name: str, path: Path) -> None:
+    report = verify_store(path, full=True, manifest_digest=MANIFEST_SHA256[name])
+    assert report.ok, report.problems
+    status = store_status(path)
+    assert status.complete and status.missing == () and status.rows == status.written + 1
+    assert [(code, reason) for _, _, code, reason in status.skipped] == [(1, "not an image")]
+
+
+def assert_arrays(found: dict[str, Array], path: Path, expected: dict[str, Array]) -> None:
+    assert found.keys() == array_paths(path)
+    assert {each for each in found if not is_made_by_the_committer(each)} == expected.keys()
+    for each, array in expected.items():
+        assert found[each].dtype == array.dtype, each
+        np.testing.assert_array_equal(found[each], array, err_msg=each)
+    assert np.count_nonzero(found["rows/outcome"]) == 1
+
+
+def test_zarr_python_reads_every_array(path: Path, expected: dict[str, Array]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it mentions plan.json and receipts/, which are not its business
+        members = dict(zarr.open_group(path, mode="r").members(max_depth=None))
+    found = {each: np.asarray(m[...]) for each, m in members.items() if isinstance(m, zarr.Array)}
+    assert_arrays(found, path, expected)
+    folders = {parent.as_posix() for each in found for parent in Path(each).parents} - {"."}
+    assert {each for each, member in members.items() if isinstance(member, zarr.Group)} == folders
+
+
+@pytest.mark.oracle
+def test_tensorstore_reads_every_array(path: Path, expected: dict[str, Array]) -> None:
+    tensorstore = pytest.importorskip("tensorstore")
+    found = {}
+    for each in array_paths(path):
+        kvstore = {"driver": "file", "path": f"{path / each}/"}
+        opened = tensorstore.open({"driver": "zarr3", "kvstore": kvstore}, open=True, read=True).result()
+        found[each] = opened.read().result()
+    assert_arrays(found, path, expected)
+
+
+def bin_rows(expected: dict[str, Array], index: int) -> list[int]:
+    """The planned rows of a bin."""
+    return np.flatnonzero(expected["rows/bin"] == index).tolist()
+
+
+def test_we_read_every_row(path: Path, expected: dict[str, Array]) -> None:
+    with open_store(path) as store:
+        rows = {(store.keys[row], int(store.views[row])): row for row in range(len(store))}
+        assert len(rows) == len(store) == len(expected["rows/view"]) - 1
+        for index, b in enumerate(store.plan.bins):
+            for local, planned in enumerate(bin_rows(expected, index)):
+                key = bytes(expected["rows/key"][planned]).rstrip(b"\0").decode()
+                row = rows.get((key, int(expected["rows/view"][planned])))
+                if row is not None:
+                    assert_row(store, row, f"bins/{b.name}", local, expected)
+                    for column in ("params", "padded_hw", "valid_hw", "original_hw"):
+                        table = expected[f"rows/{column}"]
+                        np.testing.assert_array_equal(getattr(store, column)[row], table[planned])
+
+
+def assert_row(store: Any, row: int, folder: str, local: int, expected: dict[str, Array]) -> None:
+    encoded, decoded = store.read_encoded([row]), store.read_features([row])
+    for level in store.levels:
+        q = expected[f"{folder}/levels/{level}/q"][local]
+        np.testing.assert_array_equal(encoded[level]["q"][0], q)
+        x = q.astype(np.float32)
+        if store.codec == "int8":
+            scale = expected[f"{folder}/levels/{level}/scale"][local]
+            np.testing.assert_array_equal(encoded[level]["scale"][0], scale)
+            x = x * scale[..., None, None, :]
+        np.testing.assert_array_equal(decoded[level][0], np.moveaxis(x, -1, -3))
+    for name, array in store.read_targets([row])[0].items():
+        stored = expected[f"{folder}/targets/{name}"][local].reshape(-1).view(np.uint8)
+        flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        np.testing.assert_array_equal(flat, stored[: len(flat)])
+        assert not stored[len(flat) :].any()  # padding of a ragged row
+    if store.plan.pixels:
+        np.testing.assert_array_equal(store.read_pixels([row])[0], expected[f"{folder}/pixels"][local])
