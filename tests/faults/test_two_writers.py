@@ -87,10 +87,10 @@ def assert_nothing_beside(path: Path) -> None:
     assert not partials
 
 
-def operations(root: Path, rows: MadeRows) -> int:
-    """Of an extraction that is alone."""
+def operations(root: Path, rows: MadeRows, work: Work) -> int:
+    """Of a writer that is alone."""
     files = FaultyFiles()
-    extract(root, rows, files)
+    work(root, rows, files)
     shutil.rmtree(root)
     return len(files.names)
 
@@ -99,36 +99,41 @@ def switch_once_at_each(root: Path, begun: Path, step: int, work: Sequence[Work]
     """For each operation: the first writer gets there, the other does all its work, the first goes on."""
     writers = different_writers(ONE_SHARD)
     shutil.copytree(begun, root)
-    for at in range(0, operations(root, writers[0]), step):
+    for at in range(0, operations(root, writers[0], work[0]), step):
         shutil.copytree(begun, root)
         won = race(root, writers, switch_once(0, at), work=work)
+        assert extract(root, writers[0]) == {}, "what is left to do is the manifest at most"
         path = root / ONE_SHARD.folder_name
         assert_one_winner_each(path, winners_of(writers, won))
         assert_nothing_beside(path)
         shutil.rmtree(root)
 
 
-@pytest.mark.parametrize(("other", "step"), [(fill_shards, 1), (extract, 5)])
-def test_two_writers_of_a_shard_switching_at_every_operation(
-    memory_path: Path, other: Work, step: int
-) -> None:
-    """Without a manifest at the end of the other's work, and with one, which the first would notice."""
-    begun = memory_path / "begun"
-    StoreWriter.open_or_create(begun, ONE_SHARD)
-    switch_once_at_each(memory_path / "race", begun, step, [extract, other])
+@pytest.fixture
+def begun(memory_path: Path) -> Path:
+    """The root of a store that was created and holds nothing."""
+    StoreWriter.open_or_create(memory_path / "begun", ONE_SHARD)
+    return memory_path / "begun"
+
+
+def test_two_writers_of_a_shard_switching_at_every_operation(memory_path: Path, begun: Path) -> None:
+    switch_once_at_each(memory_path / "race", begun, 1, [fill_shards, fill_shards])
+
+
+def test_two_writers_of_a_shard_and_the_manifest(memory_path: Path, begun: Path) -> None:
+    switch_once_at_each(memory_path / "race", begun, 11, [extract, extract])
 
 
 def test_two_writers_creating_a_store(memory_path: Path) -> None:
-    begun = memory_path / "begun"
-    begun.mkdir()
-    switch_once_at_each(memory_path / "race", begun, 13, [extract, fill_shards])
+    (memory_path / "nothing").mkdir()
+    switch_once_at_each(memory_path / "race", memory_path / "nothing", 13, [fill_shards, fill_shards])
 
 
 @pytest.mark.slow
-def test_two_writers_creating_a_store_switching_at_every_operation(memory_path: Path) -> None:
-    begun = memory_path / "begun"
-    begun.mkdir()
-    switch_once_at_each(memory_path / "race", begun, 1, [extract, fill_shards])
+@pytest.mark.parametrize("other", [fill_shards, extract])
+def test_two_writers_of_a_store_switching_at_every_operation(memory_path: Path, other: Work) -> None:
+    (memory_path / "nothing").mkdir()
+    switch_once_at_each(memory_path / "race", memory_path / "nothing", 1, [extract, other])
 
 
 def at_random(purpose: str) -> Choose:

@@ -62,7 +62,7 @@ def clean_runs(module_path: Path) -> dict[str, CleanRun]:
     return {name: CleanRun(module_path / name, rows) for name, rows in PLANS.items()}
 
 
-@pytest.fixture(params=list(PLANS))
+@pytest.fixture(params=["int8", pytest.param("float16", marks=pytest.mark.slow)])
 def clean(request: pytest.FixtureRequest, clean_runs: dict[str, CleanRun]) -> CleanRun:
     return clean_runs[request.param]
 
@@ -106,6 +106,12 @@ def assert_whole_or_unfinished(path: Path, rows: MadeRows) -> None:
 def test_a_kill_at_every_operation(memory_path: Path, clean: CleanRun) -> None:
     """Before each that changes the disk, which leaves what a kill after the one before it leaves."""
     for n, root in roots(memory_path, clean.changing):
+        kill_and_run_again(root, clean, FaultyFiles({n: kills}))
+
+
+def test_a_kill_of_a_run_without_scales(memory_path: Path, clean_runs: dict[str, CleanRun]) -> None:
+    clean = clean_runs["float16"]
+    for n, root in roots(memory_path, some(clean.changing, 40, "float16")):
         kill_and_run_again(root, clean, FaultyFiles({n: kills}))
 
 
