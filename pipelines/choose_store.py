@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pipelines.config import TrainConfig
 from pipelines.exit_codes import UsageError
+from pipelines.known_weights import digest_of_weights
 from pipelines.runs import RunRecord
 from pipelines.stores_folder import (
     TEST,
@@ -31,6 +32,7 @@ def find_training_stores(config: TrainConfig) -> list[Path]:
         dataset=config.dataset,
         split=config.split,
         model=config.model,
+        weights_sha256=_digest_of_weights(config),
         levels=config.levels,
     )
     if config.store is None:
@@ -42,6 +44,18 @@ def find_training_stores(config: TrainConfig) -> list[Path]:
             if wanted not in (None, there):
                 raise IdentityError(field, wanted, there, f"{path} is another store")
     return [Path(path) for path in config.store]
+
+
+def _digest_of_weights(config: TrainConfig) -> str | None:
+    if config.weights is None or config.store is not None:
+        return None
+    digest = digest_of_weights(Path(config.stores), config.weights)
+    if digest is None:
+        raise UsageError(
+            f"--weights {config.weights}: no store under {config.stores} was extracted with them; leave it "
+            "out, or name the store by --store"
+        )
+    return digest
 
 
 def test_store_query(record: RunRecord, *, split: str | None = None) -> StoreQuery:

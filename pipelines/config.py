@@ -63,7 +63,7 @@ class PlanConfig(VerbConfig):
     device: str = "auto"
     """cpu, cuda, cuda:1, ...; auto: the GPU where there is one."""
     batch_size: int | None = None
-    """Rows of a forward pass; a bin of larger images takes fewer. None: 32 on a GPU, 4 on a CPU."""
+    """Rows of a forward pass at 512 px, fewer of larger images. None: 32 on a GPU, or what fits; 4 on a CPU."""
     workers: int | None = None
     """Threads that decode images; None: one a processor core."""
     shard_rows: int | None = None
@@ -167,7 +167,7 @@ class TrainConfig(VerbConfig):
     split: str | None = None
     """Split of the store; None: the training split."""
     weights: str | None = None
-    """Weights of the store's backbone; None: any. With `online`: as in extract, None is timm."""
+    """Weights of the store's backbone, as given to extract; None: any. With `online`: None is timm."""
     levels: tuple[str, ...] | None = None
     """Levels the head is given; None: those it needs."""
     store: tuple[str, ...] | None = None
@@ -237,15 +237,13 @@ class EvaluateConfig(VerbConfig):
     split: str | None = None
     """Split to measure; None: the data set's test split."""
     views: Literal["single", "ms-flip"] | None = None
-    """Test views for `live`; None: single. A store says itself what it holds."""
+    """Test views, of a store or `live`; None: single, or what the one store there is holds."""
     short_side: int | None = None
-    """Short side of a single-scale test view in pixels, for `live`; None: the view recipe's."""
+    """Short side of a test view at ratio 1 in pixels, for `live`; None: that of the run's training views."""
     weights: str | None = None
     """Weights of the backbone, for `live`; None: those recorded in the run."""
-    batch_size: int = 1
-    """Rows of a forward pass of the head."""
     precision: Literal["fp32", "bf16"] | None = None
-    """Precision of the head; None: as the run was trained."""
+    """bf16 is autocast of the head; None: bf16 on a GPU, fp32 on a CPU."""
     device: str = "auto"
     """cpu, cuda, cuda:1, ...; auto: the GPU where there is one."""
     threads: int | None = None

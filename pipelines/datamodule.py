@@ -49,16 +49,14 @@ class EndlessRows:
 
     def visits(self, start_step: int, stop_step: int) -> Iterator[tuple[Rows, Rows]]:
         """The row numbers of each step and, for each row, which visit of its record this is, from 0."""
-        skip = start_step * self._batch_size
+        # Every epoch has as many rows, one for each record: a resumed run need not go through those before.
+        epoch, skip = divmod(start_step * self._batch_size, len(self._epoch(0)))
         left = np.empty((2, 0), np.int64)
-        epoch = 0
         for _ in range(start_step, stop_step):
             while left.shape[1] < self._batch_size:
-                rows = self._epoch(epoch)
-                visits = np.stack([rows, np.full_like(rows, epoch)])
-                left = np.concatenate([left, visits[:, skip:]], axis=1)
-                skip = max(0, skip - len(rows))
-                epoch += 1
+                rows = self._epoch(epoch)[skip:]
+                left = np.concatenate([left, np.stack([rows, np.full_like(rows, epoch)])], axis=1)
+                epoch, skip = epoch + 1, 0
             yield left[0, : self._batch_size], left[1, : self._batch_size]
             left = left[:, self._batch_size :]
 

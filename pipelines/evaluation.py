@@ -81,8 +81,7 @@ def measure(
 def record_probabilities(
     head: Head, views: Iterable[TestView], *, device: torch.device, bf16: bool
 ) -> Iterator[tuple[str, Tensor, Tensor]]:
-    """(key, class probabilities (K, H0, W0), labels (H0, W0)) of each record: the mean over its views,
-    unflipped.
+    """(key, class scores (K, H0, W0), labels (H0, W0)) of each record: the mean over its views, unflipped.
 
     As mmseg's `aug_test`. Holds one sum and one view at a time, whatever the number of views.
     """

@@ -17,7 +17,7 @@ FILE_NAME = "weights.json"
 def remember_weights(stores: Path, weights_sha256: str, weights: str) -> None:
     """Notes that --weights `weights` gave this digest; a path is noted absolute."""
     known = _read(stores)
-    spec = weights if _is_name(weights) else str(Path(weights).expanduser().resolve())
+    spec = _noted(weights)
     if known.get(weights_sha256) == spec:
         return
     stores.mkdir(parents=True, exist_ok=True)
@@ -29,6 +29,16 @@ def remember_weights(stores: Path, weights_sha256: str, weights: str) -> None:
 def known_weights(stores: Path, weights_sha256: str) -> str | None:
     """What --weights was for this digest; None where nobody noted it."""
     return _read(stores).get(weights_sha256)
+
+
+def digest_of_weights(stores: Path, weights: str) -> str | None:
+    """The digest that --weights `weights` gave in an extraction into `stores`; None where nobody noted it."""
+    spec = _noted(weights)
+    return next((digest for digest, known in _read(stores).items() if known == spec), None)
+
+
+def _noted(weights: str) -> str:
+    return weights if _is_name(weights) else str(Path(weights).expanduser().resolve())
 
 
 def _is_name(weights: str) -> bool:

@@ -21,7 +21,7 @@ Image = npt.NDArray[np.uint8]
 
 
 class RunModel(nn.Module):
-    """Images in, class probabilities at the images' own size out. Needs no store and no Lightning."""
+    """Images in, class scores at the images' own size out. Needs no store and no Lightning."""
 
     def __init__(
         self, backbone: FrozenBackbone, head: Head, recipe: ViewRecipe, class_names: tuple[str, ...]
@@ -35,7 +35,7 @@ class RunModel(nn.Module):
 
     @torch.inference_mode()
     def forward(self, images: Sequence[Image]) -> list[Tensor]:
-        """Class probabilities of each image.
+        """Class scores of each image: probabilities from heads that end in a softmax.
 
         Args:
             images: uint8 RGB (H, W, 3), of any sizes.

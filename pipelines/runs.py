@@ -236,8 +236,9 @@ def package_versions() -> dict[str, str]:
 def load_run(run: str | Path, *, weights: str | None = None, device: str = "cpu") -> nn.Module:
     """A trained run as a plain torch module, to use on new images.
 
-    Called with a sequence of uint8 RGB arrays (H, W, 3) it returns the class probabilities of each, float32
-    (classes, H, W). It holds preprocessing, the frozen backbone and the head, and needs no store.
+    Called with a sequence of uint8 RGB arrays (H, W, 3) it returns the class scores of each, float32
+    (classes, H, W): probabilities from heads that end in a softmax, the largest is the class. It holds
+    preprocessing, the frozen backbone and the head, and needs no store.
 
     Args:
         run: folder of the run; its last checkpoint is taken.

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import shlex
 import time
 import warnings
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -41,17 +43,16 @@ def run(config: TrainConfig) -> dict[str, Any]:
     run's stores are not its own, WorkFailed where the loss diverges.
     """
     device = choose_device(config.device)
-    data = _open_data(config, device)
-    try:
+    with ExitStack() as opened:
+        data = _open_data(config, device)
+        opened.callback(data.close)
         module = build_module(config, data)
         record = _record_of(config, data, module)
         folder, checkpoint = _folder_and_checkpoint(config, data, record)
-        runs.write_run(folder, config, record)
-        validation = _validation(config, record, device)
+        runs.write_run(folder, _with_its_stores(config, data), record)
+        validation = _validation(config, record, device, opened)
         _announce(config, data, folder, validation)
         seconds = fit(config, module, data, folder, device, validation, checkpoint)
-    finally:
-        data.close()
     draw_curves(folder / runs.METRICS, folder / runs.CURVES)
     return _report(config, folder, validation, seconds)
 
@@ -100,6 +101,11 @@ def _record_of(config: TrainConfig, data: TrainingData, module: HeadModule) -> r
     )
 
 
+def _with_its_stores(config: TrainConfig, data: TrainingData) -> TrainConfig:
+    """The configuration with the stores that were chosen, so that a resumed run finds no others."""
+    return config if config.online else dataclasses.replace(config, store=tuple(s.path for s in data.stores))
+
+
 def _known_weights(config: TrainConfig, data: TrainingData) -> str | None:
     """What --weights was when the store was extracted, if that was noted beside it."""
     digest = data.identity["backbone"]["weights_sha256"]
@@ -120,7 +126,9 @@ def _folder_and_checkpoint(
     return folder, found[max(found)] if found else None
 
 
-def _validation(config: TrainConfig, record: runs.RunRecord, device: torch.device) -> Validation | None:
+def _validation(
+    config: TrainConfig, record: runs.RunRecord, device: torch.device, opened: ExitStack
+) -> Validation | None:
     """Measures on the named test store, or on the one that fits if there is exactly one."""
     if config.val_store is None:
         found = [store.path for store in fitting_test_stores(record, Path(record.stores_folder))]
@@ -128,7 +136,7 @@ def _validation(config: TrainConfig, record: runs.RunRecord, device: torch.devic
             return None
     else:
         found = [Path(config.val_store)]
-    store = open_store(found[0], threads=config.threads)
+    store = opened.enter_context(open_store(found[0], threads=config.threads))
     record.check_same_source(store.identity, str(store.path))
     every = _share_of(config.max_steps) if config.val_every is None else config.val_every
     measure = StoreMeasure(store, uses_bf16(config.precision, device))

@@ -155,7 +155,7 @@ def test_damage_reaches_the_training_thread(tmp_path: Path) -> None:
     data[7] ^= 1
     shard.write_bytes(data)
     stores = JoinedStores.open([path], verify="always", threads=1)
-    feed = StoreFeed(stores, iter([np.arange(4)] * 3), batch_size=4, levels=("p5",), device=CPU)
+    feed = StoreFeed(stores, iter(np.arange(24).reshape(6, 4)), batch_size=4, levels=("p5",), device=CPU)
     with pytest.raises(IntegrityError, match="p5"):
         list(feed)
     feed.close()

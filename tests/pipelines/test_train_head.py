@@ -20,6 +20,7 @@ import yaml
 from pipelines import runs, train_head
 from pipelines.__main__ import main
 from pipelines.config import OptimizerConfig, ScheduleConfig, TrainConfig
+from pipelines.known_weights import remember_weights
 from pipelines.metrics_file import read_metrics
 from stores.errors import IdentityError
 from tests.pipelines.made_stores import make_store
@@ -269,3 +270,43 @@ def test_new_runs_get_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.chdir(tmp_path)
     made = [runs.new_run_folder(None, "ade20k-store", "fpn").name for _ in range(2)]
     assert made == ["ade20k-store-fpn-1", "ade20k-store-fpn-2"]
+
+
+def test_an_interrupt_says_how_to_go_on(
+    stores: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    handler = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr("pipelines.training_callbacks.StepLog.on_train_batch_end", interrupt)
+    words = f"train-head --head linear --stores {stores} --run {tmp_path / 'run'} --device cpu --max-steps 3"
+    assert main(words.split()) == 130
+    signal.signal(signal.SIGINT, handler)  # Lightning leaves it ignored
+    assert f"python -m pipelines train-head --resume --run {tmp_path / 'run'}" in capsys.readouterr().err
+
+
+def test_resume_keeps_to_its_store(stores: Path, tmp_path: Path) -> None:
+    """A second store that would fit as well, extracted since, changes nothing."""
+    folder = tmp_path / "features"
+    make_store(folder, records=4)
+    run = tmp_path / "run"
+    words = f"train-head --head linear --stores {folder} --run {run} --device cpu --batch-size 2 --max-steps"
+    assert main([*words.split(), "2"]) == 0
+    make_store(folder, records=4, seed=1)
+    assert main(["train-head", "--resume", "--run", str(run), "--max-steps", "4"]) == 0
+    assert list(runs.checkpoints(run)) == [1, 2, 3, 4]
+
+
+def test_weights_choose_a_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for digest, weights in (("ab" * 32, "random:0"), ("cd" * 32, "timm")):
+        make_store(tmp_path, records=4, weights=digest)
+        remember_weights(tmp_path, digest, weights)
+    words = (
+        f"train-head --head linear --stores {tmp_path} --run {tmp_path / 'run'} --device cpu --batch-size 2"
+    )
+    assert main([*words.split(), "--max-steps", "1", "--weights", "timm"]) == 0
+    record = runs.read_run(tmp_path / "run")
+    assert (record.weights_sha256, record.weights) == ("cd" * 32, "timm")
+    assert main([*words.split(), "--weights", "random:7"]) == 2
+    assert "no store under" in capsys.readouterr().err
