@@ -47,6 +47,15 @@ def batches_of(plan: StorePlan, shard: ShardId, batch_rows: int | None = None) -
     ]
 
 
+def rows_ahead(batch_rows: int, workers: int) -> int:
+    """The most rows that are decoded, or being decoded, and have not been handed out.
+
+    >>> rows_ahead(4, 2), rows_ahead(1, 8), rows_ahead(3, 8)
+    (12, 16, 18)
+    """
+    return max(BATCHES_AHEAD + 1, -(-2 * workers // batch_rows)) * batch_rows
+
+
 def loaded_batches(
     plan: StorePlan,
     todo: deque[ShardId],
@@ -59,7 +68,7 @@ def loaded_batches(
 ) -> Iterator[tuple[Batch, Rows]]:
     """The batches of the shards in `todo`, decoded; takes shards out of it, also those added meanwhile.
 
-    At most BATCHES_AHEAD + 1 batches are held, or as many as keep every worker busy twice over.
+    At most `rows_ahead` rows are held.
 
     Raises what RowLoader.load raises.
     """

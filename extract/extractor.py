@@ -2,11 +2,12 @@
 
 Threads decode rows ahead; the calling thread assembles batches and drives the device; each shard has a
 thread that writes and commits it while the next one is computed. Every queue is bounded. In memory at most:
-the views of BATCHES_AHEAD + 1 batches or of two rows a worker, whichever is more, and the encoded rows of
-SHARD_THREADS * (QUEUED_BATCHES + 1) + 1 batches.
+`rows_ahead` rows that wait for the device, and HELD_BATCHES batches that are computed, encoded beside their
+views and targets. `memory_bound` tells it in bytes.
 
 On a GPU a batch has one shape for each bin: short batches and skipped rows are filled with empty images. A
-CPU takes rows one by one, and no fillers.
+CPU takes rows one by one, and no fillers. A GPU that runs out of memory before the first shard is finished
+is given batches of half the size; later the run ends, see extract.batch_shapes.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 
 import torch
 
+from extract.batch_shapes import BatchTooLarge, halve_batches, shape_matters
 from extract.batches import Batch, Rows, loaded_batches
 from extract.codec_error import CodecWarnings, sample_steps
 from extract.encoded_batch import Backbone, encode_batch
@@ -28,19 +30,21 @@ from extract.progress import Progress
 from extract.provenance import differences, provenance
 from extract.records import Dataset
 from extract.row_loader import LoadedRow, RowLoader, SourceDigests
-from extract.shard_job import Item, ShardJob
+from extract.shard_job import QUEUED_BATCHES, Item, ShardJob
 from extract.tally import Summary, Tally, TooManyFailed
 from stores.errors import IdentityError
 from stores.layout import ShardId, StorePlan
 from stores.receipts import Receipt
 from stores.writer import StoreWriter
 
-__all__ = ["Progress", "Summary", "TooManyFailed", "extract"]
+__all__ = ["BatchTooLarge", "Progress", "Summary", "TooManyFailed", "extract"]
 
 logger = logging.getLogger(__name__)
 
 SHARD_THREADS = 2
 """Shards in the writing: one takes rows while the one before it is being committed."""
+HELD_BATCHES = SHARD_THREADS * (QUEUED_BATCHES + 1) + 1
+"""Computed batches in memory: each shard's thread writes one while others wait, and one is handed over."""
 SHARD_TRIES = 3
 """How often a shard whose files could not be written is computed and written."""
 _LASTING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
@@ -78,6 +82,7 @@ def extract(
         ValueError: the backbone lacks a planned level.
         IdentityError: a source is not the one that was planned or that other rows were made of.
         CodecError: the codec's error exceeds `codec_limit`.
+        BatchTooLarge: the device's memory holds no batch, or none of the shape that finished shards had.
         OSError: reading or writing failed, several times where that may help.
     """
     if plan.identity_digest != writer.plan.identity_digest:
@@ -87,21 +92,23 @@ def extract(
         raise ValueError(
             f"the backbone has no {', '.join(missing)} as planned; it has {backbone.pyramid.names}"
         )
-    run = _Run(
-        dataset,
-        writer,
-        backbone,
-        max_failed=max(10, len(dataset.records) // 100) if max_failed is None else max_failed,
-        codec_limit=codec_limit,
-        progress=progress or (lambda _: None),
-    )
-    return run.carry_out(workers=workers or len(os.sched_getaffinity(0)), batch_rows=batch_rows)
-
-
-def shape_matters(device: torch.device) -> bool:
-    """Whether the shape of a batch can change its rows' numbers: a GPU picks its kernels by it. On a CPU a
-    frozen backbone takes rows one by one."""
-    return device.type != "cpu"
+    while True:
+        run = _Run(
+            dataset,
+            writer,
+            backbone,
+            max_failed=max(10, len(dataset.records) // 100) if max_failed is None else max_failed,
+            codec_limit=codec_limit,
+            progress=progress or (lambda _: None),
+        )
+        try:
+            return run.carry_out(workers=workers or len(os.sched_getaffinity(0)), batch_rows=batch_rows)
+        except torch.OutOfMemoryError as error:
+            if run.computing is None or not shape_matters(backbone.device):
+                raise
+            problem = str(error)
+        # Out of the handler, because the error keeps the failed batch alive.
+        halve_batches(writer, run.computing, problem, backbone.device)
 
 
 class _Run:
@@ -129,6 +136,8 @@ class _Run:
         self._jobs: dict[ShardId, ShardJob] = {}
         self._tries: dict[ShardId, int] = {}
         self._stop = threading.Event()
+        self.computing: int | None = None
+        """The bin of the batch that is at the device."""
 
     def _recorded_sources(self, finished: Mapping[ShardId, Receipt]) -> dict[str, bytes]:
         sources: dict[str, bytes] = {}
@@ -167,9 +176,9 @@ class _Run:
                     ):
                         self._tally.add_rows(batch.shard, rows)
                         self._compute(batch, rows, shard_pool)
-                        self._collect(wait=False)
+                        self._collect(wait_for_all=False)
                         self._report(self._tally.progress())
-                    self._collect(wait=True)
+                    self._collect(wait_for_all=True)
             except BaseException:
                 self._stop.set()  # the shards' threads give up, delete their files and end
                 decoders.shutdown(wait=False, cancel_futures=True)
@@ -178,7 +187,14 @@ class _Run:
 
     def _compute(self, batch: Batch, rows: Rows, shard_pool: ThreadPoolExecutor) -> None:
         """Sends a batch through the backbone and hands it to its shard's thread."""
+        if not batch.is_first and batch.shard not in self._jobs:
+            return  # its thread has failed, and the whole shard will be done again
+        self.computing = batch.shard.bin
+        with self._tally.watch.during("backbone"):
+            item = self._encoded(batch, rows)
+        self.computing = None
         if batch.is_first:
+            self._wait_for_a_thread()
             self._jobs[batch.shard] = ShardJob(
                 shard_pool,
                 self._writer,
@@ -187,14 +203,16 @@ class _Run:
                 codec_limit=self._codec_limit,
                 stop=self._stop,
             )
-        job = self._jobs.get(batch.shard)
-        if job is None:  # its thread has failed, and the whole shard will be done again
-            return
-        with self._tally.watch.during("backbone"):
-            item = self._encoded(batch, rows)
+        job = self._jobs[batch.shard]
         job.put(item)
         if batch.is_last:
             job.end()
+
+    def _wait_for_a_thread(self) -> None:
+        """Returns when a shard's thread is free: short shards must not pile up before a slow disk."""
+        while len(self._jobs) >= SHARD_THREADS:
+            wait([job.future for job in self._jobs.values()], return_when=FIRST_COMPLETED)
+            self._collect(wait_for_all=False)
 
     def _encoded(self, batch: Batch, rows: Rows) -> Item:
         loaded = {row: r for row, r in rows.items() if isinstance(r, LoadedRow)}
@@ -216,10 +234,10 @@ class _Run:
         )
         return Item(rows=rows, index_of=index_of, encoded=encoded)
 
-    def _collect(self, *, wait: bool) -> None:
-        """Takes the outcomes of shards whose threads have ended; with `wait`, of all."""
+    def _collect(self, *, wait_for_all: bool) -> None:
+        """Takes the outcomes of shards whose threads have ended, or waits and takes all."""
         for shard, job in list(self._jobs.items()):
-            if not (wait or job.future.done()):
+            if not (wait_for_all or job.future.done()):
                 continue
             del self._jobs[shard]
             try:

@@ -62,7 +62,7 @@ def _explain(error: BaseException, words: Sequence[str], as_json: bool, debug: b
     if code == INTERRUPTED:
         message = f"interrupted; to go on: {getattr(error, 'command', command)}"
     elif is_foreseen(error):
-        message = str(error)
+        message = str(error) + (f"; to go on: {command}" if getattr(error, "resumable", False) else "")
     else:
         message = f"{type(error).__name__}: {error} (unforeseen; --debug shows where)"
     print(f"{' '.join(words[:1])}: {message}", file=sys.stderr)

@@ -63,7 +63,7 @@ class PlanConfig(VerbConfig):
     device: str = "auto"
     """cpu, cuda, cuda:1, ...; auto: the GPU where there is one."""
     batch_size: int | None = None
-    """Rows of a forward pass at 512 px, fewer of larger images. None: 32 on a GPU, or what fits; 4 on a CPU."""
+    """Rows of a forward pass at 512 px, fewer of larger ones. None: 32 on a GPU, or what fits; 4 on a CPU."""
     workers: int | None = None
     """Threads that decode images; None: one a processor core."""
     shard_rows: int | None = None

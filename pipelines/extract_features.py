@@ -6,6 +6,7 @@ import logging
 from typing import Any
 
 from extract.backbones import FrozenBackbone, load_backbone
+from extract.batch_shapes import fit_batches
 from extract.extractor import Summary, TooManyFailed, extract
 from extract.plan import build_plan
 from extract.weights import require_source
@@ -30,6 +31,7 @@ def run(config: ExtractConfig) -> dict[str, Any]:
     Raises:
         WeightsUnavailable, SpaceError: before the backbone is loaded.
         IdentityError: a source file changed since the store was begun.
+        BatchTooLarge: the device's memory does not hold a batch; what was finished stays.
         WorkFailed: more records than `max_failed` cannot be used; what was finished stays.
     """
     extraction = prepare(config)
@@ -40,7 +42,7 @@ def run(config: ExtractConfig) -> dict[str, Any]:
     backbone = load_backbone(
         extraction.card, config.weights, device=extraction.device, precision=extraction.precision
     )
-    writer = _open_writer(extraction, backbone)
+    writer = _open_writer(config, extraction, backbone)
     remember_weights(extraction.stores, backbone.weights_sha256, config.weights)
     if writer.complete:
         print(f"{writer.path} is complete: nothing to do")
@@ -50,7 +52,7 @@ def run(config: ExtractConfig) -> dict[str, Any]:
     return {**planned, "store": str(writer.path), **_summary(summary), "done_before": False}
 
 
-def _open_writer(extraction: Extraction, backbone: FrozenBackbone) -> StoreWriter:
+def _open_writer(config: ExtractConfig, extraction: Extraction, backbone: FrozenBackbone) -> StoreWriter:
     with counted("reading annotations", len(extraction.dataset.records)) as on_record:
         plan = build_plan(
             extraction.dataset,
@@ -61,6 +63,8 @@ def _open_writer(extraction: Extraction, backbone: FrozenBackbone) -> StoreWrite
             on_record=on_record,
             **extraction.choices,
         )
+    if config.batch_size is None and not (extraction.stores / plan.folder_name).exists():
+        plan = fit_batches(plan, backbone)
     return StoreWriter.open_or_create(extraction.stores, plan, needed_bytes=extraction.estimate.total_bytes)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import uuid
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,19 @@ class StoreWriter:
     def open_shard(self, shard: ShardId) -> ShardWriter:
         """A writer of one shard. Raises OSError where the disk failed or is full."""
         return ShardWriter(self._files, self._root, self._plan, shard, self._finished)
+
+    def set_batch_rows(self, batch_rows: Sequence[int]) -> None:
+        """Plans how many rows of each bin the backbone sees at once anew, while no shard is finished.
+
+        Raises PlanError where one is: rows of other batches could differ from its rows in the last bits.
+        """
+        if self.complete or self.finished():
+            raise PlanError(f"{self._root}: shards are finished, so the rows of a batch are settled")
+        bins = tuple(replace(b, batch_rows=rows) for b, rows in zip(self._plan.bins, batch_rows, strict=True))
+        plan = replace(self._plan, bins=bins)
+        replace_files(self._files, self._root, {PLAN_NAME: encode_plan(plan)}, uuid.uuid4().hex)
+        self._plan, self._finished = plan, FinishedShards(self._files, self._root, plan)
+        self._fill_in()
 
     def finish(self) -> str:
         """Writes what follows from the receipts and, last, the manifest; its sha256. Harmless when repeated.

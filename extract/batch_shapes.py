@@ -1,0 +1,129 @@
+"""How many rows of each bin go through the backbone at once: what the device's memory holds.
+
+On a GPU the shape of a batch can change the last bits of its rows, so each bin has one shape from its first
+row to its last. It is found by trying before anything is written; should the memory not suffice later, all
+shapes are halved as long as no shard is finished.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+
+from extract.codec_error import sample_steps
+from extract.encoded_batch import Backbone, encode_batch
+from stores.layout import Bin, ShardId, StorePlan
+from stores.writer import StoreWriter
+
+logger = logging.getLogger(__name__)
+
+
+class BatchTooLarge(MemoryError):
+    """The device's memory does not hold a batch, and its shape cannot change (any more)."""
+
+    resumable = False
+    """Whether the same command goes on, once there is memory."""
+
+
+def shape_matters(device: torch.device) -> bool:
+    """Whether the shape of a batch can change its rows' numbers: a GPU picks its kernels by it. On a CPU a
+    frozen backbone takes rows one by one."""
+    return device.type != "cpu"
+
+
+def fit_batches(plan: StorePlan, backbone: Backbone) -> StorePlan:
+    """The plan with batches that the device's memory holds, by trying; on a CPU as it is.
+
+    Memory follows a batch's pixels, so the bin with the most is tried, filled with empty images, and halved
+    until it passes; the others are cut to as many pixels.
+
+    Raises BatchTooLarge where one row is too much.
+    """
+    if not shape_matters(backbone.device):
+        return plan
+    while True:
+        index = max(range(len(plan.bins)), key=lambda i: _batch_pixels(plan.bins[i]))
+        problem = _try_batch(plan, index, backbone)
+        if problem is None:
+            return plan
+        plan = replace(plan, bins=halved(plan.bins, index, problem))
+        b = plan.bins[index]
+        logger.info("a batch of %s px does not fit the device's memory: %d rows", b.name, b.batch_rows)
+
+
+def halved(bins: Sequence[Bin], index: int, problem: str) -> tuple[Bin, ...]:
+    """The bins with half the rows in a batch of the one at `index`, and no batch of more pixels than that.
+
+    Raises BatchTooLarge where it has one row; `problem` says what was met.
+    """
+    rows = bins[index].batch_rows or 1
+    if rows == 1:
+        raise BatchTooLarge(
+            f"one row of {bins[index].name} px does not fit the device's memory ({_first_line(problem)}): "
+            "choose a smaller backbone or smaller views, or --device cpu"
+        )
+    limit_px = rows // 2 * _pixels(bins[index])
+    return tuple(replace(b, batch_rows=max(1, min(b.batch_rows or 1, limit_px // _pixels(b)))) for b in bins)
+
+
+def _try_batch(plan: StorePlan, index: int, backbone: Backbone) -> str | None:
+    """Sends one batch of empty images through backbone and codec; what the device said if it did not fit.
+
+    The tensors of a batch that failed are gone when this returns: nothing keeps the error.
+    """
+    b = plan.bins[index]
+    steps = sample_steps(plan, ShardId(index, 0))
+    try:
+        rows = [None] * (b.batch_rows or 1)
+        encode_batch(backbone, plan.codec, rows, (b.height_px, b.width_px), steps).wait()
+    except torch.OutOfMemoryError as error:
+        problem = str(error)
+    else:
+        return None
+    _free_cached_memory(backbone.device)
+    return problem
+
+
+def halve_batches(writer: StoreWriter, index: int, problem: str, device: torch.device) -> None:
+    """Plans batches of half the size for a store that was begun, after one of bin `index` did not fit.
+
+    Raises BatchTooLarge where shards are finished, or the batch had one row.
+    """
+    _free_cached_memory(device)
+    b = writer.plan.bins[index]
+    if finished := writer.finished():
+        stopped = BatchTooLarge(
+            f"a batch of {b.batch_rows} rows of {b.name} px does not fit the device's memory any more "
+            f"({_first_line(problem)}). {len(finished)} shards are finished with batches of this shape, and "
+            "another could change the last bits of a row. Free memory on the device"
+        )
+        stopped.resumable = True
+        raise stopped
+    bins = halved(writer.plan.bins, index, problem)
+    logger.warning(
+        "a batch of %s rows of %s px does not fit the device's memory; going on with %s",
+        *(b.batch_rows, b.name, bins[index].batch_rows),
+    )
+    writer.set_batch_rows([each.batch_rows or 1 for each in bins])
+
+
+def _first_line(problem: str) -> str:
+    """torch adds a paragraph about its allocator."""
+    return problem.partition("\n")[0] or "out of memory"
+
+
+def _free_cached_memory(device: torch.device) -> None:
+    """Gives blocks of a failed attempt back, which are of no use for smaller ones."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def _pixels(b: Bin) -> int:
+    return b.height_px * b.width_px
+
+
+def _batch_pixels(b: Bin) -> int:
+    return _pixels(b) * (b.batch_rows or 1)
