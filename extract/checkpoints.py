@@ -11,6 +11,7 @@ import argparse
 import json
 import re
 import sys
+from collections import OrderedDict
 from collections.abc import Container, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
@@ -33,6 +34,18 @@ _OFFICIAL_MERGE = "layers.0.downsample.reduction.weight"
 """Official files merge patches at the end of a stage, timm at the start of the next one."""
 
 
+_DAMAGED = (
+    SafetensorError,
+    EOFError,
+    RuntimeError,
+    json.JSONDecodeError,
+    LookupError,
+    TypeError,
+    AttributeError,
+)
+"""What the readers of the formats raise for bytes that are not theirs."""
+
+
 def read_checkpoint(path: Path | str, trunk: nn.Module) -> dict[str, Tensor]:
     """The tensors of a checkpoint, named as in `trunk`, on the CPU, in the file's own dtypes.
 
@@ -46,14 +59,19 @@ def read_checkpoint(path: Path | str, trunk: nn.Module) -> dict[str, Tensor]:
     path = Path(path)
     try:
         content = _read(path)
-    except (SafetensorError, EOFError, RuntimeError, json.JSONDecodeError, KeyError) as error:
+    except _DAMAGED as error:
         raise ValueError(f"{path} is not a whole checkpoint: {error}") from error
     except UnpicklingError as error:
         raise ValueError(
-            f"{path} holds more than tensors and was not loaded: {error}. If you trust it, save its weights "
-            f"alone as .safetensors"
+            f"{path} holds more than tensors and was not loaded: {_reason(error)}. If you trust it, save its "
+            f"weights alone as .safetensors"
         ) from error
     return rename(_weights_in(content, path), trunk)
+
+
+def _reason(error: UnpicklingError) -> str:
+    """torch's one telling line: the rest advises to load without checks."""
+    return str(error).split("WeightsUnpickler error:")[-1].split("Please ")[0].split("Check the ")[0].strip()
 
 
 def rename(tensors: Mapping[str, Tensor], trunk: nn.Module) -> dict[str, Tensor]:
@@ -169,13 +187,10 @@ def _merged(shards: list[Path]) -> dict[str, Tensor]:
     return merged
 
 
-class _InertConfig(dict):  # type: ignore[type-arg]
-    """Stands for the yacs configuration inside SimMIM's files: data, no code of yacs."""
-
-
 def _read_pickle(path: Path) -> Mapping[str, Any]:
-    # EsViT's files carry their argparse.Namespace; neither class runs anything when it is filled.
-    inert: list[Any] = [argparse.Namespace, (_InertConfig, "yacs.config.CfgNode")]
+    # EsViT's files carry an argparse.Namespace, SimMIM's a yacs node: a dict with attributes. Filling
+    # these runs no code, and yacs need not be there.
+    inert: list[Any] = [argparse.Namespace, (OrderedDict, "yacs.config.CfgNode")]
     with torch.serialization.safe_globals(inert):
         content = torch.load(path, map_location="cpu", weights_only=True)
     if not isinstance(content, Mapping):

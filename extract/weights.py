@@ -166,6 +166,8 @@ def _listed(names: Iterable[str], limit: int = 40) -> str:
 
 
 def _random(card: BackboneCard, seed: str, trunk: nn.Module) -> Weights:
+    if not seed:
+        raise ValueError("random: needs a seed, random:SEED, such as random:0")
     logger.warning(
         "RANDOM WEIGHTS (random:%s) for %s: features mean nothing; for tests and benchmarks only",
         seed,
