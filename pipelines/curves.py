@@ -34,6 +34,7 @@ def draw_curves(metrics: Path, picture: Path) -> None:
         right = axes.twinx()
         right.set_ylabel("mIoU")
         right.plot(*zip(*scores, strict=True), color="tab:orange", marker="o", label="mIoU")
+        right.set_ylim(bottom=0)
         right.legend(loc="upper right")
     axes.legend(loc="upper left")
     figure.savefig(picture, dpi=120)
