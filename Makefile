@@ -36,7 +36,7 @@ lint: setup  ## ruff and mypy
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
 plan: setup  ## Rows, bytes, files, free space and time of an extraction; writes nothing (DATASET= MODEL= ...)
-	$(RUN_PIPELINES) plan $(call flags,DATASET MODEL SPLIT DATA STORES WEIGHTS LEVELS CODEC VIEWS PIXELS SUBSET) $(ARGS)
+	$(RUN_PIPELINES) plan $(call flags,DATASET MODEL SPLIT DATA STORES WEIGHTS LEVELS CODEC VIEWS PIXELS SUBSET HEAD RECIPE) $(ARGS)
 
 extract: setup  ## Fills the store of a data set's split, or goes on filling it (DATASET= MODEL= ...)
 	$(RUN_PIPELINES) extract $(call flags,DATASET MODEL SPLIT DATA STORES WEIGHTS LEVELS CODEC VIEWS PIXELS SUBSET ENGINE) $(ARGS)

@@ -18,7 +18,14 @@ from extract.records import READ_THREADS, Dataset, digest_of
 from extract.sources import DECODER, LIMIT_PX, SourceError, retried
 from extract.view import VIEW_PARAMS
 from extract.views import ViewRecipe
-from stores.arrays import FORMAT_NAME, FORMAT_VERSION, metadata_files, sharded_arrays
+from stores.arrays import (
+    FORMAT_NAME,
+    FORMAT_VERSION,
+    bin_tables,
+    metadata_files,
+    outcome_tables,
+    sharded_arrays,
+)
 from stores.layout import DenseTarget, RaggedTarget, StorePlan, Target
 from stores.pyramid import PyramidSpec
 
@@ -103,10 +110,10 @@ def build_plan(
         OSError: an annotation could not be read.
     """
     chosen = PlanChoices(**choices)
-    survey = partial(_survey, dataset, recipe, view_count(recipe, chosen.views), chosen.seed)
+    work = partial(survey, dataset, recipe, view_count(recipe, chosen.views), chosen.seed)
     digests, params = [], []
     with ThreadPoolExecutor(threads) as pool:
-        for digest, record_params in pool.map(survey, range(len(dataset.records))):
+        for digest, record_params in pool.map(work, range(len(dataset.records))):
             digests.append(digest)
             params.append(record_params)
             if on_record:
@@ -129,9 +136,11 @@ def estimate_plan(dataset: Dataset, recipe: ViewRecipe, card: Card, **choices: A
     plan = _plan(dataset, recipe, card, chosen, params, "not read", backbone)
     by_level = dict.fromkeys(plan.pyramid.names, 0)
     files = len(metadata_files(plan)) + len(plan.planned_tables) + _FILES_BESIDE_ARRAYS
+    files += len(outcome_tables(len(plan.rows)))
     for index, b in enumerate(plan.bins):
         specs = sharded_arrays(plan, index)
         files += b.shards * (len(specs) + 1)  # and its receipt
+        files += len(bin_tables(plan, index))
         for name, spec in specs.items():
             if name.startswith("levels/"):
                 by_level[name.split("/")[1]] += b.rows * spec.stored_row_bytes + b.shards * spec.index_bytes
@@ -172,7 +181,7 @@ def store_name(dataset: str, split: str, model: str, codec: str) -> str:
     return re.sub(r"[^a-z0-9._-]+", "-", f"{dataset}-{split}-{model}-{codec}".lower())
 
 
-def _survey(dataset: Dataset, recipe: ViewRecipe, count: int, seed: int, index: int) -> tuple[str, Params]:
+def survey(dataset: Dataset, recipe: ViewRecipe, count: int, seed: int, index: int) -> tuple[str, Params]:
     """The sha256 of a record's annotation, and its views."""
     key = dataset.records[index].key
     annotation = retried(lambda: dataset.read_annotation(index), f"annotation of {key}")

@@ -71,6 +71,18 @@ class PlanConfig(VerbConfig):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ForecastConfig(PlanConfig):
+    """A plan, and the heads it shall serve."""
+
+    head: tuple[str, ...] = ("linear", "bifpn1")
+    """Heads to be trained from the store: does caching pay for them?"""
+    recipe: str | None = None
+    """Recipe of the heads, by name or path: steps and batch size. None: the one shipped for each."""
+    remeasure: bool = False
+    """Measure this machine again; figures of the last seven days are kept in the user's cache folder."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ExtractConfig(PlanConfig):
     """A plan, and how to carry it out."""
 

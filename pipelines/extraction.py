@@ -129,8 +129,12 @@ def choose_views(config: PlanConfig, is_training: bool) -> tuple[ViewRecipe, int
 
 def free_bytes(folder: Path) -> int:
     """Free bytes of the disk that `folder` stands on, or would stand on."""
-    there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
-    return shutil.disk_usage(there).free
+    return shutil.disk_usage(existing_folder(folder)).free
+
+
+def existing_folder(folder: Path) -> Path:
+    """`folder`, or the nearest one above it that exists."""
+    return next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
 
 
 def check_space(extraction: Extraction) -> None:

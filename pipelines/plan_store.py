@@ -6,12 +6,14 @@ from typing import Any
 
 from extract.weights import WeightsUnavailable, require_source
 from pipelines.byte_sizes import duration, gigabytes
-from pipelines.config import PlanConfig
+from pipelines.caching_advice import WARN_VISITS, Advice, HeadForecast, caching_advice, views_for
+from pipelines.config import ForecastConfig
 from pipelines.extraction import Extraction, free_bytes, prepare
-from pipelines.speed_probe import Speed, TooLarge, measure_speed
+from pipelines.speed_cache import SpeedCache
+from pipelines.speed_probe import Speed, TooLarge, available_bytes, measure_speed
 
 
-def run(config: PlanConfig) -> dict[str, Any]:
+def run(config: ForecastConfig) -> dict[str, Any]:
     """Prints rows, bytes, bins, files, free space, time and whether caching pays; writes nothing."""
     extraction = prepare(config)
     summary = geometry(extraction)
@@ -20,13 +22,21 @@ def run(config: PlanConfig) -> dict[str, Any]:
         require_source(extraction.card, config.weights)
     except WeightsUnavailable as error:  # the geometry and the speed do not depend on them
         print(f"  weights   MISSING: {error}")
+    cache = SpeedCache(remeasure=config.remeasure)
     try:
-        speed = measure_speed(extraction)
+        speed = measure_speed(extraction, cache)
     except TooLarge as error:
         print(f"  time      not measured: {error}")
         return summary
     print_time(extraction, speed)
-    return {**summary, **speed.to_json(), "estimated_seconds": speed.total_seconds(extraction)}
+    summary |= {**speed.to_json(), "estimated_seconds": speed.total_seconds}
+    if extraction.recipe.fixed_count is None:  # heads are trained on seeded views
+        advice = caching_advice(config, extraction, speed, cache, available_bytes() // 2)
+        print_advice(extraction, advice)
+        summary["caching"] = advice.to_json()
+    if cache.oldest_s > 60:
+        print(f"  measured  up to {duration(cache.oldest_s)} ago; --remeasure measures again")
+    return summary
 
 
 def geometry(extraction: Extraction) -> dict[str, Any]:
@@ -75,17 +85,63 @@ def plan_views(extraction: Extraction) -> str:
 
 
 def print_time(extraction: Extraction, speed: Speed) -> None:
-    """How long the extraction takes here, and what a visit of a row costs with and without the store."""
-    total, decode_ms = duration(speed.total_seconds(extraction)), speed.decode_seconds * 1e3
+    """How long the extraction takes here, and what decides it."""
     print(
-        f"  time      about {total} on {extraction.device}: {decode_ms:.0f} ms to decode a view on one of"
-        f" {extraction.workers} threads, {speed.forward_seconds * 1e3:.0f} ms for its forward pass"
+        f"  time      about {duration(speed.total_seconds)} on {extraction.device},"
+        f" {duration(speed.start_seconds)} of it before the first row; most goes to {speed.bottleneck}"
     )
-    plan, sizes = extraction.estimate.plan, extraction.estimate.bytes_by_level
-    row_bytes = sum(sizes.values()) / len(plan.rows)
-    live = max(speed.forward_seconds, speed.decode_seconds / extraction.workers)
     print(
-        f"  caching   a visit of a row reads {gigabytes(round(row_bytes))} instead of computing for"
-        f" {live * 1e3:.0f} ms: it pays from epoch {plan.rows.view_count + 1} on, where reading is faster"
-        f" than {row_bytes / live / 1e6:.0f} MB/s"
+        f"  a row     {speed.decode_seconds * 1e3:.1f} ms to decode with {extraction.workers} threads,"
+        f" {speed.forward_seconds * 1e3:.1f} ms for the backbone,"
+        f" {speed.write_seconds * 1e3:.1f} ms to the disk"
     )
+    print(
+        f"  disk      writes {speed.write_bytes_per_s / 1e6:.0f} MB/s with fsync, reads"
+        f" {speed.read_bytes_per_s / 1e6:.0f} MB/s, {speed.cached_bytes_per_s / 1e6:.0f} MB/s from memory"
+    )
+
+
+def print_advice(extraction: Extraction, advice: Advice) -> None:
+    """Whether caching pays for each head, what other choices change, and how often a view is seen."""
+    for head, problem in advice.problems.items():
+        print(f"  caching   {head}: {problem}")
+    for forecast in advice.heads:
+        print(f"  caching   {forecast.head}: {_verdict(forecast)}")
+    if advice.heads:
+        where = "memory, where it fits" if advice.in_memory else "the disk: it does not fit the memory"
+        print(f"            the store is read from {where}")
+    for variant in advice.variants:
+        steps = ", ".join(
+            f"{head} needs more levels" if seconds is None else f"{head} {_milliseconds(seconds)} a step"
+            for head, seconds in variant.heads.items()
+        )
+        print(f"  instead   {variant.codec} {','.join(variant.levels)}: {gigabytes(variant.bytes)}; {steps}")
+    views = extraction.estimate.plan.rows.view_count
+    for forecast in advice.heads:
+        visits = forecast.visits_per_view
+        line = f"{forecast.head} sees each view {visits:.1f} times in {forecast.steps} steps"
+        if visits > WARN_VISITS:
+            line += (
+                f": MORE THAN {WARN_VISITS}, it may learn them by heart; --views {views_for(visits, views)}"
+            )
+        print(f"  visits    {line}")
+
+
+def _verdict(forecast: HeadForecast) -> str:
+    """One line.
+
+    >>> _verdict(HeadForecast(head="fpn", steps=10, batch_size=2, head_seconds=0.1, read_seconds=0.2,
+    ...     cached_seconds=0.2, online_seconds=0.3, break_even_runs=2, visits_per_view=1.0))
+    'pays from run 2 on: a step takes 200 ms from the store (head 100, reading 200), 300 ms online'
+    """
+    runs = forecast.break_even_runs
+    answer = "DOES NOT PAY" if runs is None else f"pays from run {runs} on"
+    return (
+        f"{answer}: a step takes {_milliseconds(forecast.cached_seconds)} from the store"
+        f" (head {forecast.head_seconds * 1e3:.0f}, reading {forecast.read_seconds * 1e3:.0f}),"
+        f" {_milliseconds(forecast.online_seconds)} online"
+    )
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{seconds * 1e3:.0f} ms"

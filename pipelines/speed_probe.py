@@ -1,51 +1,70 @@
-"""A short measurement for `plan`: how long a view takes to decode, and a row to go through the backbone."""
+"""A short measurement for `plan`: each stage of an extraction on this machine, and the time they add up to.
+
+On a GPU the stages overlap, and the slowest decides. On a CPU decoding and the backbone share the cores, so
+their times add up, and only the disk works beside them.
+"""
 
 from __future__ import annotations
 
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from extract.backbones import build_trunk
-from extract.datasets import Dataset
+from extract.batch_shapes import fit_batches
+from extract.codec_error import sample_steps
+from extract.encoded_batch import encode_batch
 from extract.frozen_backbone import FrozenBackbone
-from extract.sources import SourceError, decode_image
+from extract.memory_bound import encoded_row_bytes
+from extract.plan import survey, view_count
+from extract.records import READ_THREADS
+from extract.row_loader import RowLoader, SourceDigests
 from extract.trunks import probe
-from extract.view import View
 from extract.weights import Weights
-from pipelines.extraction import Extraction
+from pipelines.disk_probe import measure_disk
+from pipelines.extraction import Extraction, existing_folder
+from pipelines.speed_cache import Figures, SpeedCache
+from stores.errors import IdentityError
+from stores.layout import ShardId, StorePlan
 
-RECORDS = 4
-"""Images that are decoded; spread over the data set."""
-PASSES = 2
-"""Forward passes; the first warms up, the quickest counts."""
+MEASURED_S = 2.0
+"""Of decoding, and of forward passes of a bin."""
+FEWEST_PASSES = 2
+BINS = 2
+"""Bins whose forward pass is measured: those with most work. Rows of others cost in proportion to pixels."""
+SURVEYED = 24
+"""Records whose annotations are read, as the plan of a store reads all."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Speed:
-    """Seconds for one row."""
+    """Seconds of each stage."""
 
     decode_seconds: float
-    """Reading, decoding and making one view, on one thread."""
+    """A row, from its source to the view and its targets, with all threads at work."""
     forward_seconds: float
-    """The forward pass of one row of the bin with most rows."""
-    forward_pixels: int
-    """Pixels of such a row; rows of other bins are taken to cost in proportion."""
-
-    def total_seconds(self, extraction: Extraction) -> float:
-        """The whole extraction: decoding on all threads beside the forward passes, the slower of both."""
-        plan = extraction.estimate.plan
-        pixels = sum(b.rows * b.height_px * b.width_px for b in plan.bins)
-        decode = len(plan.rows) * self.decode_seconds / extraction.workers
-        return max(self.forward_seconds * pixels / self.forward_pixels, decode)
+    """A row of the bin with most rows, through the backbone and the codec, in batches."""
+    write_seconds: float
+    """A mean row, to the disk with fsync."""
+    start_seconds: float
+    """Before the first row: annotations read, the backbone built and run for the first time."""
+    total_seconds: float
+    """The whole extraction."""
+    bottleneck: str
+    """decode, backbone or write."""
+    write_bytes_per_s: float
+    read_bytes_per_s: float
+    """Past the page cache."""
+    cached_bytes_per_s: float
+    """From the page cache."""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -55,69 +74,179 @@ class TooLarge(MemoryError):
     """The backbone does not fit into what memory is free, so nothing can be measured."""
 
 
-def measure_speed(extraction: Extraction) -> Speed:
-    """Decodes a few views and sends a batch through the backbone, untrained: its speed is the same.
+def measure_speed(extraction: Extraction, cache: SpeedCache) -> Speed:
+    """The stages, measured or from the cache; the backbone untrained, whose speed is the same.
 
     Raises:
         TooLarge: the memory does not suffice for the backbone.
         OSError: a source could not be read.
     """
-    b = max(extraction.estimate.plan.bins, key=lambda candidate: candidate.rows)
-    batch = (
-        (b.batch_rows or 1) if extraction.device.type == "cuda" else 1
-    )  # a CPU takes rows one by one anyhow
-    backbone = _untrained(extraction)
-    pixels = torch.zeros((batch, b.height_px, b.width_px, 3), dtype=torch.uint8)
-    valid_hw = torch.tensor([[b.height_px, b.width_px]] * batch)
-    seconds = min(_timed(partial(_forward, backbone, pixels, valid_hw)) for _ in range(PASSES))
-    return Speed(
-        decode_seconds=_decode_seconds(extraction),
-        forward_seconds=seconds / batch,
-        forward_pixels=b.height_px * b.width_px,
+    plan = extraction.estimate.plan
+    data = {
+        "records": len(extraction.dataset.records),
+        "source_bytes": sum(record.source_bytes for record in extraction.dataset.records),
+        "views": plan.identity["views"],
+        "workers": extraction.workers,
+    }
+    decode = cache.get("decode", data, partial(_measure_decode, extraction))
+    surveyed = cache.get("survey", data, partial(_measure_survey, extraction))
+    bins = sorted(plan.bins, key=lambda b: b.rows * b.height_px * b.width_px, reverse=True)[:BINS]
+    forward = cache.get(
+        "backbone",
+        {
+            "backbone": extraction.card.identity(weights_sha256="", precision=extraction.precision),
+            "levels": list(plan.pyramid.names),
+            "codec": plan.codec,
+            "bins": [b.to_json() for b in bins],
+            "device": str(extraction.device),
+        },
+        partial(_measure_forward, extraction, [plan.bins.index(b) for b in bins]),
     )
+    folder = existing_folder(extraction.stores)
+    disk_facts = {
+        "disk": os.stat(folder).st_dev,
+        "bin": bins[0].to_json(),
+        "levels": list(plan.pyramid.names),
+    }
+    disk = cache.get("disk", {**disk_facts, "codec": plan.codec}, partial(measure_disk, plan, folder))
+    return _combined(extraction, decode["seconds"], surveyed["seconds"], forward, disk)
+
+
+def _combined(
+    extraction: Extraction, decode: float, surveyed: float, forward: Figures, disk: Figures
+) -> Speed:
+    plan, dataset = extraction.estimate.plan, extraction.dataset
+    share = 1.0 if dataset.subset is None else len(dataset.subset) / len(dataset.records)
+    measured = {name: seconds for name, seconds in forward.items() if name != "start"}
+    stages = {
+        "decode": share * decode * len(plan.rows),
+        "backbone": share * sum(b.rows * forward_seconds(b.name, measured) for b in plan.bins),
+        "write": share
+        * sum(b.rows * encoded_row_bytes(plan, b) for b in plan.bins)
+        / disk["write_bytes_per_s"],
+    }
+    if extraction.device.type == "cpu":
+        busy = max(stages["decode"] + stages["backbone"], stages["write"])
+    else:
+        busy = max(stages.values())
+    start = forward["start"] + surveyed * len(dataset.records)
+    largest = max(plan.bins, key=lambda b: b.rows)
+    return Speed(
+        decode_seconds=decode,
+        forward_seconds=forward_seconds(largest.name, measured),
+        write_seconds=stages["write"] / (share * len(plan.rows)),
+        start_seconds=start,
+        total_seconds=start + busy,
+        bottleneck=max(stages, key=lambda stage: stages[stage]),
+        **disk,
+    )
+
+
+def forward_seconds(name: str, measured: Figures) -> float:
+    """A row of the bin `name`, from the bins that were measured: that of the next larger or smaller area.
+
+    >>> forward_seconds("64x32", {"64x64": 0.5, "512x512": 9.0})
+    0.25
+    """
+    if name in measured:
+        return measured[name]
+    area = _area(name)
+    nearest = min(measured, key=lambda other: abs(np.log(_area(other) / area)))
+    return measured[nearest] * area / _area(nearest)
+
+
+def _area(name: str) -> int:
+    height, width = map(int, name.split("x"))
+    return height * width
+
+
+def _measure_decode(extraction: Extraction) -> Figures:
+    """Seconds a row, while every worker decodes; rows that cannot be decoded take no part."""
+    plan, subset = extraction.estimate.plan, extraction.dataset.subset
+    loader = RowLoader(extraction.dataset, plan, SourceDigests())
+    rows = np.random.default_rng(0).permutation(len(plan.rows)).tolist()
+    if subset is not None:
+        rows = [row for row in rows if plan.rows.keys[row] in subset]
+    rounds = [rows[i : i + 2 * extraction.workers] for i in range(0, len(rows), 2 * extraction.workers)]
+    done, began = 0, time.perf_counter()
+    with ThreadPoolExecutor(extraction.workers) as pool:
+        for some in rounds:
+            done += sum(pool.map(partial(_load, loader), some))
+            if time.perf_counter() - began > MEASURED_S:
+                break
+    return {"seconds": (time.perf_counter() - began) / done if done else 0.0}
+
+
+def _load(loader: RowLoader, row: int) -> bool:
+    try:
+        loader.load(row)
+    except IdentityError:  # `extract` will say so
+        return False
+    return True
+
+
+def _measure_survey(extraction: Extraction) -> Figures:
+    """Seconds a record, for reading its annotation and choosing its views."""
+    dataset, recipe, choices = extraction.dataset, extraction.recipe, extraction.choices
+    work = partial(survey, dataset, recipe, view_count(recipe, choices["views"]), choices["seed"])
+    chosen = np.linspace(0, len(dataset.records) - 1, num=min(SURVEYED, len(dataset.records)), dtype=int)
+    began = time.perf_counter()
+    with ThreadPoolExecutor(READ_THREADS) as pool:
+        list(pool.map(work, chosen.tolist()))
+    return {"seconds": (time.perf_counter() - began) / len(chosen)}
+
+
+def _measure_forward(extraction: Extraction, indices: Sequence[int]) -> Figures:
+    """Bin name -> seconds a row; `start`: until the first batch of each is done."""
+    began = time.perf_counter()
+    backbone = _untrained(extraction)
+    plan = fit_batches(extraction.estimate.plan, backbone)
+    start, figures = time.perf_counter() - began, {}
+    for index in indices:
+        first, row = _forward_seconds(plan, index, backbone)
+        figures[plan.bins[index].name] = row
+        start += first
+    return {**figures, "start": start}
+
+
+def _forward_seconds(plan: StorePlan, index: int, backbone: FrozenBackbone) -> tuple[float, float]:
+    """Seconds that the first batch of a bin takes longer than later ones, and of a row in these."""
+    b = plan.bins[index]
+    steps = sample_steps(plan, ShardId(index, 0))
+    rows = [None] * (b.batch_rows or 1)
+
+    def forward() -> None:
+        encode_batch(backbone, plan.codec, rows, (b.height_px, b.width_px), steps).wait()
+
+    first, passes = _timed(forward), [_timed(forward)]
+    while len(passes) < FEWEST_PASSES or sum(passes) < MEASURED_S:
+        passes.append(_timed(forward))
+    usual = float(np.mean(passes))  # what others do on the machine slows the extraction just as much
+    return max(0.0, first - usual), usual / len(rows)
 
 
 def _untrained(extraction: Extraction) -> FrozenBackbone:
     card = extraction.card
     parameters = sum(value.numel() for value in probe(card.timm_id, card.constructor_args).parameters())
-    free = _available_bytes()
+    free = available_bytes()
     needed = 12 * parameters  # float32 twice while it is built, and room for activations
     if needed > free:
         raise TooLarge(
             f"{parameters / 1e9:.1f} billion parameters need {needed / 1e9:.0f} GB, {free / 1e9:.0f} are free"
         )
-    weights = Weights(build_trunk(card).state_dict(), sha256="untrained")
-    return FrozenBackbone(card, weights, device=extraction.device, precision=extraction.precision)
+    return FrozenBackbone(
+        card,
+        Weights(build_trunk(card).state_dict(), sha256="untrained"),
+        device=extraction.device,
+        precision=extraction.precision,
+        compiled=extraction.device.type == "cuda",
+    )
 
 
-def _available_bytes() -> int:
+def available_bytes() -> int:
     """Memory that can be had without swapping, page cache included; Linux says it in kB."""
     found = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
     return int(found[1]) << 10 if found else os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-
-
-def _forward(backbone: FrozenBackbone, pixels: torch.Tensor, valid_hw: torch.Tensor) -> None:
-    backbone(pixels, valid_hw)
-    if backbone.device.type == "cuda":
-        torch.cuda.synchronize(backbone.device)
-
-
-def _decode_seconds(extraction: Extraction) -> float:
-    """Mean over a few records; 0 where none of them can be decoded."""
-    dataset, rows = extraction.dataset, extraction.estimate.plan.rows
-    first_row = {key: row for row, key in reversed(list(enumerate(rows.keys)))}
-    seconds = []
-    for index in np.linspace(0, len(dataset.records) - 1, num=RECORDS, dtype=int).tolist():
-        view = View.from_params(rows.params[first_row[dataset.records[index].key]])
-        try:
-            seconds.append(_timed(partial(_make_view, dataset, index, view)))
-        except (SourceError, ValueError):  # a broken image, or of another size than its header said
-            continue
-    return float(np.mean(seconds)) if seconds else 0.0
-
-
-def _make_view(dataset: Dataset, index: int, view: View) -> None:
-    view.apply_image(decode_image(dataset.read_source(index)))
 
 
 def _timed(work: Callable[[], object]) -> float:

@@ -20,9 +20,9 @@ class Verb:
 VERBS: dict[str, Verb] = {
     "plan": Verb(
         module="pipelines.plan_store",
-        config_class=config.PlanConfig,
-        text="Rows, bytes, files, free space and time of an extraction; writes nothing.",
-        example="--dataset ade20k --model swinv2-t",
+        config_class=config.ForecastConfig,
+        text="Rows, bytes, files, free space and time of an extraction, and whether it pays; writes nothing.",
+        example="--dataset ade20k --model swinv2-t --head bifpn1,linear",
     ),
     "extract": Verb(
         module="pipelines.extract_features",

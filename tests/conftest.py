@@ -1,6 +1,7 @@
 """Fixtures shared by every test: the folder of real samples, where there is one."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,14 @@ def samples() -> Path:
     if folder is None:
         pytest.skip("no real samples: set PERMAFROST_SAMPLES to a folder holding ade20k/ADEChallengeData2016")
     return folder
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What `plan` measures under tests is not kept for the user."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PERMAFROST_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.hookimpl(wrapper=True)

@@ -96,7 +96,7 @@ def test_every_flag_of_the_design(words: list[str], capsys: pytest.CaptureFixtur
 def test_plan_says_everything_and_writes_nothing(
     words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, summary, out, _ = result(capsys, "plan", *words, "--views", "2")
+    code, summary, out, _ = result(capsys, "plan", *words, "--views", "2", "--head", "linear")
     assert code == 0
     assert (summary["rows"], summary["records"], summary["bins"]) == (12, TRAINING, {"64x64": 12})
     assert set(summary["levels"]) == {"p4", "p5"}
@@ -113,7 +113,7 @@ def test_plan_says_everything_and_writes_nothing(
 def test_plan_of_a_giant_needs_no_weights_and_extract_says_what_to_pass(
     words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipelines.speed_probe._available_bytes", lambda: 1 << 30)  # 1 GiB
+    monkeypatch.setattr("pipelines.speed_probe.available_bytes", lambda: 1 << 30)  # 1 GiB
     giant = [*words, "--model", "swinv2-g", "--weights", "timm"]
     code, summary, out, _ = result(capsys, "plan", *giant)
     assert (code, summary["rows"]) == (0, TRAINING)

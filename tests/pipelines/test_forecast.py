@@ -1,0 +1,133 @@
+"""`plan`'s measurement of this machine, its cache, and whether caching pays."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import pipelines.speed_probe
+from pipelines import caching_advice, head_probe
+from pipelines.__main__ import main
+from pipelines.speed_cache import FILE_NAME, SpeedCache
+from tests.extract.made_ade20k import write_folder
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_folder(tmp_path_factory.mktemp("data"), training=16, validation=4)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PERMAFROST_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(pipelines.speed_probe, "MEASURED_S", 0.05)
+    monkeypatch.setattr(head_probe, "CPU_PIXELS", 2 * 64 * 64)
+    monkeypatch.setattr(head_probe, "STEPS", 1)
+
+
+@pytest.fixture
+def words(data: Path, tmp_path: Path) -> list[str]:
+    return shlex.split(
+        f"--dataset ade20k --data {data} --model swinv2-nano --weights random:0 --crop-size 64"
+        f" --stores {tmp_path / 'features'} --device cpu --workers 2 --views 2"
+    )
+
+
+def plan(capsys: pytest.CaptureFixture[str], words: list[str]) -> tuple[dict[str, Any], str]:
+    assert main(["plan", *words, "--json"]) == 0
+    out = capsys.readouterr().out
+    return json.loads(out.splitlines()[-1]), out
+
+
+def test_plan_measures_once_and_writes_nothing_else(
+    words: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first, out = plan(capsys, [*words, "--head", "linear"])
+    for stage in ("decode_seconds", "forward_seconds", "write_seconds", "start_seconds", "read_bytes_per_s"):
+        assert first[stage] > 0
+    rows = first["rows"] * (first["decode_seconds"] + first["forward_seconds"])
+    assert first["estimated_seconds"] >= rows + first["start_seconds"] - 1e-9
+    assert "before the first row" in out and "MB/s with fsync" in out
+    assert [path.name for path in tmp_path.iterdir()] == ["cache"]
+    monkeypatch.setattr(
+        pipelines.speed_probe, "_untrained", lambda _: pytest.fail("the backbone was measured again")
+    )
+    second, _ = plan(capsys, [*words, "--head", "linear"])
+    assert second == {**first, "free_bytes": second["free_bytes"]}
+    with pytest.raises(pytest.fail.Exception):
+        main(["plan", *words, "--remeasure"])
+
+
+def test_plan_says_for_each_head_whether_caching_pays(
+    words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(caching_advice, "head_step_seconds", lambda *_: 0.01)
+    summary, out = plan(capsys, [*words, "--head", "linear,bifpn1,none"])
+    caching = summary["caching"]
+    linear, bifpn = caching["heads"]
+    assert (linear["head"], bifpn["head"]) == ("linear", "bifpn1")
+    assert linear["head_seconds"] > 0
+    assert linear["online_seconds"] > linear["cached_seconds"] and linear["break_even_runs"] == 1
+    assert "caching   linear: pays from run 1 on" in out
+    assert "no head 'none'" in caching["problems"]["none"]
+    visits = linear["steps"] * linear["batch_size"] / summary["rows"]
+    assert linear["visits_per_view"] == pytest.approx(visits) and "--views" in out
+    by_choice = {(v["codec"], tuple(v["levels"])): v for v in caching["variants"]}
+    float16, deep = by_choice["float16", ("p2", "p3", "p4", "p5")], by_choice["int8", ("p4", "p5")]
+    assert deep["bytes"] < summary["bytes"] < float16["bytes"]
+    assert deep["heads"]["bifpn1"] is None and "bifpn1 needs more levels" in out
+
+
+def test_a_test_split_is_planned_without_heads(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    at, views = words.index("--crop-size"), words.index("--views")
+    words = [*words[:at], "--short-side", "64", *words[at + 2 : views], "--split", "validation"]
+    summary, _ = plan(capsys, words)
+    assert summary["estimated_seconds"] > 0 and "caching" not in summary
+
+
+@pytest.mark.parametrize("damage", ["", "[]", '{"a": 1}', "\0"])
+def test_a_damaged_cache_is_measured_anew(damage: str, tmp_path: Path) -> None:
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / FILE_NAME).write_text(damage)
+    assert SpeedCache().get("disk", {"a": 1}, lambda: {"x": 1.0}) == {"x": 1.0}
+    assert SpeedCache().get("disk", {"a": 1}, lambda: {"x": 2.0}) == {"x": 1.0}
+    assert SpeedCache().get("disk", {"a": 2}, lambda: {"x": 2.0}) == {"x": 2.0}
+    assert SpeedCache(remeasure=True).get("disk", {"a": 1}, lambda: {"x": 3.0}) == {"x": 3.0}
+
+
+def test_old_figures_are_measured_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    SpeedCache().get("disk", {}, lambda: {"x": 1.0})
+    monkeypatch.setattr("pipelines.speed_cache.MAX_AGE_S", -1.0)
+    assert SpeedCache().get("disk", {}, lambda: {"x": 2.0}) == {"x": 2.0}
+
+
+def test_a_cache_that_cannot_be_written_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("PERMAFROST_CACHE", str(tmp_path / "file" / "below"))
+    assert SpeedCache().get("disk", {}, lambda: {"x": 1.0}) == {"x": 1.0}
+
+
+def test_a_saving_of_nothing_never_pays() -> None:
+    assert caching_advice.break_even(10.0, 0.0) is None
+    assert caching_advice.views_for(float(caching_advice.WARN_VISITS), 1) == 1
+
+
+def test_plan_counts_bytes_within_one_percent(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = shlex.split(
+        f"--dataset ade20k --data {data} --model swinv2-nano --weights random:0 --crop-size 256 --device cpu"
+        f" --stores {tmp_path / 'features'} --codec float16 --json"
+    )
+    assert main(["extract", *words]) == 0
+    done = json.loads(capsys.readouterr().out.splitlines()[-1])
+    files = [path for path in Path(done["store"]).rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) == pytest.approx(done["bytes"], rel=0.01)
+    assert len(files) == done["files"]
