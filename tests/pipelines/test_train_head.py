@@ -1,4 +1,4 @@
-"""A training run from made stores: it learns, is written down, refused where it must be, resumed exactly."""
+"""A training run from stores: it learns, is written down, refused where it must be, resumed exactly."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from pipelines.config import OptimizerConfig, ScheduleConfig, TrainConfig
 from pipelines.known_weights import remember_weights
 from pipelines.metrics_file import read_metrics
 from stores.errors import IdentityError
+from tests.pipelines.extracted import extract_store, write_coloured_data
 from tests.pipelines.made_stores import make_store
 
 STEPS = 24
@@ -38,10 +40,18 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def stores(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the images were, before the stores took their place."""
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="module")
+def stores(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("features")
-    make_store(folder)
-    make_store(folder, split="validation", records=4, views=1)
+    images = write_coloured_data(data)
+    extract_store(images, folder, "float16", "training", 2)
+    extract_store(images, folder, "float16", "validation")
+    shutil.rmtree(data)
     return folder
 
 
@@ -82,7 +92,7 @@ def test_learns_and_says_so(finished: tuple[Path, dict[str, Any]]) -> None:
     assert len(losses) == STEPS
     assert losses[-1] < 0.7 * losses[0]
     assert summary["loss"] == losses[-1]
-    assert summary["mIoU"] > 0.2  # one class everywhere gives 0.05
+    assert summary["mIoU"] > 0.1  # one class everywhere gives 0.05
     assert summary["steps"] == STEPS
 
 
@@ -186,17 +196,17 @@ def in_a_process(
 
 
 def test_killed_and_resumed_from_the_store_alone(
-    finished: tuple[Path, dict[str, Any]], stores: Path, tmp_path: Path
+    finished: tuple[Path, dict[str, Any]], data: Path, tmp_path: Path
 ) -> None:
     """SIGKILL while the second checkpoint is renamed, then --resume: the losses of a run never killed."""
     folder, run = finished[0], tmp_path / "killed"
     config = tmp_path / "config.yaml"
     config.write_text((folder / "config.yaml").read_text())
     words = ["train-head", "--config", str(config), "--run", str(run)]
-    killed = in_a_process(words, tmp_path / "data", kill_at="step-0000010.ckpt")
+    killed = in_a_process(words, data, kill_at="step-0000010.ckpt")
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert list(runs.checkpoints(run)) == [5]
-    resumed = in_a_process(["train-head", "--resume", "--run", str(run), "--json"], tmp_path / "data")
+    resumed = in_a_process(["train-head", "--resume", "--run", str(run), "--json"], data)
     assert resumed.returncode == 0, resumed.stderr
     assert json.loads(resumed.stdout.splitlines()[-1])["steps"] == STEPS
     assert losses_of(run) == losses_of(folder)
@@ -205,7 +215,7 @@ def test_killed_and_resumed_from_the_store_alone(
 
 def test_resume_refuses_another_store(finished: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     other = make_store(tmp_path, seed=1)
-    with pytest.raises(IdentityError, match=r"views\.seed"):
+    with pytest.raises(IdentityError, match="identity differs in backbone"):
         train_head.run(config_of(tmp_path, finished[0], resume=True, store=(str(other),)))
 
 
@@ -262,7 +272,7 @@ def test_no_store_and_several(stores: Path, tmp_path: Path, capsys: pytest.Captu
 def test_bf16_and_tensorboard(stores: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     summary = train_head.run(config_of(stores, run, precision="bf16", tensorboard=True, max_steps=4))
-    assert summary["loss"] < 2
+    assert summary["loss"] < 4.9  # it begins at ln 150
     assert list(run.glob("tensorboard/**/events.out.tfevents.*"))
 
 
