@@ -47,6 +47,7 @@ from extract.views import view_recipe  # noqa: E402
 from pipelines.demo.scenes import make_scene  # noqa: E402
 from pipelines.devices import choose_device  # noqa: E402
 from pipelines.disk_probe import write_shards  # noqa: E402
+from pipelines.speed_probe import noise_row  # noqa: E402
 from stores.layout import ShardId, StorePlan  # noqa: E402
 from stores.writer import StoreWriter  # noqa: E402
 
@@ -106,9 +107,9 @@ def decode_all(dataset: Dataset, plan: StorePlan, workers: int) -> None:
 
 
 def forward_all(backbone: FrozenBackbone, plan: StorePlan) -> None:
-    """As many batches as the plan has, of empty images, with the codec and the way to the host."""
+    """As many batches as the plan has, of noise, with the codec and the way to the host."""
     b, steps = plan.bins[0], sample_steps(plan, ShardId(0, 0))
-    rows, last = [None] * (b.batch_rows or 1), None
+    rows, last = [noise_row(b.height_px, b.width_px)] * (b.batch_rows or 1), None
     for _ in range(-(-b.rows // len(rows))):
         encoded = encode_batch(backbone, plan.codec, rows, (b.height_px, b.width_px), steps)
         if last is not None:
