@@ -27,7 +27,8 @@ def test_extract_train_evaluate_predict(
     data = write_folder(tmp_path / "data", training=8, validation=3)
     monkeypatch.chdir(tmp_path)
     extract = f"extract --dataset ade20k --data {data} --model swinv2-nano --weights random:0 --stores f"
-    train = "train-head --head bifpn1 --head-settings.width 16 --stores f --batch-size 4 --device cpu --val-every 0"
+    train = "train-head --head bifpn1 --head-settings.width 16 --stores f"
+    train += " --batch-size 4 --device cpu --val-every 0"
     code, first, _ = result(capsys, f"{extract} --split training --crop-size 64 --views 2")
     assert code == 0
 
