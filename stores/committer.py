@@ -37,7 +37,7 @@ def commit_store(files: Files, root: Path, plan: StorePlan, finished: FinishedSh
     """Writes the tables, then the manifest, unless another committer has.
 
     Raises:
-        IncompleteStore: a shard has no valid receipt.
+        IncompleteStore: a shard has no valid receipt. PlanError: another writer has begun it anew.
         OSError: the disk failed; run it again.
     """
     tables = ReceiptTables(plan)
@@ -61,6 +61,7 @@ def commit_store(files: Files, root: Path, plan: StorePlan, finished: FinishedSh
     # reason to: once more over all of them, or a power cut could leave a manifest of files not in place.
     shard_files = [path for shard in plan.shards() for path in finished.paths(shard)]
     sync_folders(files, [root.parent, *folders_of(root, [*manifest.files, *shard_files, "receipts/any"])])
+    finished.refuse_another_plan()  # with a receipt for every shard there, nobody can change it any more
     write_exclusive(files, root / MANIFEST_NAME, manifest.to_bytes(), uuid.uuid4().hex)
 
 

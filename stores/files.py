@@ -74,6 +74,10 @@ class Files:
     def unlink(self, path: Path) -> None:
         os.unlink(path)
 
+    def remove_tree(self, path: Path) -> None:
+        """Deletes a folder and all in it."""
+        shutil.rmtree(path)
+
     def sync_folder(self, path: Path) -> None:
         """Returns once the folder's names are on the disk."""
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from stores.arrays import sharded_arrays
 from stores.canonical_json import sha256_hex
-from stores.errors import StoreError
+from stores.errors import PlanError, StoreError
 from stores.files import Files, partial_of, read_whole, sync_folders
-from stores.layout import ShardId, StorePlan
+from stores.layout import MAX_PLAN_BYTES, ShardId, StorePlan
+from stores.manifest import PLAN_NAME
 from stores.plan_file import encode_plan
 from stores.receipts import MAX_GENERATIONS, MAX_RECEIPT_BYTES, Receipt, decode_receipt, receipt_path
 
@@ -36,8 +37,8 @@ class FinishedShards:
     def latest(self, shard: ShardId) -> tuple[int, Receipt | None]:
         """The highest generation of receipts there, and its receipt; (-1, None) without one.
 
-        A receipt that is damaged or speaks of another plan or shard is None too. Generations are asked for
-        one after another, since a listing may be stale on a network file system.
+        A receipt that is damaged or speaks of another shard is None too. Generations are asked for one after
+        another, since a listing may be stale on a network file system.
         """
         found: Receipt | None = None
         for generation in range(MAX_GENERATIONS):
@@ -58,10 +59,17 @@ class FinishedShards:
 
     def _decode(self, data: bytes | None, shard: ShardId, generation: int) -> Receipt | None:
         try:
-            receipt = decode_receipt(data or b"", self._plan, shard, generation, set(self.paths(shard)))
+            return decode_receipt(data or b"", self._plan, shard, generation, set(self.paths(shard)))
         except StoreError:
             return None
-        return receipt if receipt.plan_sha256 == self._plan_sha256 else None
+
+    def refuse_another_plan(self) -> None:
+        """Raises PlanError where another writer has planned other batches since this plan was read."""
+        data = read_whole(self._files, self._root / PLAN_NAME, MAX_PLAN_BYTES)
+        if sha256_hex(data) != self._plan_sha256:
+            raise PlanError(
+                f"{self._root}: another writer has begun it anew with other batches; run it again"
+            )
 
     def valid(self, shard: ShardId, *, full: bool = False) -> Receipt | None:
         """The receipt of a shard whose files are all in place and undamaged, once any unfinished renames
@@ -111,7 +119,9 @@ class FinishedShards:
         return tuple(partial_of(self._root / path, receipt.writer) for path in receipt.files)
 
     def damage(self, receipt: Receipt, *, full: bool = False) -> str | None:
-        """What is wrong with a receipt's files, None where nothing is."""
+        """What is wrong with a receipt or its files, None where nothing is."""
+        if receipt.plan_sha256 != self._plan_sha256:
+            return f"the receipt of {self._plan.shard_name(receipt.shard)} speaks of another plan"
         for path, figures in receipt.files.items():
             try:
                 fd = self._files.open(self._root / path)

@@ -161,7 +161,8 @@ class ShardWriter:
             errors: the codec's error figures by level.
 
         Raises:
-            PlanError: a row was neither put nor skipped, or JSON cannot hold what is to go into the receipt.
+            PlanError: a row was neither put nor skipped, JSON cannot hold what is to go into the receipt, or
+            another writer has planned other batches.
             OSError: the disk failed or is full; abort, then try the shard again.
         """
         missing = [row for row, code in zip(self.rows, self._outcome, strict=True) if code == UNKNOWN]
@@ -177,6 +178,7 @@ class ShardWriter:
         if self._is_committed():  # and immutable from then on
             self.abort()
             return False
+        self._finished.refuse_another_plan()
         path = self._root / receipt_path(self._plan, self.shard, self._generation)
         self._claimed = True  # perhaps: from here on a receipt may say that these files are the shard
         if not write_exclusive(self._files, path, receipt.to_bytes(), self._writer_id):

@@ -70,6 +70,8 @@ class StoreWriter:
         if manifest is None:
             writer._fill_in()
         elif decode_manifest(manifest, str(root)).files.get(PLAN_NAME) != sha256_hex(data):
+            if _read_if_there(files, root / PLAN_NAME, MAX_PLAN_BYTES) != data:  # begun anew meanwhile
+                return cls.open_or_create(root_folder, plan, files=files)
             raise IntegrityError(f"{root}: plan.json was changed after the store was committed")
         return writer
 
@@ -108,26 +110,48 @@ class StoreWriter:
         return ShardWriter(self._files, self._root, self._plan, shard, self._finished)
 
     def set_batch_rows(self, batch_rows: Sequence[int]) -> None:
-        """Plans how many rows of each bin the backbone sees at once anew, while no shard is finished.
+        """Begins the store anew with other rows a batch, while no shard is finished.
 
-        Raises PlanError where one is: rows of other batches could differ from its rows in the last bits.
+        The folder is moved aside first: nobody can finish a shard in it from then on, and other writers of
+        the old plan find another one or none. (A plan that is replaced where it stands could be replaced
+        after another writer's manifest.)
+
+        Raises PlanError where a shard is finished, since rows of other batches could differ from its rows in
+        the last bits, or where another writer has begun it anew with other batches.
         """
-        if self.complete or self.finished():
-            raise PlanError(f"{self._root}: shards are finished, so the rows of a batch are settled")
         bins = tuple(replace(b, batch_rows=rows) for b, rows in zip(self._plan.bins, batch_rows, strict=True))
-        plan = replace(self._plan, bins=bins)
-        replace_files(self._files, self._root, {PLAN_NAME: encode_plan(plan)}, uuid.uuid4().hex)
-        self._plan, self._finished = plan, FinishedShards(self._files, self._root, plan)
-        self._fill_in()
+        self._refuse_receipts(self._root)
+        aside = self._root.with_name(f"{self._root.name}.{uuid.uuid4().hex}.discarded")
+        self._files.rename(self._root, aside)
+        try:
+            self._refuse_receipts(aside)
+        except PlanError:
+            self._files.rename(aside, self._root)
+            raise
+        self._files.remove_tree(aside)
+        anew = StoreWriter.open_or_create(
+            self._root.parent, replace(self._plan, bins=bins), files=self._files
+        )
+        self._plan, self._finished = anew._plan, anew._finished
+        if self._plan.bins != bins:
+            raise PlanError(f"{self._root}: another writer has planned other batches; run it again")
+
+    def _refuse_receipts(self, root: Path) -> None:
+        finished = FinishedShards(self._files, root, self._plan)
+        if any(finished.latest(shard)[0] >= 0 for shard in self._plan.shards()):
+            raise PlanError(f"{self._root}: shards are finished, so the rows of a batch are settled")
 
     def finish(self) -> str:
         """Writes what follows from the receipts and, last, the manifest; its sha256. Harmless when repeated.
 
         Raises:
             IncompleteStore: a shard has no valid receipt.
+            PlanError: another writer has begun it anew, with other batches.
             OSError: the disk failed; run it again.
         """
-        if not self.complete:
+        if self.complete:
+            sync_folders(self._files, [self._root])  # whoever wrote the manifest may have died before this
+        else:
             commit_store(self._files, self._root, self._plan, self._finished)
         return sha256_hex(read_whole(self._files, self._root / MANIFEST_NAME, MAX_MANIFEST_BYTES))
 

@@ -158,6 +158,9 @@ class FaultyFiles(Files):
     def unlink(self, path: Path) -> None:
         self._step("unlink", partial(super().unlink, path), changes=True)
 
+    def remove_tree(self, path: Path) -> None:
+        self._step("remove_tree", partial(super().remove_tree, path), changes=True)
+
     def sync_folder(self, path: Path) -> None:
         self._step("sync_folder", lambda: None)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from stores.errors import IncompleteStore, PlanError
 from stores.files import Files
 from stores.layout import Bin, ShardId, StorePlan
 from stores.verify import verify_store
@@ -200,3 +201,41 @@ def test_extractions_of_different_plans_in_one_root(memory_path: Path, seed: int
         assert_reads_back(path, rows)
         assert verify_store(path, full=True).ok
         assert_nothing_beside(path)
+
+
+def extract_with_smaller_batches(root: Path, rows: MadeRows, files: Files) -> Won:
+    """An extraction whose device runs out of memory at its first batch, before any shard is finished."""
+    writer = StoreWriter.open_or_create(root, rows.plan, files=files)
+    try:
+        writer.set_batch_rows([1 for _ in rows.plan.bins])
+    except PlanError:  # a shard was finished: the batches are settled
+        return {}
+    return extract_or_stop(root, rows, files)
+
+
+def extract_or_stop(root: Path, rows: MadeRows, files: Files) -> Won:
+    """An extraction that stops where another writer has begun the store anew, with other batches."""
+    try:
+        return extract(root, rows, files)
+    except (PlanError, IncompleteStore, FileNotFoundError):  # the last where the store is gone just then
+        return {}
+
+
+def settle_on_batches(root: Path, begun: Path, step: int, first: Work, second: Work) -> None:
+    writers = different_writers(ONE_SHARD)
+    shutil.copytree(begun, root)
+    for at in range(0, operations(root, writers[0], first), step):
+        shutil.copytree(begun, root)
+        race(root, writers, switch_once(0, at), work=[first, second])
+        extract(root, writers[0])
+        report = verify_store(root / ONE_SHARD.folder_name, full=True)
+        assert report.ok, (at, report.problems)
+        shutil.rmtree(root)
+
+
+@pytest.mark.parametrize("step", [17, pytest.param(1, marks=pytest.mark.slow)])
+def test_one_of_two_writers_settles_on_smaller_batches(memory_path: Path, begun: Path, step: int) -> None:
+    """Whoever comes too late stops; the store is never left with two plans."""
+    both = (extract_with_smaller_batches, extract_or_stop)
+    settle_on_batches(memory_path / "race", begun, step, *both)
+    settle_on_batches(memory_path / "race", begun, step, *reversed(both))
