@@ -4,22 +4,24 @@ A shifted map needs at most four different sums of position bias and mask, whate
 (`extract.windows.split_mask`), so constants do not grow with the image. Where even those are too large
 (window 40: 1600 x 1600 a head) they are summed for a few heads at a time, whenever they are needed.
 
-Letters in tensor names: C channels, B windows of all images, T tokens of a window, H heads, D channels of a
-head, R offsets between two tokens of a window.
+Letters in tensor names: N images, H and W cells, L tokens of a map, C channels; in attention, B windows of
+all images, T tokens of a window, H heads, D channels of a head, R offsets between two tokens of a window.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Any
+from functools import lru_cache
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from extract.frozen_attention import AttentionWeights, BranchWeights, Steps
+from extract.block_runs import run_at_once, run_in_groups
+from extract.frozen_attention import AttentionWeights, BlockFunctions, BranchWeights
 from extract.position_bias import cr_table, offset_index, v2_table
-from extract.windows import HW, Split, split_mask
+from extract.windows import HW, Split, split_mask, window_plan
 
 _LARGEST_LOG_SCALE = math.log(100)
 """[R] microsoft/Swin-Transformer models/swin_transformer_v2.py clamps logit_scale at ln(1 / 0.01)."""
@@ -27,19 +29,34 @@ KEPT_BYTES = 1 << 30
 """1 GiB of constants kept for all blocks of a backbone; what is beyond is summed again in every batch."""
 _LOGITS_BYTES = 2 << 20
 """2 MiB of logits at a time on a CPU, about its second-level cache."""
-_SUMMED_BYTES = 64 << 20
-"""64 MiB of constants that are not kept at a time."""
+_SUMMED_BYTES = 256 << 20
+"""256 MiB of constants that are not kept at a time."""
 
 
-def keep_constants(blocks: Iterable[FoldedBlock], limit_bytes: int = KEPT_BYTES) -> None:
+class KeepsConstants(Protocol):
+    """A block, as far as memory goes."""
+
+    keeps_bias: bool
+
+    @property
+    def kept_bytes(self) -> int: ...
+
+
+def keep_constants(blocks: Iterable[KeepsConstants], limit_bytes: int = KEPT_BYTES) -> None:
     """Lets blocks keep their constants, in order, as far as the limit allows. Numbers do not depend on it."""
     for block in blocks:
         block.keeps_bias = block.kept_bytes <= limit_bytes
         limit_bytes -= block.kept_bytes if block.keeps_bias else 0
 
 
+def constants_bytes(heads: int, window: HW, shift: HW, dtype: torch.dtype) -> int:
+    """Of all sums of bias and mask of a block: one, or four where it is shifted."""
+    tokens = window[0] * window[1]
+    return (4 if any(shift) else 1) * heads * tokens * _row_elements(tokens) * dtype.itemsize
+
+
 class FoldedBlock(nn.Module):
-    """See the module. Weights are buffers that no state dict holds."""
+    """See the module. A step of `FoldedSwin`; its weights are buffers that no state dict holds."""
 
     table_HR: Tensor
 
@@ -51,6 +68,8 @@ class FoldedBlock(nn.Module):
             dtype: of matrix products; norms, scales, logits and softmax are float32.
         """
         super().__init__()
+        if (act := type(block.mlp.act).__name__) != "GELU":
+            raise ValueError(f"act_layer {act}: only gelu can be folded")
         self.heads: int = block.attn.num_heads
         self.window: HW = tuple(block.window_size)
         self.shift: HW = tuple(block.shift_size)
@@ -74,6 +93,14 @@ class FoldedBlock(nn.Module):
                 value = getattr(norm, part, None)
                 self._hold(f"{name}_{part}", None if value is None else value.float())
 
+    def forward(self, x_NHWC: Tensor, functions: BlockFunctions) -> Tensor:
+        """The block's output, (N, H, W, C) float32, of a float32 map of any size."""
+        images, height, width, channels = x_NHWC.shape
+        x_NLC = x_NHWC.reshape(images, height * width, channels)
+        plan = window_plan((height, width), self.window, self.shift, x_NLC.device)
+        run = run_in_groups if x_NLC.device.type == "cpu" else run_at_once
+        return run(self, x_NLC, plan, functions).view(images, height, width, channels)
+
     def _hold(self, name: str, value: Tensor | None) -> None:
         self.register_buffer(name, None if value is None else value.detach(), persistent=False)
 
@@ -92,14 +119,15 @@ class FoldedBlock(nn.Module):
     @property
     def kept_bytes(self) -> int:
         """Memory of all constants this block may come to keep."""
-        kinds = 4 if any(self.shift) else 1
-        return kinds * self.heads * self.tokens * _row_elements(self.tokens) * self.dtype.itemsize
+        return constants_bytes(self.heads, self.window, self.shift, self.dtype)
 
-    def mix(self, q_BHTD: Tensor, k_BHTD: Tensor, v_BHTD: Tensor, split: Split, steps: Steps) -> Tensor:
+    def mix(
+        self, q_BHTD: Tensor, k_BHTD: Tensor, v_BHTD: Tensor, split: Split, functions: BlockFunctions
+    ) -> Tensor:
         """Attention, (B, H, T, D), of windows that share a mask, as many heads at a time as memory allows."""
         size = self._heads_at_a_time(len(q_BHTD), q_BHTD.device)
         parts = [
-            steps.mix(q_BHTD[:, h], k_BHTD[:, h], v_BHTD[:, h], self.bias(split, h))
+            functions.mix(q_BHTD[:, h], k_BHTD[:, h], v_BHTD[:, h], self.bias(split, h))
             for start in range(0, self.heads, size)
             for h in (slice(start, start + size),)
         ]
@@ -122,12 +150,22 @@ class FoldedBlock(nn.Module):
 
     def _summed(self, split: Split, heads: slice) -> Tensor:
         device, tokens = self.table_HR.device, self.tokens
-        offsets = offset_index(self.window).to(device).flatten()
+        offsets = _offsets_on(device, self.window)
         summed = self.table_HR[heads].index_select(1, offsets).view(-1, tokens, tokens)
         if any(split):
-            summed += split_mask(self.window, self.shift, split).to(device)
+            summed += _mask_on(device, self.window, self.shift, split)
         padded = summed.new_empty(len(summed), tokens, _row_elements(tokens), dtype=self.dtype)
         return padded[:, :, :tokens].copy_(summed)
+
+
+@lru_cache(maxsize=8)  # two for each window of a backbone; 20 MB for one of 40
+def _offsets_on(device: torch.device, window: HW) -> Tensor:
+    return offset_index(window).flatten().to(device)
+
+
+@lru_cache(maxsize=16)  # three for each window of a backbone; 10 MB for one of 40
+def _mask_on(device: torch.device, window: HW, shift: HW, split: Split) -> Tensor:
+    return split_mask(window, shift, split).to(device)
 
 
 def _row_elements(tokens: int) -> int:
@@ -136,7 +174,9 @@ def _row_elements(tokens: int) -> int:
 
 
 def _qkv_bias(attention: Any) -> Tensor:
-    """SwinV2 has no key bias."""
+    """SwinV2 has no key bias; one built without any has none at all."""
+    if attention.q_bias is None:
+        return torch.zeros_like(attention.qkv.weight[:, 0])
     return torch.cat([attention.q_bias, torch.zeros_like(attention.q_bias), attention.v_bias])
 
 

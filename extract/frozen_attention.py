@@ -1,4 +1,4 @@
-"""The three steps of a frozen SwinV2 block, as functions of tensors that run eagerly or compiled.
+"""What a frozen SwinV2 block does, as functions of tensors that run eagerly or compiled.
 
 `enter` gathers the tokens of windows and makes queries, keys and values of them; `mix` is the attention
 proper; `leave` brings the tokens back, adds them to the map and runs the block's second half. What is the
@@ -10,12 +10,13 @@ window, H heads, D channels of a head, Q query and key.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
+import torch._dynamo
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -122,7 +123,7 @@ def leave(x_NLC: Tensor, branch_NLC: Tensor, scatter: Tensor, weights: BranchWei
 
 
 @dataclass(frozen=True, slots=True)
-class Steps:
+class BlockFunctions:
     """The functions above, as they are or compiled."""
 
     enter: Callable[[Tensor, Tensor, int, AttentionWeights], tuple[Tensor, Tensor, Tensor]]
@@ -132,14 +133,35 @@ class Steps:
 
 
 @lru_cache(maxsize=4)
-def steps_for(device_type: str, compiled: bool) -> Steps:
-    """The steps for a kind of device. Compiled ones compile on first use, once a shape."""
-    if device_type == "cpu":
-        if not compiled:
-            return Steps(enter, mix, project, leave)
-        one_thread = partial(torch.compile, options={"cpp.threads": 1})  # the one that calls: `image_threads`
-        return Steps(one_thread(enter), one_thread(mix), project, one_thread(leave))
+def functions_for(device_type: str, compiled: bool) -> BlockFunctions:
+    """The functions for a kind of device. Compiled ones compile on first use, once a stage."""
+    fused = device_type != "cpu"
     if not compiled:
-        return Steps(enter, mix_fused, project, leave)
-    # The fused kernel is called as it is: nothing around it could be fused into it.
-    return Steps(torch.compile(enter), mix_fused, project, torch.compile(leave))
+        return BlockFunctions(enter, mix_fused if fused else mix, project, leave)
+    # Four stages of several backbones: more variants than the eight after which dynamo gives up.
+    torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
+    # On a CPU in the one thread that calls (`image_threads`).
+    compile_one = partial(torch.compile, dynamic=False, options={} if fused else {"cpp.threads": 1})
+    return BlockFunctions(
+        _of_any_size(compile_one(enter), {0: (0, 1), 1: (0,)}),
+        # The fused kernel is called as it is: nothing around it could be fused into it.
+        mix_fused if fused else _of_any_size(compile_one(mix), {0: (0,), 1: (0,), 2: (0,)}),
+        project,
+        _of_any_size(compile_one(leave), {0: (0, 1), 1: (0, 1), 2: (0,)}),
+    )
+
+
+def _of_any_size(compiled: Callable[..., Any], sizes: Mapping[int, tuple[int, ...]]) -> Callable[..., Any]:
+    """`compiled` for any number of images, tokens and windows: else each bin would compile for a minute.
+
+    Args:
+        sizes: position of an argument -> those of its axes.
+    """
+
+    def call(*arguments: Any) -> Any:
+        for position, axes in sizes.items():
+            for axis in axes:
+                torch._dynamo.maybe_mark_dynamic(arguments[position], axis)
+        return compiled(*arguments)
+
+    return call

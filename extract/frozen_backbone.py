@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from extract.cards import BackboneCard
-from extract.folded_swin import FoldedSwin
+from extract.folded_swin import FoldedSwin, step_makers
 from extract.frozen_attention import NORM_EPS
 from extract.image_threads import map_images
+from extract.precision import fit_steps, report
 from extract.timm_maps import TimmMaps
 from extract.trunks import create_trunk
 from extract.weights import Weights
@@ -47,8 +48,8 @@ class FrozenBackbone(nn.Module):
         self.card = card
         self.pyramid = card.pyramid
         self.weights_sha256 = weights.sha256
-        self.precision = precision
-        self.network = _network(card, weights, PRECISIONS[precision], compiled)
+        self.network, exact_steps = _network(card, weights, PRECISIONS[precision], compiled, device)
+        self.precision = f"{precision}-after-{exact_steps}" if exact_steps else precision
         for name, value in (
             ("mean", torch.tensor(card.mean)),
             ("std", torch.tensor(card.std)),
@@ -114,25 +115,27 @@ class FrozenBackbone(nn.Module):
         return F.layer_norm(x_NHWC, self.norm_weight.shape, self.norm_weight, self.norm_bias, NORM_EPS)
 
 
-def _network(card: BackboneCard, weights: Weights, dtype: torch.dtype, compiled: bool) -> nn.Module:
+def _network(
+    card: BackboneCard, weights: Weights, dtype: torch.dtype, compiled: bool, device: torch.device
+) -> tuple[nn.Module, int]:
+    """The network, and how many of its first steps are in float32 although `dtype` is not."""
     stages = sorted({level.stage for level in card.pyramid})
     if card.family in ("swinv2", "swinv2_cr"):
         # Only names and shapes are taken from the trunk: three billion parameters need not exist twice.
         with torch.device("meta"):
             trunk = create_trunk(card.timm_id, card.constructor_args, num_classes=0)
         trunk.load_state_dict(dict(weights.tensors), assign=True)
-        return FoldedSwin(
-            trunk,
-            stages=stages[-1],
-            pretrained_windows=card.pretrained_windows,
-            dtype=dtype,
-            compiled=compiled,
-        )
+        makers = step_makers(trunk, stages=stages[-1], pretrained_windows=card.pretrained_windows)
+        with _full_accumulation():
+            fitted = fit_steps(makers, dtype, device)
+        report(card.model, dtype, fitted)
+        ends = [maker.ends_stage for maker in makers]
+        return FoldedSwin(fitted.steps, ends, compiled=compiled), fitted.exact
     if compiled:
         logger.info("%s is not compiled: only SwinV2 is", card.model)
     trunk = create_trunk(card.timm_id, card.constructor_args, num_classes=0)
     trunk.load_state_dict(dict(weights.tensors))
-    return TimmMaps(trunk, stages=stages, dtype=dtype)
+    return TimmMaps(trunk, stages=stages, dtype=dtype), 0
 
 
 @contextmanager

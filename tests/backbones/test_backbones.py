@@ -166,7 +166,7 @@ def test_fewer_levels_have_the_same_bytes(case):
 
 def test_shallow_levels_compute_no_deep_stage():
     backbone = load_backbone(backbone_card("swinv2-t", SMALL, levels=["p2", "p3"]), "random:0")
-    assert len(backbone.network.stages) == 2
+    assert [ends for ends in backbone.network.ends if ends] == [1, 2]
     calls = []
     features = load_backbone(backbone_card("timm:convnext_atto", levels=["p3"]), "random:0")
     for number, stage in enumerate(features.network.trunk.stages, start=1):

@@ -1,0 +1,76 @@
+"""What gives a map its size: patches of pixels at the start, merges of tokens between the stages.
+
+Letters in tensor names: N images, H and W pixels or cells, C channels.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from extract.frozen_attention import NORM_EPS, BlockFunctions
+
+
+class Patches(nn.Module):
+    """4 x 4 pixels to a token: a matrix product on rows of 48 values, and a norm. A step of `FoldedSwin`."""
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, embed: Any, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.size = embed.proj.kernel_size
+        kernel = embed.proj.weight.permute(0, 2, 3, 1).flatten(1)
+        self.register_buffer("weight", kernel.detach().to(dtype), persistent=False)
+        self.register_buffer("bias", embed.proj.bias.detach().to(dtype), persistent=False)
+        self.norm = _Norm(embed.norm)
+
+    def forward(self, x_NHWC: Tensor, _: BlockFunctions) -> Tensor:
+        """(N, y, x, C) float32 of normalised pixels; what the patch does not divide is padded with zeros."""
+        (rows, columns), (images, height, width, colours) = self.size, x_NHWC.shape
+        x = F.pad(x_NHWC, (0, 0, 0, -width % columns, 0, -height % rows))
+        down, across = x.shape[1] // rows, x.shape[2] // columns
+        patches = x.view(images, down, rows, across, columns, colours).transpose(2, 3).flatten(3)
+        normed: Tensor = self.norm(F.linear(patches.to(self.weight.dtype), self.weight, self.bias))
+        return normed
+
+
+class Merge(nn.Module):
+    """2 x 2 tokens to one; an odd size is padded with a zero row or column. A step of `FoldedSwin`."""
+
+    weight: Tensor
+
+    def __init__(self, merging: Any, *, norm_first: bool, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.norm_first = norm_first
+        self.register_buffer("weight", merging.reduction.weight.detach().to(dtype), persistent=False)
+        self.norm = _Norm(merging.norm)
+
+    def forward(self, x_NHWC: Tensor, _: BlockFunctions) -> Tensor:
+        """(N, y, x, C) float32 to (N, ceil(y / 2), ceil(x / 2), 2C) float32."""
+        images, height, width, channels = x_NHWC.shape
+        x = F.pad(x_NHWC, (0, 0, 0, width % 2, 0, height % 2))
+        x = x.view(images, x.shape[1] // 2, 2, x.shape[2] // 2, 2, channels)
+        x = x.permute(0, 1, 3, 4, 2, 5).flatten(3)
+        if self.norm_first:
+            x = self.norm(x)
+        x = F.linear(x.to(self.weight.dtype), self.weight)
+        return x.float() if self.norm_first else self.norm(x)
+
+
+class _Norm(nn.Module):
+    """A LayerNorm in float32."""
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, norm: Any) -> None:
+        super().__init__()
+        self.register_buffer("weight", norm.weight.detach().float(), persistent=False)
+        self.register_buffer("bias", norm.bias.detach().float(), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x.float(), self.weight.shape, self.weight, self.bias, NORM_EPS)
