@@ -175,8 +175,7 @@ class StoreFeed:
         return torch.cuda.stream(self._copies) if self._copies else nullcontext()
 
     def _wait_for_copy(self, loaded: _Loaded) -> None:
-        """Makes the step's stream, not the host, wait for the copy; the memory then belongs to that stream.
-        Makes the step's stream, not the host, wait for the copy; the memory then belongs to that stream."""
+        """Makes the step's stream, not the host, wait for the copy; the memory then is that stream's."""
         if loaded.slot.copied is None:
             return
         stream = torch.cuda.current_stream(self._device)
