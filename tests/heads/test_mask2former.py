@@ -112,13 +112,12 @@ def test_solve_finds_the_least_cost_and_names_classes() -> None:
         assert costs[0, prediction, query, label].sum() == pytest.approx(least)
 
 
-def test_an_empty_mask_sees_everything() -> None:
-    gate = torch.randn(1, 4, 6)
-    embeddings = torch.stack([torch.zeros(4), torch.ones(4)])[None]
-    gate[..., 2:] -= 100
-    seen = seen_cells(torch.cat([embeddings, -embeddings[:, 1:], embeddings[:, 1:] * 0 - 1], 1), gate)
-    nowhere = seen_cells(embeddings[:, 1:], gate - 1000)
-    assert seen[0, 0, 0].all() and not seen[0, 0, 1, 2:].any() and nowhere.all()
+def test_a_query_sees_its_mask_and_all_where_that_is_empty() -> None:
+    gate = torch.tensor([[[2.0, 0.5, -1.0, -3.0]]])  # one image, one channel, four cells
+    queries = torch.tensor([[[1.0], [-1.0], [0.0]]])
+    seen = seen_cells(queries, gate)
+    assert seen.tolist() == [[[[True, True, False, False], [False, False, True, True], [True] * 4]]]
+    assert seen_cells(-queries[:, :1], gate.abs()).tolist() == [[[[True] * 4]]]
 
 
 def test_prediction_is_the_reference_formula() -> None:

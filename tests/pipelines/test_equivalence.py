@@ -242,6 +242,15 @@ def test_same_codec_same_losses_of_upernet(live: Live, train: Train) -> None:
     )
 
 
+def test_same_codec_same_losses_of_mask2former(live: Live, train: Train) -> None:
+    """Whose losses hang on drawn points: the same ones, for a step's draws follow from the step alone."""
+    small = {"width": 32, "queries": 16, "points": 112}
+    mask2former = {"head": "m2f-pd1-td3", "head_settings": small, "max_steps": 6}
+    expected = train(**mask2former)
+    again = train(lambda row: through_codec(live.store, live.features[row]), **mask2former)
+    assert again.tobytes() == expected.tobytes()
+
+
 def test_raw_features_give_nearly_the_same_losses(
     live: Live, train: Train, from_store: npt.NDArray[np.float64]
 ) -> None:
