@@ -143,20 +143,21 @@ def _full_accumulation() -> Iterator[None]:
     """CUDA products without TF32 and without partial sums in half precision, whatever the process has set."""
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
     before = (
-        matmul.allow_tf32,
+        torch.get_float32_matmul_precision(),
         cudnn.allow_tf32,
         matmul.allow_fp16_reduced_precision_reduction,
         matmul.allow_bf16_reduced_precision_reduction,
     )
     try:
-        _set_accumulation(False, False, False, False)
+        _set_accumulation("highest", False, False, False)
         yield
     finally:
         _set_accumulation(*before)
 
 
-def _set_accumulation(tf32: bool, tf32_convolutions: bool, fp16_partial: bool, bf16_partial: bool) -> None:
+def _set_accumulation(products: str, tf32_convolutions: bool, fp16_partial: bool, bf16_partial: bool) -> None:
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    matmul.allow_tf32, cudnn.allow_tf32 = tf32, tf32_convolutions
+    torch.set_float32_matmul_precision(products)
+    cudnn.allow_tf32 = tf32_convolutions
     matmul.allow_fp16_reduced_precision_reduction = fp16_partial
     matmul.allow_bf16_reduced_precision_reduction = bf16_partial
