@@ -18,6 +18,7 @@ from pipelines.config import DemoConfig, EvaluateConfig, ExtractConfig, TrainCon
 from pipelines.demo.picture import draw_predictions
 from pipelines.demo.scenes import CLASS_LABELS, write_split
 from pipelines.exit_codes import UsageError
+from pipelines.recipe_files import default_recipe
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +26,12 @@ MODEL = "swinv2-nano"
 CROP_PX = 128
 LINEAR = "linear"
 SHOWN_SCENES = 6
+SMALL_RECIPES = {
+    "ade20k-linear": "demo-linear",
+    "ade20k-upernet-frozen": "demo-upernet",
+    "ade20k-m2f-frozen": "demo-m2f",
+}
+"""Recipe of ADE20K -> what the demo trains the same heads by."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,8 +72,7 @@ def run_demo(config: DemoConfig, size: DemoSize) -> dict[str, Any]:
 
     Returns the figures of each head and where table and picture are. Raises UsageError for an unknown head.
     """
-    if config.head not in head_names("segmentation"):
-        raise UsageError(f"--head {config.head}: expected one of {', '.join(head_names('segmentation'))}")
+    _recipe(config.head)
     began, root = time.perf_counter(), Path(config.run)
     data = make_scenes(root / "data", size)
     stores = fill_stores(data, root / "features", size)
@@ -147,8 +153,7 @@ def train_and_measure(
         more: further words of `train-head`, such as --lr 0.001.
     """
     run = _new_run(runs, head)
-    recipe = "demo-linear" if head == LINEAR else "demo-upernet"
-    words = ["--head", head, "--recipe", recipe, "--run", str(run), "--seed", str(seed)]
+    words = ["--head", head, "--recipe", _recipe(head), "--run", str(run), "--seed", str(seed)]
     words += ["--store", str(stores.training), "--val-store", str(stores.validation)]
     words += [] if max_steps is None else ["--max-steps", str(max_steps)]
     trained = train_head.run(parse(TrainConfig, [*words, *more]))
@@ -161,6 +166,17 @@ def train_and_measure(
         iou_by_class={name: figures["iou_by_class"][label] for name, label in CLASS_LABELS.items()},
         seconds=trained["seconds"],
     )
+
+
+def _recipe(head: str) -> str:
+    """The demo's small counterpart of the recipe that ADE20K itself has for `head`.
+
+    Raises UsageError for a head that is unknown or too new to have one.
+    """
+    paper = default_recipe("ade20k", head) if head in head_names("segmentation") else None
+    if paper is None or paper.stem not in SMALL_RECIPES:
+        raise UsageError(f"--head {head}: expected one of {', '.join(head_names('segmentation'))}")
+    return SMALL_RECIPES[paper.stem]
 
 
 def _new_run(runs: Path, head: str) -> Path:
