@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import struct
+from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ from stores.arrays import CRC_BYTES, ArraySpec
 from stores.errors import PlanError
 from stores.files import Files, partial_of, remove_if_there, write_all
 from stores.shard_index import crc32c, empty_index, encode_index
+from stores.written_digest import WrittenDigest
 from stores.zstd_frames import encode_frame
 
-_PIECE_BYTES = 1 << 20  # 1 MiB: read back for the digest in pieces that stay in the cache
+_WRITEBACK_BYTES = 2 << 20  # 2 MiB: the largest folio of Linux's page cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,15 +37,22 @@ def _flat_bytes(array: npt.NDArray[Any]) -> memoryview:
 
 
 class ShardFile:
-    """A shard whose chunks all have one length: offsets are known, so rows may come in any order."""
+    """A shard whose chunks all have one length: offsets are known, so rows may come in any order.
 
-    def __init__(self, files: Files, path: Path, spec: ArraySpec, rows: int, writer_id: str) -> None:
+    Args:
+        digester: see WrittenDigest.
+    """
+
+    def __init__(
+        self, files: Files, digester: Executor, path: Path, spec: ArraySpec, rows: int, writer_id: str
+    ) -> None:
         self.spec, self.path, self.rows = spec, path, rows
         self.partial = partial_of(path, writer_id)
         self._files = files
         self._index = empty_index(spec.shard_rows or 1)
         self._crcs: list[int | None] = [None] * rows
-        self._digest, self._digested_bytes = hashlib.sha256(), 0
+        self._digest = WrittenDigest(digester)
+        self._writeback_end = 0
         self._fd: int | None = files.create(self.partial)
 
     def check(self, array: npt.NDArray[Any]) -> None:
@@ -55,7 +64,7 @@ class ShardFile:
             )
 
     def put(self, position: int, array: npt.NDArray[Any]) -> None:
-        """Writes the row at this position of the shard."""
+        """Writes the row at this position of the shard; `wait` tells when its memory is free again."""
         self._write(position, _flat_bytes(array), position * self.spec.stored_row_bytes)
 
     def skip(self, position: int) -> None:
@@ -67,12 +76,21 @@ class ShardFile:
         self._crcs[position] = crc
         self._index[position] = offset, len(data) + CRC_BYTES
 
-    def _write_at(self, offset: int, *parts: memoryview | bytes) -> None:
-        write_all(self._files, self._open_fd(), parts, offset)
-        if offset == self._digested_bytes:  # what comes in order need not be read back
-            for part in parts:
-                self._digest.update(part)
-                self._digested_bytes += len(part)
+    def _write_at(self, offset: int, *pieces: memoryview | bytes) -> None:
+        self._digest.take(offset, pieces)
+        write_all(self._files, self._open_fd(), pieces, offset)
+        self._start_writeback(offset - sum(map(len, pieces)))
+
+    def _start_writeback(self, end: int) -> None:
+        """Lags a row behind: a page on its way to the disk makes whoever writes to it wait."""
+        end -= end % _WRITEBACK_BYTES
+        if end > self._writeback_end:
+            self._files.start_writeback(self._open_fd(), self._writeback_end, end - self._writeback_end)
+            self._writeback_end = end
+
+    def wait(self) -> None:
+        """Returns once nothing reads the arrays that were put."""
+        self._digest.wait()
 
     def _open_fd(self) -> int:
         if self._fd is None:
@@ -91,11 +109,9 @@ class ShardFile:
         self._files.sync(self._open_fd())
 
     def figures(self) -> FileFigures:
-        """Of the whole file; what came after a gap is read back for the digest."""
-        while piece := self._files.read(self._open_fd(), _PIECE_BYTES, self._digested_bytes):
-            self._digest.update(piece)
-            self._digested_bytes += len(piece)
-        return FileFigures(self._digested_bytes, self._digest.hexdigest(), tuple(self._crcs))
+        """Of the whole file."""
+        length, digest = self._digest.finish(partial(self._files.read, self._open_fd()))
+        return FileFigures(length, digest, tuple(self._crcs))
 
     def close(self) -> None:
         """Closes the file and leaves it."""
@@ -112,8 +128,10 @@ class ShardFile:
 class CompressedShardFile(ShardFile):
     """A shard of zstd frames, in row order, so that its bytes do not depend on the order rows come in."""
 
-    def __init__(self, files: Files, path: Path, spec: ArraySpec, rows: int, writer_id: str) -> None:
-        super().__init__(files, path, spec, rows, writer_id)
+    def __init__(
+        self, files: Files, digester: Executor, path: Path, spec: ArraySpec, rows: int, writer_id: str
+    ) -> None:
+        super().__init__(files, digester, path, spec, rows, writer_id)
         self._waiting: dict[int, bytes] = {}
         self._next, self._offset = 0, 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,7 @@ class ShardWriter:
         self._reasons: dict[str, str] = {}
         self._ragged = {f"targets/{t.name}": t for t in plan.targets if isinstance(t, RaggedTarget)}
         self._lengths = {t.name: [0] * len(self.rows) for t in self._ragged.values()}
+        self._digester = ThreadPoolExecutor(1, "digest")
         self._parts: dict[str, ShardFile] = {}
         self._open_parts()
 
@@ -61,7 +63,8 @@ class ShardWriter:
         relative = spec.chunk_file(self.shard.shard)
         make_folders(self._files, self._root, relative.rpartition("/")[0])
         kind = CompressedShardFile if spec.compressed else ShardFile
-        return kind(self._files, self._root / relative, spec, len(self.rows), self._writer_id)
+        path = self._root / relative
+        return kind(self._files, self._digester, path, spec, len(self.rows), self._writer_id)
 
     def put(
         self,
@@ -96,8 +99,12 @@ class ShardWriter:
             odd = sorted(arrays.keys() ^ self._parts.keys())
             raise PlanError(f"row {row}: {', '.join(odd)} given but not planned, or planned but not given")
         self._check(row, position, levels, arrays)
-        for name, array in arrays.items():
-            self._parts[name].put(position, array)
+        try:
+            for name, array in arrays.items():
+                self._parts[name].put(position, array)
+        finally:
+            for part in self._parts.values():
+                part.wait()  # the caller may use its memory again
         self._outcome[position], self._source[position] = WRITTEN, _hex(source_sha256)
 
     def _position(self, row: int) -> int:
@@ -225,6 +232,7 @@ class ShardWriter:
         self._files.run_all([job for part in parts for job in (part.sync, partial(read_back, part))])
         for part in parts:
             part.close()
+        self._digester.shutdown(wait=False)
         return {path: figures[path] for path in self._finished.paths(self.shard)}
 
     def _sync_new_folders(self) -> None:
@@ -246,6 +254,7 @@ class ShardWriter:
             part.close()
             if receipt is None or receipt.writer != self._writer_id:
                 part.discard()
+        self._digester.shutdown(wait=False)
 
 
 def _hex(source_sha256: bytes) -> str:
