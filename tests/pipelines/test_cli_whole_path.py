@@ -1,6 +1,7 @@
 """The commands of the design in their order, as a user types them: extract, train, evaluate, predict."""
 
 import json
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -89,7 +90,11 @@ def test_extract_train_evaluate_predict(
     ],
 )
 def test_make_passes_its_variables_as_flags(line: str, command: str) -> None:
-    done = subprocess.run(["make", "--dry-run", *line.split()], cwd=ROOT, capture_output=True, text=True)
+    # `make test` hands its level and ARGS down in the environment; this make is to know nothing of them.
+    outside = {"PATH": os.environ["PATH"]}
+    done = subprocess.run(
+        ["make", "--dry-run", *line.split()], cwd=ROOT, env=outside, capture_output=True, text=True
+    )
     assert done.returncode == 0
     last = " ".join(done.stdout.splitlines()[-1].split())
     assert last == f".venv/bin/python -m pipelines {command}"
