@@ -84,7 +84,7 @@ def parse(config_class: type[Config], words: Sequence[str]) -> Config:
     files, flags = _read_words(words, settings)
     given = [item for file in files for item in _read_yaml(file, settings)] + flags
     if config_class is TrainConfig:
-        given = _base_settings(settings, given) + given
+        given = _with_one_length(_base_settings(settings, given) + given)
     _require(settings, given)
     return _typed(config_class, settings, given)
 
@@ -96,6 +96,14 @@ def _base_settings(settings: Mapping[str, Setting], given: Sequence[_Given]) -> 
         return []
     named = [] if base.name == RUN_CONFIG else [_Given("recipe", recipe_name(base), "the default recipe")]
     return named + list(_read_yaml(base, settings))
+
+
+def _with_one_length(given: list[_Given]) -> list[_Given]:
+    """Without epochs where max_steps was given after them, as by a flag over a recipe: else epochs count."""
+    lengths = [item.name for item in given if item.name in ("max_steps", "epochs") and item.text != "null"]
+    if lengths[-1:] != ["max_steps"]:
+        return given
+    return [item for item in given if item.name != "epochs"]
 
 
 def _read_words(words: Sequence[str], settings: Mapping[str, Setting]) -> tuple[list[Path], list[_Given]]:

@@ -13,6 +13,7 @@ from pipelines.arguments import parse
 from pipelines.config import ForecastConfig, TrainConfig
 from pipelines.extraction import Extraction
 from pipelines.head_probe import head_step_seconds
+from pipelines.run_length import with_steps
 from pipelines.speed_cache import SpeedCache
 from pipelines.speed_probe import Speed
 from stores.codecs import codec_names
@@ -92,7 +93,7 @@ def caching_advice(
     levels: dict[str, tuple[str, ...]] = {}
     for head in config.head:
         try:
-            training = _training_config(config, head)
+            training = with_steps(_training_config(config, head), _records(extraction))
             levels[head] = _levels(training, extraction)
             seconds = _head_seconds(training, extraction, cache)
         except ValueError as error:
@@ -176,7 +177,7 @@ def _forecast(
         head=head_seconds,
         shares_cores=extraction.device.type == "cpu",
     )
-    views = len(extraction.estimate.plan.rows) * _subset_share(extraction)
+    views = len(extraction.estimate.plan.rows) * _records(extraction) / len(extraction.dataset.records)
     return HeadForecast(
         head=training.head,
         steps=training.max_steps,
@@ -219,9 +220,10 @@ def views_for(visits_per_view: float, views: int) -> int:
     return max(views, math.ceil(visits_per_view * views / WARN_VISITS))
 
 
-def _subset_share(extraction: Extraction) -> float:
-    subset = extraction.dataset.subset
-    return 1.0 if subset is None else len(subset) / len(extraction.dataset.records)
+def _records(extraction: Extraction) -> int:
+    """Those that are extracted."""
+    dataset = extraction.dataset
+    return len(dataset.records if dataset.subset is None else dataset.subset)
 
 
 def _other_plans(plan: StorePlan) -> list[StorePlan]:

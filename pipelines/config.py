@@ -152,16 +152,27 @@ class OptimizerConfig:
 class ScheduleConfig:
     """The learning rate over `max_steps`."""
 
-    shape: Literal["poly", "cosine", "constant"] = "poly"
+    shape: Literal["poly", "cosine", "step", "constant"] = "poly"
     """After the warm-up; poly of power 1 is linear."""
     power: float = 1.0
     """Exponent of poly."""
+    milestones: tuple[float, ...] = ()
+    """step: shares of the run after which the rate falls, such as 0.875 for epoch 63 of 72."""
+    gamma: float = 0.1
+    """step: what each milestone multiplies the rate by."""
     warmup_steps: int = 1500
     """Steps that lead linearly to the peak; a run uses at most a tenth of its `max_steps`."""
     warmup_start: float = 1e-6
     """Share of the peak rate in the first step of the warm-up."""
     end: float = 0.0
     """Share of the peak rate at `max_steps`."""
+
+    def __post_init__(self) -> None:
+        shares = list(self.milestones)
+        if shares != sorted(shares) or not all(0 < share < 1 for share in shares):
+            raise ValueError(f"schedule.milestones {shares}: expected rising shares of the run, 0..1")
+        if self.shape == "step" and not shares:
+            raise ValueError("schedule.shape step needs schedule.milestones: where the rate falls")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -205,7 +216,11 @@ class TrainConfig(VerbConfig):
     subset: str | None = None
     """Share of the records, such as 1%, or a file with one key a line; None: all."""
     max_steps: int = 160_000
-    """Optimiser steps of the run."""
+    """Optimiser steps of the run; of this and `epochs` the one given last counts."""
+    epochs: float | None = None
+    """Length of the run in epochs, from which `max_steps` follows when it starts; None: `max_steps` says."""
+    repeat: int = 1
+    """Visits of each record in one of the `epochs`, as mmdet's RepeatDataset; each shows its next view."""
     batch_size: int = 16
     """Rows of a step."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)

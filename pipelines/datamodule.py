@@ -74,6 +74,10 @@ def _rows_of_subset(index: RowIndex, subset: str | None) -> Rows:
     return np.flatnonzero([key in kept for key in index.keys]).astype(np.int64)
 
 
+def _records_of_subset(index: RowIndex, subset: str | None) -> int:
+    return len({index.keys[row] for row in _rows_of_subset(index, subset)})
+
+
 class TrainingData(LightningDataModule):
     """Where a run's batches come from: what it says of itself, and the batches from the trainer's step on."""
 
@@ -84,6 +88,8 @@ class TrainingData(LightningDataModule):
     identity: dict[str, Any]
     """See stores; an online source makes up what a store of its rows would have."""
     stores: tuple[StoreReference, ...]
+    records: int
+    """Those it draws from, after the subset: the visits of one epoch."""
     levels: tuple[str, ...]
     """Those the head reads; set before the first batch."""
 
@@ -116,6 +122,7 @@ class StoreData(TrainingData):
             )
             for store in stores
         )
+        self.records = _records_of_subset(stores.index, config.subset)
         self.levels = first.levels
         self._feed: StoreFeed | None = None
 
@@ -135,7 +142,7 @@ class StoreData(TrainingData):
         )
         self._feed = StoreFeed(
             self._joined,
-            rows.batches(trainer.global_step, config.max_steps),
+            rows.batches(trainer.global_step, trainer.max_steps),
             batch_size=config.batch_size,
             levels=self.levels,
             device=trainer.strategy.root_device,

@@ -53,6 +53,7 @@ class OnlineData(TrainingData):
         self._dataset, self._recipe, self._backbone, self._config = dataset, recipe, backbone, config
         self.name = f"{dataset.name}-{dataset.split}-{config.model}-online".replace(":", "-")
         self.pyramid, self.levels, self.stores = backbone.pyramid, backbone.pyramid.names, ()
+        self.records = len(dataset.records if dataset.subset is None else dataset.subset)
         self.identity: dict[str, Any] = {
             "dataset": {
                 "name": dataset.name,
@@ -99,7 +100,7 @@ class OnlineData(TrainingData):
             rank=trainer.global_rank,
             world=trainer.world_size,
         )
-        visits = rows.visits(trainer.global_step, config.max_steps)
+        visits = rows.visits(trainer.global_step, trainer.max_steps)
         self._batches = read_ahead(
             self._decoded((np.array(kept)[records], n) for records, n in visits), depth=2
         )

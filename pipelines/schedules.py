@@ -6,7 +6,7 @@ import math
 
 from pipelines.config import ScheduleConfig
 
-SHAPES = ("poly", "cosine", "constant")
+SHAPES = ("poly", "cosine", "step", "constant")
 
 
 def learning_rate(step: int, peak: float, schedule: ScheduleConfig, max_steps: int) -> float:
@@ -14,13 +14,16 @@ def learning_rate(step: int, peak: float, schedule: ScheduleConfig, max_steps: i
 
     As mmcv 1.x `PolyLrUpdaterHook(by_epoch=False, warmup='linear')` (runner/hooks/lr_updater.py), which the
     Swin UPerNet configurations use: the decay counts from step 0, and during the warm-up its value is
-    multiplied by a factor rising from `warmup_start` to 1.
+    multiplied by a factor rising from `warmup_start` to 1. `step` is `StepLrUpdaterHook` of the same file.
 
     >>> paper = ScheduleConfig(shape="poly", power=1.0, warmup_steps=1500)
     >>> [learning_rate(step, 2e-3, paper, 160_000) for step in (80_000, 160_000)]
     [0.001, 0.0]
     >>> learning_rate(750, 2e-3, paper, 160_000) < 1e-3 < learning_rate(1500, 2e-3, paper, 160_000)
     True
+    >>> maskrcnn = ScheduleConfig(shape="step", milestones=(0.875, 0.9583333), warmup_steps=500)
+    >>> [f"{learning_rate(epoch * 100, 3e-4, maskrcnn, 7200):.0e}" for epoch in (62, 63, 68, 69, 71)]
+    ['3e-04', '3e-05', '3e-05', '3e-06', '3e-06']
 
     Raises ValueError for an unknown shape.
     """
@@ -30,6 +33,7 @@ def learning_rate(step: int, peak: float, schedule: ScheduleConfig, max_steps: i
     decay = {
         "poly": math.pow(left, schedule.power),
         "cosine": (1 - math.cos(math.pi * left)) / 2,
+        "step": math.pow(schedule.gamma, _milestones_passed(step, schedule, max_steps)),
         "constant": 1.0,
     }[schedule.shape]
     rate = peak * (schedule.end + (1 - schedule.end) * decay)
@@ -37,6 +41,10 @@ def learning_rate(step: int, peak: float, schedule: ScheduleConfig, max_steps: i
     if step >= warmup:
         return rate
     return rate * (1 - (1 - step / warmup) * (1 - schedule.warmup_start))
+
+
+def _milestones_passed(step: int, schedule: ScheduleConfig, max_steps: int) -> int:
+    return sum(step >= round(share * max_steps) for share in schedule.milestones)
 
 
 def warmup_steps(schedule: ScheduleConfig, max_steps: int) -> int:

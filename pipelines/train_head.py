@@ -28,6 +28,7 @@ from pipelines.known_weights import known_weights
 from pipelines.metrics_file import MetricsFile, read_metrics
 from pipelines.module import HeadModule
 from pipelines.paper_views import view_differences
+from pipelines.run_length import with_steps
 from pipelines.schedules import warmup_steps
 from pipelines.training_callbacks import Checkpoints, StepLog, Validation
 from pipelines.validation import StoreMeasure
@@ -46,6 +47,7 @@ def run(config: TrainConfig) -> dict[str, Any]:
     with ExitStack() as opened:
         data = _open_data(config, device)
         opened.callback(data.close)
+        config = with_steps(config, data.records)
         module = build_module(config, data)
         record = _record_of(config, data, module)
         folder, checkpoint = _folder_and_checkpoint(config, data, record)
@@ -150,6 +152,11 @@ def _share_of(max_steps: int) -> int:
 
 def _announce(config: TrainConfig, data: TrainingData, folder: Path, validation: Validation | None) -> None:
     logger.info("run %s: head %s on %s", folder, config.head, data.describe())
+    if config.epochs is not None:
+        logger.info(
+            "%g epochs of %d x %d records: %d steps of %d",
+            *(config.epochs, config.repeat, data.records, config.max_steps, config.batch_size),
+        )
     if differences := list(view_differences(data.identity)):
         logger.info("views that differ from the paper's (in brackets): %s", "; ".join(differences))
     if (warmup := warmup_steps(config.schedule, config.max_steps)) != config.schedule.warmup_steps:
