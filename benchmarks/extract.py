@@ -38,12 +38,15 @@ from PIL import Image  # noqa: E402
 from extract.backbones import FrozenBackbone, backbone_card, build_trunk, load_backbone  # noqa: E402
 from extract.batch_shapes import fit_batches  # noqa: E402
 from extract.codec_error import sample_steps  # noqa: E402
-from extract.datasets import Dataset, open_dataset  # noqa: E402
+from extract.datasets import (  # noqa: E402
+    Dataset,
+    open_dataset,
+    view_recipe,
+)
 from extract.encoded_batch import encode_batch  # noqa: E402
 from extract.extractor import Summary, extract  # noqa: E402
 from extract.plan import build_plan  # noqa: E402
 from extract.row_loader import RowLoader, SourceDigests  # noqa: E402
-from extract.views import view_recipe  # noqa: E402
 from pipelines.demo.scenes import make_scene  # noqa: E402
 from pipelines.devices import choose_device  # noqa: E402
 from pipelines.disk_probe import write_shards  # noqa: E402
@@ -134,7 +137,7 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     backbone = load_backbone(card, "random:0", device=device, precision=precision)
     plan = build_plan(
         dataset,
-        view_recipe("ade20k", crop_size=options.size),
+        view_recipe("ade20k", "ade20k", crop_size=options.size),
         card,
         weights_sha256=backbone.weights_sha256,
         precision=precision,

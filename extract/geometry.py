@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from extract.records import Dataset
-from extract.view import VIEW_PARAMS, Hw
+from extract.view import Hw
 from stores.layout import Bin, feature_row_bytes, shard_rows_for
 from stores.pyramid import PyramidSpec
 from stores.records import RowTable
@@ -39,9 +39,10 @@ def row_table(dataset: Dataset, params: Sequence[npt.NDArray[np.float64]]) -> tu
     order = record_order(dataset)
     params_VNP = np.stack([params[index] for index in order], axis=1)
     views, records = params_VNP.shape[:2]
-    flat = params_VNP.reshape(views * records, len(VIEW_PARAMS))
+    flat = params_VNP.reshape(views * records, -1)
     original_hw = np.array([dataset.records[index].original_hw for index in order], dtype=np.int32)
-    padded_hw = _columns(flat, "padded_y", "padded_x")
+    names = dataset.media.view_params
+    padded_hw = _columns(flat, names, "padded_y", "padded_x")
     sizes, bins = np.unique(padded_hw, axis=0, return_inverse=True)
     rows = RowTable(
         keys=tuple(dataset.records[index].key for index in order) * views,
@@ -49,14 +50,14 @@ def row_table(dataset: Dataset, params: Sequence[npt.NDArray[np.float64]]) -> tu
         params=flat,
         bin=bins.reshape(-1).astype(np.int32),
         padded_hw=padded_hw,
-        valid_hw=_columns(flat, "valid_y", "valid_x"),
+        valid_hw=_columns(flat, names, "valid_y", "valid_x"),
         original_hw=np.tile(original_hw, (views, 1)),
     )
     return rows, [(int(height), int(width)) for height, width in sizes]
 
 
-def _columns(params: npt.NDArray[np.float64], *names: str) -> npt.NDArray[np.int32]:
-    return params[:, [VIEW_PARAMS.index(name) for name in names]].astype(np.int32)
+def _columns(params: npt.NDArray[np.float64], names: Sequence[str], *wanted: str) -> npt.NDArray[np.int32]:
+    return params[:, [names.index(name) for name in wanted]].astype(np.int32)
 
 
 def planned_bin(

@@ -15,8 +15,7 @@ import numpy.typing as npt
 
 from extract.geometry import planned_bin, row_table
 from extract.records import READ_THREADS, Dataset, digest_of
-from extract.sources import DECODER, LIMIT_PX, SourceError, retried
-from extract.view import VIEW_PARAMS
+from extract.sources import SourceError, retried
 from extract.views import ViewRecipe
 from stores.arrays import (
     FORMAT_NAME,
@@ -26,10 +25,9 @@ from stores.arrays import (
     outcome_tables,
     sharded_arrays,
 )
-from stores.layout import DenseTarget, RaggedTarget, StorePlan, Target
+from stores.layout import StorePlan
 from stores.pyramid import PyramidSpec
 
-Labels = npt.NDArray[np.uint8]
 Params = npt.NDArray[np.float64]
 
 _FILES_BESIDE_ARRAYS = 2  # plan.json and MANIFEST.json
@@ -185,24 +183,22 @@ def survey(dataset: Dataset, recipe: ViewRecipe, count: int, seed: int, index: i
     """The sha256 of a record's annotation, and its views."""
     key = dataset.records[index].key
     annotation = retried(lambda: dataset.read_annotation(index), f"annotation of {key}")
-    labels = _labels(dataset, index, annotation) if recipe.looks_at_labels else None
-    return hashlib.sha256(annotation).hexdigest(), _view_params(dataset, recipe, count, seed, index, labels)
+    truth = _truth(dataset, index, annotation) if recipe.looks_at_truth else None
+    return hashlib.sha256(annotation).hexdigest(), _view_params(dataset, recipe, count, seed, index, truth)
 
 
-def _labels(dataset: Dataset, index: int, annotation: bytes) -> Labels | None:
+def _truth(dataset: Dataset, index: int, annotation: bytes) -> Any:
     try:
-        return dataset.labels(index, annotation)
+        return dataset.parse_annotation(index, annotation)
     except SourceError:  # the record is skipped, with this reason, when its turn comes
         return None
 
 
 def _view_params(
-    dataset: Dataset, recipe: ViewRecipe, count: int, seed: int, index: int, labels: Labels | None
+    dataset: Dataset, recipe: ViewRecipe, count: int, seed: int, index: int, truth: Any
 ) -> Params:
     record = dataset.records[index]
-    views = (
-        recipe.view(dataset.name, record.key, view, seed, record.original_hw, labels) for view in range(count)
-    )
+    views = (recipe.view(dataset.name, record, view, seed, truth) for view in range(count))
     return np.stack([view.to_params() for view in views])
 
 
@@ -225,7 +221,7 @@ def _plan(
             "format": {"name": FORMAT_NAME, "version": FORMAT_VERSION},
             "dataset": _dataset_identity(dataset, annotations),
             "views": {**recipe.identity(), "count": len(params[0]), "seed": seed},
-            "decoder": {"name": DECODER, "limit_px": LIMIT_PX},
+            "decoder": dict(dataset.media.decoder),
             "backbone": backbone,
             "levels": list(pyramid.names),
             "codec": {"name": chosen.codec, "settings": {}},
@@ -246,8 +242,9 @@ def _plan(
             )
             for size, count in zip(sizes, counts, strict=True)
         ),
-        targets=_targets(dataset, recipe),
-        view_params=VIEW_PARAMS,
+        targets=dataset.target_specs(with_original=recipe.fixed_count is not None),
+        view_params=dataset.media.view_params,
+        frames=recipe.frames,
         rows=rows,
         pixels=chosen.pixels,
     )
@@ -282,12 +279,3 @@ def _dataset_identity(dataset: Dataset, annotations: str) -> dict[str, Any]:
 
 def _digest(lines: Iterable[str]) -> str:
     return hashlib.sha256("".join(f"{line}\n" for line in sorted(lines)).encode()).hexdigest()
-
-
-def _targets(dataset: Dataset, recipe: ViewRecipe) -> tuple[Target, ...]:
-    """Labels in view space; test views also hold the untouched label map, where metrics are computed."""
-    in_view = DenseTarget("labels", "uint8", ("y", "x"))
-    if recipe.fixed_count is None:
-        return (in_view,)
-    cap_bytes = max(record.original_hw[0] * record.original_hw[1] for record in dataset.records)
-    return in_view, RaggedTarget("original_labels", "uint8", ("original_y", "original_x"), cap_bytes)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
 import numpy.typing as npt
 
 from extract.sources import retried
+from extract.view import View
+from stores.layout import Target
+
+if TYPE_CHECKING:
+    from extract.media import Media
 
 READ_THREADS = 8
 """Small reads at once while listing and planning: on a network file system each waits for the server."""
@@ -23,15 +27,19 @@ class DatasetLayoutError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One image and its annotation, as listed."""
+    """One image or video and its annotation, as listed."""
 
     key: str
     """Names the content, wherever it lies: the file's stem."""
     source_bytes: int
-    """Length of the image file."""
+    """Length of the image or video file."""
     original_hw: tuple[int, int]
     """Height and width in pixels after EXIF orientation, from the header; for an image whose header cannot
     be read those of its annotation, else (1, 1). Such a record is skipped when it is decoded."""
+    frames: int | None = None
+    """Of a video, from its container; None for images."""
+    fps: float | None = None
+    """Mean frames a second of a video; None for images."""
 
 
 class Dataset(Protocol):
@@ -43,7 +51,7 @@ class Dataset(Protocol):
 
     @property
     def task(self) -> str:
-        """What its heads solve: segmentation."""
+        """What its heads solve: segmentation, detection or video."""
 
     @property
     def split(self) -> str:
@@ -70,18 +78,28 @@ class Dataset(Protocol):
     def annotation_digest(self) -> str:
         """See `digest_of`; reads every annotation file once."""
 
+    @property
+    def media(self) -> Media:
+        """How its sources become pixels."""
+
     def read_source(self, index: int) -> bytes:
-        """The image file of a record. Raises OSError."""
+        """The image or video file of a record. Raises OSError."""
 
     def read_annotation(self, index: int) -> bytes:
-        """The annotation file of a record. Raises OSError."""
+        """The annotation of a record, as it stands in its file. Raises OSError."""
 
-    def labels(self, index: int, annotation: bytes) -> npt.NDArray[np.uint8]:
-        """The label map in the bytes of a record's annotation: uint8 (H, W) in 0..num_classes - 1, 255 =
-        ignore, of the record's original size. Raises SourceError where it cannot be used."""
+    def parse_annotation(self, index: int, annotation: bytes) -> Any:
+        """The truth in a record's annotation, in the source's own pixels; of a segmentation the label map,
+        uint8 (H, W) in 0..num_classes - 1, 255 = ignore. Raises SourceError where it cannot be used."""
 
-    def read_target(self, index: int) -> npt.NDArray[np.uint8]:
-        """`labels` of `read_annotation`."""
+    def read_truth(self, index: int) -> Any:
+        """`parse_annotation` of `read_annotation`."""
+
+    def target_specs(self, with_original: bool) -> tuple[Target, ...]:
+        """What a row holds beside features: targets in view space, and for test rows the untouched truth."""
+
+    def targets(self, truth: Any, view: View) -> Mapping[str, npt.NDArray[Any]]:
+        """Every target of `target_specs(True)` by name, of one view of a record."""
 
 
 def digest_of(sha256_by_key: Iterable[tuple[str, str]]) -> str:

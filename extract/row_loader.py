@@ -6,16 +6,15 @@ import hashlib
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from extract.records import Dataset
-from extract.sources import NOT_IN_SUBSET, SourceError, decode_image, retried
-from extract.view import View
+from extract.sources import NOT_IN_SUBSET, SourceError, retried
 from stores.errors import IdentityError
 from stores.layout import StorePlan
-from stores.records import WRONG_SIZE
 
 _ADVICE = "the data set is not the one that was planned; restore it, or extract into another store"
 
@@ -25,9 +24,9 @@ class LoadedRow:
     """What the backbone and the store are given of one row."""
 
     pixels: npt.NDArray[np.uint8]
-    """RGB (padded H, W, 3), zero where it is padding."""
+    """RGB ([T,] padded H, W, 3), zero where it is padding."""
     valid_hw: tuple[int, int]
-    targets: Mapping[str, npt.NDArray[np.uint8]]
+    targets: Mapping[str, npt.NDArray[Any]]
     source_sha256: bytes
 
 
@@ -80,17 +79,17 @@ class RowLoader:
         sha256 = hashlib.sha256(data).digest()
         self._digests.check(key, sha256)
         annotation = retried(lambda: self._dataset.read_annotation(index), f"annotation of {key}")
+        view = self._dataset.media.view_from_params(self._rows.params[row])
         try:
-            rgb = self._decode(data, row)
-            labels = self._dataset.labels(index, annotation)
+            (pixels,) = self._dataset.media.render(data, self._dataset.records[index], [view])
+            truth = self._dataset.parse_annotation(index, annotation)
         except SourceError as error:
             return SkippedRow(code=error.code, reason=error.reason, source_sha256=sha256)
-        view = View.from_params(self._rows.params[row])
-        in_store = {"labels": view.apply_labels(labels), "original_labels": labels}
+        targets = self._dataset.targets(truth, view)
         return LoadedRow(
-            pixels=view.apply_image(rgb),
+            pixels=pixels,
             valid_hw=view.valid_hw,
-            targets={name: in_store[name] for name in self._target_names},
+            targets={name: targets[name] for name in self._target_names},
             source_sha256=sha256,
         )
 
@@ -105,11 +104,3 @@ class RowLoader:
         if len(data) != planned:
             raise IdentityError(f"the image of record {key} (bytes)", planned, len(data), _ADVICE)
         return data
-
-    def _decode(self, data: bytes, row: int) -> npt.NDArray[np.uint8]:
-        rgb = decode_image(data)
-        height, width = self._rows.original_hw[row].tolist()
-        if rgb.shape[:2] != (height, width):
-            found = f"{rgb.shape[1]}x{rgb.shape[0]} pixels"
-            raise SourceError(WRONG_SIZE, f"decodes to {found}, its header promised {width}x{height}")
-        return rgb

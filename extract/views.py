@@ -1,14 +1,13 @@
-"""View recipes by name: which views of a record a store holds.
+"""View recipes: which views of a record a store holds. Each data set's module names its own.
 
-`ade20k` is mmseg's training pipeline (mmsegmentation@02677ac configs/_base_/datasets/ade20k.py, also
-spec/heads.md 3.3); `single` and `ms-flip` are its whole-image test. Deviations from mmseg: images are resized
+RandomCrops is mmseg's training pipeline (mmsegmentation@02677ac configs/_base_/datasets/ade20k.py, also
+spec/heads.md 3.3), WholeImages its whole-image test. Deviations from mmseg: images are resized
 by Pillow with antialiasing (as Mask2Former does) instead of cv2, labels by the nearest cell centre, and test
 views are padded to multiples of 32 with zeros after normalisation.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -17,6 +16,7 @@ import numpy.typing as npt
 
 from extract.colour import colour_rule, draw_colour
 from extract.draws import Draws
+from extract.records import Record
 from extract.view import IGNORE, MULTIPLE_PX, Hw, View, keep_ratio, label_crop, padded_up, replay_rule
 
 CROP_PX = 512
@@ -35,8 +35,12 @@ class ViewRecipe(Protocol):
         """Views of a record, where the recipe says so; None: as many as are asked for, each with a seed."""
 
     @property
-    def looks_at_labels(self) -> bool:
-        """Whether `view` needs the label map to choose."""
+    def looks_at_truth(self) -> bool:
+        """Whether `view` needs the truth to choose."""
+
+    @property
+    def frames(self) -> int | None:
+        """Frames of a view of a video; None for images."""
 
     def identity(self) -> dict[str, Any]:
         """Everything the pixels of a view follow from, but the record and the seed."""
@@ -44,21 +48,19 @@ class ViewRecipe(Protocol):
     def view(
         self,
         dataset: str,
-        key: str,
+        record: Record,
         index: int,
         seed: int,
-        original_hw: Hw,
-        labels: npt.NDArray[np.uint8] | None = None,
+        truth: Any = None,
     ) -> View:
         """View `index` of a record, whatever its other views are.
 
         Args:
-            dataset: name; with key, index and seed it decides every random choice.
-            key: of the record.
+            dataset: name; with the record's key, index and seed it decides every random choice.
+            record: its key, its original size and, of a video, its frames.
             index: from 0.
             seed: of the extraction; test recipes ignore it.
-            original_hw: size of the image in pixels.
-            labels: uint8 (H, W), 255 = ignore, for recipes that look at it; without them padded and valid
+            truth: see `Dataset.parse_annotation`, for recipes that look at it; without it padded and valid
             size are the same, but the crop may lie elsewhere.
         """
 
@@ -68,6 +70,7 @@ class RandomCrops:
     """mmseg's training views: rescale, crop, flip, colour. All are padded to the crop's size: one bin."""
 
     name: str
+    frames = None
     crop_px: int = CROP_PX
     """Side of the square crop; a multiple of 32."""
     short_px: int | None = None
@@ -93,7 +96,7 @@ class RandomCrops:
         return None
 
     @property
-    def looks_at_labels(self) -> bool:
+    def looks_at_truth(self) -> bool:
         return True
 
     def identity(self) -> dict[str, Any]:
@@ -112,21 +115,20 @@ class RandomCrops:
     def view(
         self,
         dataset: str,
-        key: str,
+        record: Record,
         index: int,
         seed: int,
-        original_hw: Hw,
-        labels: npt.NDArray[np.uint8] | None = None,
+        truth: Any = None,
     ) -> View:
         def draws(purpose: str) -> Draws:
-            return Draws(dataset, key, index, seed, purpose)
+            return Draws(dataset, record.key, index, seed, purpose)
 
         ratio, short_px = draws("scale").uniform(*self.ratio_range), self.base_short_px
-        resized = keep_ratio(original_hw, int(short_px * LONG_TO_SHORT * ratio), int(short_px * ratio))
+        resized = keep_ratio(record.original_hw, int(short_px * LONG_TO_SHORT * ratio), int(short_px * ratio))
         valid = (min(resized[0], self.crop_px), min(resized[1], self.crop_px))
         return View(
             resized_hw=resized,
-            crop_yx=self._crop(draws("crop"), resized, valid, labels),
+            crop_yx=self._crop(draws("crop"), resized, valid, truth),
             valid_hw=valid,
             padded_hw=(self.crop_px, self.crop_px),
             flip=draws("flip").happens(self.flip),
@@ -156,6 +158,7 @@ class WholeImages:
     """Test views: the whole image at several scales, padded to multiples of 32; the same for every seed."""
 
     name: str
+    frames = None
     ratios: tuple[float, ...] = (1.0,)
     flips: tuple[bool, ...] = (False,)
     short_px: int = SHORT_PX
@@ -169,7 +172,7 @@ class WholeImages:
         return len(self.ratios) * len(self.flips)
 
     @property
-    def looks_at_labels(self) -> bool:
+    def looks_at_truth(self) -> bool:
         return False
 
     def identity(self) -> dict[str, Any]:
@@ -184,66 +187,18 @@ class WholeImages:
     def view(
         self,
         dataset: str,
-        key: str,
+        record: Record,
         index: int,
         seed: int,
-        original_hw: Hw,
-        labels: npt.NDArray[np.uint8] | None = None,
+        truth: Any = None,
     ) -> View:
         scale, flip = divmod(index, len(self.flips))
         ratio = self.ratios[scale]
         long_px, short_px = int(self.short_px * LONG_TO_SHORT * ratio), int(self.short_px * ratio)
-        resized = keep_ratio(original_hw, long_px, short_px)
+        resized = keep_ratio(record.original_hw, long_px, short_px)
         return View(resized_hw=resized, valid_hw=resized, padded_hw=padded_up(resized), flip=self.flips[flip])
 
 
 def _check_short_side(short_px: int) -> None:
     if not 2 <= short_px <= 1 << 14:
         raise ValueError(f"a short side of {short_px} px, expected 2 to {1 << 14}")
-
-
-def _crops(name: str, crop_size: int | None, short_side: int | None) -> ViewRecipe:
-    return RandomCrops(name=name, crop_px=CROP_PX if crop_size is None else crop_size, short_px=short_side)
-
-
-def _single(name: str, crop_size: int | None, short_side: int | None) -> ViewRecipe:
-    _refuse_crop(name, crop_size)
-    return WholeImages(name=name, short_px=SHORT_PX if short_side is None else short_side)
-
-
-def _ms_flip(name: str, crop_size: int | None, short_side: int | None) -> ViewRecipe:
-    _refuse_crop(name, crop_size)
-    return WholeImages(
-        name=name,
-        ratios=(0.5, 0.75, 1.0, 1.25, 1.5, 1.75),
-        flips=(False, True),
-        short_px=SHORT_PX if short_side is None else short_side,
-    )
-
-
-def _refuse_crop(name: str, crop_size: int | None) -> None:
-    if crop_size is not None:
-        raise ValueError(f"test views ({name}) are whole images: they have no crop_size, found {crop_size}")
-
-
-_RECIPES: dict[str, Callable[[str, int | None, int | None], ViewRecipe]] = {
-    "ade20k": _crops,
-    "single": _single,
-    "ms-flip": _ms_flip,
-}
-
-
-def view_recipe(name: str, *, crop_size: int | None = None, short_side: int | None = None) -> ViewRecipe:
-    """A recipe by name.
-
-    Args:
-        name: ade20k (training); single or ms-flip (test).
-        crop_size: side of training views in pixels, a multiple of 32; None: 512.
-        short_side: short side at ratio 1 in pixels; None: the crop's size for training, 512 for test.
-
-    Raises:
-        ValueError: an unknown name, with all names; a size that a recipe cannot have.
-    """
-    if name not in _RECIPES:
-        raise ValueError(f"no view recipe {name!r}; there are {', '.join(_RECIPES)}")
-    return _RECIPES[name](name, crop_size, short_side)

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 
 from extract.backbones import BackboneCard, backbone_card
-from extract.datasets import Dataset, dataset_module, open_dataset
+from extract.datasets import Dataset, dataset_module, open_dataset, view_recipe
 from extract.plan import Estimate, estimate_plan
-from extract.views import ViewRecipe, view_recipe
+from extract.views import ViewRecipe
 from pipelines.config import PlanConfig
 from pipelines.devices import choose_device
 from pipelines.exit_codes import UsageError
@@ -26,8 +26,6 @@ from stores.layout import ShardId
 from stores.writer import StoreWriter
 
 logger = logging.getLogger(__name__)
-
-TEST_VIEWS = ("single", "ms-flip")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -105,26 +103,28 @@ def choose_views(config: PlanConfig, is_training: bool) -> tuple[ViewRecipe, int
 
     Raises UsageError for a combination that does not exist.
     """
-    split, views = _split(config), config.views
+    split, views, module = _split(config), config.views, dataset_module(config.dataset)
+    sizes = {"crop_size": config.crop_size, "short_side": config.short_side}
     if is_training:
         if isinstance(views, str) or (views is not None and views < 1):
             raise UsageError(
                 f"--views {views}: {split} is a training split, whose seeded views are counted: pass a number"
-                f" from 1; {' and '.join(TEST_VIEWS)} are for test splits"
+                f" from 1; {' and '.join(module.TEST_VIEWS)} are for test splits"
             )
-        name = config.view_recipe or config.dataset
-        return view_recipe(name, crop_size=config.crop_size, short_side=config.short_side), views or 1
+        name = config.view_recipe or module.TRAINING_VIEWS[0]
+        if name not in module.TRAINING_VIEWS:
+            raise UsageError(f"--view-recipe {name}: {config.dataset} has {', '.join(module.TRAINING_VIEWS)}")
+        return view_recipe(config.dataset, name, **sizes), views or 1
     if config.view_recipe is not None:
         raise UsageError(
             f"--view-recipe {config.view_recipe}: {split} is a test split; --views names its views"
         )
-    if views is not None and views not in TEST_VIEWS:
+    if views is not None and views not in module.TEST_VIEWS:
         raise UsageError(
-            f"--views {views}: {split} is a test split, whose views are {' or '.join(TEST_VIEWS)};"
+            f"--views {views}: {split} is a test split, whose views are {' or '.join(module.TEST_VIEWS)};"
             " a number is for training splits"
         )
-    name = str(views or TEST_VIEWS[0])
-    return view_recipe(name, crop_size=config.crop_size, short_side=config.short_side), None
+    return view_recipe(config.dataset, str(views or module.TEST_VIEWS[0]), **sizes), None
 
 
 def free_bytes(folder: Path) -> int:

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from extract.backbones import FrozenBackbone, backbone_card, load_backbone
-from extract.views import ViewRecipe, view_recipe
+from extract.datasets import dataset_module, view_recipe
+from extract.views import ViewRecipe
 from pipelines.runs import RunRecord
 from stores.canonical_json import diff_identity
 from stores.errors import IdentityError
@@ -63,4 +64,5 @@ def run_test_recipe(record: RunRecord, views: str | None = None, short_side: int
     """The test views that go with a run: its training scale at ratio 1, as in the papers, unless told
     otherwise."""
     scale_px = record.identity["views"]["scale_px"]
-    return view_recipe(views or "single", short_side=short_side or int(scale_px[1]))
+    name = views or dataset_module(record.dataset).TEST_VIEWS[0]
+    return view_recipe(record.dataset, name, short_side=short_side or int(scale_px[1]))

@@ -9,7 +9,7 @@ import torch
 
 from extract.backbones import FrozenBackbone
 from extract.datasets import Dataset, dataset_module, open_dataset
-from extract.sources import SourceError, decode_image
+from extract.sources import SourceError
 from extract.views import ViewRecipe
 from pipelines.config import EvaluateConfig
 from pipelines.evaluation import TestView
@@ -40,20 +40,17 @@ def open_live_views(
 def live_views(dataset: Dataset, recipe: ViewRecipe, backbone: FrozenBackbone) -> Iterator[TestView]:
     """The views of each record in turn; a record that cannot be used is left out, with a warning."""
     for index, record in enumerate(dataset.records):
+        views = [recipe.view(dataset.name, record, number, 0) for number in range(recipe.fixed_count or 1)]
         try:
-            rgb = decode_image(dataset.read_source(index))
-            labels = dataset.read_target(index)
+            labels = dataset.read_truth(index)
+            rendered = dataset.media.render(dataset.read_source(index), record, views)
         except SourceError as error:
             logger.warning("%s is left out: %s", record.key, error.reason)
             continue
-        if rgb.shape[:2] != record.original_hw:
-            logger.warning("%s is left out: it has another size than its header says", record.key)
-            continue
-        for number in range(recipe.fixed_count or 1):
-            view = recipe.view(dataset.name, record.key, number, 0, record.original_hw)
+        for view, pixels in zip(views, rendered, strict=True):
             yield TestView(
                 key=record.key,
-                features=live_features(backbone, view.apply_image(rgb)[None], [view.valid_hw]),
+                features=live_features(backbone, pixels[None], [view.valid_hw]),
                 valid_hw=view.valid_hw,
                 is_flipped=view.flip,
                 labels=torch.from_numpy(labels),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -19,9 +19,9 @@ import numpy.typing as npt
 import torch
 
 from extract.backbones import FrozenBackbone, backbone_card, load_backbone
-from extract.datasets import Dataset, open_dataset
-from extract.sources import SourceError, decode_image
-from extract.views import ViewRecipe, view_recipe
+from extract.datasets import Dataset, dataset_module, open_dataset, view_recipe
+from extract.sources import SourceError
+from extract.views import ViewRecipe
 from pipelines.config import TrainConfig
 from pipelines.datamodule import EndlessRows, TrainingData
 from pipelines.exit_codes import UsageError, WorkFailed
@@ -38,8 +38,9 @@ class _Pixels:
     """One view of one record, before the backbone."""
 
     key: str
-    pixels_HWC: npt.NDArray[np.uint8]
-    labels_HW: npt.NDArray[np.uint8]
+    pixels: npt.NDArray[np.uint8]
+    """([T,] H, W, 3)"""
+    targets: Mapping[str, npt.NDArray[Any]]
     valid_hw: tuple[int, int]
 
 
@@ -76,7 +77,8 @@ class OnlineData(TrainingData):
         if config.dataset is None or config.model is None or config.store is not None:
             raise UsageError("--online needs --dataset and --model, and takes no --store")
         dataset = open_dataset(config.dataset, config.data, config.split, config.subset)
-        recipe = view_recipe(config.dataset, crop_size=config.crop_size)
+        name = dataset_module(config.dataset).TRAINING_VIEWS[0]
+        recipe = view_recipe(config.dataset, name, crop_size=config.crop_size)
         card = backbone_card(config.model, config.model_args, config.levels)
         backbone = load_backbone(card, config.weights or "timm", device=device)
         return cls(dataset, recipe, backbone, config)
@@ -122,28 +124,26 @@ class OnlineData(TrainingData):
 
     def _view(self, index: int, number: int) -> _Pixels | None:
         """View `number` of a record; None, with a warning, where the record cannot be used."""
-        record = self._dataset.records[index]
+        dataset, record = self._dataset, self._dataset.records[index]
         try:
-            rgb = decode_image(self._dataset.read_source(index))
-            labels = self._dataset.read_target(index)
+            truth = dataset.read_truth(index)
+            view = self._recipe.view(dataset.name, record, number, self._config.seed, truth)
+            (pixels,) = dataset.media.render(dataset.read_source(index), record, [view])
         except SourceError as error:
             logger.warning("%s is left out: %s", record.key, error.reason)
             return None
-        view = self._recipe.view(
-            self._dataset.name, record.key, number, self._config.seed, record.original_hw, labels
-        )
         return _Pixels(
             key=record.key,
-            pixels_HWC=view.apply_image(rgb),
-            labels_HW=view.apply_labels(labels),
+            pixels=pixels,
+            targets=dataset.targets(truth, view),
             valid_hw=view.valid_hw,
         )
 
     def _through_backbone(self, batch: list[_Pixels]) -> Batch:
         device, valid_hw = self._backbone.device, [view.valid_hw for view in batch]
         return Batch(
-            features=live_features(self._backbone, np.stack([view.pixels_HWC for view in batch]), valid_hw),
-            targets=[{"labels": torch.from_numpy(view.labels_HW).to(device)} for view in batch],
+            features=live_features(self._backbone, np.stack([view.pixels for view in batch]), valid_hw),
+            targets=[{"labels": torch.from_numpy(view.targets["labels"]).to(device)} for view in batch],
             valid_hw=valid_hw,
             keys=tuple(view.key for view in batch),
         )

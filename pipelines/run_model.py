@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from extract.backbones import FrozenBackbone
-from extract.datasets import dataset_module
+from extract.datasets import Record, dataset_module
 from extract.views import ViewRecipe
 from heads.contract import Head
 from pipelines.live_backbone import live_features, load_run_backbone, run_test_recipe
@@ -48,7 +48,7 @@ class RunModel(nn.Module):
     def _probabilities(self, rgb: Image) -> Tensor:
         height, width = rgb.shape[:2]
         # A test view depends on the size alone: no data set and no key have a part in it.
-        view = self.recipe.view("", "", 0, 0, (height, width))
+        view = self.recipe.view("", Record("", 0, (height, width)), 0, 0)
         features = live_features(self.backbone, view.apply_image(rgb)[None], [view.valid_hw])
         probabilities: list[Tensor] = self.head.predict(features, [view.valid_hw], [(height, width)])
         return probabilities[0]

@@ -1,7 +1,8 @@
 """Data sets by name: one file each, found by its name.
 
 A module offers `open_dataset(data, split, subset)`, `OFFICIAL_SPLITS`, `TRAINING_SPLITS`, `DEFAULT_FOLDER`
-and `CLASS_NAMES`.
+and `CLASS_NAMES`, and its views: `VIEW_RECIPES` by name; `TRAINING_VIEWS` and `TEST_VIEWS` name those of its
+splits, the default first.
 """
 
 from __future__ import annotations
@@ -12,8 +13,17 @@ from pathlib import Path
 from types import ModuleType
 
 from extract.records import Dataset, DatasetLayoutError, Record
+from extract.views import ViewRecipe
 
-__all__ = ["Dataset", "DatasetLayoutError", "Record", "dataset_module", "dataset_names", "open_dataset"]
+__all__ = [
+    "Dataset",
+    "DatasetLayoutError",
+    "Record",
+    "dataset_module",
+    "dataset_names",
+    "open_dataset",
+    "view_recipe",
+]
 
 
 def dataset_names() -> tuple[str, ...]:
@@ -51,3 +61,24 @@ def open_dataset(
     where = data if data is not None else Path("data") / module.DEFAULT_FOLDER
     dataset: Dataset = module.open_dataset(where, chosen, subset)
     return dataset
+
+
+def view_recipe(
+    dataset: str, name: str, *, crop_size: int | None = None, short_side: int | None = None
+) -> ViewRecipe:
+    """A data set's view recipe by name.
+
+    Args:
+        dataset: a module of this package.
+        name: of its TRAINING_VIEWS or TEST_VIEWS.
+        crop_size: side of training views in pixels, a multiple of 32; None: the paper's.
+        short_side: short side at ratio 1 in pixels; None: the crop's size for training, the paper's for test.
+
+    Raises:
+        ValueError: an unknown name, with all names; a size that a recipe cannot have.
+    """
+    recipes = dataset_module(dataset).VIEW_RECIPES
+    if name not in recipes:
+        raise ValueError(f"{dataset} has no view recipe {name!r}; it has {', '.join(recipes)}")
+    recipe: ViewRecipe = recipes[name](crop_size, short_side)
+    return recipe

@@ -7,15 +7,16 @@ Official layout: `ADEChallengeData2016/images/{training,validation}/*.jpg` and t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from extract.media import Images
 from extract.records import READ_THREADS, DatasetLayoutError, Record, annotation_digest
 from extract.sources import (
     BAD_TARGET,
@@ -27,6 +28,9 @@ from extract.sources import (
     retried,
 )
 from extract.tar_samples import find_tars, tar_samples
+from extract.view import View
+from extract.views import CROP_PX, SHORT_PX, RandomCrops, ViewRecipe, WholeImages
+from stores.layout import DenseTarget, RaggedTarget, Target
 from stores.subset import subset_keys
 
 DEFAULT_FOLDER = "ADEChallengeData2016"
@@ -61,6 +65,35 @@ _IMAGE_ENDINGS = ("jpg", "jpeg", "png")
 _ANNOTATION_ENDINGS = ("seg.png", "png")
 
 
+def _crops(crop_size: int | None, short_side: int | None) -> ViewRecipe:
+    return RandomCrops(
+        name="ade20k", crop_px=CROP_PX if crop_size is None else crop_size, short_px=short_side
+    )
+
+
+def _whole(
+    name: str,
+    ratios: tuple[float, ...],
+    flips: tuple[bool, ...],
+    crop_size: int | None,
+    short_side: int | None,
+) -> ViewRecipe:
+    if crop_size is not None:
+        raise ValueError(f"test views ({name}) are whole images: they have no crop_size, found {crop_size}")
+    short_px = SHORT_PX if short_side is None else short_side
+    return WholeImages(name=name, ratios=ratios, flips=flips, short_px=short_px)
+
+
+VIEW_RECIPES: Mapping[str, Callable[[int | None, int | None], ViewRecipe]] = {
+    "ade20k": _crops,
+    "single": partial(_whole, "single", (1.0,), (False,)),
+    "ms-flip": partial(_whole, "ms-flip", (0.5, 0.75, 1.0, 1.25, 1.5, 1.75), (False, True)),
+}
+"""Makers of recipes from (crop size, short side at ratio 1), None for the papers' 512 px."""
+TRAINING_VIEWS = ("ade20k",)
+TEST_VIEWS = ("single", "ms-flip")
+
+
 @dataclass(frozen=True, slots=True)
 class Pair:
     """The files of one record."""
@@ -76,6 +109,7 @@ class Ade20k:
     name = "ade20k"
     task = "segmentation"
     num_classes = 150
+    media = Images()
 
     def __init__(self, split: str, pairs: Sequence[Pair], subset: str | None) -> None:
         self.split, self.is_training = split, split in TRAINING_SPLITS
@@ -98,11 +132,21 @@ class Ade20k:
     def read_annotation(self, index: int) -> bytes:
         return self._pairs[index].annotation.read()
 
-    def labels(self, index: int, annotation: bytes) -> npt.NDArray[np.uint8]:
+    def parse_annotation(self, index: int, annotation: bytes) -> npt.NDArray[np.uint8]:
         return decode_labels(annotation, self.records[index].original_hw)
 
-    def read_target(self, index: int) -> npt.NDArray[np.uint8]:
-        return self.labels(index, self.read_annotation(index))
+    def read_truth(self, index: int) -> npt.NDArray[np.uint8]:
+        return self.parse_annotation(index, self.read_annotation(index))
+
+    def target_specs(self, with_original: bool) -> tuple[Target, ...]:
+        in_view = DenseTarget("labels", "uint8", ("y", "x"))
+        if not with_original:
+            return (in_view,)
+        cap_bytes = max(record.original_hw[0] * record.original_hw[1] for record in self.records)
+        return in_view, RaggedTarget("original_labels", "uint8", ("original_y", "original_x"), cap_bytes)
+
+    def targets(self, truth: npt.NDArray[np.uint8], view: View) -> Mapping[str, npt.NDArray[np.uint8]]:
+        return {"labels": view.apply_labels(truth), "original_labels": truth}
 
 
 def decode_labels(annotation: bytes, original_hw: tuple[int, int]) -> npt.NDArray[np.uint8]:

@@ -46,7 +46,7 @@ def draw_predictions(data: Path, run: Path, picture: Path, scenes: int) -> None:
     for index in range(scenes):
         rgb = decode_image(dataset.read_source(index))
         predicted = model([rgb])[0].argmax(0).numpy().astype(np.uint8)
-        columns.append((rgb, _coloured(dataset.read_target(index)), _coloured(predicted)))
+        columns.append((rgb, _coloured(dataset.read_truth(index)), _coloured(predicted)))
     _draw(columns, picture)
 
 

@@ -54,7 +54,7 @@ def test_files_read_back_as_the_scenes(tmp_path: Path) -> None:
     assert [record.key for record in dataset.records] == [f"ADE_val_{n:08d}" for n in (1, 2, 3)]
     for number in range(3):
         scene = make_scene("validation", number)
-        assert np.array_equal(dataset.read_target(number), scene.labels)
+        assert np.array_equal(dataset.read_truth(number), scene.labels)
         with Image.open(folder / "images/validation" / f"{dataset.records[number].key}.jpg") as image:
             stored = np.asarray(image.convert("RGB"), np.int16)
         # JPEG keeps the picture, not the bytes: chroma is halved in both directions.

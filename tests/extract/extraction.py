@@ -12,11 +12,10 @@ import torch
 from torch import Tensor
 
 from extract.backbones import FrozenBackbone
-from extract.datasets import open_dataset
+from extract.datasets import open_dataset, view_recipe
 from extract.extractor import Progress, Summary, extract
 from extract.plan import build_plan, needed_bytes
 from extract.records import Dataset
-from extract.views import view_recipe
 from stores import open_store
 from stores.files import Files
 from stores.layout import StorePlan
@@ -47,7 +46,7 @@ def planned(dataset: Dataset, backbone: Any, recipe: str | None = None, **choice
     sizes = {"crop_size": 64} if name == "ade20k" else {"short_side": 64}
     return build_plan(
         dataset,
-        view_recipe(name, **sizes),
+        view_recipe("ade20k", name, **sizes),
         backbone.card,
         weights_sha256=backbone.weights_sha256,
         precision=backbone.precision,

@@ -34,7 +34,7 @@ def root(tmp_path: Path) -> Path:
 
 def contents(dataset: Dataset) -> list[tuple[object, bytes, bytes]]:
     count = range(len(dataset.records))
-    return [(dataset.records[i], dataset.read_source(i), dataset.read_target(i).tobytes()) for i in count]
+    return [(dataset.records[i], dataset.read_source(i), dataset.read_truth(i).tobytes()) for i in count]
 
 
 @pytest.mark.parametrize("name", dataset_names())
@@ -63,7 +63,7 @@ def test_official_folders(root: Path) -> None:
         assert (record.key, record.source_bytes, dataset.read_source(index)) == (key, len(jpg), jpg)
         raw = np.asarray(Image.open(root / "annotations" / "validation" / f"{key}.png")).astype(int)
         assert record.original_hw == raw.shape
-        assert np.array_equal(dataset.read_target(index), np.where(raw == 0, 255, raw - 1))
+        assert np.array_equal(dataset.read_truth(index), np.where(raw == 0, 255, raw - 1))
         assert dataset.read_annotation(index) == png
 
 
@@ -113,7 +113,7 @@ def test_an_annotation_that_cannot_be_used_is_a_data_error(
     )
     dataset = open_dataset("ade20k", root)
     with pytest.raises(SourceError, match=reason) as caught:
-        dataset.read_target(0)
+        dataset.read_truth(0)
     assert caught.value.code == BAD_TARGET
 
 
@@ -268,6 +268,6 @@ def test_the_real_samples(samples: Path) -> None:
         dataset = open_dataset("ade20k", root, split)
         assert len(dataset.records) == count
         for index, record in enumerate(dataset.records):
-            labels = dataset.read_target(index)
+            labels = dataset.read_truth(index)
             assert labels.shape == record.original_hw
             assert set(np.unique(labels)) <= {*range(150), 255}

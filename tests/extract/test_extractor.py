@@ -65,7 +65,7 @@ def test_rows_are_the_live_backbones_through_the_codec(
             for level, x in live_levels(backbone, pixels, view.valid_hw).items():
                 for name, array in made.encode(x[None]).items():
                     assert found[level][name].tobytes() == array.tobytes(), (key, level, name)
-            targets, labels = store.read_targets([row])[0], dataset.read_target(index)
+            targets, labels = store.read_targets([row])[0], dataset.read_truth(index)
             assert np.array_equal(targets["labels"], view.apply_labels(labels))
             if split == "validation":
                 assert np.array_equal(targets["original_labels"], labels)
@@ -320,5 +320,5 @@ def test_the_real_samples(samples: Path, tmp_path: Path, backbone: FrozenBackbon
         assert len(set(store.bins)) > 1
         for row, key in enumerate(store.keys):
             index = [record.key for record in dataset.records].index(key)
-            assert np.array_equal(store.read_targets([row])[0]["original_labels"], dataset.read_target(index))
+            assert np.array_equal(store.read_targets([row])[0]["original_labels"], dataset.read_truth(index))
     shutil.rmtree(path)

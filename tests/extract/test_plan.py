@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 
 import extract.colour
+import extract.media
 import extract.plan
 import extract.view
 from extract.backbones import BackboneCard, backbone_card
-from extract.datasets import open_dataset
+from extract.datasets import open_dataset, view_recipe
 from extract.plan import build_plan, estimate_plan, store_name
 from extract.view import VIEW_PARAMS, View
-from extract.views import RandomCrops, ViewRecipe, view_recipe
+from extract.views import RandomCrops, ViewRecipe
 from stores.layout import StorePlan
 from stores.plan_file import encode_plan
 from stores.subset import key_order
@@ -52,9 +53,9 @@ def plan_of(
     dataset = open_dataset("ade20k", data, split, subset)
     if recipe is None:
         recipe = (
-            view_recipe("ade20k", crop_size=64)
+            view_recipe("ade20k", "ade20k", crop_size=64)
             if dataset.is_training
-            else view_recipe("single", short_side=64)
+            else view_recipe("ade20k", "single", short_side=64)
         )
     return build_plan(dataset, recipe, card, weights_sha256=weights_sha256, precision=precision, **choices)
 
@@ -68,18 +69,18 @@ def test_training_rows_are_view_major_in_hash_order_in_one_bin(root: Path, card:
     assert [b.name for b in plan.bins] == ["64x64"]
     assert [target.to_json()["name"] for target in plan.targets] == ["labels"]
     index_of = {record.key: index for index, record in enumerate(dataset.records)}
-    recipe = view_recipe("ade20k", crop_size=64)
+    recipe = view_recipe("ade20k", "ade20k", crop_size=64)
     for row, key in enumerate(plan.rows.keys):
         index, view = index_of[key], View.from_params(plan.rows.params[row])
-        hw, labels = dataset.records[index].original_hw, dataset.read_target(index)
-        assert view == recipe.view("ade20k", key, int(plan.rows.view[row]), 5, hw, labels)
-        assert plan.rows.original_hw[row].tolist() == list(hw)
+        record, labels = dataset.records[index], dataset.read_truth(index)
+        assert view == recipe.view("ade20k", record, int(plan.rows.view[row]), 5, labels)
+        assert plan.rows.original_hw[row].tolist() == list(record.original_hw)
         assert plan.rows.valid_hw[row].tolist() == list(view.valid_hw)
     assert len(np.unique(plan.rows.params, axis=0)) == 30
 
 
 def test_test_rows_are_in_key_order_in_a_bin_for_each_padded_size(root: Path, card: BackboneCard) -> None:
-    plan = plan_of(root, card, "validation", view_recipe("ms-flip", short_side=64), codec="float16")
+    plan = plan_of(root, card, "validation", view_recipe("ade20k", "ms-flip", short_side=64), codec="float16")
     dataset = open_dataset("ade20k", root, "validation")
     keys = tuple(record.key for record in dataset.records)
     assert plan.rows.keys == keys * 12 and plan.name == "ade20k-validation-swinv2-nano-float16"
@@ -92,7 +93,7 @@ def test_test_rows_are_in_key_order_in_a_bin_for_each_padded_size(root: Path, ca
 
 
 def test_batches_lie_within_shards_and_shrink_with_the_images(root: Path, card: BackboneCard) -> None:
-    plan = plan_of(root, card, "validation", view_recipe("ms-flip"), batch_rows=16, shard_rows=8)
+    plan = plan_of(root, card, "validation", view_recipe("ade20k", "ms-flip"), batch_rows=16, shard_rows=8)
     for b in plan.bins:
         assert b.batch_rows is not None and b.batch_rows <= min(8, b.rows)
         assert b.batch_rows == 1 or b.batch_rows * b.height_px * b.width_px <= 16 * 512 * 512
@@ -149,9 +150,9 @@ def test_another_data_set_is_another_store(
         {"weights_sha256": "0" * 63 + "1"},
         {"subset": "50%"},
         {"split": "validation"},
-        {"recipe": view_recipe("single", short_side=64)},
-        {"recipe": view_recipe("ade20k", crop_size=96)},
-        {"recipe": view_recipe("ade20k", crop_size=64, short_side=65)},
+        {"recipe": view_recipe("ade20k", "single", short_side=64)},
+        {"recipe": view_recipe("ade20k", "ade20k", crop_size=96)},
+        {"recipe": view_recipe("ade20k", "ade20k", crop_size=64, short_side=65)},
         {"recipe": RandomCrops(name="ade20k", crop_px=64, ratio_range=(0.5, 2.1))},
         {"recipe": RandomCrops(name="ade20k", crop_px=64, cat_max_ratio=0.8)},
         {"recipe": RandomCrops(name="ade20k", crop_px=64, tries=9)},
@@ -175,8 +176,8 @@ def test_every_choice_that_changes_bytes_changes_the_identity(
         (extract.colour, "PROBABILITY", 0.6),
         (extract.view, "MULTIPLE_PX", 64),
         (extract.view, "VIEWS_REVISION", 2),
-        (extract.plan, "DECODER", "another"),
-        (extract.plan, "LIMIT_PX", 1 << 20),
+        (extract.media, "DECODER", "another"),
+        (extract.media, "LIMIT_PX", 1 << 20),
         (extract.plan, "FORMAT_VERSION", 2),
     ],
 )
@@ -231,7 +232,7 @@ def test_an_estimate_reads_no_annotation_and_plans_the_same_geometry(root: Path,
     for path in (root / "annotations" / "training").iterdir():
         path.write_bytes(b"")
     dataset = open_dataset("ade20k", root)
-    estimate = estimate_plan(dataset, view_recipe("ade20k", crop_size=64), card, views=2)
+    estimate = estimate_plan(dataset, view_recipe("ade20k", "ade20k", crop_size=64), card, views=2)
     assert estimate.plan.bins == plan.bins and estimate.total_bytes == plan.total_bytes
     crop = [VIEW_PARAMS.index("crop_y"), VIEW_PARAMS.index("crop_x")]
     kept = [column for column in range(len(VIEW_PARAMS)) if column not in crop]
@@ -243,7 +244,7 @@ def test_an_estimate_reads_no_annotation_and_plans_the_same_geometry(root: Path,
 
 
 def test_a_subset_needs_less_space_for_the_same_geometry(root: Path, card: BackboneCard) -> None:
-    recipe = view_recipe("ade20k", crop_size=64)
+    recipe = view_recipe("ade20k", "ade20k", crop_size=64)
     full, half = (estimate_plan(open_dataset("ade20k", root, subset=s), recipe, card) for s in (None, "50%"))
     assert half.plan.bins == full.plan.bins and half.plan.rows.keys == full.plan.rows.keys
     assert half.total_bytes < full.total_bytes - 0.4 * sum(full.bytes_by_level.values())
@@ -263,7 +264,7 @@ def test_plans_of_full_data_sets_stay_small(card: BackboneCard, tmp_path: Path) 
     write_split(tmp_path, "training", {f"ADE_train_{i:08d}": (b"", b"") for i in range(2000)})
     image = encoded(made_image(0, (64, 64)), "JPEG")
     write_split(tmp_path, "training", {"ADE_train_00000001": (image, b"")})
-    plan = plan_of(tmp_path, card, recipe=view_recipe("ms-flip", short_side=64))
+    plan = plan_of(tmp_path, card, recipe=view_recipe("ade20k", "ms-flip", short_side=64))
     assert len(encode_plan(plan)) < 8000  # rows stand in tables, the identity holds digests
 
 

@@ -13,20 +13,27 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from extract.colour import Colour, draw_colour, hsv_to_rgb, rgb_to_hsv
+from extract.datasets import view_recipe
 from extract.draws import Draws
+from extract.records import Record
 from extract.view import VIEW_PARAMS, View, keep_ratio, label_crop, padded_up
-from extract.views import RandomCrops, view_recipe
+from extract.views import RandomCrops
 from tests.extract.made_ade20k import made_image, made_labels
+
+
+def record(key: str, hw: tuple[int, int]) -> Record:
+    return Record(key, 0, hw)
+
 
 SIZES = st.tuples(st.integers(1, 90), st.integers(1, 90))
 LINE = st.tuples(st.just(1), st.integers(1, 3000))
 EXTREME = st.one_of(SIZES, LINE, LINE.map(lambda hw: hw[::-1]))
 RECIPES = st.sampled_from(
     [
-        view_recipe("ade20k", crop_size=64),
-        view_recipe("ade20k", crop_size=32, short_side=100),
-        view_recipe("single", short_side=48),
-        view_recipe("ms-flip", short_side=48),
+        view_recipe("ade20k", "ade20k", crop_size=64),
+        view_recipe("ade20k", "ade20k", crop_size=32, short_side=100),
+        view_recipe("ade20k", "single", short_side=48),
+        view_recipe("ade20k", "ms-flip", short_side=48),
     ]
 )
 
@@ -36,11 +43,11 @@ RECIPES = st.sampled_from(
 def test_a_view_replays_exactly_from_its_numbers(recipe, hw, index, seed) -> None:
     rgb, labels = made_image(seed % 1000, hw), made_labels(seed % 1000, hw)
     index %= recipe.fixed_count or 12
-    view = recipe.view("ade20k", "key", index, seed, hw, labels)
+    view = recipe.view("ade20k", record("key", hw), index, seed, labels)
     params = np.frombuffer(view.to_params().tobytes())  # as they come back from disk
     assert params.shape == (len(VIEW_PARAMS),)
     again = View.from_params(params)
-    assert again == view == recipe.view("ade20k", "key", index, seed, hw, labels)
+    assert again == view == recipe.view("ade20k", record("key", hw), index, seed, labels)
     pixels, target = view.apply_image(rgb), view.apply_labels(labels)
     assert np.array_equal(again.apply_image(rgb), pixels) and np.array_equal(
         again.apply_labels(labels), target
@@ -55,8 +62,8 @@ def test_a_view_replays_exactly_from_its_numbers(recipe, hw, index, seed) -> Non
 @given(EXTREME, st.integers(0, 2**40))
 @settings(max_examples=60, deadline=None)
 def test_training_views_are_mmsegs_sizes_in_one_bin(hw, seed) -> None:
-    recipe = view_recipe("ade20k", crop_size=64)
-    view = recipe.view("ade20k", "key", 0, seed, hw, made_labels(1, hw))
+    recipe = view_recipe("ade20k", "ade20k", crop_size=64)
+    view = recipe.view("ade20k", record("key", hw), 0, seed, made_labels(1, hw))
     assert view.padded_hw == (64, 64)
     assert view.valid_hw == tuple(min(64, side) for side in view.resized_hw)
     long_px, short_px = max(view.resized_hw), min(view.resized_hw)
@@ -68,7 +75,9 @@ def test_training_views_are_mmsegs_sizes_in_one_bin(hw, seed) -> None:
 def test_labels_stay_on_their_pixels_to_the_borders(hw, flip, seed) -> None:
     """Red holds the row, green the column of the source pixel: no label is more than a cell off its pixel."""
     view = replace(
-        view_recipe("ade20k", crop_size=64).view("ade20k", "key", 0, seed, hw), flip=flip, colour=Colour()
+        view_recipe("ade20k", "ade20k", crop_size=64).view("ade20k", record("key", hw), 0, seed),
+        flip=flip,
+        colour=Colour(),
     )
     for axis, name in enumerate(("row", "column")):
         ramp = np.linspace(0, 254, hw[axis]).round().astype(np.uint8)
@@ -83,8 +92,8 @@ def test_labels_stay_on_their_pixels_to_the_borders(hw, flip, seed) -> None:
 
 def test_a_flipped_view_is_the_mirror_before_padding() -> None:
     rgb, labels = made_image(3, (40, 72)), made_labels(3, (40, 72))
-    recipe = view_recipe("ms-flip", short_side=40)
-    plain, flipped = (recipe.view("ade20k", "key", index, 0, (40, 72)) for index in (4, 5))
+    recipe = view_recipe("ade20k", "ms-flip", short_side=40)
+    plain, flipped = (recipe.view("ade20k", record("key", (40, 72)), index, 0) for index in (4, 5))
     assert (plain.flip, flipped.flip) == (False, True)
     assert plain.valid_hw == (40, 72) and plain.padded_hw == (64, 96)
     assert np.array_equal(flipped.apply_image(rgb)[:40, :72], rgb[:, ::-1])
@@ -105,13 +114,15 @@ def test_label_cells_are_those_of_exact_nearest_neighbour() -> None:
 
 
 def test_scale_steps_of_the_test_recipes() -> None:
-    single, multi = view_recipe("single"), view_recipe("ms-flip")
-    assert single.view("ade20k", "k", 0, 0, (480, 640)).resized_hw == (512, 683)
-    views = [multi.view("ade20k", "k", index, 0, (480, 640)) for index in range(12)]
+    single, multi = view_recipe("ade20k", "single"), view_recipe("ade20k", "ms-flip")
+    assert single.view("ade20k", record("k", (480, 640)), 0, 0).resized_hw == (512, 683)
+    views = [multi.view("ade20k", record("k", (480, 640)), index, 0) for index in range(12)]
     assert [v.resized_hw[0] for v in views[::2]] == [256, 384, 512, 640, 768, 896]
     assert [v.flip for v in views] == [False, True] * 6
-    assert multi.view("ade20k", "k", 3, 0, (480, 640)) == multi.view("other", "key", 3, 9, (480, 640))
-    assert single.view("ade20k", "k", 0, 0, (1, 9000)).resized_hw == (1, 2048)  # never empty
+    assert multi.view("ade20k", record("k", (480, 640)), 3, 0) == multi.view(
+        "other", record("key", (480, 640)), 3, 9
+    )
+    assert single.view("ade20k", record("k", (1, 9000)), 0, 0).resized_hw == (1, 2048)  # never empty
 
 
 @pytest.mark.data
@@ -120,10 +131,10 @@ def test_bins_of_the_official_validation_sizes(samples: Path, recipe: str, bins:
     sizes_file = samples / "ade20k" / "validation.odgt"
     if not sizes_file.is_file():
         pytest.skip("the samples hold no list of validation sizes")
-    chosen = view_recipe(recipe)
+    chosen = view_recipe("ade20k", recipe)
     sizes = [json.loads(line) for line in sizes_file.read_text().splitlines()]
     padded = [
-        chosen.view("ade20k", "key", index, 0, (size["height"], size["width"])).padded_hw
+        chosen.view("ade20k", record("key", (size["height"], size["width"])), index, 0).padded_hw
         for size in sizes
         for index in range(chosen.fixed_count or 0)
     ]
@@ -131,23 +142,25 @@ def test_bins_of_the_official_validation_sizes(samples: Path, recipe: str, bins:
 
 
 def test_every_part_of_the_key_and_nothing_else_decides() -> None:
-    recipe, labels = view_recipe("ade20k", crop_size=32), made_labels(1, (64, 64))
-    view = recipe.view("ade20k", "a", 0, 0, (64, 64), labels)
+    recipe, labels = view_recipe("ade20k", "ade20k", crop_size=32), made_labels(1, (64, 64))
+    view = recipe.view("ade20k", record("a", (64, 64)), 0, 0, labels)
     others = [
-        recipe.view("coco", "a", 0, 0, (64, 64), labels),
-        recipe.view("ade20k", "b", 0, 0, (64, 64), labels),
-        recipe.view("ade20k", "a", 1, 0, (64, 64), labels),
-        recipe.view("ade20k", "a", 0, 1, (64, 64), labels),
+        recipe.view("coco", record("a", (64, 64)), 0, 0, labels),
+        recipe.view("ade20k", record("b", (64, 64)), 0, 0, labels),
+        recipe.view("ade20k", record("a", (64, 64)), 1, 0, labels),
+        recipe.view("ade20k", record("a", (64, 64)), 0, 1, labels),
     ]
     assert len({v.to_params().tobytes() for v in [view, *others]}) == 5
-    larger = view_recipe("ade20k", crop_size=64).view("ade20k", "a", 0, 0, (64, 64), labels)
+    larger = view_recipe("ade20k", "ade20k", crop_size=64).view("ade20k", record("a", (64, 64)), 0, 0, labels)
     assert (larger.flip, larger.colour) == (view.flip, view.colour)  # each purpose has its own generator
 
 
 def test_views_are_those_of_revision_1() -> None:
     """Change these numbers only together with VIEWS_REVISION: stores are identified by it."""
     labels = made_labels(1, (512, 683))
-    view = view_recipe("ade20k").view("ade20k", "ADE_train_00000001", 3, 1, (512, 683), labels)
+    view = view_recipe("ade20k", "ade20k").view(
+        "ade20k", record("ADE_train_00000001", (512, 683)), 3, 1, labels
+    )
     resized, crop, valid, padded = (827, 1103), (161, 347), (512, 512), (512, 512)
     colour = (0.0, 1.2273038391888758, 0.0, 0.5308098915308845, -3.0)
     assert view.to_params().tolist() == [*resized, *crop, *valid, *padded, 0.0, *colour]
@@ -171,7 +184,7 @@ def test_crops_of_one_class_are_drawn_again_up_to_ten_times() -> None:
     blind = replace(recipe, cat_max_ratio=1.1, tries=0)
 
     def varied(chooser: RandomCrops, index: int) -> bool:
-        view = chooser.view("ade20k", "key", index, 0, (256, 256), labels)
+        view = chooser.view("ade20k", record("key", (256, 256)), index, 0, labels)
         counts = np.bincount(label_crop(labels, view.resized_hw, view.crop_yx, view.valid_hw).reshape(-1))
         return bool(np.count_nonzero(counts) > 1 and counts.max() < 0.75 * counts.sum())
 
@@ -179,7 +192,7 @@ def test_crops_of_one_class_are_drawn_again_up_to_ten_times() -> None:
     assert shares[0] < 0.5 and shares[1] > 0.9
     one_class = recipe.view("ade20k", "key", 0, 0, (256, 256), np.zeros((256, 256), np.uint8))
     assert one_class.valid_hw == (32, 32)  # gives up, as mmseg does, and never loops
-    assert recipe.view("ade20k", "key", 0, 0, (256, 256)).valid_hw == (32, 32)  # without labels
+    assert recipe.view("ade20k", record("key", (256, 256)), 0, 0).valid_hw == (32, 32)  # without labels
 
 
 @given(st.integers(0, 2**40), st.floats(-32, 32), st.floats(0.5, 1.5))
@@ -239,12 +252,12 @@ def test_colour_draws_have_mmsegs_ranges_and_probabilities() -> None:
 
 def test_recipes_refuse_what_they_cannot_have() -> None:
     with pytest.raises(ValueError, match="ade20k, single, ms-flip"):
-        view_recipe("4x3")
+        view_recipe("ade20k", "4x3")
     for bad in ({"crop_size": 100}, {"crop_size": 0}, {"short_side": 0}):
         with pytest.raises(ValueError, match="expected"):
-            view_recipe("ade20k", **bad)
+            view_recipe("ade20k", "ade20k", **bad)
     with pytest.raises(ValueError, match="no crop_size"):
-        view_recipe("single", crop_size=128)
+        view_recipe("ade20k", "single", crop_size=128)
     with pytest.raises(ValueError, match="crops 9 of 8"):
         View(resized_hw=(8, 8), valid_hw=(9, 8), padded_hw=(32, 32))
     with pytest.raises(ValueError, match="expected 14"):

@@ -113,7 +113,7 @@ def make_again(store: Store, backbone: FrozenBackbone, data: Path) -> Live:
         rgb = decode_image(dataset.read_source(index))
         for turned, found in ((view, features), (dataclasses.replace(view, flip=not view.flip), flipped)):
             found.append(live_features(backbone, turned.apply_image(rgb)[None], [view.valid_hw]))
-        labels.append(view.apply_labels(dataset.read_target(index)))
+        labels.append(view.apply_labels(dataset.read_truth(index)))
         valid_hw.append(view.valid_hw)
     return Live(store, features, flipped, labels, valid_hw)
 
