@@ -242,7 +242,7 @@ def _plan(
             )
             for size, count in zip(sizes, counts, strict=True)
         ),
-        targets=dataset.target_specs(with_original=recipe.fixed_count is not None),
+        targets=dataset.target_specs(recipe.fixed_count is not None, params),
         view_params=dataset.media.view_params,
         frames=recipe.frames,
         rows=rows,

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
 import numpy.typing as npt
 
 from extract.sources import retried
@@ -95,11 +96,16 @@ class Dataset(Protocol):
     def read_truth(self, index: int) -> Any:
         """`parse_annotation` of `read_annotation`."""
 
-    def target_specs(self, with_original: bool) -> tuple[Target, ...]:
-        """What a row holds beside features: targets in view space, and for test rows the untouched truth."""
+    def target_specs(
+        self, with_original: bool, params: Sequence[npt.NDArray[np.float64]]
+    ) -> tuple[Target, ...]:
+        """What a row holds beside features: targets in view space, and for test rows the untouched truth.
+
+        `params` are the views of each record, float64 (V, P): what a ragged target's cap may follow from.
+        """
 
     def targets(self, truth: Any, view: View) -> Mapping[str, npt.NDArray[Any]]:
-        """Every target of `target_specs(True)` by name, of one view of a record."""
+        """Every target of `target_specs(True, ...)` by name, of one view of a record."""
 
 
 def digest_of(sha256_by_key: Iterable[tuple[str, str]]) -> str:

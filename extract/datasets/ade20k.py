@@ -138,7 +138,9 @@ class Ade20k:
     def read_truth(self, index: int) -> npt.NDArray[np.uint8]:
         return self.parse_annotation(index, self.read_annotation(index))
 
-    def target_specs(self, with_original: bool) -> tuple[Target, ...]:
+    def target_specs(
+        self, with_original: bool, params: Sequence[npt.NDArray[np.float64]]
+    ) -> tuple[Target, ...]:
         in_view = DenseTarget("labels", "uint8", ("y", "x"))
         if not with_original:
             return (in_view,)
