@@ -25,12 +25,14 @@ class HeadError(ValueError):
 class Head(nn.Module, ABC):
     """A head over the levels of a pyramid.
 
-    Features are (N, channels, y, x), floating point, best in channels_last order; a map of stride s has
-    ceil(padded / s) cells along an axis. All images of a batch are padded to one size, at the bottom and
-    the right; `valid_hw` holds the part of each that is image, in pixels.
+    Features are (N, channels, y, x), of clips (N, channels, t, y, x), floating point, best with channels last
+    in memory; a map of stride s has ceil(padded / s) cells along y and x. All images of a batch are padded to
+    one size, at the bottom and the right; `valid_hw` holds the part of each that is image, in pixels.
     """
 
     task: ClassVar[str]
+    map_axes: ClassVar[tuple[str, ...]] = ("y", "x")
+    """Axes of a map behind images and channels."""
 
     def __init__(self, pyramid: PyramidSpec, num_classes: int) -> None:
         super().__init__()
@@ -71,12 +73,13 @@ class Head(nn.Module, ABC):
         check_levels(type(self).__name__, self.levels, tuple(features))
         maps = [features[name] for name in self.levels]
         for level, x_NCYX in zip(self.pyramid, maps, strict=True):
-            if x_NCYX.ndim != 4 or x_NCYX.shape[:2] != (len(valid_hw), level.channels):
+            is_map = x_NCYX.ndim == 2 + len(self.map_axes)
+            if not is_map or x_NCYX.shape[:2] != (len(valid_hw), level.channels):
                 raise HeadError(
                     f"level {level.name} has shape {tuple(x_NCYX.shape)}, "
-                    f"expected ({len(valid_hw)}, {level.channels}, y, x)"
+                    f"expected ({len(valid_hw)}, {level.channels}, {', '.join(self.map_axes)})"
                 )
-        finest, (height, width) = next(iter(self.pyramid)), maps[0].shape[2:]
+        finest, (height, width) = next(iter(self.pyramid)), maps[0].shape[-2:]
         for y_px, x_px in valid_hw:
             if not (1 <= finest.cells(y_px) <= height and 1 <= finest.cells(x_px) <= width):
                 raise HeadError(
@@ -105,6 +108,12 @@ def check_levels(head: str, needed: Sequence[str], there: Sequence[str]) -> None
         raise HeadError(
             f"head {head} needs level {', '.join(missing)}; there are {', '.join(there) or 'none'}"
         )
+
+
+def check_output_sizes(valid_hw: Sequence[SizeYX], output_hw: Sequence[SizeYX]) -> None:
+    """Raises HeadError unless there is one output size an image."""
+    if len(output_hw) != len(valid_hw):
+        raise HeadError(f"{len(output_hw)} output sizes for {len(valid_hw)} images")
 
 
 def check_choice(setting: str, value: object, choices: Sequence[str]) -> None:

@@ -21,7 +21,8 @@ INPUT_NORMS = ("ln", "ln_no_affine", "none")
 class ChannelNorm(nn.Module):
     """LayerNorm over the channels of each cell, in fp32 also under autocast; eps 1e-5.
 
-    Maps (N, channels, y, x) -> the same shape, float32. On channels_last maps both permutations are views.
+    Maps (N, channels, ..., y, x) -> the same shape, float32. Where channels are last in memory both moves are
+    views.
     """
 
     def __init__(self, channels: int, *, affine: bool = True) -> None:
@@ -32,8 +33,8 @@ class ChannelNorm(nn.Module):
 
     def forward(self, x_NCYX: Tensor) -> Tensor:
         with torch.autocast(x_NCYX.device.type, enabled=False):
-            x_NYXC = x_NCYX.float().permute(0, 2, 3, 1)
-            return F.layer_norm(x_NYXC, (self.channels,), self.weight, self.bias).permute(0, 3, 1, 2)
+            x_NYXC = x_NCYX.float().movedim(1, -1)
+            return F.layer_norm(x_NYXC, (self.channels,), self.weight, self.bias).movedim(-1, 1)
 
 
 def build_input_norms(kind: str, channels: Sequence[int]) -> nn.ModuleList:

@@ -13,13 +13,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from heads.contract import Features, HeadError, HeadPreset, SizeYX, Targets, check_choice, check_int
+from heads.contract import (
+    Features,
+    HeadError,
+    HeadPreset,
+    SizeYX,
+    Targets,
+    check_choice,
+    check_int,
+    check_output_sizes,
+)
 from heads.input_norm import INPUT_NORMS, build_input_norms
 from heads.masked_decoder import MaskedDecoder, MaskPredictions
 from heads.pixel_decoder import PIXEL_PRECISIONS, PixelDecoder
 from heads.point_losses import matched_losses
 from heads.point_sampling import full_precision, uniform_points
-from heads.segmentation import SegmentationHead, check_output_sizes
+from heads.segmentation import SegmentationHead
 from stores.pyramid import PyramidSpec
 
 _SCORE_BYTES = 256 << 20  # 256 MiB: masks of some queries at output size

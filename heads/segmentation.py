@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from heads.contract import Features, Head, HeadError, SizeYX, Targets
+from heads.contract import Features, Head, HeadError, SizeYX, Targets, check_output_sizes
 from heads.pixel_loss import pixel_cross_entropy
 
 
@@ -84,12 +84,6 @@ class PixelClassifier(SegmentationHead):
             with torch.no_grad():
                 fine_KYX = F.interpolate(seen, size=tuple(size), mode="bilinear", align_corners=False)[0]
                 yield _softmax_in_place(fine_KYX)
-
-
-def check_output_sizes(valid_hw: Sequence[SizeYX], output_hw: Sequence[SizeYX]) -> None:
-    """Raises HeadError unless there is one output size an image."""
-    if len(output_hw) != len(valid_hw):
-        raise HeadError(f"{len(output_hw)} output sizes for {len(valid_hw)} images")
 
 
 def build_classifier(inputs: int, num_classes: int) -> nn.Conv2d:
