@@ -1,9 +1,11 @@
-"""Which rows an epoch reads, on which rank and in which order: pure functions of an index and a seed."""
+"""Which rows an epoch shows, in which order, and in which they are read: pure functions of an index and a
+seed."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -13,7 +15,7 @@ Rows = npt.NDArray[np.int64]
 
 
 class RowIndex(Protocol):
-    """Record and view of each row of a store; a `Store` is one."""
+    """Record, view and place of each row of a store; a `Store` is one."""
 
     @property
     def keys(self) -> Sequence[str]:
@@ -23,14 +25,28 @@ class RowIndex(Protocol):
     def views(self) -> npt.NDArray[np.int32]:
         """(rows,) the view of each row."""
 
+    @property
+    def shards(self) -> npt.NDArray[np.int64]:
+        """(rows,) the shard each row lies in; rows of one shard are numbered forward."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EpochOrder:
+    """The rows of one epoch."""
+
+    rows: Rows
+    """int64 (n,), as they are shown."""
+    read_at: Rows
+    """int64 (n,), a permutation of 0..n-1: when each of `rows` is read, where the disk is read forward."""
+
 
 def training_rows(index: RowIndex, *, seed: int, epoch: int, rank: int = 0, world: int = 1) -> Rows:
-    """The rows of one epoch on one rank: each record once over all ranks.
+    """The rows of one epoch on one rank, shuffled over the whole epoch: each record once over all ranks.
 
     Visit n of a record, which is epoch n, reads its view (n + hash(key)) mod V, so that every epoch mixes
     views and V epochs show each view once. Where that view was skipped the record's next one stands in; a
-    record without any is left out. The order is a shuffle keyed by seed and epoch; ranks take turns, so
-    their shares differ by one row at most.
+    record without any is left out. Any order of the rows is as likely as any other; it is keyed by seed and
+    epoch. Ranks take turns, so their shares differ by one row at most.
 
     Args:
         index: the store, or what it knows of its rows. V is one more than the highest view in it.
@@ -51,6 +67,48 @@ def training_rows(index: RowIndex, *, seed: int, epoch: int, rank: int = 0, worl
         )
     rows = _rows_of_epoch(index, epoch)
     return rows[shuffle(len(rows), "order", seed, epoch)][rank::world]
+
+
+def windowed_order(index: RowIndex, *, seed: int, epoch: int, window: int) -> EpochOrder:
+    """The rows of `training_rows`, shuffled so that a disk may be read forward, shard after shard.
+
+    The blocks to shuffle are shards: they are read in a random order, each from its front to its end, and
+    what was read is shuffled within a window of rows that memory holds.
+
+    Its quality, which tests state too: a row is shown less than `window` places from where it was read, so
+    that at most `window` rows wait in memory; two rows that were read one after the other are shown a third
+    of the window apart on average (two uniform draws' mean distance). Rows of a training store lie in the
+    order of a hash of their key, so a shard is a random sample of the records to begin with; what a window
+    costs is that rows of one shard meet again in every epoch, the less the more shards it spans.
+
+    Args:
+        index: the store, or what it knows of its rows.
+        seed: of the run.
+        epoch: from 0.
+        window: rows, 1 or more; 1 shows them as they were read.
+
+    Raises:
+        ValueError: a negative epoch or a window below 1.
+    """
+    if epoch < 0 or window < 1:
+        raise ValueError(f"epoch {epoch}, window {window}: expected an epoch from 0 and a window from 1")
+    rows = np.sort(_rows_of_epoch(index, epoch))
+    _, shard = np.unique(np.asarray(index.shards, dtype=np.int64)[rows], return_inverse=True)
+    turn = shuffle(int(shard.max(initial=-1)) + 1, "shards", seed, epoch)
+    as_read = rows[np.argsort(turn[shard], kind="stable")]
+    shown = _jittered(len(rows), window, seed, epoch)
+    return EpochOrder(rows=as_read[shown], read_at=shown)
+
+
+def _jittered(length: int, window: int, seed: int, epoch: int) -> Rows:
+    """0..length-1 sorted by i + u_i x window, u_i uniform in [0, 1).
+
+    In whole numbers of 1/2**32 place, which no machine rounds. i comes before j < i only where
+    i < j + window: whatever waits when a row is shown was read within `window` places of it.
+    """
+    draws = _raw_words(length, "window", seed, epoch) >> np.uint64(32)
+    places = (np.arange(length, dtype=np.uint64) << np.uint64(32)) + draws * np.uint64(window)
+    return np.argsort(places, kind="stable").astype(np.int64)
 
 
 def _rows_of_epoch(index: RowIndex, epoch: int) -> Rows:
@@ -81,9 +139,12 @@ def shuffle(length: int, purpose: str, seed: int, epoch: int) -> Rows:
     It sorts the raw 64-bit words of a PCG64 generator: numpy keeps those the same in all versions, but not
     what `Generator.permutation` makes of them (NEP 19), and a run must resume under another version.
     """
+    return np.argsort(_raw_words(length, purpose, seed, epoch), kind="stable").astype(np.int64)
+
+
+def _raw_words(length: int, purpose: str, seed: int, epoch: int) -> npt.NDArray[np.uint64]:
     digest = hashlib.sha256(f"permafrost {purpose} {seed} {epoch}".encode()).digest()
-    words = np.random.PCG64(int.from_bytes(digest, "little")).random_raw(length)
-    return np.argsort(words, kind="stable").astype(np.int64)
+    return np.asarray(np.random.PCG64(int.from_bytes(digest, "little")).random_raw(length), dtype=np.uint64)
 
 
 def batches(rows: Rows, batch: int, *, drop_last: bool) -> Iterator[Rows]:

@@ -94,6 +94,16 @@ class StoredRows:
         return tuple(names[index] for index in self._bin_of.tolist())
 
     @cached_property
+    def shards(self) -> npt.NDArray[np.int64]:
+        """(rows,) the shard each row lies in, numbered over all bins."""
+        bins = self.plan.bins
+        first = np.cumsum([0, *(b.shards for b in bins)])[:-1]
+        shard_rows = np.array([b.shard_rows for b in bins])
+        found: npt.NDArray[np.int64] = first[self._bin_of] + self._local_of // shard_rows[self._bin_of]
+        found.setflags(write=False)
+        return found
+
+    @cached_property
     def params(self) -> npt.NDArray[np.float64]:
         """(rows, P) the view parameters, whose names are the plan's view_params."""
         return self._column(self.plan.rows.params)
