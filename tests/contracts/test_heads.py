@@ -11,18 +11,23 @@ from torch import Tensor
 from heads import _presets, build_head, head_settings
 from heads.contract import Head, HeadError
 from heads.segmentation import PixelClassifier
+from stores.pyramid import PyramidSpec
 from tests.heads.conftest import one_thread  # noqa: F401 - a fixture of this file too
-from tests.heads.pyramids import pyramid_of, random_features, random_labels
+from tests.heads.pyramids import clip_pyramid, pyramid_of, random_clips, random_features, random_labels
 
 CLASSES = 5
 PADDED_HW = (160, 224)
 VALID_HW = [(157, 200), (160, 224), (90, 33)]  # the last has fewer p5 cells than pooling has bins
 OUTPUT_HW = [(314, 400), (160, 224), (45, 17)]
 PYRAMID = pyramid_of(8)
-SMALL = {"width": 16, "queries": 12, "points": 112}
-"""Settings that make any head quick; each head takes those it knows."""
+CLIPS = clip_pyramid(32)
+SMALL = {"width": 16, "queries": 12, "points": 112, "drop_path": 0.0}
+"""Settings that make any head quick, and no part of it left out by chance; each takes those it knows."""
 
-TARGETS = {"segmentation": lambda: random_labels(len(VALID_HW), PADDED_HW, CLASSES)}
+TARGETS = {
+    "segmentation": lambda: random_labels(len(VALID_HW), PADDED_HW, CLASSES),
+    "video": lambda: [{"label": torch.tensor(label)} for label in range(len(VALID_HW))],
+}
 HEADS = sorted(_presets())
 every_head = pytest.mark.parametrize(("task", "name"), HEADS, ids=[f"{task}-{name}" for task, name in HEADS])
 
@@ -30,11 +35,18 @@ every_head = pytest.mark.parametrize(("task", "name"), HEADS, ids=[f"{task}-{nam
 def small_head(name: str, task: str, *, seed: int = 0, **settings: object) -> Head:
     known = {field.name for field in dataclasses.fields(head_settings(name, task))}
     small = {key: value for key, value in SMALL.items() if key in known}
-    return build_head(name, task, PYRAMID, CLASSES, seed=seed, **small, **settings)
+    return build_head(name, task, pyramid(task), CLASSES, seed=seed, **small, **settings)
 
 
-def features(seed: int = 0) -> dict[str, Tensor]:
-    return random_features(PYRAMID, len(VALID_HW), PADDED_HW, seed)
+def pyramid(task: str) -> PyramidSpec:
+    return CLIPS if task == "video" else PYRAMID
+
+
+def features(task: str, seed: int = 0, wider: int = 1) -> dict[str, Tensor]:
+    """Of as many channels as the heads are built for, or `wider` times as many."""
+    if task == "video":
+        return random_clips(clip_pyramid(32 * wider), len(VALID_HW), 2, PADDED_HW, seed)
+    return random_features(pyramid_of(8 * wider), len(VALID_HW), PADDED_HW, seed)
 
 
 def total(losses: dict[str, Tensor]) -> Tensor:
@@ -47,7 +59,7 @@ def test_losses_are_named_finite_scalars_that_fall(task: str, name: str) -> None
     optimiser = torch.optim.AdamW(head.parameters(), lr=3e-3)
     history = []
     for step in range(5):
-        losses = head.losses(features(), targets, VALID_HW, torch.Generator().manual_seed(step))
+        losses = head.losses(features(task), targets, VALID_HW, torch.Generator().manual_seed(step))
         assert losses and all(key.startswith("loss_") and loss.shape == () for key, loss in losses.items())
         history.append(float(total(losses).detach()))
         optimiser.zero_grad()
@@ -64,7 +76,7 @@ def test_gradients_reach_every_parameter(task: str, name: str) -> None:
     optimiser = torch.optim.AdamW(head.parameters())
     for _ in range(2):
         optimiser.zero_grad()
-        total(head.losses(features(), TARGETS[task](), VALID_HW)).backward()
+        total(head.losses(features(task), TARGETS[task](), VALID_HW)).backward()
         grads = {key: p.grad for key, p in head.named_parameters()}
         untouched -= {key for key, grad in grads.items() if grad is not None and grad.abs().sum() > 0}
         optimiser.step()
@@ -74,8 +86,14 @@ def test_gradients_reach_every_parameter(task: str, name: str) -> None:
 @every_head
 def test_predictions_have_the_sizes_asked(task: str, name: str) -> None:
     head = small_head(name, task).eval()
-    predictions = head.predict(features(), VALID_HW, OUTPUT_HW)
+    predictions = head.predict(features(task), VALID_HW, OUTPUT_HW)
     assert len(predictions) == len(VALID_HW)
+    if task == "video":
+        for probabilities in predictions:
+            assert probabilities.shape == (CLASSES,) and probabilities.dtype == torch.float32
+            assert not probabilities.requires_grad
+            assert probabilities.min() >= 0
+            torch.testing.assert_close(probabilities.sum(), torch.ones(()))
     if task == "segmentation":
         for scores, size in zip(predictions, OUTPUT_HW, strict=True):
             assert scores.shape == (CLASSES, *size) and scores.dtype == torch.float32
@@ -89,7 +107,7 @@ def test_predictions_have_the_sizes_asked(task: str, name: str) -> None:
 def test_companions_do_not_change_a_prediction(task: str, name: str) -> None:
     """Neither what they are nor how much of them is padding."""
     head = small_head(name, task).eval()
-    batch = features()
+    batch = features(task)
     together = head.predict(batch, VALID_HW, OUTPUT_HW)
     for row, prediction in enumerate(together):
         one = {level: x[row : row + 1] for level, x in batch.items()}
@@ -102,8 +120,10 @@ def test_companions_do_not_change_a_prediction(task: str, name: str) -> None:
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 def test_memory_order_does_not_matter(task: str, name: str, memory_format: torch.memory_format) -> None:
     head = small_head(name, task).eval()
-    ordered = {level: x.contiguous(memory_format=memory_format) for level, x in features().items()}
-    expected = head.predict(features(), VALID_HW, OUTPUT_HW)
+    if task == "video" and memory_format == torch.channels_last:
+        memory_format = torch.channels_last_3d
+    ordered = {level: x.contiguous(memory_format=memory_format) for level, x in features(task).items()}
+    expected = head.predict(features(task), VALID_HW, OUTPUT_HW)
     for a, b in zip(head.predict(ordered, VALID_HW, OUTPUT_HW), expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
 
@@ -113,8 +133,8 @@ def test_memory_order_does_not_matter(task: str, name: str, memory_format: torch
 def test_bf16_autocast(task: str, name: str, stored: torch.dtype) -> None:
     """Forward and backward are finite, and near the fp32 loss."""
     head, targets = small_head(name, task), TARGETS[task]()
-    batch = {level: x.to(stored) for level, x in features().items()}
-    exact = total(head.losses(features(), targets, VALID_HW, torch.Generator().manual_seed(0))).detach()
+    batch = {level: x.to(stored) for level, x in features(task).items()}
+    exact = total(head.losses(features(task), targets, VALID_HW, torch.Generator().manual_seed(0))).detach()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         loss = total(head.losses(batch, targets, VALID_HW, torch.Generator().manual_seed(0)))
     loss.backward()
@@ -122,20 +142,21 @@ def test_bf16_autocast(task: str, name: str, stored: torch.dtype) -> None:
     assert all(p.grad is not None and p.grad.isfinite().all() for p in head.parameters())
     with torch.autocast("cpu", dtype=torch.bfloat16):
         predictions = head.eval().predict(batch, VALID_HW, OUTPUT_HW)
-    if task == "segmentation":
+    if task in ("segmentation", "video"):
         assert all(scores.isfinite().all() for scores in predictions)
 
 
 @every_head
 def test_missing_level(task: str, name: str) -> None:
-    with pytest.raises(ValueError, match=rf"{name} needs level p2; there are p3, p4, p5"):
-        build_head(name, task, PYRAMID.select(["p3", "p4", "p5"]), CLASSES)
     head = small_head(name, task)
-    batch = features()
-    del batch["p5"]
-    with pytest.raises(HeadError, match="needs level p5"):
+    first, last = head.levels[0], head.levels[-1]
+    with pytest.raises(ValueError, match=rf"{name} needs level {first}; there are .*p3, p4, p5"):
+        build_head(name, task, PYRAMID.select([level for level in PYRAMID.names if level != first]), CLASSES)
+    batch = features(task)
+    del batch[last]
+    with pytest.raises(HeadError, match=f"needs level {last}"):
         head.losses(batch, TARGETS[task](), VALID_HW)
-    with pytest.raises(HeadError, match="needs level p5"):
+    with pytest.raises(HeadError, match=f"needs level {last}"):
         head.predict(batch, VALID_HW, OUTPUT_HW)
 
 
@@ -144,24 +165,24 @@ def test_sizes_that_do_not_fit(task: str, name: str) -> None:
     head = small_head(name, task)
     targets = TARGETS[task]()
     with pytest.raises(HeadError, match="valid size 161x224 px does not fit"):
-        head.losses(features(), targets, [*VALID_HW[:2], (161, 224)])
-    with pytest.raises(HeadError, match=r"expected \(2, 8, y, x\)"):
-        head.losses(features(), targets, VALID_HW[:2])
-    other = random_features(pyramid_of(16), 3, PADDED_HW)
-    with pytest.raises(HeadError, match=r"expected \(3, 8, y, x\)"):
-        head.predict(other, VALID_HW, OUTPUT_HW)
+        head.losses(features(task), targets, [*VALID_HW[:2], (161, 224)])
+    channels, axes = next(iter(head.pyramid)).channels, ", ".join(head.map_axes)
+    with pytest.raises(HeadError, match=rf"expected \(2, {channels}, {axes}\)"):
+        head.losses(features(task), targets, VALID_HW[:2])
+    with pytest.raises(HeadError, match=rf"expected \(3, {channels}, {axes}\)"):
+        head.predict(features(task, wider=2), VALID_HW, OUTPUT_HW)
     with pytest.raises(HeadError, match="output sizes"):
-        head.predict(features(), VALID_HW, OUTPUT_HW[:1])
+        head.predict(features(task), VALID_HW, OUTPUT_HW[:1])
 
 
 @every_head
 def test_state_dict_round_trip(task: str, name: str) -> None:
     trained = small_head(name, task)
-    total(trained.losses(features(), TARGETS[task](), VALID_HW)).backward()  # running statistics move
+    total(trained.losses(features(task), TARGETS[task](), VALID_HW)).backward()  # running statistics move
     fresh = small_head(name, task, seed=1)
     fresh.load_state_dict(trained.state_dict())
     pairs = zip(
-        *(head.eval().predict(features(), VALID_HW, OUTPUT_HW) for head in (trained, fresh)), strict=True
+        *(head.eval().predict(features(task), VALID_HW, OUTPUT_HW) for head in (trained, fresh)), strict=True
     )
     assert all(torch.equal(a, b) for a, b in pairs)
 
@@ -175,7 +196,7 @@ def test_draws_come_from_the_generator_alone(task: str, name: str) -> None:
     def run(seed: int) -> Tensor:
         generator = torch.Generator().manual_seed(seed)
         head = small_head(name, task, **draws)
-        loss = total(head.losses(features(), TARGETS[task](), VALID_HW, generator))
+        loss = total(head.losses(features(task), TARGETS[task](), VALID_HW, generator))
         loss.backward()
         return torch.cat([loss.detach().flatten(), *(p.grad.flatten() for p in head.parameters())])
 
@@ -194,7 +215,7 @@ class TestSegmentation:
     def test_nothing_labelled(self, name: str) -> None:
         head = small_head(name, "segmentation")
         targets = [{"labels": torch.full(PADDED_HW, 255, dtype=torch.uint8)} for _ in VALID_HW]
-        loss = total(head.losses(features(), targets, VALID_HW))
+        loss = total(head.losses(features("segmentation"), targets, VALID_HW))
         loss.backward()
         assert loss.item() == 0
         assert all(p.grad is not None and not p.grad.any() for p in head.parameters())
@@ -203,12 +224,12 @@ class TestSegmentation:
         head = small_head(name, "segmentation")
         targets = random_labels(len(VALID_HW), (157, 200), CLASSES)
         with pytest.raises(HeadError, match=r"label map of 157x200 px.*40x56 cells"):
-            head.losses(features(), targets, VALID_HW)
+            head.losses(features("segmentation"), targets, VALID_HW)
 
     def test_labels_above_the_classes(self, name: str) -> None:
         head = small_head(name, "segmentation")
         with pytest.raises(HeadError, match=r"expected 0\.\.4 or 255"):
-            head.losses(features(), random_labels(len(VALID_HW), PADDED_HW, 150), VALID_HW)
+            head.losses(features("segmentation"), random_labels(len(VALID_HW), PADDED_HW, 150), VALID_HW)
 
 
 def test_the_heads_alone_load_no_storage_backbone_or_trainer() -> None:

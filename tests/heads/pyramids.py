@@ -17,6 +17,24 @@ def pyramid_of(first_channels: int, levels: int = 4) -> PyramidSpec:
     )
 
 
+def clip_pyramid(channels: int) -> PyramidSpec:
+    """What heads of clips read: the normed last stage alone."""
+    return PyramidSpec((Level(name="p5n", stride_px=32, channels=channels, stage=4),))
+
+
+def random_clips(
+    pyramid: PyramidSpec, clips: int, frames: int, padded_hw: tuple[int, int], seed: int = 0
+) -> dict[str, Tensor]:
+    """Standard normal (N, C, T, y, x), float32, in memory as a store has them: time, y, x, channels."""
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        level.name: torch.randn(
+            clips, frames, *(level.cells(size) for size in padded_hw), level.channels, generator=generator
+        ).movedim(-1, 1)
+        for level in pyramid
+    }
+
+
 def random_features(
     pyramid: PyramidSpec, images: int, padded_hw: tuple[int, int], seed: int = 0
 ) -> dict[str, Tensor]:
