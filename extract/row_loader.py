@@ -75,7 +75,10 @@ class RowLoader:
         if subset is not None and key not in subset:
             return SkippedRow(code=NOT_IN_SUBSET, reason="not in the subset", source_sha256=None)
         index = self._index_of[key]
-        data = self._read(index, key)
+        try:
+            data = self._read(index, key)
+        except SourceError as error:  # listed, but there was no image when the store was planned
+            return SkippedRow(code=error.code, reason=error.reason, source_sha256=None)
         sha256 = hashlib.sha256(data).digest()
         self._digests.check(key, sha256)
         annotation = retried(lambda: self._dataset.read_annotation(index), f"annotation of {key}")

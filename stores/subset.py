@@ -1,14 +1,22 @@
-"""Subsets of records: a share of them, or those a file names."""
+"""Subsets of records: a share of them, a fold of the semi-supervised benchmarks, or those a file names."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
+import numpy as np
+
 _SHARE = re.compile(r"(\d+(?:\.\d+)?)\s*(?:%|pct)")
+_FOLD = re.compile(r"coco-(\d+(?:\.\d+)?)pct-fold(\d+)")
+
+Listed = Mapping[str, tuple[int, int]]
+"""By record key: the record's position in the list that folds were drawn from, and the length of that
+list."""
 
 
 def key_order(keys: Iterable[str]) -> list[str]:
@@ -16,7 +24,29 @@ def key_order(keys: Iterable[str]) -> list[str]:
     return sorted(keys, key=lambda key: hashlib.sha256(key.encode()).digest())
 
 
-def subset_keys(keys: Iterable[str], subset: str) -> frozenset[str]:
+def is_fold(subset: str) -> bool:
+    """Whether a subset is a fold, for which `subset_keys` needs `listed`."""
+    return _FOLD.fullmatch(subset.strip()) is not None
+
+
+def fold_positions(count: int, percent: float, fold: int) -> frozenset[int]:
+    """Positions, among `count` listed images, of a fold of the semi-supervised COCO benchmarks.
+
+    It is the procedure that wrote the usual files `instances_train2017.<fold>@<percent>.json` (STAC
+    prepare_coco_data.py, Soft Teacher and mmdetection@06278f7 tools/misc/split_coco.py): drawn with
+    replacement by numpy's legacy generator, whose numbers never change, so that some images are drawn twice
+    and a fold is smaller than its name. Of a list too short for one image it takes one.
+
+    >>> len(fold_positions(118287, 1, 1)), sorted(fold_positions(80, 10, 1))
+    (1174, [5, 9, 12, 37, 64, 72, 75, 79])
+    """
+    size = max(1, int(percent / 100.0 * count))
+    return frozenset(np.random.RandomState(fold).choice(range(count), size=size).tolist())
+
+
+def subset_keys(
+    keys: Iterable[str], subset: str, listed: Callable[[], Listed] | None = None
+) -> frozenset[str]:
     """The keys that a subset keeps.
 
     A share takes the first records in `key_order`, so that a smaller share lies within a larger one.
@@ -26,27 +56,67 @@ def subset_keys(keys: Iterable[str], subset: str) -> frozenset[str]:
 
     Args:
         keys: of all records, each once.
-        subset: a share such as `1%` or `1pct`, or the path of a file with one key a line.
+        subset: a share such as `1%` or `1pct`; a fold such as `coco-1pct-fold1`, see `fold_positions`; or
+        the path of a file with one key a line, or of a COCO annotation file (.json), whose images it names.
+        listed: for folds; None where the records have no such order.
 
     Raises:
-        ValueError: a share outside 0 to 100 %, or a file with keys that are not among `keys`, or with none.
-        OSError: neither a share nor a readable file.
+        ValueError: a share outside 0 to 100 %, a fold of records without order, or a file with keys that
+        are not among `keys`, or with none. A COCO file may name other images too: those without annotations
+        are no records to train on. OSError: neither a share nor a readable file.
     """
     ordered = key_order(keys)
-    share = _SHARE.fullmatch(subset.strip())
-    if share:
-        percent = float(share[1])
-        if not 0 < percent <= 100:
-            raise ValueError(f"subset {subset!r}: expected more than 0 % and at most 100 %")
-        return frozenset(ordered[: math.ceil(len(ordered) * percent / 100)])
+    if share := _SHARE.fullmatch(subset.strip()):
+        return frozenset(ordered[: math.ceil(len(ordered) * _percent(share[1], subset) / 100)])
+    if fold := _FOLD.fullmatch(subset.strip()):
+        if listed is None:
+            raise ValueError(
+                f"subset {subset!r}: folds are of COCO's images, these records are not listed so"
+            )
+        return _fold(ordered, listed(), _percent(fold[1], subset), int(fold[2]), subset)
     path = Path(subset)
     if not path.is_file():
         raise FileNotFoundError(
-            f"subset {subset!r} is neither a share such as 1% nor a file with one key a line"
+            f"subset {subset!r} is neither a share such as 1%, a fold such as coco-1pct-fold1, nor a file "
+            "with one key a line"
         )
-    named = {line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()}
-    unknown = sorted(named.difference(ordered))
+    if path.suffix == ".json":
+        return _named(_coco_keys(path).intersection(ordered), ordered, subset)
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return _named({line.strip() for line in lines if line.strip()}, ordered, subset)
+
+
+def _percent(digits: str, subset: str) -> float:
+    percent = float(digits)
+    if not 0 < percent <= 100:
+        raise ValueError(f"subset {subset!r}: expected more than 0 % and at most 100 %")
+    return percent
+
+
+def _fold(keys: list[str], listed: Listed, percent: float, fold: int, subset: str) -> frozenset[str]:
+    if fold >= 1 << 32:
+        raise ValueError(f"subset {subset!r}: expected a fold below {1 << 32}")
+    counts = {listed[key][1] for key in keys}
+    if len(counts) > 1:
+        raise ValueError(
+            f"subset {subset!r}: the records stand in lists of {sorted(counts)[:4]} images, not in one"
+        )
+    positions = fold_positions(counts.pop(), percent, fold)
+    return _named({key for key in keys if listed[key][0] in positions}, keys, subset)
+
+
+def _coco_keys(path: Path) -> set[str]:
+    try:
+        return {Path(image["file_name"]).stem for image in json.loads(path.read_bytes())["images"]}
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError(
+            f"subset file {path} is no COCO annotation file: {type(error).__name__}: {str(error)[:160]}"
+        ) from None
+
+
+def _named(named: set[str], keys: list[str], subset: str) -> frozenset[str]:
+    unknown = sorted(named.difference(keys))
     if unknown or not named:
         found = f"{len(unknown)} keys of no record, such as {unknown[0]!r}" if unknown else "no keys"
-        raise ValueError(f"subset file {subset} holds {found}; expected keys such as {min(ordered)!r}")
+        raise ValueError(f"subset {subset} holds {found}; expected keys such as {min(keys)!r}")
     return frozenset(named)

@@ -1,0 +1,188 @@
+"""COCO 2017, detection and instance segmentation of 80 classes, from its official folders or from tars.
+
+Official layout: `annotations/instances_{train2017,val2017}.json` beside `train2017/*.jpg` and
+`val2017/*.jpg`. Tars of `key.jpg` and `key.json`: see `extract.coco_files`. Category ids become labels
+0..79 in the order of the ids.
+
+Records are the images, by the stem of their file name. The test split keeps all of them. The training split
+leaves out what mmdet leaves out (filter_empty_gt and min_size 32 of mmdetection@19bceba
+configs/common/lsj-100e_coco-instance.py): images without an annotation, and those with a side below 32 px. A
+row may still show no object, where the crop lies beside all of them, or all are crowds. Annotations that
+cannot be used are left out and told once (`extract.coco_annotations`); a missing image is a skipped record.
+
+Targets of every row, in view pixels, x1 y1 x2 y2; K and J differ by row and can be 0:
+    boxes float32 (K, 4)       tight around what the view shows of each mask, hence integers; never empty
+    labels int64 (K,)          0..79
+    mask_bits uint8 (bytes,)   each mask cropped to its box, as np.packbits of its rows; each starts at a byte
+    mask_hw int32 (K, 2)       height and width of each crop: the box's
+    mask_yx int32 (K, 2)       its upper left corner: the box's y1 x1
+    crowd_boxes float32 (J, 4) around what the view shows of each crowd region, which `boxes` does not hold
+    listed int64 (2,)          the image's position in its annotation file, from 0, and how many that lists
+Boxes below 1 px in the file, or of no area, are not trained on (mmdet, too), but are truth to evaluate on.
+Test rows also hold the annotation as it stands, all K' instances with the crowds, in original pixels:
+enough to evaluate by pycocotools with equal numbers, with `CATEGORY_IDS[label]` as category_id:
+    image_id int64 ()                   original_xywh float64 (K', 4)   bbox: x y width height
+    original_labels int64 (K',)         original_crowd uint8 (K',)      iscrowd
+    original_area float64 (K',)         original_ids int64 (K',)        annotation ids
+    original_rle uint8 (bytes,)         compressed counts of all masks, one after the other
+    original_rle_lengths int32 (K',)    bytes of each
+`extract.instances.unpacked` is the inverse of the mask coding. `listed` makes the usual folds of 1, 5
+and 10 % known from the store alone: a subset can be coco-1pct-fold1 (`stores.subset`).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from extract import instance_targets
+from extract.coco_annotations import annotation_bytes, parse_annotations
+from extract.coco_files import ImageEntry, from_folder, from_tars
+from extract.detection_views import large_scale_jitter, ms_flip, single
+from extract.instance_targets import Survey
+from extract.instances import Instances
+from extract.media import Images
+from extract.records import DatasetLayoutError, Record, annotation_digest
+from extract.tar_samples import find_tars
+from extract.view import View
+from extract.views import ViewRecipe
+from stores.layout import Target
+from stores.subset import subset_keys
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_FOLDER = "coco"
+OFFICIAL_SPLITS = ("train2017", "val2017")
+TRAINING_SPLITS = ("train2017",)
+MIN_SIDE_PX = 32
+"""Of images to train on."""
+
+_CATEGORIES = (
+    "1 person; 2 bicycle; 3 car; 4 motorcycle; 5 airplane; 6 bus; 7 train; 8 truck; 9 boat; 10 traffic "
+    "light; 11 fire hydrant; 13 stop sign; 14 parking meter; 15 bench; 16 bird; 17 cat; 18 dog; 19 "
+    "horse; 20 sheep; 21 cow; 22 elephant; 23 bear; 24 zebra; 25 giraffe; 27 backpack; 28 umbrella; 31 "
+    "handbag; 32 tie; 33 suitcase; 34 frisbee; 35 skis; 36 snowboard; 37 sports ball; 38 kite; 39 "
+    "baseball bat; 40 baseball glove; 41 skateboard; 42 surfboard; 43 tennis racket; 44 bottle; 46 wine "
+    "glass; 47 cup; 48 fork; 49 knife; 50 spoon; 51 bowl; 52 banana; 53 apple; 54 sandwich; 55 orange; "
+    "56 broccoli; 57 carrot; 58 hot dog; 59 pizza; 60 donut; 61 cake; 62 chair; 63 couch; 64 potted "
+    "plant; 65 bed; 67 dining table; 70 toilet; 72 tv; 73 laptop; 74 mouse; 75 remote; 76 keyboard; 77 "
+    "cell phone; 78 microwave; 79 oven; 80 toaster; 81 sink; 82 refrigerator; 84 book; 85 clock; 86 "
+    "vase; 87 scissors; 88 teddy bear; 89 hair drier; 90 toothbrush"
+)
+CATEGORIES = {int(item.split(" ", 1)[0]): item.split(" ", 1)[1] for item in _CATEGORIES.split("; ")}
+"""Names by category id, as the official files list them."""
+CATEGORY_IDS = tuple(CATEGORIES)
+"""By label."""
+CLASS_NAMES = tuple(CATEGORIES.values())
+"""By label."""
+LABELS = {category: label for label, category in enumerate(CATEGORY_IDS)}
+"""By category id."""
+
+VIEW_RECIPES: Mapping[str, Callable[[int | None, int | None], ViewRecipe]] = {
+    "coco": large_scale_jitter,
+    "single": single,
+    "ms-flip": ms_flip,
+}
+TRAINING_VIEWS = ("coco",)
+TEST_VIEWS = ("single", "ms-flip")
+
+
+class Coco:
+    """One split; a `Dataset`."""
+
+    name = "coco"
+    task = "detection"
+    num_classes = len(CATEGORY_IDS)
+    class_names = CLASS_NAMES
+    media = Images()
+
+    def __init__(self, split: str, entries: Sequence[ImageEntry], subset: str | None) -> None:
+        self.split, self.is_training = split, split in TRAINING_SPLITS
+        kept = _trainable(entries) if self.is_training else entries
+        self._entries = tuple(sorted(kept, key=lambda entry: entry.key))
+        keys = [entry.key for entry in self._entries]
+        if len(set(keys)) != len(keys) or not keys:
+            repeated = next((a for a, b in pairwise(keys) if a == b), None)
+            raise DatasetLayoutError(
+                f"{split}: {len(keys)} images"
+                + (f", {repeated!r} listed twice" if repeated else " to train on")
+            )
+        listed = {entry.key: entry.listed for entry in self._entries}
+        self.subset = subset_keys(keys, subset, lambda: listed) if subset else None
+        self.records = tuple(Record(entry.key, entry.image.size, entry.hw) for entry in self._entries)
+
+    @cached_property
+    def annotation_digest(self) -> str:
+        return annotation_digest(self, [record.key for record in self.records])
+
+    def read_source(self, index: int) -> bytes:
+        return self._entries[index].image.read()
+
+    def read_annotation(self, index: int) -> bytes:
+        """The canonical JSON of an image's annotations, see `annotation_bytes`."""
+        entry = self._entries[index]
+        return annotation_bytes(entry.image_id, entry.hw, entry.listed, entry.annotations)
+
+    def parse_annotation(self, index: int, annotation: bytes) -> Instances:
+        return parse_annotations(annotation, LABELS)
+
+    def read_truth(self, index: int) -> Instances:
+        return self.parse_annotation(index, self.read_annotation(index))
+
+    def target_specs(
+        self, with_original: bool, params: Sequence[npt.NDArray[np.float64]]
+    ) -> tuple[Target, ...]:
+        return instance_targets.target_specs(self._survey, with_original, params)
+
+    def targets(self, truth: Instances, view: View) -> Mapping[str, npt.NDArray[Any]]:
+        return instance_targets.targets(truth, view)
+
+    @cached_property
+    def _survey(self) -> Survey:
+        """Of all records; tells which instances cannot be used."""
+        truths = [self.read_truth(index) for index in range(len(self.records))]
+        for record, truth in zip(self.records, truths, strict=True):
+            if truth.skipped:
+                logger.warning("%s: %s", record.key, "; ".join(truth.skipped)[:1000])
+        skipped = [len(truth.skipped) for truth in truths]
+        if any(skipped):
+            message = "%d of %d instances, in %d of %d images, cannot be used and are left out"
+            count = sum(skipped) + sum(len(truth) for truth in truths)
+            logger.warning(message, sum(skipped), count, sum(map(bool, skipped)), len(truths))
+        return Survey.of(truths)
+
+
+def _trainable(entries: Sequence[ImageEntry]) -> list[ImageEntry]:
+    kept = [
+        entry
+        for entry in entries
+        if min(entry.hw) >= MIN_SIDE_PX and any(a.get("category_id") in CATEGORIES for a in entry.annotations)
+    ]
+    if len(kept) < len(entries):
+        message = "%d of %d images are not trained on: without annotations, or with a side below %d px"
+        logger.info(message, len(entries) - len(kept), len(entries), MIN_SIDE_PX)
+    return kept
+
+
+def open_dataset(data: str | Path, split: str, subset: str | None = None) -> Coco:
+    """A split of COCO 2017; reads its annotations, and of the images only their lengths.
+
+    Args:
+        data: the official folder or its parent; or tars as in `extract.datasets.ade20k`.
+        split: train2017 or val2017; a tar or pattern given by itself is taken to be that split.
+        subset: see stores.subset.
+
+    Raises:
+        DatasetLayoutError: `data` holds neither, or a file in another layout.
+        HostileTarError: see extract.tar_index.
+    """
+    tars = find_tars(str(data), split)
+    entries = from_tars(tars) if tars else from_folder(Path(data), split, DEFAULT_FOLDER, CATEGORIES)
+    return Coco(split, entries, subset)
