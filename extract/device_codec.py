@@ -12,6 +12,9 @@ from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
+
+from stores.codecs.int4 import BLOCK_CHANNELS
 
 _SMALLEST_NORMAL = torch.finfo(torch.float32).smallest_normal
 
@@ -22,16 +25,32 @@ def encode(codec_name: str, x: Tensor) -> dict[str, Tensor]:
     Rows with a value that `holds` denies come out as garbage, without an error: check first, skip them.
 
     Args:
-        codec_name: int8 or float16.
+        codec_name: int8, float16 or int4.
         x: float (N, [T,] y, x, C) on any device.
 
     Returns:
-        int8: `q` int8 like x, `scale` float32 (N, [T,] C). float16: `q` float16 like x.
+        int8: `q` int8 like x, `scale` float32 (N, [T,] C). float16: `q` float16 like x. int4: `q` uint8
+        (N, [T,] y, x, C/2), `block` uint8 (N, [T,] y, x, C/32), both rounded up, `scale` as of int8.
 
     Raises:
         ValueError: no such codec on the device.
     """
     return _known(codec_name)(x)
+
+
+def decode(encoded: Mapping[str, Tensor]) -> Tensor:
+    """Float32 (..., y, x, C), in fresh memory, of what `encode` made of features.
+
+    The same IEEE operations as `stores.codecs`, hence the same values on any device.
+
+    >>> encoded = {"q": torch.ones(1, 2, 2, 3, dtype=torch.int8), "scale": torch.full((1, 3), 0.5)}
+    >>> decode(encoded).shape, float(decode(encoded).sum())
+    (torch.Size([1, 2, 2, 3]), 6.0)
+    """
+    x = _int4_products(encoded) if "block" in encoded else encoded["q"].to(torch.float32, copy=True)
+    if "scale" in encoded:
+        x *= encoded["scale"].unsqueeze(-2).unsqueeze(-2)
+    return x
 
 
 def finite(x: Tensor) -> Tensor:
@@ -59,7 +78,36 @@ def _float16(x: Tensor) -> dict[str, Tensor]:
     return {"q": x.half()}
 
 
-_ENCODERS: Mapping[str, Callable[[Tensor], dict[str, Tensor]]] = {"int8": _int8, "float16": _float16}
+def _int4(x: Tensor) -> dict[str, Tensor]:
+    exact = x.float()
+    scale = (exact.abs().amax((-3, -2)).double() / 1785).float()
+    scale = torch.where(scale < _SMALLEST_NORMAL, 0.0, scale)
+    divisor = torch.where(scale == 0, torch.inf, scale)
+    y = (exact.double() / divisor[..., None, None, :]).float()
+    channels = y.shape[-1]
+    blocks = F.pad(y, (0, -channels % BLOCK_CHANNELS)).reshape(*y.shape[:-1], -1, BLOCK_CHANNELS)
+    step = (blocks.abs().amax(-1).double() / 7).float().ceil().clamp(1, 255)
+    quotient = (blocks.double() / step[..., None]).float()
+    bits = quotient.round().clamp(-7, 7).to(torch.int8).flatten(-2) & 15
+    packed = (bits[..., 0::2] | (bits[..., 1::2] << 4)).view(torch.uint8)[..., : -(-channels // 2)]
+    return {"q": packed.contiguous(), "block": (step - 1).to(torch.uint8), "scale": scale}
+
+
+def _int4_products(encoded: Mapping[str, Tensor]) -> Tensor:
+    """Codes times the steps of their blocks, which float32 holds exactly: (..., y, x, C)."""
+    packed, channels = encoded["q"], encoded["scale"].shape[-1]
+    codes = torch.stack([packed & 15, packed >> 4], dim=-1).flatten(-2)[..., :channels]
+    x = (codes ^ 8).to(torch.float32) - 8  # of two's complement in four bits
+    steps = encoded["block"].repeat_interleave(BLOCK_CHANNELS, dim=-1)[..., :channels]
+    x *= steps.to(torch.int16) + 1
+    return x
+
+
+_ENCODERS: Mapping[str, Callable[[Tensor], dict[str, Tensor]]] = {
+    "int8": _int8,
+    "float16": _float16,
+    "int4": _int4,
+}
 
 
 def _known(codec_name: str) -> Callable[[Tensor], dict[str, Tensor]]:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from extract.device_codec import encode, finite, holds
+from extract.device_codec import decode, encode, finite, holds
 from extract.row_loader import LoadedRow
 from stores.pyramid import PyramidSpec
 from stores.records import NON_FINITE, OVER_LIMIT
@@ -38,7 +38,7 @@ class HostBatch:
     """Encoded rows in host memory, once the copies are done: `wait` first."""
 
     levels: Mapping[str, Mapping[str, Tensor]]
-    """Level -> `q` (N, y, x, C), and `scale` (N, C) for int8."""
+    """Level -> the arrays of the codec: `q` (N, y, x, C), for most `scale` (N, C)."""
     finite: Mapping[str, Tensor]
     """Level -> bool (N,)."""
     holds: Mapping[str, Tensor]
@@ -81,7 +81,7 @@ def encode_batch(
 
     Args:
         backbone: frozen, on its device.
-        codec: int8 or float16.
+        codec: int8, float16 or int4.
         rows: the batch as it is planned; None is filled with an empty image, because on a GPU the shape of a
             batch can change the numbers.
         padded_hw: of the bin, in pixels.
@@ -115,10 +115,11 @@ def encode_batch(
 
 
 def _sample(x_NHWC: Tensor, encoded: Mapping[str, Tensor], step: int) -> tuple[Tensor, Tensor]:
-    decoded = encoded["q"].flatten(1, 2)[:, ::step].float()
-    if "scale" in encoded:
-        decoded = decoded * encoded["scale"][:, None, :]
-    return _to_host(x_NHWC.flatten(1, 2)[:, ::step].float()), _to_host(decoded)
+    def cells(part: Tensor) -> Tensor:
+        return part.flatten(-3, -2)[..., ::step, None, :]
+
+    some = {name: part if name == "scale" else cells(part) for name, part in encoded.items()}
+    return _to_host(cells(x_NHWC).squeeze(-2).float()), _to_host(decode(some).squeeze(-2))
 
 
 def _to_host(tensor: Tensor) -> Tensor:

@@ -9,8 +9,8 @@ inside a shard are as valid in a stale, swapped or foreign shard as in the right
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -55,6 +55,8 @@ class ArraySpec:
     """S of a sharded array; None for a table."""
     compressed: bool = False
     """Whether chunks are zstd frames."""
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    """Of the Zarr array, such as the `logical_dtype` of packed codes."""
 
     @property
     def row_shape(self) -> tuple[int, ...]:
@@ -106,7 +108,7 @@ class ArraySpec:
             "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
             "fill_value": "NaN" if isinstance(self.fill, float) else self.fill,
             "codecs": codecs,
-            "attributes": {},
+            "attributes": dict(self.attributes),
             "dimension_names": list(self.dims),
         }
 
@@ -173,10 +175,16 @@ def sharded_arrays(plan: StorePlan, bin_index: int) -> dict[str, ArraySpec]:
 
     for lv in plan.pyramid:
         cells = (lv.cells(b.height_px), lv.cells(b.width_px))
-        shape = (*time, *cells, lv.channels)
-        add(f"levels/{lv.name}/q", made.q_dtype, shape, (*time_dim, "y", "x", "channel"), fill=made.fill)
-        if made.has_scale:
-            add(f"levels/{lv.name}/scale", np.dtype("<f4"), (*time, lv.channels), (*time_dim, "channel"))
+        for kind, part in made.parts(lv.channels).items():
+            axes = dict(zip(("y", "x"), cells, strict=True)) if part.per_cell else {}
+            add(
+                f"levels/{lv.name}/{kind}",
+                part.dtype,
+                (*time, *axes.values(), part.width),
+                (*time_dim, *axes, part.dim),
+                fill=part.fill,
+                attributes=part.attributes,
+            )
     if plan.pixels:
         shape = (*time, b.height_px, b.width_px, 3)
         add("pixels", np.dtype("u1"), shape, (*time_dim, "y", "x", "channel"), compressed=True)

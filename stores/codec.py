@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,20 +14,35 @@ from stores.errors import CodecError
 Encoded = Mapping[str, npt.NDArray[Any]]
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Part:
+    """One of the arrays that a codec stores of a level."""
+
+    dtype: np.dtype[Any]
+    width: int
+    """Elements of its last axis, for so many channels of the level."""
+    dim: str = "channel"
+    """The name of its last axis."""
+    per_cell: bool = True
+    """(row, [time,] y, x, width), or (row, [time,] width)."""
+    fill: int | float = float("nan")
+    """The value of an absent chunk; `encode` never produces it."""
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    """Of the Zarr array."""
+
+
 class Codec(Protocol):
     """Numbers in, arrays to store out. Implemented by each module of stores/codecs as its `CODEC`."""
 
     @property
-    def q_dtype(self) -> np.dtype[Any]:
-        """The element type of the array `q`, which has the features' own shape."""
+    def required_features(self) -> tuple[str, ...]:
+        """What a reader must know besides format v1 to read it; see `StorePlan.required_features`."""
 
-    @property
-    def fill(self) -> int | float:
-        """The value of an absent chunk of `q`; `encode` never produces it."""
+    def parts(self, channels: int) -> Mapping[str, Part]:
+        """The arrays it stores of a level with so many channels, by the names that `encode` gives them.
 
-    @property
-    def has_scale(self) -> bool:
-        """Whether a float32 array `scale` (row, [time,] channel) stands beside `q`."""
+        The first is `q`, the codes.
+        """
 
     def encode(self, x: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
         """The arrays to store of features (..., y, x, channel). Raises CodecError for non-finite ones."""

@@ -55,9 +55,13 @@ def shard_rows_for(row_bytes_largest: int, rows: int) -> int:
 def feature_row_bytes(
     pyramid: PyramidSpec, codec_name: str, height_px: int, width_px: int, frames: int | None = None
 ) -> dict[str, int]:
-    """Bytes of one row of each level's `q`; the largest of them decides S."""
-    item = (frames or 1) * codec(codec_name).q_dtype.itemsize
-    return {lv.name: item * lv.channels * lv.cells(height_px) * lv.cells(width_px) for lv in pyramid}
+    """Bytes of one row of each level, without scales; the largest of them decides S."""
+    found = {}
+    for lv in pyramid:
+        parts = codec(codec_name).parts(lv.channels).values()
+        cell_bytes = sum(part.width * part.dtype.itemsize for part in parts if part.per_cell)
+        found[lv.name] = (frames or 1) * cell_bytes * lv.cells(height_px) * lv.cells(width_px)
+    return found
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -122,7 +126,7 @@ class StorePlan:
     """The levels that are stored."""
     codec: str
     codec_settings: dict[str, Any]
-    """Of the codec; int8 and float16 have none."""
+    """Of the codec; none of them has any."""
     bins: tuple[Bin, ...]
     targets: tuple[Target, ...]
     view_params: tuple[str, ...]
@@ -133,7 +137,7 @@ class StorePlan:
     pixels: bool = False
     """Whether the views' uint8 RGB is stored too."""
     required_features: tuple[str, ...] = ()
-    """Extensions of v1 without which a reader must refuse the store."""
+    """Extensions of v1 without which a reader must refuse the store, beyond those of the codec."""
     optional_features: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

@@ -9,14 +9,13 @@ import numpy as np
 
 from stores.arrays import FORMAT_NAME, FORMAT_VERSION, ArraySpec, planned_tables
 from stores.canonical_json import canonical_json, parse_canonical, sha256_hex
-from stores.errors import FormatError, IntegrityError, PlanError, StoreError
+from stores.codecs import codec, codec_names
+from stores.errors import CodecError, FormatError, IntegrityError, PlanError, StoreError
 from stores.layout import MAX_PLAN_BYTES, Bin, StorePlan
 from stores.pyramid import PyramidSpec
 from stores.records import MAX_KEY_BYTES, MAX_ROWS, RowTable
 from stores.targets import target_from_json
 
-KNOWN_FEATURES: frozenset[str] = frozenset()
-"""Extensions of v1 that this program understands; none so far."""
 MAX_VIEW_PARAMS = 1024
 
 
@@ -40,7 +39,7 @@ def encode_plan(plan: StorePlan) -> bytes:
         "view_params": plan.view_params,
         "frames": plan.frames,
         "pixels": plan.pixels,
-        "required_features": plan.required_features,
+        "required_features": (*codec(plan.codec).required_features, *plan.required_features),
         "optional_features": plan.optional_features,
         "rows": {
             "count": len(plan.rows),
@@ -70,9 +69,14 @@ def check_format(content: dict[str, Any], what: str) -> None:
         )
 
 
+def known_features() -> frozenset[str]:
+    """Extensions of v1 that this program understands: codecs that came after it."""
+    return frozenset(feature for name in codec_names() for feature in codec(name).required_features)
+
+
 def check_features(content: dict[str, Any], what: str) -> None:
     """Raises FormatError naming the required features that this program does not know."""
-    unknown = sorted(set(map(str, content.get("required_features", []))) - KNOWN_FEATURES)
+    unknown = sorted(set(map(str, content.get("required_features", []))) - known_features())
     if unknown:
         names = ", ".join(repr(name[:80]) for name in unknown[:20])
         raise FormatError(
@@ -118,9 +122,20 @@ def _decode(content: dict[str, Any], read_table: Callable[[ArraySpec], bytes], w
         rows=_decode_rows(content["rows"], len(content["view_params"]), read_table, what),
         frames=content["frames"],
         pixels=bool(content["pixels"]),
-        required_features=tuple(map(str, content["required_features"])),
+        required_features=_beyond_codec(content["required_features"], content["codec"]["name"]),
         optional_features=tuple(map(str, content["optional_features"])),
     )
+
+
+def _beyond_codec(required: list[str], codec_name: str) -> tuple[str, ...]:
+    """The required features that are not the codec's own, which stand first."""
+    try:
+        own = codec(codec_name).required_features
+    except CodecError as error:
+        raise PlanError(str(error)) from None
+    if tuple(required[: len(own)]) != own:
+        raise FormatError(f"codec {codec_name} needs the required features {own}, found {required[:20]}")
+    return tuple(map(str, required[len(own) :]))
 
 
 def _bounded_pyramid(levels: list[dict[str, Any]]) -> PyramidSpec:

@@ -28,7 +28,7 @@ from stores.targets import DenseTarget, RaggedTarget, Target
 
 Array = npt.NDArray[Any]
 Encoded = dict[str, dict[str, Array]]
-"""By level: `q` (n, [time,] y, x, channel) and, with a codec that has one, `scale` (n, [time,] channel)."""
+"""By level the arrays of the codec: `q` (n, [time,] y, x, channel), for most `scale` (n, [time,] channel)."""
 
 _MOST_THREADS = 4
 
@@ -214,7 +214,7 @@ class Store(StoredRows):
         missing = [level for level in wanted if level not in self.levels]
         if missing:
             raise LevelMissing(f"{self.path} holds {', '.join(self.levels)}, not {', '.join(missing)}")
-        kinds = ("q", "scale") if codec(self.plan.codec).has_scale else ("q",)
+        kinds = tuple(codec(self.plan.codec).parts(1))
         return {
             level: {kind: self._arrays.reader(index, f"levels/{level}/{kind}").spec for kind in kinds}
             for level in wanted

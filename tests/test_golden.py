@@ -19,6 +19,7 @@ NAMES = sorted(file.stem for file in FOLDER.glob("*.npz"))
 MANIFEST_SHA256 = {
     "clips-int8": "2cd25c0e0128dd4a7197b1e366fb66eae36bda331a307617cb4556266b190ebd",
     "images-float16": "62308bbb37c5b1730668b70d3cd1ec7386b261e09afa7cd1d17de9d3c5d2f20f",
+    "images-int4": "8b1c0dba36cbab49a2eca81de37a142c9c787b203ff4bb87ca70896a336775d5",
     "images-int8": "28616fc3cadf445df0aa1850357bbcbe143e0b471a51124a152eca7c2dd36ae7",
 }
 
@@ -59,7 +60,7 @@ def is_made_by_the_committer(array_path: str) -> bool:
 
 
 def test_there_are_golden_stores() -> None:
-    assert {"images-int8", "images-float16", "clips-int8"} <= set(NAMES)
+    assert {"images-int8", "images-float16", "images-int4", "clips-int8"} <= set(NAMES)
 
 
 def test_nothing_was_changed(name: str, path: Path) -> None:
@@ -120,16 +121,24 @@ def test_we_read_every_row(path: Path, expected: dict[str, Array]) -> None:
                         np.testing.assert_array_equal(getattr(store, column)[row], table[planned])
 
 
+def decode_row(codec_name: str, parts: dict[str, Array]) -> Array:
+    """One level of a row, as docs/store-format.md words it."""
+    x = parts["q"].astype(np.float32)
+    if codec_name == "int4":
+        nibbles = np.stack([parts["q"] % 16, parts["q"] // 16], axis=-1)
+        codes = np.where(nibbles < 8, nibbles, nibbles - 16.0).reshape(*x.shape[:-1], -1)
+        steps = np.repeat(parts["block"] + np.float32(1), 32, axis=-1)
+        channels = parts["scale"].shape[-1]
+        x = codes[..., :channels].astype(np.float32) * steps[..., :channels]
+    return x * parts["scale"][..., None, None, :] if "scale" in parts else x
+
+
 def assert_row(store: Any, row: int, folder: str, local: int, expected: dict[str, Array]) -> None:
     encoded, decoded = store.read_encoded([row]), store.read_features([row])
     for level in store.levels:
-        q = expected[f"{folder}/levels/{level}/q"][local]
-        np.testing.assert_array_equal(encoded[level]["q"][0], q)
-        x = q.astype(np.float32)
-        if store.codec == "int8":
-            scale = expected[f"{folder}/levels/{level}/scale"][local]
-            np.testing.assert_array_equal(encoded[level]["scale"][0], scale)
-            x = x * scale[..., None, None, :]
+        for kind, array in encoded[level].items():
+            np.testing.assert_array_equal(array[0], expected[f"{folder}/levels/{level}/{kind}"][local])
+        x = decode_row(store.codec, {kind: array[0] for kind, array in encoded[level].items()})
         np.testing.assert_array_equal(decoded[level][0], np.moveaxis(x, -1, -3))
     for name, array in store.read_targets([row])[0].items():
         stored = expected[f"{folder}/targets/{name}"][local].reshape(-1).view(np.uint8)

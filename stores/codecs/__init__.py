@@ -15,7 +15,7 @@ def codec_names() -> tuple[str, ...]:
     """The names that `codec` accepts.
 
     >>> codec_names()
-    ('float16', 'int8')
+    ('float16', 'int4', 'int8')
     """
     return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
 

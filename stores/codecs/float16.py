@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from stores.codec import Encoded, error_figures, finite_float32
+from stores.codec import Encoded, Part, error_figures, finite_float32
 from stores.errors import CodecError
 
 _INFINITY_SHIFTED = np.uint16(0xF800)  # 0x7C00 << 1: the sign shifted out, this and above is infinity or NaN
@@ -18,9 +19,10 @@ _INFINITY_SHIFTED = np.uint16(0xF800)  # 0x7C00 << 1: the sign shifted out, this
 class Float16:
     """See the module. There is no scale."""
 
-    q_dtype: np.dtype[Any] = np.dtype("<f2")  # noqa: RUF009 - a dtype is immutable
-    fill: float = float("nan")
-    has_scale: bool = False
+    required_features: tuple[str, ...] = ()
+
+    def parts(self, channels: int) -> Mapping[str, Part]:
+        return {"q": Part(dtype=np.dtype("<f2"), width=channels)}
 
     def encode(self, x: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
         """`q` float16 of features (..., y, x, channel). Raises CodecError where one rounds beyond 65504."""

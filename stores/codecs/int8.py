@@ -7,13 +7,14 @@ subnormals would disagree on it. The same bytes come from numpy, eager and compi
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from stores.codec import Encoded, error_figures, finite_float32
+from stores.codec import Encoded, Part, error_figures, finite_float32
 from stores.errors import CodecError
 
 _SMALLEST_NORMAL = np.finfo(np.float32).smallest_normal
@@ -24,9 +25,13 @@ _LARGEST = np.float32(127)
 class Int8:
     """See the module. `scale` is float32 (..., channel): the features' shape without y and x."""
 
-    q_dtype: np.dtype[Any] = np.dtype(np.int8)  # noqa: RUF009 - a dtype is immutable
-    fill: int = -128
-    has_scale: bool = True
+    required_features: tuple[str, ...] = ()
+
+    def parts(self, channels: int) -> Mapping[str, Part]:
+        return {
+            "q": Part(dtype=np.dtype(np.int8), fill=-128, width=channels),
+            "scale": Part(dtype=np.dtype("<f4"), width=channels, per_cell=False),
+        }
 
     def encode(self, x: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
         """`q` int8 like x and `scale` float32 (..., channel) of features (..., y, x, channel).

@@ -36,6 +36,16 @@ def random_rows() -> np.ndarray:
     return (rng.standard_normal((3, 2, 24, 32, 40)) * size).astype(np.float32)
 
 
+def block_rows() -> np.ndarray:
+    """float32 (4, 8, 6, 45): two blocks, the last of 13 channels; quotients on and beside ties of int4."""
+    rng = np.random.default_rng(3)
+    x = rng.integers(-14, 15, (4, 8, 6, 45)).astype(np.float32) / 2 * rng.integers(1, 256, (4, 8, 6, 1))
+    x[:, 0, 0] = 1785  # so that scales before the next line are 1
+    x[1] = np.nextafter(x[1], np.float32(np.inf))
+    x[2] = np.nextafter(x[2], np.float32(-np.inf))
+    return (x * np.float32(2.0) ** rng.integers(-20, 20, 45)).astype(np.float32)
+
+
 def tie_rows() -> np.ndarray:
     """Quotients on and beside every tie, for many scales."""
     rng = np.random.default_rng(2)
@@ -48,7 +58,7 @@ def tie_rows() -> np.ndarray:
     return x[None].astype(np.float32)
 
 
-ROWS = {"special": special_rows, "random": random_rows, "ties": tie_rows}
+ROWS = {"special": special_rows, "random": random_rows, "ties": tie_rows, "blocks": block_rows}
 
 
 def assert_same_bytes(name: str, x: np.ndarray, encode) -> None:
@@ -61,9 +71,19 @@ def assert_same_bytes(name: str, x: np.ndarray, encode) -> None:
         assert ours.tobytes() == np.ascontiguousarray(values).tobytes(), array
 
 
+@pytest.mark.parametrize("name", ["int8", "int4"])
 @pytest.mark.parametrize("rows", ROWS)
-def test_int8_equals_numpy(rows):
-    assert_same_bytes("int8", ROWS[rows](), device_codec.encode)
+def test_codes_and_scales_equal_numpy(rows, name):
+    assert_same_bytes(name, ROWS[rows](), device_codec.encode)
+
+
+@pytest.mark.parametrize("name", ["int8", "int4", "float16"])
+def test_decoded_values_equal_numpy(name):
+    encoded = codec(name).encode(random_rows())
+    found = device_codec.decode({part: torch.from_numpy(array) for part, array in encoded.items()})
+    assert found.dtype == torch.float32
+    assert found.numpy().tobytes() == codec(name).decode(encoded).tobytes()
+    assert not np.shares_memory(found.numpy(), encoded["q"])
 
 
 @pytest.mark.parametrize("rows", ["random"])
@@ -79,10 +99,11 @@ def test_float16_features_are_encoded_as_their_float32_values():
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["int8", "int4"])
 @pytest.mark.parametrize("rows", ROWS)
-def test_compiled_int8_equals_numpy(rows):
+def test_compiled_code_equals_numpy(rows, name):
     """Slow: the compiler takes half a minute."""
-    assert_same_bytes("int8", ROWS[rows](), torch.compile(device_codec.encode))
+    assert_same_bytes(name, ROWS[rows](), torch.compile(device_codec.encode))
 
 
 def test_holds_finds_the_rows_to_skip():
@@ -95,5 +116,5 @@ def test_holds_finds_the_rows_to_skip():
 
 
 def test_an_unknown_codec_is_named():
-    with pytest.raises(ValueError, match="there are int8, float16"):
+    with pytest.raises(ValueError, match="there are int8, float16, int4"):
         device_codec.encode("int3", torch.zeros(1, 1, 1, 1))

@@ -47,7 +47,7 @@ def trained(root: Path, tmp_path_factory: pytest.TempPathFactory, backbone: Froz
     return run(root, stores, backbone, views=2, shard_rows=4, pixels=True)[0]
 
 
-@pytest.mark.parametrize("codec_name", ["int8", "float16"])
+@pytest.mark.parametrize("codec_name", ["int8", "float16", "int4"])
 @pytest.mark.parametrize("split", ["training", "validation"])
 def test_rows_are_the_live_backbones_through_the_codec(
     root: Path, tmp_path: Path, backbone: FrozenBackbone, split: str, codec_name: str

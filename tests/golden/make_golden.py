@@ -14,6 +14,7 @@ import numpy as np
 
 from stores.arrays import sharded_arrays
 from stores.layout import Bin, RaggedTarget
+from stores.pyramid import Level
 from tests.faults.made_stores import LABELS, ORIGINAL_LABELS, P4, P5, Array, MadeRows, extract, small_plan
 
 FOLDER = Path(__file__).parent
@@ -21,6 +22,8 @@ TWO_BINS = (
     Bin(height_px=32, width_px=64, rows=3, shard_rows=2, batch_rows=2),
     Bin(height_px=64, width_px=32, rows=3, shard_rows=4, batch_rows=2),
 )
+WIDE = Level(name="p4", stride_px=16, channels=37, stage=3)
+"""With int4 two blocks of channels, and a last code by itself."""
 BOXES = RaggedTarget("boxes", "float32", (-1, 4), 64)
 
 
@@ -38,6 +41,7 @@ def golden_stores() -> dict[str, MadeRows]:
         "images-int8": MadeRows(small_plan(**images, targets=(*targets, BOXES), pixels=True)),
         "images-float16": MadeRows(small_plan("float16", **images, targets=targets)),
         "clips-int8": MadeRows(clips, skipped=frozenset({(0, 1)})),
+        "images-int4": MadeRows(small_plan("int4", bins=TWO_BINS, levels=(WIDE, P5), targets=targets)),
     }
 
 

@@ -87,6 +87,7 @@ def set_at(*keys, to):
         (set_at("codec", "name", to="pickle"), "unknown codec 'pickle'"),
         (set_at("codec", "name", to="os.system"), "unknown codec"),
         (set_at("codec", "name", to="../../int8"), "unknown codec"),
+        (set_at("codec", "name", to="int4"), "needs the required features .*int4-blocks"),
         (set_at("codec", "settings", to={"level": 9}), "no settings"),
         (set_at("codec", to="int8"), "TypeError"),
         (set_at("targets", 0, "dtype", to="object"), "dtype 'object'"),

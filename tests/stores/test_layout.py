@@ -61,6 +61,7 @@ def test_shard_rows_are_the_largest_power_of_two_the_rule_allows(row_bytes, rows
 def test_shard_rows_of_swinv2_b_at_512_px():
     largest = max(feature_row_bytes(SWINV2_B, "int8", 512, 512).values())
     assert largest == 128 * 128 * 128 and shard_rows_for(largest, 20210) == 64
+    assert feature_row_bytes(SWINV2_B, "int4", 512, 512)["p2"] == 128 * 128 * (64 + 4)
     assert feature_row_bytes(SWINV2_B, "float16", 512, 512, frames=3)["p5"] == 16 * 16 * 1024 * 2 * 3
 
 
@@ -104,7 +105,7 @@ def test_row_tables_that_contradict_themselves(changed, message):
     [
         ({"name": "../evil"}, "store name"),
         ({"name": "Upper"}, "store name"),
-        ({"codec": "gzip"}, "float16, int8"),
+        ({"codec": "gzip"}, "float16, int4, int8"),
         ({"codec_settings": {"level": 1}}, "no settings"),
         ({"frames": 0}, "frames"),
         ({"bins": ()}, "0 bins"),
@@ -188,7 +189,7 @@ def test_canonical_json_survives_being_written_again():
     assert canonical_json(parse_canonical(canonical_json(value), "it")) == canonical_json(value)
 
 
-@pytest.mark.parametrize("codec_name", ["int8", "float16"])
+@pytest.mark.parametrize("codec_name", ["int8", "float16", "int4"])
 def test_total_bytes_are_within_a_percent_for_features(tmp_path, codec_name):
     plan = plan_of(48, 4, codec=codec_name)
     rows = MadeRows(plan, skipped=frozenset())

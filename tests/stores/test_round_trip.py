@@ -13,6 +13,7 @@ from stores import open_store
 from stores.arrays import all_arrays, bin_tables, sharded_arrays
 from stores.codecs import codec
 from stores.layout import Bin, DenseTarget, RaggedTarget, StorePlan
+from stores.pyramid import Level
 from stores.store_folder import StoreFolder
 from stores.writer import StoreWriter
 from tests.faults.made_stores import LABELS, ORIGINAL_LABELS, P4, P5, MadeRows, extract, small_plan
@@ -23,6 +24,8 @@ BINS = (
     Bin(height_px=64, width_px=64, rows=2, shard_rows=1),
 )
 BOXES = RaggedTarget("boxes", "float32", (-1, 4), 64)
+WIDE = Level(name="p3", stride_px=8, channels=35, stage=2)
+"""With int4 two blocks, and a last code by itself."""
 CLIP_CLASS = DenseTarget("class_index", "int64", ())
 FLAGS = DenseTarget("flags", "bool", (3,))
 DEPTH = DenseTarget("depth", "float32", ("y", "x"))
@@ -32,6 +35,8 @@ SKIPPED = frozenset({(0, 1), (1, 6), (2, 0), (2, 1)})
 KINDS = {
     "int8": {"levels": (P4, P5)},
     "float16": {"codec_name": "float16", "levels": (P4, P5)},
+    "int4": {"codec_name": "int4", "levels": (P4, P5, WIDE)},
+    "int4 video": {"codec_name": "int4", "frames": 3, "targets": (CLIP_CLASS,)},
     "video": {"frames": 3, "targets": (CLIP_CLASS, FLAGS, DEPTH), "pixels": True},
     "boxes": {"targets": (LABELS, ORIGINAL_LABELS, BOXES), "pixels": True},
     "bare": {"targets": ()},
