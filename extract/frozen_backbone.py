@@ -6,7 +6,7 @@ Letters in tensor names: N images, H and W pixels or cells, C channels.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -81,12 +81,12 @@ class FrozenBackbone(nn.Module):
         """
         pixels = pixels_NHWC.to(self.device, non_blocking=True)
         valid = torch.as_tensor(valid_hw).to(self.device, non_blocking=True)
-        if self.device.type != "cpu":
-            with _full_accumulation():
+        with _full_accumulation():
+            if self.device.type != "cpu":
                 return self._levels(pixels, valid)
-        # One image a call, because a product of several images may round differently with their number.
-        images = [(pixels[i : i + 1], valid[i : i + 1]) for i in range(len(pixels))]
-        each = map_images(self._levels_of_one, images)
+            # One image a call, because a product of several images may round differently with their number.
+            images = [(pixels[i : i + 1], valid[i : i + 1]) for i in range(len(pixels))]
+            each = map_images(self._levels_of_one, images)
         return {name: torch.cat([levels[name] for levels in each]) for name in self.pyramid.names}
 
     @torch.inference_mode()  # of each thread its own
@@ -140,24 +140,22 @@ def _network(
 
 @contextmanager
 def _full_accumulation() -> Iterator[None]:
-    """CUDA products without TF32 and without partial sums in half precision, whatever the process has set."""
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = (
-        torch.get_float32_matmul_precision(),
-        cudnn.allow_tf32,
-        matmul.allow_fp16_reduced_precision_reduction,
-        matmul.allow_bf16_reduced_precision_reduction,
-    )
+    """Products of float32 in float32 (no TF32, no bfloat16), of half precision without partial sums in it; on a
+    GPU and on a CPU, whatever the process has set."""
+    backends: Any = torch.backends
+    matmul = torch.backends.cuda.matmul
+    products = (matmul, backends.cudnn.conv, backends.mkldnn.matmul, backends.mkldnn.conv)
+    before = [product.fp32_precision for product in products]
+    partial = matmul.allow_fp16_reduced_precision_reduction, matmul.allow_bf16_reduced_precision_reduction
     try:
-        _set_accumulation("highest", False, False, False)
+        _set_accumulation(products, ["ieee"] * len(products), (False, False))
         yield
     finally:
-        _set_accumulation(*before)
+        _set_accumulation(products, before, partial)
 
 
-def _set_accumulation(products: str, tf32_convolutions: bool, fp16_partial: bool, bf16_partial: bool) -> None:
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    torch.set_float32_matmul_precision(products)
-    cudnn.allow_tf32 = tf32_convolutions
-    matmul.allow_fp16_reduced_precision_reduction = fp16_partial
-    matmul.allow_bf16_reduced_precision_reduction = bf16_partial
+def _set_accumulation(products: Sequence[Any], fp32: Sequence[str], partial: tuple[bool, bool]) -> None:
+    for product, precision in zip(products, fp32, strict=True):
+        product.fp32_precision = precision
+    matmul = torch.backends.cuda.matmul
+    matmul.allow_fp16_reduced_precision_reduction, matmul.allow_bf16_reduced_precision_reduction = partial

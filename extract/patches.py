@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from extract.frozen_attention import NORM_EPS, BlockFunctions
+from extract.frozen_attention import NORM_EPS, BlockFunctions, linear
 
 
 class Patches(nn.Module):
@@ -34,7 +34,7 @@ class Patches(nn.Module):
         x = F.pad(x_NHWC, (0, 0, 0, -width % columns, 0, -height % rows))
         down, across = x.shape[1] // rows, x.shape[2] // columns
         patches = x.view(images, down, rows, across, columns, colours).transpose(2, 3).flatten(3)
-        normed: Tensor = self.norm(F.linear(patches.to(self.weight.dtype), self.weight, self.bias))
+        normed: Tensor = self.norm(linear(patches.to(self.weight.dtype), self.weight, self.bias))
         return normed
 
 
@@ -57,7 +57,7 @@ class Merge(nn.Module):
         x = x.permute(0, 1, 3, 4, 2, 5).flatten(3)
         if self.norm_first:
             x = self.norm(x)
-        x = F.linear(x.to(self.weight.dtype), self.weight)
+        x = linear(x.to(self.weight.dtype), self.weight)
         return x.float() if self.norm_first else self.norm(x)
 
 

@@ -138,21 +138,35 @@ def test_a_row_has_the_same_bytes_in_any_company(case):
         assert torch.equal(row, together[name][1:2])
 
 
+@pytest.mark.parametrize("count", [3, 1], ids=["three images", "one image, shared by idle threads"])
 @pytest.mark.parametrize("case", SIX_BACKBONES, ids=names)
-def test_a_row_has_the_same_bytes_for_any_thread_count(case):
-    backbone, batch = load_backbone(backbone_card(*case), "random:0"), images(3, (128, 160))
+def test_a_row_has_the_same_bytes_for_any_thread_count(case, count):
+    backbone, batch = load_backbone(backbone_card(*case), "random:0"), images(count, (128, 160))
     threads = torch.get_num_threads()
     results = []
     try:
-        for count in (1, 2, 3):
-            torch.set_num_threads(count)
+        for number in (1, 2, 3):
+            torch.set_num_threads(number)
             results.append(backbone(*batch))
-            assert torch.get_num_threads() == count
+            assert torch.get_num_threads() == number
     finally:
         torch.set_num_threads(threads)
     for name in results[0]:
         assert torch.equal(results[0][name], results[1][name])
         assert torch.equal(results[0][name], results[2][name])
+
+
+@pytest.mark.parametrize("case", [("swinv2-t", SMALL), ("timm:convnext_atto",)], ids=names)
+def test_a_process_that_allows_coarse_products_does_not_change_a_row(case):
+    """Training scripts set it; processors with bfloat16 instructions then use them for float32."""
+    backbone, batch = load_backbone(backbone_card(*case), "random:0"), images(1, (128, 160))
+    expected = backbone(*batch)
+    torch.set_float32_matmul_precision("medium")
+    try:
+        assert all(torch.equal(level, expected[name]) for name, level in backbone(*batch).items())
+        assert torch.get_float32_matmul_precision() == "medium", "what the process chose is left alone"
+    finally:
+        torch.set_float32_matmul_precision("highest")
 
 
 @pytest.mark.parametrize("case", SIX_BACKBONES, ids=names)
