@@ -266,7 +266,8 @@ def _dataset_identity(dataset: Dataset, annotations: str) -> dict[str, Any]:
         "name": dataset.name,
         "split": dataset.split,
         "task": dataset.task,
-        "num_classes": dataset.num_classes,  # a head is built from the store alone
+        "num_classes": dataset.num_classes,  # a head is built, and its figures named, from the store alone
+        "class_names": list(dataset.class_names),
         "records": {
             "count": len(lengths),
             "bytes": sum(lengths.values()),

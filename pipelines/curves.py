@@ -1,4 +1,4 @@
-"""The picture of a run: its loss and its mIoU over the steps."""
+"""The picture of a run: its loss and its score over the steps."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from pipelines.metrics_file import read_metrics
 _SMOOTHED_POINTS = 100
 
 
-def draw_curves(metrics: Path, picture: Path) -> None:
-    """Draws the loss and, where it was measured, the mIoU of `metrics` (metrics.csv) into `picture` (PNG)."""
+def draw_curves(metrics: Path, picture: Path, score: str) -> None:
+    """Draws the loss and, where it was measured, the column `score` of `metrics` (metrics.csv) into `picture`
+    (PNG)."""
     from matplotlib.backends.backend_agg import (
         FigureCanvasAgg,
     )  # a second to load, and only at the end of a run
@@ -21,7 +22,7 @@ def draw_curves(metrics: Path, picture: Path) -> None:
 
     rows = read_metrics(metrics)
     losses = [(int(row["step"]), float(row["loss"])) for row in rows if "loss" in row]
-    scores = [(int(row["step"]), 100 * float(row["mIoU"])) for row in rows if "mIoU" in row]
+    scores = [(int(row["step"]), 100 * float(row[score])) for row in rows if score in row]
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot(xlabel="step", ylabel="loss")
@@ -32,8 +33,8 @@ def draw_curves(metrics: Path, picture: Path) -> None:
         axes.plot(steps, _smoothed(np.array(values)), color="tab:blue", label="loss")
     if scores:
         right = axes.twinx()
-        right.set_ylabel("mIoU")
-        right.plot(*zip(*scores, strict=True), color="tab:orange", marker="o", label="mIoU")
+        right.set_ylabel(f"{score}, %")
+        right.plot(*zip(*scores, strict=True), color="tab:orange", marker="o", label=score)
         right.set_ylim(bottom=0)
         right.legend(loc="upper right")
     axes.legend(loc="upper left")

@@ -15,6 +15,7 @@ from pipelines.exit_codes import UsageError
 from pipelines.joined_stores import JoinedStores, RowIndex, Rows
 from pipelines.runs import StoreReference
 from pipelines.store_feed import Batch, StoreFeed
+from pipelines.tasks import task_of
 from stores.pyramid import PyramidSpec
 from stores.sampling import training_rows
 from stores.subset import subset_keys
@@ -145,6 +146,7 @@ class StoreData(TrainingData):
             rows.batches(trainer.global_step, trainer.max_steps),
             batch_size=config.batch_size,
             levels=self.levels,
+            task=task_of(str(self.identity["dataset"]["task"])),
             device=trainer.strategy.root_device,
         )
         return self._feed

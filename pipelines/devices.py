@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 
 from pipelines.exit_codes import UsageError
@@ -28,3 +30,8 @@ def choose_device(name: str) -> torch.device:
 def uses_bf16(precision: str | None, device: torch.device) -> bool:
     """Whether a head runs under bf16 autocast: by `--precision`, or on a GPU where it was not given."""
     return precision == "bf16" if precision else device.type == "cuda"
+
+
+def autocast(device: torch.device, bf16: bool) -> AbstractContextManager[object]:
+    """bf16 autocast on `device`, or nothing."""
+    return torch.autocast(device.type, torch.bfloat16) if bf16 else nullcontext()

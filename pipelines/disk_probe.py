@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy as np
 from extract.extractor import SHARD_THREADS
 from extract.memory_bound import encoded_row_bytes
 from stores.codecs import codec
-from stores.layout import ShardId, StorePlan
+from stores.layout import Bin, DenseTarget, ShardId, StorePlan, Target
 from stores.writer import StoreWriter
 
 SHARDS = 4
@@ -92,14 +93,21 @@ def _write_shard(
         if written == most_rows:
             shard.skip(row, _CODE, "not part of the measurement", source_sha256=sha256)
             continue
-        height, width = plan.rows.original_hw[plan.global_row(shard_id.bin, row)].tolist()
-        whole = {"labels": (b.height_px, b.width_px), "original_labels": (height, width)}
-        targets = {target.name: np.zeros(whole[target.name], np.uint8) for target in plan.targets}
+        original_hw = plan.rows.original_hw[plan.global_row(shard_id.bin, row)].tolist()
+        targets = {target.name: _no_target(target, b, original_hw) for target in plan.targets}
         pixels = np.zeros((b.height_px, b.width_px, 3), np.uint8) if plan.pixels else None
         shard.put(row, levels, targets, source_sha256=sha256, pixels=pixels)
         written += 1
     shard.commit({}, {})
     return written
+
+
+def _no_target(target: Target, b: Bin, original_hw: Sequence[int]) -> np.ndarray:
+    """Zeros of a target's shape; nothing where its size is free."""
+    if isinstance(target, DenseTarget):
+        return np.zeros(target.row_shape(b.height_px, b.width_px), target.dtype)
+    words = {"original_y": original_hw[0], "original_x": original_hw[1], -1: 0}
+    return np.zeros([int(words.get(size, size)) for size in target.shape], target.dtype)
 
 
 def _forget(files: list[Path]) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import dataclasses
 import json
 import logging
 import time
@@ -14,13 +12,13 @@ from typing import Any
 
 import torch
 
-from extract.datasets import dataset_module
 from pipelines.choose_store import find_test_store
 from pipelines.config import EvaluateConfig
 from pipelines.devices import choose_device, uses_bf16
-from pipelines.evaluation import Figures, TestView, check_levels, measure, store_views, views_name
+from pipelines.evaluation import check_measurable, store_views, views_name
 from pipelines.read_ahead import read_ahead
 from pipelines.runs import RunRecord, load_head, read_run
+from pipelines.tasks import Figures, TestView, task_of
 from stores.reader import open_store
 
 logger = logging.getLogger(__name__)
@@ -40,21 +38,18 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
         views, name, source = _views(config, record, device, opened)
         opened.callback(views.close)
         logger.info("%s, step %d, on %s", folder, step, source)
-        figures = measure(
+        figures = task_of(record.task).measure(
             head, views, views_name=name, device=device, bf16=uses_bf16(config.precision, device)
         )
     summary = {
         "run": str(folder),
         "step": step,
         "source": source,
-        **dataclasses.asdict(figures),
+        **figures.summary(),
         "seconds": round(time.perf_counter() - began, 3),
     }
     _write(folder, record, figures, summary)
-    print(
-        f"mIoU {100 * figures.miou:.2f} ({figures.views}) pixel accuracy {100 * figures.pixel_accuracy:.2f}, "
-        f"{figures.records} records"
-    )
+    print(figures.line())
     return summary
 
 
@@ -74,18 +69,14 @@ def _views(
     )
     store = opened.enter_context(open_store(path, threads=config.threads))
     record.check_same_source(store.identity, str(path))
-    check_levels(store, record.levels)
-    return read_ahead(store_views(store, record.levels, device), depth=1), views_name(store), str(path)
+    task = task_of(record.task)
+    check_measurable(store, record.levels, task)
+    views = store_views(store, record.levels, task.test_targets, device)
+    return read_ahead(views, depth=1), views_name(store), str(path)
 
 
 def _write(folder: Path, record: RunRecord, figures: Figures, summary: dict[str, Any]) -> None:
-    """evaluate.json and a table of classes; those of ms+flip beside those of single views."""
-    suffix = "" if figures.views == "single" else "-ms-flip"
+    """evaluate.json and what else the task writes; those of several views beside those of single ones."""
+    suffix = "" if figures.views == "single" else "-" + figures.views.replace("+", "-")
     (folder / f"evaluate{suffix}.json").write_text(json.dumps(summary, indent=2) + "\n")
-    names = dataset_module(record.dataset).CLASS_NAMES
-    columns = zip(figures.iou_by_class, figures.intersections, figures.unions, strict=True)
-    with (folder / f"classes{suffix}.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(("class", "name", "iou", "intersection_px", "union_px"))
-        for number, (iou, intersection, union) in enumerate(columns):
-            writer.writerow((number, names[number], "" if iou is None else iou, intersection, union))
+    figures.write(folder, suffix, record.class_names)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable
 
@@ -10,8 +9,9 @@ import torch
 
 from heads import build_head
 from pipelines.config import TrainConfig
-from pipelines.devices import uses_bf16
+from pipelines.devices import autocast, uses_bf16
 from pipelines.module import build_optimizer
+from pipelines.tasks import task_of
 from stores.pyramid import PyramidSpec
 
 FEWEST_ROWS = 2
@@ -48,15 +48,12 @@ def head_step_seconds(
         ).to(device, memory_format=torch.channels_last)
         for level in pyramid.select(head.levels)
     }
-    # Regions of 32 px: some heads' losses follow from how many classes an image shows.
-    coarse = torch.randint(0, num_classes, (rows, height // 32, width // 32), generator=generator)
-    labels = coarse.repeat_interleave(32, 1).repeat_interleave(32, 2).to(torch.uint8).to(device)
-    targets = [{"labels": each} for each in labels]
+    made = task_of(task).made_targets(rows, (height, width), num_classes, generator)
+    targets = [{name: tensor.to(device) for name, tensor in row.items()} for row in made]
     valid_hw = [(height, width)] * rows
 
     def step() -> None:
-        autocast = torch.autocast(device.type, torch.bfloat16)
-        with autocast if uses_bf16(config.precision, device) else contextlib.nullcontext():
+        with autocast(device, uses_bf16(config.precision, device)):
             losses = head.losses(features, targets, valid_hw, torch.Generator(device).manual_seed(0))
         optimizer.zero_grad(set_to_none=True)
         total = torch.stack([loss.float() for loss in losses.values()]).sum()

@@ -50,12 +50,19 @@ def _without_precision(identity: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def live_features(
-    backbone: FrozenBackbone, pixels_NHWC: npt.NDArray[np.uint8], valid_hw: Sequence[tuple[int, int]]
+    backbone: FrozenBackbone, pixels: npt.NDArray[np.uint8], valid_hw: Sequence[tuple[int, int]]
 ) -> dict[str, Tensor]:
-    """Level -> float32 (N, C, y, x), channels_last as from a store, free of inference mode."""
-    levels = backbone(torch.from_numpy(pixels_NHWC), torch.tensor(list(valid_hw)))
+    """Of uint8 (N, [T,] H, W, 3): level -> float32 (N, C, [T,] y, x), channels last as from a store, free of
+    inference mode."""
+    frames = pixels.shape[1:-3]  # of a video; each goes through the backbone by itself
+    images_NHWC = torch.from_numpy(pixels.reshape(-1, *pixels.shape[-3:]))
+    sizes = torch.tensor(list(valid_hw)).repeat_interleave(max(1, *frames, 1), dim=0)
+    levels = backbone(images_NHWC, sizes)
     return {
-        name: x_NyxC.float().clone(memory_format=torch.contiguous_format).permute(0, 3, 1, 2)
+        name: x_NyxC.float()
+        .clone(memory_format=torch.contiguous_format)
+        .unflatten(0, (len(pixels), *frames))
+        .movedim(-1, 1)
         for name, x_NyxC in levels.items()
     }
 

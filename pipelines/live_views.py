@@ -12,10 +12,10 @@ from extract.datasets import Dataset, dataset_module, open_dataset
 from extract.sources import SourceError
 from extract.views import ViewRecipe
 from pipelines.config import EvaluateConfig
-from pipelines.evaluation import TestView
 from pipelines.live_backbone import live_features, load_run_backbone, run_test_recipe
 from pipelines.read_ahead import read_ahead
 from pipelines.runs import RunRecord
+from pipelines.tasks import TestView, task_of
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ def open_live_views(
     recipe = run_test_recipe(record, config.views, config.short_side)
     backbone = load_run_backbone(record, config.weights, device)
     views = read_ahead(live_views(dataset, recipe, backbone), depth=1)
-    name = "single" if recipe.fixed_count == 1 else "ms+flip"
+    name = "single" if recipe.fixed_count == 1 else recipe.name.replace("-", "+")
     return views, name, f"{dataset.split} images through {record.model}"
 
 
@@ -42,7 +42,8 @@ def live_views(dataset: Dataset, recipe: ViewRecipe, backbone: FrozenBackbone) -
     for index, record in enumerate(dataset.records):
         views = [recipe.view(dataset.name, record, number, 0) for number in range(recipe.fixed_count or 1)]
         try:
-            labels = dataset.read_truth(index)
+            targets = dataset.targets(dataset.read_truth(index), views[0])
+            truth = {name: targets[name] for name in task_of(dataset.task).test_targets}
             rendered = dataset.media.render(dataset.read_source(index), record, views)
         except SourceError as error:
             logger.warning("%s is left out: %s", record.key, error.reason)
@@ -52,6 +53,7 @@ def live_views(dataset: Dataset, recipe: ViewRecipe, backbone: FrozenBackbone) -
                 key=record.key,
                 features=live_features(backbone, pixels[None], [view.valid_hw]),
                 valid_hw=view.valid_hw,
-                is_flipped=view.flip,
-                labels=torch.from_numpy(labels),
+                params=dict(zip(dataset.media.view_params, view.to_params().tolist(), strict=True)),
+                original_hw=record.original_hw,
+                truth=truth,
             )

@@ -29,6 +29,7 @@ from pipelines.joined_stores import RowIndex, Rows
 from pipelines.live_backbone import live_features
 from pipelines.read_ahead import read_ahead
 from pipelines.store_feed import Batch
+from pipelines.tasks import task_of
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +62,7 @@ class OnlineData(TrainingData):
                 "split": dataset.split,
                 "task": dataset.task,
                 "num_classes": dataset.num_classes,
+                "class_names": list(dataset.class_names),
             },
             "views": {**recipe.identity(), "count": None, "seed": config.seed},
             "backbone": backbone.identity(),
@@ -140,10 +142,16 @@ class OnlineData(TrainingData):
         )
 
     def _through_backbone(self, batch: list[_Pixels]) -> Batch:
-        device, valid_hw = self._backbone.device, [view.valid_hw for view in batch]
+        valid_hw = [view.valid_hw for view in batch]
         return Batch(
             features=live_features(self._backbone, np.stack([view.pixels for view in batch]), valid_hw),
-            targets=[{"labels": torch.from_numpy(view.targets["labels"]).to(device)} for view in batch],
+            targets=[self._targets(view) for view in batch],
             valid_hw=valid_hw,
             keys=tuple(view.key for view in batch),
         )
+
+    def _targets(self, view: _Pixels) -> dict[str, torch.Tensor]:
+        task = task_of(self._dataset.task)
+        stored = {name: view.targets[name] for name in task.training_targets}
+        given = task.head_targets(stored)
+        return {name: torch.from_numpy(array).to(self._backbone.device) for name, array in given.items()}

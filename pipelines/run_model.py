@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from extract.backbones import FrozenBackbone
-from extract.datasets import Record, dataset_module
+from extract.datasets import Record
 from extract.views import ViewRecipe
 from heads.contract import Head
 from pipelines.live_backbone import live_features, load_run_backbone, run_test_recipe
@@ -21,7 +22,7 @@ Image = npt.NDArray[np.uint8]
 
 
 class RunModel(nn.Module):
-    """Images in, class scores at the images' own size out. Needs no store and no Lightning."""
+    """Images in, the head's predictions at the images' own size out. Needs no store and no Lightning."""
 
     def __init__(
         self, backbone: FrozenBackbone, head: Head, recipe: ViewRecipe, class_names: tuple[str, ...]
@@ -34,24 +35,23 @@ class RunModel(nn.Module):
         self.eval()
 
     @torch.inference_mode()
-    def forward(self, images: Sequence[Image]) -> list[Tensor]:
-        """Class scores of each image: probabilities from heads that end in a softmax.
+    def forward(self, images: Sequence[Image]) -> list[Any]:
+        """The head's prediction of each image, in its own pixels; see the head's `predict`.
+
+        Of segmentation heads: class scores, float32 (classes, H, W) on the model's device, probabilities from
+        heads that end in a softmax.
 
         Args:
             images: uint8 RGB (H, W, 3), of any sizes.
-
-        Returns:
-            Of each, float32 (classes, H, W) on the model's device.
         """
-        return [self._probabilities(image) for image in images]
+        return [self._predict(image) for image in images]
 
-    def _probabilities(self, rgb: Image) -> Tensor:
+    def _predict(self, rgb: Image) -> Any:
         height, width = rgb.shape[:2]
         # A test view depends on the size alone: no data set and no key have a part in it.
         view = self.recipe.view("", Record("", 0, (height, width)), 0, 0)
         features = live_features(self.backbone, view.apply_image(rgb)[None], [view.valid_hw])
-        probabilities: list[Tensor] = self.head.predict(features, [view.valid_hw], [(height, width)])
-        return probabilities[0]
+        return self.head.predict(features, [view.valid_hw], [(height, width)])[0]
 
 
 def build_run_model(folder: Path, weights: str | None, device: torch.device) -> RunModel:
@@ -59,5 +59,4 @@ def build_run_model(folder: Path, weights: str | None, device: torch.device) -> 
     record = read_run(folder)
     head, _ = load_head(folder, device)
     backbone = load_run_backbone(record, weights, device)
-    names = tuple(dataset_module(record.dataset).CLASS_NAMES)
-    return RunModel(backbone, head, run_test_recipe(record), names)
+    return RunModel(backbone, head, run_test_recipe(record), record.class_names)

@@ -82,6 +82,10 @@ class RunRecord:
         return int(self.identity["dataset"]["num_classes"])
 
     @property
+    def class_names(self) -> tuple[str, ...]:
+        return tuple(self.identity["dataset"]["class_names"])
+
+    @property
     def model(self) -> str:
         return str(self.identity["backbone"]["model"])
 

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from pipelines.joined_stores import JoinedStores, Rows
+from pipelines.tasks import Task
 
-TRAINING_TARGETS = ("labels",)
 RING_SLOTS = 3  # one being read, one waiting, one being dequantised
 
 
@@ -29,9 +29,9 @@ class Batch:
     """What a head learns from in one step."""
 
     features: dict[str, Tensor]
-    """Level -> float32 (N, C, H, W), channels_last."""
+    """Level -> float32 (N, C, [T,] H, W), channels last in memory."""
     targets: list[dict[str, Tensor]]
-    """Of each row, in view space; segmentation: {"labels": uint8 (H px, W px)}, 255 is ignored."""
+    """Of each row, in view space; see `Task.head_targets`."""
     valid_hw: list[tuple[int, int]]
     """Of each row, the size in pixels before padding."""
     keys: tuple[str, ...]
@@ -39,7 +39,7 @@ class Batch:
 
 
 def dequantise(encoded: Mapping[str, Tensor]) -> Tensor:
-    """Rows as a store keeps them, made float32 (..., C, H, W) without a second copy: channels_last in memory.
+    """Rows as a store keeps them, made float32 (N, C, [T,] H, W) without a second copy: channels last.
 
     The same IEEE operations as `stores.codecs`, hence the same values on any device.
 
@@ -50,7 +50,7 @@ def dequantise(encoded: Mapping[str, Tensor]) -> Tensor:
     x = encoded["q"].to(torch.float32)
     if "scale" in encoded:
         x *= encoded["scale"].unsqueeze(-2).unsqueeze(-2)
-    return x.movedim(-1, -3)
+    return x.movedim(-1, 1)
 
 
 class _Slot:
@@ -97,9 +97,10 @@ class StoreFeed:
         *,
         batch_size: int,
         levels: Sequence[str],
+        task: Task,
         device: torch.device,
     ) -> None:
-        self._stores, self._row_batches = stores, row_batches
+        self._stores, self._row_batches, self._task = stores, row_batches, task
         self._levels, self._device = tuple(levels), device
         self._copies = (
             torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
@@ -149,7 +150,8 @@ class StoreFeed:
     def _load(self, slot: _Slot, rows: Rows) -> _Loaded:
         slot.wait_until_free()
         rows = self._stores.read_encoded(rows, self._levels, slot.arrays)
-        row_targets = self._stores.read_targets(rows, TRAINING_TARGETS)
+        stored = self._stores.read_targets(rows, self._task.training_targets)
+        row_targets = [self._task.head_targets(row) for row in stored]
         with self._side_stream():
             encoded = {
                 level: {name: tensor.to(self._device, non_blocking=True) for name, tensor in parts.items()}

@@ -30,6 +30,7 @@ from pipelines.module import HeadModule
 from pipelines.paper_views import view_differences
 from pipelines.run_length import with_steps
 from pipelines.schedules import warmup_steps
+from pipelines.tasks import task_of
 from pipelines.training_callbacks import Checkpoints, StepLog, Validation
 from pipelines.validation import StoreMeasure
 from stores.reader import open_store
@@ -55,7 +56,7 @@ def run(config: TrainConfig) -> dict[str, Any]:
         validation = _validation(config, record, device, opened)
         _announce(config, data, folder, validation)
         seconds = fit(config, module, data, folder, device, validation, checkpoint)
-    draw_curves(folder / runs.METRICS, folder / runs.CURVES)
+    draw_curves(folder / runs.METRICS, folder / runs.CURVES, task_of(record.task).main_score)
     return _report(config, folder, validation, seconds)
 
 
@@ -164,7 +165,7 @@ def _announce(config: TrainConfig, data: TrainingData, folder: Path, validation:
             "warm-up cut from %d steps to %d, a tenth of the run", config.schedule.warmup_steps, warmup
         )
     if validation is None:
-        logger.info("not one complete test store in %s: mIoU is not measured while training", config.stores)
+        logger.info("not one complete test store in %s: no score is measured while training", config.stores)
 
 
 def fit(
@@ -238,7 +239,7 @@ def _report(
     losses = [row["loss"] for row in read_metrics(folder / runs.METRICS) if "loss" in row]
     figures = validation.last if validation else {}
     loss = float(losses[-1])
-    scores = f", mIoU {100 * figures['mIoU']:.2f}" if figures else ""
+    scores = "".join(f", {name} {100 * value:.2f}" for name, value in list(figures.items())[:1])
     print(f"{folder}: {config.max_steps} steps, loss {loss:.4f}{scores}")
     return {
         "run": str(folder),

@@ -14,7 +14,8 @@ from stores.pyramid import Level, PyramidSpec
 from stores.records import UNDECODABLE, RowTable
 from stores.writer import StoreWriter
 
-CLASSES = 5
+CLASS_NAMES = ["wall", "building", "sky", "floor", "tree"]
+CLASSES = len(CLASS_NAMES)
 SIDE_PX = 64
 VIEW_RECIPES = {
     ("training", False): "ade20k",
@@ -153,6 +154,7 @@ def _identity(
             "split": split,
             "task": "segmentation",
             "num_classes": CLASSES,
+            "class_names": CLASS_NAMES,
             "records": {"count": records},
         },
         "views": {"recipe": VIEW_RECIPES[split, views > 1], "count": views, "seed": seed},

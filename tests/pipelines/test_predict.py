@@ -18,7 +18,8 @@ from extract.sources import decode_image
 from pipelines import evaluate, load_run, runs, train_head
 from pipelines.__main__ import main
 from pipelines.config import EvaluateConfig, ScheduleConfig, TrainConfig
-from pipelines.evaluation import record_probabilities, store_views
+from pipelines.evaluation import store_views
+from pipelines.tasks.segmentation import record_probabilities
 from stores.reader import open_store
 from tests.pipelines.extracted import CROP_PX, MODEL, WEIGHTS, extract_store, write_coloured_data
 
@@ -63,7 +64,8 @@ def test_new_images_get_what_evaluate_measured(trained: Trained, data: Path) -> 
     head, _ = runs.load_head(trained.run, CPU)
     share, largest = [], 0.0
     with open_store(trained.test_store) as store:
-        from_store = record_probabilities(head, store_views(store, head.levels, CPU), device=CPU, bf16=False)
+        views = store_views(store, head.levels, ("original_labels",), CPU)
+        from_store = record_probabilities(head, views, device=CPU, bf16=False)
         for key, expected_KHW, _ in from_store:
             index = next(i for i, record in enumerate(dataset.records) if record.key == key)
             (found_KHW,) = model([decode_image(dataset.read_source(index))])
@@ -237,6 +239,6 @@ def test_online_training_sees_the_views_of_a_store(data: Path, tmp_path: Path) -
 
 
 class StepZero:
-    """As much of a Trainer as says where a run begins."""
+    """As much of a Trainer as says where a run begins and ends."""
 
-    global_step, global_rank, world_size = 0, 0, 1
+    global_step, global_rank, world_size, max_steps = 0, 0, 1, 4

@@ -14,11 +14,13 @@ from pipelines.exit_codes import UsageError
 from pipelines.joined_stores import JoinedStores, RowIndex
 from pipelines.read_ahead import read_ahead
 from pipelines.store_feed import StoreFeed
+from pipelines.tasks import task_of
 from stores.errors import IdentityError, IntegrityError, LevelMissing
 from stores.reader import open_store
 from tests.pipelines.made_stores import make_store
 
 CPU = torch.device("cpu")
+SEGMENTATION = task_of("segmentation")
 
 
 def index_of(records: int, views: int) -> RowIndex:
@@ -84,7 +86,7 @@ def test_batches_hold_the_rows_of_the_store(tmp_path: Path, codec_name: str) -> 
         np.array([3, 2, 1]),
     ]
     stores = JoinedStores.open([path], verify="always", threads=1)
-    feed = StoreFeed(stores, iter(asked), batch_size=3, levels=("p3", "p5"), device=CPU)
+    feed = StoreFeed(stores, iter(asked), batch_size=3, levels=("p3", "p5"), task=SEGMENTATION, device=CPU)
     with open_store(path) as store:
         for rows, batch in zip(asked, feed, strict=True):
             expected = store.read_features(rows, ("p3", "p5"))
@@ -108,7 +110,7 @@ def test_two_stores_are_more_views_of_the_same_records(tmp_path: Path) -> None:
     assert sorted(set(stores.index.views.tolist())) == [0, 1, 2]
     rows = EndlessRows(stores.index, batch_size=4, seed=0)
     seen = Counter()
-    feed = StoreFeed(stores, rows.batches(0, 3), batch_size=4, levels=("p5",), device=CPU)
+    feed = StoreFeed(stores, rows.batches(0, 3), batch_size=4, levels=("p5",), task=SEGMENTATION, device=CPU)
     with open_store(first) as one, open_store(second) as two:
         contents = {
             store.read_features([row], ("p5",))["p5"].tobytes(): (which, row)
@@ -155,7 +157,9 @@ def test_damage_reaches_the_training_thread(tmp_path: Path) -> None:
     data[7] ^= 1
     shard.write_bytes(data)
     stores = JoinedStores.open([path], verify="always", threads=1)
-    feed = StoreFeed(stores, iter(np.arange(24).reshape(6, 4)), batch_size=4, levels=("p5",), device=CPU)
+    feed = StoreFeed(
+        stores, iter(np.arange(24).reshape(6, 4)), batch_size=4, levels=("p5",), task=SEGMENTATION, device=CPU
+    )
     with pytest.raises(IntegrityError, match="p5"):
         list(feed)
     feed.close()
@@ -163,7 +167,9 @@ def test_damage_reaches_the_training_thread(tmp_path: Path) -> None:
 
 def test_an_unfinished_feed_closes(tmp_path: Path) -> None:
     stores = JoinedStores.open([make_store(tmp_path)], verify="always", threads=1)
-    feed = StoreFeed(stores, iter([np.arange(4)] * 50), batch_size=4, levels=("p5",), device=CPU)
+    feed = StoreFeed(
+        stores, iter([np.arange(4)] * 50), batch_size=4, levels=("p5",), task=SEGMENTATION, device=CPU
+    )
     next(feed)
     feed.close()
     assert not feed._reader.is_alive()

@@ -1,0 +1,30 @@
+"""Label maps as people look at them: colours of classes over the image."""
+
+from __future__ import annotations
+
+import colorsys
+
+import numpy as np
+import numpy.typing as npt
+
+OVERLAY_SHARE = 0.5
+Labels = npt.NDArray[np.uint8]
+
+
+def overlay(rgb: npt.NDArray[np.uint8], labels: Labels) -> npt.NDArray[np.uint8]:
+    """The image (H, W, 3) under the colours of its labels (H, W), borders between classes in white."""
+    mixed = (1 - OVERLAY_SHARE) * rgb + OVERLAY_SHARE * palette()[labels]
+    borders = np.zeros(labels.shape, bool)
+    borders[:, 1:] |= labels[:, 1:] != labels[:, :-1]
+    borders[1:] |= labels[1:] != labels[:-1]
+    mixed[borders] = 255
+    return mixed.round().astype(np.uint8)
+
+
+def palette() -> npt.NDArray[np.uint8]:
+    """A colour for each label, uint8 (256, 3): hues a golden section apart, so that neighbours differ."""
+    colours = [
+        colorsys.hsv_to_rgb(label * 0.618034 % 1, (0.9, 0.6)[label % 2], (1.0, 0.75, 0.5)[label % 3])
+        for label in range(256)
+    ]
+    return (255 * np.array(colours)).round().astype(np.uint8)

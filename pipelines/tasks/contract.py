@@ -1,0 +1,113 @@
+"""What every task offers: its targets, its figures on a test split, its predictions for new sources."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from heads.contract import Head
+
+if TYPE_CHECKING:
+    from pipelines.run_model import RunModel
+
+Arrays = Mapping[str, npt.NDArray[Any]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TestView:
+    """One view of a test record, as a head sees it."""
+
+    __test__ = False  # not a test case of pytest
+
+    key: str
+    features: dict[str, Tensor]
+    """Level -> (1, C, [T,] y, x) on the head's device."""
+    valid_hw: tuple[int, int]
+    params: Mapping[str, float]
+    """The view's parameters by name, see rows/params of a store: flip, resized_y, ..."""
+    original_hw: tuple[int, int]
+    """Of the source, in pixels."""
+    truth: Arrays
+    """The task's `test_targets`: untouched, the same for all views of a record."""
+
+
+class Figures(Protocol):
+    """What a head scores on a test split."""
+
+    @property
+    def records(self) -> int:
+        """How many were measured."""
+
+    @property
+    def views(self) -> str:
+        """single, ms+flip or 4x3."""
+
+    def scores(self) -> Mapping[str, float]:
+        """Shares in 0..1 by the name they are logged under, the one that counts first."""
+
+    def line(self) -> str:
+        """One line for people: in per cent."""
+
+    def summary(self) -> Mapping[str, Any]:
+        """Everything, as JSON takes it."""
+
+    def write(self, folder: Path, suffix: str, class_names: Sequence[str]) -> None:
+        """Tables and pictures beyond the summary, as `<folder>/<name><suffix>.<ending>`."""
+
+
+class Task(Protocol):
+    """One task."""
+
+    @property
+    def training_targets(self) -> tuple[str, ...]:
+        """The targets of a store that a step needs."""
+
+    @property
+    def test_targets(self) -> tuple[str, ...]:
+        """The targets of a test store that its figures need."""
+
+    @property
+    def main_score(self) -> str:
+        """The name of the first of its `Figures.scores`."""
+
+    @property
+    def source_kind(self) -> str:
+        """What `predict` takes: images or videos."""
+
+    @property
+    def source_endings(self) -> tuple[str, ...]:
+        """Of the files that `predict` looks for, in lower case with their dot."""
+
+    def head_targets(self, stored: Arrays) -> Arrays:
+        """What a head is given of one row's `training_targets`, on the host."""
+
+    def made_targets(
+        self, rows: int, hw: tuple[int, int], num_classes: int, generator: torch.Generator
+    ) -> list[dict[str, Tensor]]:
+        """Targets like a data set's, for measuring how long a step takes."""
+
+    def measure(
+        self,
+        head: Head,
+        views: Iterable[TestView],
+        *,
+        views_name: str,
+        device: torch.device,
+        bf16: bool,
+    ) -> Figures:
+        """The figures of a head in evaluation mode on `device`; the views of one record follow each other."""
+
+    def write_prediction(self, model: RunModel, source: Path, base: Path) -> dict[str, Any]:
+        """Predicts one file; writes pictures and JSON as `<base>.<...>` and returns what stands in the JSON.
+
+        Raises SourceError where the file cannot be decoded, OSError where it cannot be read.
+        """
+
+    def describe_prediction(self, summary: Mapping[str, Any]) -> str:
+        """The main findings of a `write_prediction`, in a few words."""

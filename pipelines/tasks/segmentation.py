@@ -1,0 +1,168 @@
+"""Semantic segmentation: label maps in, mIoU at original resolution out."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from heads.contract import Head
+from pipelines.devices import autocast
+from pipelines.metrics import Confusion
+from pipelines.tasks.contract import Arrays, TestView
+
+if TYPE_CHECKING:
+    from pipelines.run_model import RunModel
+
+_SHOWN_CLASSES = 8
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SegmentationFigures:
+    """What a segmentation head scores."""
+
+    miou: float
+    pixel_accuracy: float
+    iou_by_class: list[float | None]
+    """None for a class that occurs neither in the truth nor in a prediction."""
+    intersections: list[int]
+    unions: list[int]
+    records: int
+    views: str
+
+    def scores(self) -> Mapping[str, float]:
+        return {"mIoU": self.miou, "pixel_accuracy": self.pixel_accuracy}
+
+    def line(self) -> str:
+        return (
+            f"mIoU {100 * self.miou:.2f} ({self.views}) pixel accuracy {100 * self.pixel_accuracy:.2f}, "
+            f"{self.records} records"
+        )
+
+    def summary(self) -> Mapping[str, Any]:
+        return dataclasses.asdict(self)
+
+    def write(self, folder: Path, suffix: str, class_names: Sequence[str]) -> None:
+        """classes.csv: IoU, intersection and union of each class."""
+        columns = zip(class_names, self.iou_by_class, self.intersections, self.unions, strict=True)
+        with (folder / f"classes{suffix}.csv").open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(("class", "name", "iou", "intersection_px", "union_px"))
+            for number, (name, iou, intersection, union) in enumerate(columns):
+                writer.writerow((number, name, "" if iou is None else iou, intersection, union))
+
+
+class Segmentation:
+    """The task; see `pipelines.tasks.contract.Task`."""
+
+    training_targets = ("labels",)
+    test_targets = ("original_labels",)
+    main_score = "mIoU"
+    source_kind = "images"
+    source_endings = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+
+    def head_targets(self, stored: Arrays) -> Arrays:
+        return stored
+
+    def made_targets(
+        self, rows: int, hw: tuple[int, int], num_classes: int, generator: torch.Generator
+    ) -> list[dict[str, Tensor]]:
+        # Regions of 32 px: some heads' losses follow from how many classes an image shows.
+        coarse = torch.randint(0, num_classes, (rows, hw[0] // 32, hw[1] // 32), generator=generator)
+        labels = coarse.repeat_interleave(32, 1).repeat_interleave(32, 2).to(torch.uint8)
+        return [{"labels": each} for each in labels]
+
+    def measure(
+        self, head: Head, views: Iterable[TestView], *, views_name: str, device: torch.device, bf16: bool
+    ) -> SegmentationFigures:
+        counts, records = Confusion(head.num_classes, device), 0
+        for _, probabilities_KHW, labels_HW in record_probabilities(head, views, device=device, bf16=bf16):
+            counts.update(probabilities_KHW.argmax(0), labels_HW.to(device))
+            records += 1
+        return SegmentationFigures(
+            miou=counts.miou(),
+            pixel_accuracy=counts.pixel_accuracy(),
+            iou_by_class=counts.iou(),
+            intersections=counts.intersections(),
+            unions=counts.unions(),
+            records=records,
+            views=views_name,
+        )
+
+    def write_prediction(self, model: RunModel, source: Path, base: Path) -> dict[str, Any]:
+        """The picture under its classes, the label map (uint8, one class a pixel), the shares of the classes.
+
+        They are `<base>.overlay.png`, `<base>.labels.png` and `<base>.json`.
+        """
+        # Late: training from stores must not need a decoder.
+        from PIL import Image
+
+        from extract.sources import decode_image
+        from pipelines.label_pictures import overlay, palette
+
+        rgb = decode_image(source.read_bytes())
+        scores_KHW = model([rgb])[0]
+        # The share of the best class: scores of mask heads are no probabilities.
+        confidence_HW = scores_KHW.amax(0) / scores_KHW.sum(0)
+        labels = scores_KHW.argmax(0).to("cpu").numpy().astype(np.uint8)
+        Image.fromarray(overlay(rgb, labels)).save(f"{base}.overlay.png")
+        Image.fromarray(labels).save(f"{base}.labels.png")
+        counts = np.bincount(labels.reshape(-1), minlength=len(model.class_names))
+        present = sorted(np.flatnonzero(counts), key=lambda label: -counts[label])
+        summary = {
+            "image": str(source),
+            "height": rgb.shape[0],
+            "width": rgb.shape[1],
+            "mean_confidence": float(confidence_HW.mean()),
+            "classes": [
+                {
+                    "class": int(label),
+                    "name": model.class_names[label],
+                    "share": float(counts[label] / labels.size),
+                    "colour": list(map(int, palette()[label])),
+                }
+                for label in present
+            ],
+        }
+        Path(f"{base}.json").write_text(json.dumps(summary, indent=2) + "\n")
+        return summary
+
+    def describe_prediction(self, summary: Mapping[str, Any]) -> str:
+        shown = summary["classes"][:_SHOWN_CLASSES]
+        return ", ".join(f"{100 * item['share']:.0f} % {item['name']}" for item in shown)
+
+
+def record_probabilities(
+    head: Head, views: Iterable[TestView], *, device: torch.device, bf16: bool
+) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """(key, class scores (K, H0, W0), labels (H0, W0)) of each record: the mean over its views, unflipped.
+
+    As mmseg's `aug_test`. Holds one sum and one view at a time, whatever the number of views.
+    """
+    for key, of_record in groupby(views, key=lambda view: view.key):
+        total_KHW, count = None, 0
+        for view in of_record:
+            part_KHW = _view_probabilities(head, view, device=device, bf16=bf16)
+            total_KHW = part_KHW if total_KHW is None else total_KHW.add_(part_KHW)
+            labels_HW, count = view.truth["original_labels"], count + 1
+        assert total_KHW is not None
+        mean_KHW = total_KHW.div_(count) if count > 1 else total_KHW
+        yield key, mean_KHW, torch.from_numpy(np.ascontiguousarray(labels_HW))
+
+
+def _view_probabilities(head: Head, view: TestView, *, device: torch.device, bf16: bool) -> Tensor:
+    with torch.no_grad(), autocast(device, bf16):
+        probabilities_KHW: Tensor = head.predict(view.features, [view.valid_hw], [view.original_hw])[0]
+    return probabilities_KHW.flip(-1) if view.params.get("flip") else probabilities_KHW
+
+
+TASK = Segmentation()
