@@ -140,8 +140,8 @@ def _network(
 
 @contextmanager
 def _full_accumulation() -> Iterator[None]:
-    """Products of float32 in float32 (no TF32, no bfloat16), of half precision without partial sums in it; on a
-    GPU and on a CPU, whatever the process has set."""
+    """Products of float32 in float32 (no TF32, no bfloat16), of half precision without partial sums in it; on
+    GPUs and CPUs, whatever the process has set."""
     backends: Any = torch.backends
     matmul = torch.backends.cuda.matmul
     products = (matmul, backends.cudnn.conv, backends.mkldnn.matmul, backends.mkldnn.conv)
