@@ -16,6 +16,7 @@ import numpy.typing as npt
 from extract.instances import Floats, Instances, Polygons, Seen, packed, packed_bytes, seen, windows_of
 from extract.view import VIEW_PARAMS, View
 from stores.layout import DenseTarget, RaggedTarget, Target
+from stores.subset import LISTED
 
 Array = npt.NDArray[Any]
 
@@ -97,7 +98,7 @@ def _rle_bytes(shape: Any) -> int:
 def target_specs(survey: Survey, with_original: bool, params: Sequence[Floats]) -> tuple[Target, ...]:
     """See Dataset.target_specs."""
     single, crowds = survey.most(~survey.crowd), survey.most(survey.crowd)
-    found: list[Target] = [DenseTarget("listed", "int64", (2,))]
+    found: list[Target] = [DenseTarget(LISTED, "int64", (2,))]
     found += [_ragged(name, *kind, single) for name, kind in _IN_VIEW.items()]
     found += [
         RaggedTarget("mask_bits", "uint8", (-1,), max(1, survey.mask_bytes(params))),
@@ -141,7 +142,7 @@ def _in_view(truth: Instances, view: View) -> dict[str, Array]:
         "labels": np.array([label for _, label in singles], np.int64),
         **packed([one for one, _ in singles]),
         "crowd_boxes": _boxes(crowds),
-        "listed": np.array(truth.listed, np.int64),
+        LISTED: np.array(truth.listed, np.int64),
     }
 
 

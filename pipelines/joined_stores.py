@@ -3,7 +3,7 @@ numbered on."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +18,7 @@ from stores.canonical_json import diff_identity
 from stores.errors import IdentityError, LevelMissing
 from stores.pyramid import PyramidSpec
 from stores.reader import Store, open_store
+from stores.subset import LISTED, Listed
 
 Rows = npt.NDArray[np.int64]
 HostBuffers = Mapping[str, Mapping[str, npt.NDArray[Any]]]
@@ -29,6 +30,8 @@ class RowIndex:
 
     keys: tuple[str, ...]
     views: npt.NDArray[np.int32]
+    listed: Callable[[], Listed] | None = None
+    """For subsets that are folds; None where the stores do not tell."""
 
 
 class JoinedStores:
@@ -83,7 +86,19 @@ class JoinedStores:
             views.append(np.asarray(store.views, np.int32) + first_view)
             first_view += store.view_count
         keys = tuple(key for store in self._stores for key in store.keys)
-        return RowIndex(keys=keys, views=np.concatenate(views))
+        tells = all(any(t.name == LISTED for t in store.plan.targets) for store in self._stores)
+        return RowIndex(keys=keys, views=np.concatenate(views), listed=self._listed if tells else None)
+
+    def _listed(self) -> Listed:
+        """Where the data set's annotation file lists each record, from the records' first rows."""
+        found: dict[str, tuple[int, int]] = {}
+        for store in self._stores:
+            first_rows = {key: row for row, key in reversed(list(enumerate(store.keys))) if key not in found}
+            targets = store.read_targets(list(first_rows.values()), (LISTED,))
+            for key, target in zip(first_rows, targets, strict=True):
+                position, count = target[LISTED].tolist()
+                found[key] = position, count
+        return found
 
     def buffers(self, rows: int, levels: Sequence[str]) -> dict[str, dict[str, npt.NDArray[Any]]]:
         """Memory for `rows` encoded rows, to be reused. Raises LevelMissing, naming store and levels."""

@@ -14,6 +14,8 @@ import numpy as np
 _SHARE = re.compile(r"(\d+(?:\.\d+)?)\s*(?:%|pct)")
 _FOLD = re.compile(r"coco-(\d+(?:\.\d+)?)pct-fold(\d+)")
 
+LISTED = "listed"
+"""The store target with a record's position in the list that folds are drawn from, and that list's length."""
 Listed = Mapping[str, tuple[int, int]]
 """By record key: the record's position in the list that folds were drawn from, and the length of that
 list."""
@@ -22,11 +24,6 @@ list."""
 def key_order(keys: Iterable[str]) -> list[str]:
     """The keys in the order of their sha256: a shuffle that is the same everywhere and needs no seed."""
     return sorted(keys, key=lambda key: hashlib.sha256(key.encode()).digest())
-
-
-def is_fold(subset: str) -> bool:
-    """Whether a subset is a fold, for which `subset_keys` needs `listed`."""
-    return _FOLD.fullmatch(subset.strip()) is not None
 
 
 def fold_positions(count: int, percent: float, fold: int) -> frozenset[int]:
