@@ -162,12 +162,17 @@ class ScheduleConfig:
     """step: what each milestone multiplies the rate by."""
     warmup_steps: int = 1500
     """Steps that lead linearly to the peak; a run uses at most a tenth of its `max_steps`."""
+    warmup_share: float | None = None
+    """Share of the run that leads linearly to the peak, such as 0.0833333 for 2.5 of 30 epochs; None:
+    `warmup_steps` says."""
     warmup_start: float = 1e-6
     """Share of the peak rate in the first step of the warm-up."""
     end: float = 0.0
     """Share of the peak rate at `max_steps`."""
 
     def __post_init__(self) -> None:
+        if self.warmup_share is not None and not 0 <= self.warmup_share <= 1:
+            raise ValueError(f"schedule.warmup_share {self.warmup_share}: expected a share of the run, 0..1")
         shares = list(self.milestones)
         if shares != sorted(shares) or not all(0 < share < 1 for share in shares):
             raise ValueError(f"schedule.milestones {shares}: expected rising shares of the run, 0..1")

@@ -86,8 +86,8 @@ def keyed_seed(*key: object) -> int:
 
 
 def build_optimizer(head: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
-    """AdamW with no weight decay on norm layers, as `norm: decay_mult=0` of mmseg's Swin configurations, and
-    none on embeddings, as WEIGHT_DECAY_EMBED = 0 of Mask2Former.
+    """AdamW with no weight decay on norm layers, as `norm: decay_mult=0` of mmseg's Swin configurations, none
+    on embeddings, as WEIGHT_DECAY_EMBED = 0 of Mask2Former, and none where a layer says so itself.
 
     [mmseg configs/swin/upernet_swin_tiny_patch4_window7_512x512_160k_ade20k_pretrain_224x224_1K.py,
     Mask2Former train_net.py]
@@ -106,7 +106,9 @@ def build_optimizer(head: nn.Module, config: OptimizerConfig) -> torch.optim.Ada
 
 
 def undecayed_parameters(head: nn.Module) -> Iterator[nn.Parameter]:
-    """Those of Embedding and of the layers named as norms: LayerNorm, GroupNorm, a head's own ...Norm."""
+    """Those of Embedding, of the layers named as norms (LayerNorm, GroupNorm, a head's own ...Norm) and of
+    the layers marked `without_weight_decay`; of each its own, none of a layer inside it."""
     for module in head.modules():
-        if "Norm" in type(module).__name__ or isinstance(module, nn.Embedding):
+        exempt = "Norm" in type(module).__name__ or isinstance(module, nn.Embedding)
+        if exempt or getattr(module, "without_weight_decay", False):
             yield from module.parameters(recurse=False)

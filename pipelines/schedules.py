@@ -48,11 +48,16 @@ def _milestones_passed(step: int, schedule: ScheduleConfig, max_steps: int) -> i
 
 
 def warmup_steps(schedule: ScheduleConfig, max_steps: int) -> int:
-    """The warm-up of a run of `max_steps`: the recipe's, cut to a tenth of a short run.
+    """The warm-up of a run of `max_steps`: the recipe's share of it, else its steps, cut to a tenth of a short
+    run.
 
     A recipe's 1500 steps of 160,000 would otherwise be all of a run scaled down by --max-steps.
 
     >>> [warmup_steps(ScheduleConfig(warmup_steps=1500), steps) for steps in (160_000, 200)]
     [1500, 20]
+    >>> warmup_steps(ScheduleConfig(warmup_share=2.5 / 30), 240)
+    20
     """
+    if schedule.warmup_share is not None:
+        return round(schedule.warmup_share * max_steps)
     return min(schedule.warmup_steps, max_steps // 10)

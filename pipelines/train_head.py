@@ -160,10 +160,9 @@ def _announce(config: TrainConfig, data: TrainingData, folder: Path, validation:
         )
     if differences := list(view_differences(data.identity)):
         logger.info("views that differ from the paper's (in brackets): %s", "; ".join(differences))
-    if (warmup := warmup_steps(config.schedule, config.max_steps)) != config.schedule.warmup_steps:
-        logger.info(
-            "warm-up cut from %d steps to %d, a tenth of the run", config.schedule.warmup_steps, warmup
-        )
+    warmup, recipe = warmup_steps(config.schedule, config.max_steps), config.schedule
+    if recipe.warmup_share is None and warmup != recipe.warmup_steps:
+        logger.info("warm-up cut from %d steps to %d, a tenth of the run", recipe.warmup_steps, warmup)
     if validation is None:
         logger.info("not one complete test store in %s: no score is measured while training", config.stores)
 
