@@ -35,5 +35,10 @@ class FPN(nn.Module):
             merged[fine] = merged[fine] + F.interpolate(
                 merged[fine + 1], size=merged[fine].shape[2:], mode="nearest"
             )
-        pyramid: list[Tensor] = [conv(x_NCYX) for conv, x_NCYX in zip(self.outputs, merged, strict=True)]
+        refined = self.refine(merged)
+        pyramid: list[Tensor] = [conv(x_NCYX) for conv, x_NCYX in zip(self.outputs, refined, strict=True)]
         return [*pyramid, F.max_pool2d(pyramid[-1], kernel_size=1, stride=2)]
+
+    def refine(self, merged: list[Tensor]) -> list[Tensor]:
+        """What happens to the merged laterals before the output convolutions: nothing."""
+        return merged

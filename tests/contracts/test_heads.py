@@ -3,6 +3,7 @@
 import dataclasses
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from heads.contract import Head, HeadError
 from heads.segmentation import PixelClassifier
 from stores.pyramid import PyramidSpec
 from tests.heads.conftest import one_thread  # noqa: F401 - a fixture of this file too
+from tests.heads.detection_targets import random_targets
 from tests.heads.pyramids import clip_pyramid, pyramid_of, random_clips, random_features, random_labels
 
 CLASSES = 5
@@ -22,9 +24,12 @@ OUTPUT_HW = [(314, 400), (160, 224), (45, 17)]
 PYRAMID = pyramid_of(8)
 CLIPS = clip_pyramid(32)
 SMALL = {"width": 16, "queries": 12, "points": 112, "drop_path": 0.0}
+SMALL |= {"rpn_samples": 4096, "candidates": 64, "proposals": 32, "test_candidates": 32, "test_proposals": 16}
+SMALL |= {"roi_samples": 32, "box_width": 16, "mask_width": 16, "detections": 8}
 """Settings that make any head quick, and no part of it left out by chance; each takes those it knows."""
 
 TARGETS = {
+    "detection": lambda: random_targets(VALID_HW, CLASSES),
     "segmentation": lambda: random_labels(len(VALID_HW), PADDED_HW, CLASSES),
     "video": lambda: [{"label": torch.tensor(label)} for label in range(len(VALID_HW))],
 }
@@ -51,6 +56,14 @@ def features(task: str, seed: int = 0, wider: int = 1) -> dict[str, Tensor]:
 
 def total(losses: dict[str, Tensor]) -> Tensor:
     return torch.stack(list(losses.values())).sum()
+
+
+def parts(prediction: Any) -> list[Tensor]:
+    """The tensors of one prediction or of several."""
+    if isinstance(prediction, Tensor):
+        return [prediction]
+    values = prediction.values() if isinstance(prediction, dict) else prediction
+    return [part for value in values for part in parts(value)]
 
 
 @every_head
@@ -101,6 +114,18 @@ def test_predictions_have_the_sizes_asked(task: str, name: str) -> None:
             assert scores.min() >= 0
             if isinstance(head, PixelClassifier):
                 torch.testing.assert_close(scores.sum(0), torch.ones(size))
+    if task == "detection":
+        for found, size in zip(predictions, OUTPUT_HW, strict=True):
+            count = len(found["boxes"])
+            assert 0 < count <= SMALL["detections"]
+            assert found["boxes"].shape == (count, 4) and found["mask_probs"].shape == (count, 28, 28)
+            assert found["scores"].shape == found["labels"].shape == (count,)
+            assert found["labels"].dtype == torch.int64 and found["labels"].max() < CLASSES
+            assert not any(values.requires_grad for values in found.values())
+            assert (found["boxes"][:, :2] <= found["boxes"][:, 2:]).all() and found["boxes"].min() >= 0
+            # The scale from view to output is a float32.
+            assert (found["boxes"].amax(0)[2:] <= torch.tensor(size).flip(0) * (1 + 1e-6)).all()
+            assert (found["scores"].diff() <= 0).all() and found["scores"].min() > 0
 
 
 @every_head
@@ -142,8 +167,7 @@ def test_bf16_autocast(task: str, name: str, stored: torch.dtype) -> None:
     assert all(p.grad is not None and p.grad.isfinite().all() for p in head.parameters())
     with torch.autocast("cpu", dtype=torch.bfloat16):
         predictions = head.eval().predict(batch, VALID_HW, OUTPUT_HW)
-    if task in ("segmentation", "video"):
-        assert all(scores.isfinite().all() for scores in predictions)
+    assert all(scores.isfinite().all() for scores in parts(predictions))
 
 
 @every_head
@@ -184,7 +208,7 @@ def test_state_dict_round_trip(task: str, name: str) -> None:
     pairs = zip(
         *(head.eval().predict(features(task), VALID_HW, OUTPUT_HW) for head in (trained, fresh)), strict=True
     )
-    assert all(torch.equal(a, b) for a, b in pairs)
+    assert all(torch.equal(a, b) for pair in pairs for a, b in zip(*map(parts, pair), strict=True))
 
 
 @every_head

@@ -1,0 +1,34 @@
+"""Anchors: the boxes a region proposal network starts from (mmdet:core/anchor/anchor_generator.py).
+
+One scale and three ratios a cell, centred on the cell's corner (x * stride, y * stride), unrounded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+ANCHOR_RATIOS = (0.5, 1.0, 2.0)
+"""Height / width; in this order along a level's predictions."""
+
+
+def cell_anchors(stride_px: int, scale: float, *, rounded: bool = False) -> Tensor:
+    """float32 (3, 4): the anchors of the cell at the origin, each of (scale x stride)^2 px^2.
+
+    `rounded` gives torchvision's, whose corners are whole pixels.
+    """
+    ratios = torch.tensor(ANCHOR_RATIOS)
+    height_3 = scale * stride_px * ratios.sqrt()
+    width_3 = scale * stride_px / ratios.sqrt()
+    anchors_34 = torch.stack([-width_3, -height_3, width_3, height_3], 1) / 2
+    return anchors_34.round() if rounded else anchors_34
+
+
+def grid_anchors(cell_34: Tensor, grid_yx: Sequence[int], stride_px: int) -> Tensor:
+    """(y * x * 3, 4): those of every cell, by rows of cells, the three of a cell side by side."""
+    rows, columns = (torch.arange(cells, device=cell_34.device) * stride_px for cells in grid_yx)
+    shift_y, shift_x = torch.meshgrid(rows, columns, indexing="ij")
+    shifts_P4 = torch.stack([shift_x, shift_y, shift_x, shift_y], -1).flatten(0, 1)
+    return (shifts_P4[:, None] + cell_34).flatten(0, 1)

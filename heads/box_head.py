@@ -1,0 +1,106 @@
+"""The box head: what a RoI holds and where exactly (mmdet:models/roi_heads/bbox_heads/convfc_bbox_head.py).
+
+Dims: R RoIs of all images, K classes with background, B boxes a RoI has: one a class, or one in all.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from heads.box_coding import decode_boxes, encode_boxes
+
+BOX_CELLS = 7
+
+
+class BoxHead(nn.Module):
+    """Two fully connected layers over a pooled RoI, then class scores and box deltas.
+
+    Args:
+        width: channels of the maps.
+        hidden: width of both layers.
+        num_classes: without background.
+        stds: of the deltas: dx, dy, dw, dh.
+        class_agnostic: one box a RoI instead of one a class.
+        background_first: background is class 0, with deltas of its own; otherwise the last class, without.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        hidden: int,
+        num_classes: int,
+        *,
+        stds: tuple[float, float, float, float],
+        class_agnostic: bool = False,
+        background_first: bool = False,
+    ) -> None:
+        super().__init__()
+        self.background = 0 if background_first else num_classes
+        self.first_class = 1 if background_first else 0
+        self.num_classes = num_classes
+        self.class_agnostic = class_agnostic
+        self.hidden1 = nn.Linear(width * BOX_CELLS**2, hidden)
+        self.hidden2 = nn.Linear(hidden, hidden)
+        self.classes = nn.Linear(hidden, num_classes + 1)
+        self.deltas = nn.Linear(hidden, 4 * (1 if class_agnostic else num_classes + self.first_class))
+        for linear in (self.hidden1, self.hidden2):
+            nn.init.xavier_uniform_(linear.weight)
+        nn.init.normal_(self.classes.weight, std=0.01)
+        nn.init.normal_(self.deltas.weight, std=0.001)
+        for linear in (self.hidden1, self.hidden2, self.classes, self.deltas):
+            nn.init.zeros_(linear.bias)
+        self.register_buffer("_stds_4", torch.tensor(stds), persistent=False)
+        self._stds_4: Tensor
+
+    def forward(self, pooled_RCyx: Tensor) -> tuple[Tensor, Tensor]:
+        """Class logits (R, K) and deltas (R, B, 4), float32, of pooled RoIs (R, width, 7, 7)."""
+        hidden_RD = F.relu(self.hidden1(pooled_RCyx.flatten(1)))
+        hidden_RD = F.relu(self.hidden2(hidden_RD))
+        deltas_RB4 = self.deltas(hidden_RD).float().view(len(pooled_RCyx), -1, 4)
+        return self.classes(hidden_RD).float(), deltas_RB4
+
+    def losses(
+        self,
+        logits_RK: Tensor,
+        deltas_RB4: Tensor,
+        boxes_R4: Tensor,
+        *,
+        label_R: Tensor,
+        target_boxes_R4: Tensor,
+        positive_R: Tensor,
+        valid_R: Tensor,
+        beta: float,
+    ) -> dict[str, Tensor]:
+        """{"loss_cls", "loss_box"}: sums over valid and over positive RoIs, both by the number of valid ones.
+
+        Args:
+            label_R: int64, from 0, of positive RoIs.
+            beta: of smooth L1, 0 for plain L1.
+        """
+        count = valid_R.sum().clamp(min=1)
+        classes_R = torch.where(positive_R, label_R + self.first_class, self.background)
+        cls_R = F.cross_entropy(logits_RK, classes_R, reduction="none")
+        targets_R4 = encode_boxes(target_boxes_R4, boxes_R4, self._stds_4)
+        own_R4 = self._own_deltas(deltas_RB4, label_R)
+        box_R4 = F.smooth_l1_loss(own_R4, targets_R4, beta=beta, reduction="none")
+        return {
+            "loss_cls": torch.where(valid_R, cls_R, 0).sum() / count,
+            "loss_box": torch.where(positive_R[:, None], box_R4, 0).sum() / count,
+        }
+
+    def decode(self, deltas_RB4: Tensor, boxes_R4: Tensor) -> Tensor:
+        """Refined boxes (R, B, 4), B without the background's."""
+        own_RB4 = deltas_RB4 if self.class_agnostic else deltas_RB4[:, self.first_class :]
+        return decode_boxes(own_RB4, boxes_R4[:, None], self._stds_4)
+
+    def probabilities(self, logits_RK: Tensor) -> Tensor:
+        """(R, num_classes), without background."""
+        return logits_RK.softmax(-1)[:, self.first_class :][:, : self.num_classes]
+
+    def _own_deltas(self, deltas_RB4: Tensor, label_R: Tensor) -> Tensor:
+        if self.class_agnostic:
+            return deltas_RB4[:, 0]
+        index_R14 = (label_R + self.first_class)[:, None, None].expand(-1, 1, 4)
+        return deltas_RB4.gather(1, index_R14)[:, 0]
