@@ -18,6 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from extract.device_codec import decode
 from pipelines.joined_stores import JoinedStores, Rows
 from pipelines.tasks import Task
 
@@ -41,16 +42,11 @@ class Batch:
 def dequantise(encoded: Mapping[str, Tensor]) -> Tensor:
     """Rows as a store keeps them, made float32 (N, C, [T,] H, W) without a second copy: channels last.
 
-    The same IEEE operations as `stores.codecs`, hence the same values on any device.
-
     >>> encoded = {"q": torch.ones(1, 2, 2, 3, dtype=torch.int8), "scale": torch.full((1, 3), 0.5)}
     >>> dequantise(encoded).shape, float(dequantise(encoded).sum())
     (torch.Size([1, 3, 2, 2]), 6.0)
     """
-    x = encoded["q"].to(torch.float32)
-    if "scale" in encoded:
-        x *= encoded["scale"].unsqueeze(-2).unsqueeze(-2)
-    return x.movedim(-1, 1)
+    return decode(encoded).movedim(-1, 1)
 
 
 class _Slot:

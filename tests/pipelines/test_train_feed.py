@@ -75,7 +75,7 @@ def test_subset_of_unknown_records_is_refused(tmp_path: Path) -> None:
         EndlessRows(index_of(5, 2), batch_size=2, seed=0, subset=str(tmp_path / "keys.txt"))
 
 
-@pytest.mark.parametrize("codec_name", ["int8", "float16"])
+@pytest.mark.parametrize("codec_name", ["int8", "float16", "int4"])
 def test_batches_hold_the_rows_of_the_store(tmp_path: Path, codec_name: str) -> None:
     path = make_store(tmp_path, codec_name=codec_name)
     asked = [
