@@ -48,8 +48,7 @@ def _milestones_passed(step: int, schedule: ScheduleConfig, max_steps: int) -> i
 
 
 def warmup_steps(schedule: ScheduleConfig, max_steps: int) -> int:
-    """The warm-up of a run of `max_steps`: the recipe's share of it, else its steps, cut to a tenth of a short
-    run.
+    """The warm-up of a run of `max_steps`: the recipe's share of it, else its steps, cut to a tenth of it.
 
     A recipe's 1500 steps of 160,000 would otherwise be all of a run scaled down by --max-steps.
 
