@@ -1,0 +1,263 @@
+"""Detection and instance segmentation: boxes and masks in, COCO's average precision out."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby, pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from heads.contract import Head
+from pipelines.coco_metrics import CocoNumbers, best_engine, coco_numbers
+from pipelines.coco_results import (
+    Detections,
+    Truth,
+    box_entries,
+    mask_entries,
+    truth_as_coco,
+    write_results,
+)
+from pipelines.detections_of_views import detections, merged, unflipped
+from pipelines.devices import autocast
+from pipelines.tasks.contract import Arrays, TestView
+
+if TYPE_CHECKING:
+    from pipelines.run_model import RunModel
+
+_SHOWN_RECORDS = 6
+_SHOWN_CLASSES = 8
+_MADE_INSTANCES = 7
+"""Annotated objects of a COCO image: 7.3 on average."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class DetectionFigures:
+    """What a detection head scores."""
+
+    box: CocoNumbers
+    mask: CocoNumbers
+    truths: tuple[Truth, ...]
+    """Of each record."""
+    found: tuple[Detections, ...]
+    """Of each record."""
+    engine: str
+    """What counted."""
+    views: str
+
+    @property
+    def records(self) -> int:
+        return len(self.truths)
+
+    def scores(self) -> Mapping[str, float]:
+        """box AP, mask AP and both at IoU 0.5; NaN where no object is annotated."""
+        return {
+            f"{kind} {name}": math.nan if (value := numbers.numbers[name]) is None else value
+            for name in ("AP", "AP50")
+            for kind, numbers in (("box", self.box), ("mask", self.mask))
+        }
+
+    def line(self) -> str:
+        shown = {name: f"{100 * value:.2f}" for name, value in self.scores().items()}
+        return (
+            f"box AP {shown['box AP']} mask AP {shown['mask AP']} ({self.views}) "
+            f"AP50 {shown['box AP50']} and {shown['mask AP50']}, {self.records} records"
+        )
+
+    def summary(self) -> Mapping[str, Any]:
+        return {
+            "box": self.box.numbers,
+            "mask": self.mask.numbers,
+            "detections": sum(map(len, self.found)),
+            "records": self.records,
+            "views": self.views,
+            "engine": self.engine,
+        }
+
+    def write(self, folder: Path, suffix: str, class_names: Sequence[str]) -> None:
+        """results-bbox.json and results-segm.json in COCO's format; classes.csv: both AP of each class; and
+        detections.png: truth and detections of some records on grey, for a store holds no images."""
+        for kind in ("bbox", "segm"):
+            write_results(folder / f"results-{kind}{suffix}.json", _entries(kind, self.truths, self.found))
+        self._write_classes(folder / f"classes{suffix}.csv", class_names)
+        self._draw(folder / f"detections{suffix}.png", class_names)
+
+    def _write_classes(self, path: Path, class_names: Sequence[str]) -> None:
+        counted = [truth.labels[~truth.crowd] for truth in self.truths]
+        counts = np.bincount(np.concatenate([*counted, []]).astype(np.int64), minlength=len(class_names))
+        columns = zip(class_names, self.box.ap_by_class, self.mask.ap_by_class, counts.tolist(), strict=True)
+        with path.open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(("class", "name", "box_ap", "mask_ap", "objects"))
+            for number, (name, box, mask, objects) in enumerate(columns):
+                writer.writerow((number, name, *("" if ap is None else ap for ap in (box, mask)), objects))
+
+    def _draw(self, path: Path, class_names: Sequence[str]) -> None:
+        from pipelines.detection_picture import blank, draw_detections, draw_truth, write_grid
+
+        shown = list(zip(self.truths, self.found, strict=True))[:_SHOWN_RECORDS]
+        canvases = [blank(truth.original_hw) for truth, _ in shown]
+        pairs = list(zip(canvases, shown, strict=True))
+        write_grid(
+            path,
+            {
+                "truth": [draw_truth(canvas, truth, class_names) for canvas, (truth, _) in pairs],
+                "detections": [draw_detections(canvas, found, class_names) for canvas, (_, found) in pairs],
+            },
+        )
+
+
+class Detection:
+    """The task; see `pipelines.tasks.contract.Task`."""
+
+    training_targets = ("boxes", "labels", "mask_bits", "mask_hw", "mask_yx")
+    test_targets = (
+        *("image_id", "original_xywh", "original_labels", "original_crowd", "original_area"),
+        *("original_rle", "original_rle_lengths"),
+    )
+    main_score = "box AP"
+    source_endings = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+
+    def head_targets(self, stored: Arrays) -> Arrays:
+        return stored
+
+    def made_targets(
+        self, rows: int, hw: tuple[int, int], num_classes: int, generator: torch.Generator
+    ) -> list[dict[str, Tensor]]:
+        return [_made_row(hw, num_classes, generator) for _ in range(rows)]
+
+    def measure(
+        self, head: Head, views: Iterable[TestView], *, views_name: str, device: torch.device, bf16: bool
+    ) -> DetectionFigures:
+        pairs = list(record_detections(head, views, device=device, bf16=bf16))
+        return figures([truth for truth, _ in pairs], [found for _, found in pairs], views_name)
+
+    def write_prediction(self, model: RunModel, source: Path, base: Path) -> dict[str, Any]:
+        """The picture with its boxes and masks, and every detection with its run lengths.
+
+        They are `<base>.overlay.png` and `<base>.json`.
+        """
+        # Late: training from stores must not need a decoder.
+        from PIL import Image
+
+        from extract.sources import decode_image
+        from pipelines.detection_picture import draw_detections
+
+        rgb = decode_image(source.read_bytes())
+        height, width = rgb.shape[:2]
+        found = detections(model([rgb])[0], (height, width))
+        Image.fromarray(draw_detections(rgb, found, model.class_names)).save(f"{base}.overlay.png")
+        summary = {
+            "image": str(source),
+            "height": height,
+            "width": width,
+            "instances": [_instance(found, number, model.class_names) for number in range(len(found))],
+        }
+        Path(f"{base}.json").write_text(json.dumps(summary, indent=2) + "\n")
+        return summary
+
+    def describe_prediction(self, summary: Mapping[str, Any]) -> str:
+        from pipelines.detection_picture import SHOWN_SCORE
+
+        names = [each["name"] for each in summary["instances"] if each["score"] >= SHOWN_SCORE]
+        counts = {name: names.count(name) for name in dict.fromkeys(names)}
+        shown = [f"{count} {name}" for name, count in counts.items()]
+        return ", ".join(shown[:_SHOWN_CLASSES]) or f"nothing of score {SHOWN_SCORE} or more"
+
+
+def figures(truths: Sequence[Truth], found: Sequence[Detections], views: str) -> DetectionFigures:
+    """COCO's numbers of detections, both in the order of their records."""
+    from extract.datasets.coco import CATEGORY_IDS, CLASS_NAMES  # late, as a decoder
+
+    content, engine = truth_as_coco(truths, CATEGORY_IDS, CLASS_NAMES), best_engine()
+    return DetectionFigures(
+        box=coco_numbers(content, _entries("bbox", truths, found), "bbox", engine),
+        mask=coco_numbers(content, _entries("segm", truths, found), "segm", engine),
+        truths=tuple(truths),
+        found=tuple(found),
+        engine=engine,
+        views=views,
+    )
+
+
+def record_detections(
+    head: Head, views: Iterable[TestView], *, device: torch.device, bf16: bool
+) -> Iterator[tuple[Truth, Detections]]:
+    """Truth and detections of each record, its views merged, in original pixels.
+
+    Holds the features of one view at a time, whatever the number of views.
+    """
+    for _, of_record in groupby(views, key=lambda view: view.key):
+        predictions: list[Mapping[str, Tensor]] = []
+        for view in of_record:
+            with torch.no_grad(), autocast(device, bf16):
+                prediction = head.predict(view.features, [view.valid_hw], [view.original_hw])[0]
+            is_flipped = bool(view.params.get("flip"))
+            predictions.append(unflipped(prediction, view.original_hw[1]) if is_flipped else prediction)
+        yield truth_of(view.truth, view.original_hw), detections(merged(predictions), view.original_hw)
+
+
+def truth_of(stored: Arrays, original_hw: tuple[int, int]) -> Truth:
+    """What a test row holds of its image's annotation; see `extract.datasets.coco`."""
+    stops = np.cumsum([0, *stored["original_rle_lengths"].tolist()]).tolist()
+    rle = stored["original_rle"].tobytes()
+    return Truth(
+        image_id=int(stored["image_id"]),
+        original_hw=original_hw,
+        xywh=stored["original_xywh"],
+        labels=stored["original_labels"],
+        crowd=stored["original_crowd"].astype(bool),
+        area=stored["original_area"],
+        counts=tuple(rle[start:stop] for start, stop in pairwise(stops)),
+    )
+
+
+def _entries(kind: str, truths: Sequence[Truth], found: Sequence[Detections]) -> list[dict[str, Any]]:
+    from extract.datasets.coco import CATEGORY_IDS
+
+    entries: list[dict[str, Any]] = []
+    for truth, each in zip(truths, found, strict=True):
+        entries += (
+            box_entries(truth.image_id, each, CATEGORY_IDS)
+            if kind == "bbox"
+            else mask_entries(truth.image_id, truth.original_hw, each, CATEGORY_IDS)
+        )
+    return entries
+
+
+def _instance(found: Detections, number: int, class_names: Sequence[str]) -> dict[str, Any]:
+    x1, y1, x2, y2 = found.boxes[number].tolist()
+    label = int(found.labels[number])
+    return {
+        "class": label,
+        "name": class_names[label],
+        "score": float(found.scores[number]),
+        "bbox": [x1, y1, x2 - x1, y2 - y1],
+        "counts": found.counts[number].decode("ascii"),
+    }
+
+
+def _made_row(hw: tuple[int, int], num_classes: int, generator: torch.Generator) -> dict[str, Tensor]:
+    """Boxes of a sixteenth to a quarter of the view's sides, and masks that fill them."""
+    sides = torch.tensor(hw)
+    share_K2 = torch.empty(_MADE_INSTANCES, 2).uniform_(1 / 16, 1 / 4, generator=generator)
+    hw_K2 = (share_K2 * sides).long().clamp(min=1)
+    yx_K2 = (torch.rand(_MADE_INSTANCES, 2, generator=generator) * (sides - hw_K2)).long()
+    mask_bytes = int(((hw_K2.prod(1) + 7) // 8).sum())
+    return {
+        "boxes": torch.cat([yx_K2.flip(1), (yx_K2 + hw_K2).flip(1)], dim=1).float(),
+        "labels": torch.randint(0, num_classes, (_MADE_INSTANCES,), generator=generator),
+        "mask_bits": torch.full((mask_bytes,), 255, dtype=torch.uint8),
+        "mask_hw": hw_K2.int(),
+        "mask_yx": yx_K2.int(),
+    }
+
+
+TASK = Detection()
