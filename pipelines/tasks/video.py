@@ -1,0 +1,174 @@
+"""Naming videos: a label in, top-1 and top-5 of the mean over a record's views out.
+
+Letters in tensor names: N views, C channels, T frames, y x cells, K classes.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from heads.contract import Head
+from pipelines.devices import autocast
+from pipelines.tasks.contract import Arrays, TestView
+
+if TYPE_CHECKING:
+    from pipelines.run_model import RunModel
+
+TOP = 5
+Counts = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Named:
+    """One record and the classes it was taken for."""
+
+    key: str
+    label: int
+    best: tuple[int, ...]
+    """The TOP likeliest classes, fewer where there are fewer, the likeliest first."""
+    probabilities: tuple[float, ...]
+    """Of those, means over the record's views."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VideoFigures:
+    """What a head of clips scores."""
+
+    named: tuple[Named, ...]
+    num_classes: int
+    views: str
+
+    @property
+    def records(self) -> int:
+        return len(self.named)
+
+    def top(self, count: int) -> float:
+        """The share of records whose class is among their `count` likeliest; NaN of no records."""
+        hits = [record.label in record.best[:count] for record in self.named]
+        return float(np.mean(hits)) if hits else float("nan")
+
+    def scores(self) -> Mapping[str, float]:
+        return {"top-1": self.top(1), "top-5": self.top(TOP)}
+
+    def line(self) -> str:
+        top1, top5 = (100 * self.top(count) for count in (1, TOP))
+        return f"top-1 {top1:.2f} top-5 {top5:.2f} ({self.views}), {self.records} records"
+
+    def confusion(self) -> Counts:
+        """int64 (K, K): how many records of each class (row) were taken for each class (column)."""
+        counts = np.zeros((self.num_classes, self.num_classes), np.int64)
+        for record in self.named:
+            counts[record.label, record.best[0]] += 1
+        return counts
+
+    def summary(self) -> Mapping[str, Any]:
+        counts = self.confusion()
+        seen = counts.sum(1)
+        return {
+            "top1": self.top(1),
+            "top5": self.top(TOP),
+            "top1_by_class": [float(counts[k, k] / seen[k]) if seen[k] else None for k in range(len(seen))],
+            "records_by_class": seen.tolist(),
+            "records": self.records,
+            "views": self.views,
+        }
+
+    def write(self, folder: Path, suffix: str, class_names: Sequence[str]) -> None:
+        """records.csv: what each record was taken for; confusion.png: the worst classes and their rivals."""
+        from pipelines.clip_pictures import draw_confusion  # matplotlib takes a second to load
+
+        with (folder / f"records{suffix}.csv").open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(("key", "class", "taken_for", "probability", "then"))
+            for record in self.named:
+                likely = [class_names[number] for number in record.best]
+                share = f"{record.probabilities[0]:.4f}"
+                writer.writerow(
+                    (record.key, class_names[record.label], likely[0], share, "; ".join(likely[1:]))
+                )
+        draw_confusion(self.confusion(), class_names, folder / f"confusion{suffix}.png")
+
+
+class Video:
+    """The task; see `pipelines.tasks.contract.Task`."""
+
+    training_targets = ("label",)
+    test_targets = ("label",)
+    main_score = "top-1"
+    source_kind = "videos"
+    source_endings = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".flv", ".wmv", ".ts", ".m4v")
+
+    def head_targets(self, stored: Arrays) -> Arrays:
+        return {"label": np.asarray(stored["label"], np.int64).reshape(())}
+
+    def made_targets(
+        self, rows: int, hw: tuple[int, int], num_classes: int, generator: torch.Generator
+    ) -> list[dict[str, Tensor]]:
+        return [{"label": label} for label in torch.randint(0, num_classes, (rows,), generator=generator)]
+
+    def measure(
+        self, head: Head, views: Iterable[TestView], *, views_name: str, device: torch.device, bf16: bool
+    ) -> VideoFigures:
+        named = [
+            name_record(key, label, probabilities_K)
+            for key, label, probabilities_K in record_probabilities(head, views, device=device, bf16=bf16)
+        ]
+        return VideoFigures(named=tuple(named), num_classes=head.num_classes, views=views_name)
+
+    def write_prediction(self, model: RunModel, source: Path, base: Path) -> dict[str, Any]:
+        """The likeliest classes as `<base>.json`, and beside the frames seen as `<base>.png`."""
+        from pipelines.clip_prediction import predict_video  # late: training must not need a decoder
+
+        return predict_video(model, source, base)
+
+    def describe_prediction(self, summary: Mapping[str, Any]) -> str:
+        return ", ".join(f"{100 * item['probability']:.0f} % {item['name']}" for item in summary["classes"])
+
+
+def record_probabilities(
+    head: Head, views: Iterable[TestView], *, device: torch.device, bf16: bool
+) -> Iterator[tuple[str, int, Tensor]]:
+    """(key, label, class probabilities float32 (K,)) of each record: the mean of its views' softmaxes.
+
+    As mmaction2's `average_clips='prob'`. The views of a record that are of one size go through the head
+    together: 12 of SwinV2-B take 38 MB.
+    """
+    for key, of_record in groupby(views, key=lambda view: view.key):
+        parts: list[Tensor] = []
+        label = -1
+        for _, of_size in groupby(of_record, key=_shapes):
+            same = list(of_size)
+            features = {name: torch.cat([view.features[name] for view in same]) for name in same[0].features}
+            sizes = [view.valid_hw for view in same]
+            with torch.no_grad(), autocast(device, bf16):
+                parts += head.predict(features, sizes, [view.original_hw for view in same])
+            label = int(np.asarray(same[0].truth["label"]).reshape(()))
+        yield key, label, torch.stack(parts).mean(0)
+
+
+def _shapes(view: TestView) -> list[torch.Size]:
+    return [x_NCTyx.shape for x_NCTyx in view.features.values()]
+
+
+def name_record(key: str, label: int, probabilities_K: Tensor) -> Named:
+    """The likeliest classes of a record; of equally likely ones that of the lower number comes first."""
+    values, classes = probabilities_K.to("cpu", torch.float64).sort(descending=True, stable=True)
+    return Named(
+        key=key,
+        label=label,
+        best=tuple(classes[:TOP].tolist()),
+        probabilities=tuple(values[:TOP].tolist()),
+    )
+
+
+TASK = Video()
