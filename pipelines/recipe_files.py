@@ -20,6 +20,9 @@ DEFAULT_RECIPES = {
     ("ade20k", "m2f-pd1-td"): "ade20k-m2f-frozen",
     ("ade20k", "m2f-pd6-td"): "ade20k-m2f-frozen",
     ("ade20k", "pixeldec"): "ade20k-m2f-frozen",
+    ("k400", "linear"): "k400-frozen",
+    ("k400", "temporal"): "k400-frozen",
+    ("k400", "global"): "k400-frozen",
 }
 """By data set and head without its digits: recipes are named after what they reproduce, not after heads."""
 

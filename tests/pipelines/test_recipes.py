@@ -10,17 +10,24 @@ from pipelines.config import OptimizerConfig, ScheduleConfig, TrainConfig
 from pipelines.module import build_optimizer
 from pipelines.recipe_files import RECIPES, default_recipe, find_recipe, recipe_names
 from pipelines.schedules import learning_rate, warmup_steps
-from tests.heads.pyramids import pyramid_of
+from tests.heads.pyramids import clip_pyramid, pyramid_of
 
 UPERNET = ["fpn", *(f"bifpn{layers}" for layers in range(1, 10))]
 M2F = ["m2f-pd1-td3", "m2f-pd6-td3", "m2f-pd1-td9", "m2f-pd6-td9", "pixeldec1", "pixeldec6"]
 
 
+PYRAMIDS = {"video": clip_pyramid(64)}
+HEADS = {"video": "global4"}
+"""What a recipe of a task is tried with; else a pyramid of four levels, and fpn."""
+
+
 @pytest.mark.parametrize("name", recipe_names())
 def test_every_recipe_builds_a_head(name: str) -> None:
-    config = parse(TrainConfig, ["--recipe", name, *([] if _names_a_head(name) else ["--head", "fpn"])])
+    task = "video" if "k400" in name else "segmentation"
+    head = [] if _names_a_head(name) else ["--head", HEADS.get(task, "fpn")]
+    config = parse(TrainConfig, ["--recipe", name, *head])
     try:
-        build_head(config.head, "segmentation", pyramid_of(8), 150, **config.head_settings)
+        build_head(config.head, task, PYRAMIDS.get(task, pyramid_of(8)), 150, **config.head_settings)
     except HeadError as error:
         pytest.fail(f"recipe {name}: {error}")
     rates = [

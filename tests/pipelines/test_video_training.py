@@ -4,10 +4,12 @@ import math
 
 import pytest
 
-from heads import build_head
-from pipelines.config import ScheduleConfig
+from heads import build_head, head_settings
+from pipelines.arguments import parse
+from pipelines.config import OptimizerConfig, ScheduleConfig, TrainConfig
 from pipelines.module import undecayed_parameters
-from pipelines.schedules import learning_rate
+from pipelines.run_length import with_steps
+from pipelines.schedules import learning_rate, warmup_steps
 from tests.heads.pyramids import clip_pyramid
 
 
@@ -39,3 +41,23 @@ def test_blocks_decay_their_projections_alone() -> None:
     biases = ("attention.projection.bias", "mlp.0.bias", "mlp.2.bias")
     inside = {f"blocks.{block}.{name}" for block in (0, 1) for name in (*matrices, *biases)}
     assert decayed == inside | {"classifier.weight", "classifier.bias"}
+
+
+@pytest.mark.parametrize("head", ["linear", "temporal4", "global2"])
+def test_the_recipe_of_kinetics_is_table_13s(head: str) -> None:
+    config = with_steps(parse(TrainConfig, ["--head", head, "--dataset", "k400"]), 240_000)
+    assert (config.recipe, config.epochs, config.batch_size) == ("k400-frozen", 30, 64)
+    assert config.optimizer == OptimizerConfig(lr=3e-4, weight_decay=0.05, betas=(0.9, 0.999))
+    assert (config.schedule.shape, config.max_steps) == ("cosine", 112_500)
+    assert warmup_steps(config.schedule, config.max_steps) == 2.5 * 240_000 / 64
+    settings = head_settings(head, "video")
+    assert settings.dropout == 0.5 and getattr(settings, "drop_path", 0.2) == 0.2
+    assert settings.input_norm == "none"
+
+
+def test_the_recipe_of_swinv2_g_is_its_appendixs() -> None:
+    base = parse(TrainConfig, ["--recipe", "k400-frozen", "--head", "global4"])
+    giant = parse(TrainConfig, ["--recipe", "k400-swinv2-g-frozen"])
+    assert (giant.head, giant.batch_size, giant.optimizer.lr) == ("global4", 128, 2e-4)
+    assert giant.head_settings == {"drop_path": 0.1}
+    assert (giant.epochs, giant.schedule, giant.optimizer.weight_decay) == (30, base.schedule, 0.05)
