@@ -68,8 +68,11 @@ def live_features(
 
 
 def run_test_recipe(record: RunRecord, views: str | None = None, short_side: int | None = None) -> ViewRecipe:
-    """The test views that go with a run: its training scale at ratio 1, as in the papers, unless told
-    otherwise."""
-    scale_px = record.identity["views"]["scale_px"]
-    name = views or dataset_module(record.dataset).TEST_VIEWS[0]
-    return view_recipe(record.dataset, name, short_side=short_side or int(scale_px[1]))
+    """The test views that go with a run, unless told otherwise: the paper's, or those of its training scale
+    at ratio 1 where that is not the paper's."""
+    module = dataset_module(record.dataset)
+    scale_px = record.identity["views"].get("scale_px")
+    papers_px = view_recipe(record.dataset, module.TRAINING_VIEWS[0]).identity().get("scale_px")
+    if short_side is None and scale_px != papers_px:
+        short_side = int(scale_px[1])
+    return view_recipe(record.dataset, views or module.TEST_VIEWS[0], short_side=short_side)
