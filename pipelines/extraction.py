@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from extract.backbones import BackboneCard, backbone_card
+from extract.compressed_bytes import measured
 from extract.datasets import Dataset, dataset_module, open_dataset, view_recipe
 from extract.plan import Estimate, estimate_plan
 from extract.views import ViewRecipe
@@ -80,7 +81,7 @@ def prepare(config: PlanConfig) -> Extraction:
         recipe=recipe,
         card=card,
         choices=choices,
-        estimate=estimate_plan(dataset, recipe, card, **choices),
+        estimate=measured(estimate_plan(dataset, recipe, card, **choices), dataset),
         device=device,
         precision=config.precision or ("fp16" if device.type == "cuda" else "fp32"),
         workers=config.workers or len(os.sched_getaffinity(0)),

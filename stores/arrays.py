@@ -237,19 +237,28 @@ def metadata_files(plan: StorePlan) -> dict[str, dict[str, Any]]:
 
 def estimated_bytes(plan: StorePlan) -> int:
     """Bytes on disk: exact for features, scales and tables, by rule of thumb for the rest."""
-    total = 0.0
+    total = compressed_estimate(plan)
     for index, b in enumerate(plan.bins):
-        for name, spec in sharded_arrays(plan, index).items():
-            raw = b.rows * spec.stored_row_bytes
-            if name.startswith("targets/"):
-                raw = _raw_target_bytes(plan, index, name.removeprefix("targets/"), raw)
-            share = _COMPRESSED_SHARE[name.split("/")[0]] if spec.compressed else 1.0
-            total += share * raw + b.shards * spec.index_bytes
+        for spec in sharded_arrays(plan, index).values():
+            total += b.shards * spec.index_bytes + (0 if spec.compressed else b.rows * spec.stored_row_bytes)
         total += b.shards * _JSON_FILE_BYTES
     tables = [spec for spec in all_arrays(plan) if spec.shard_rows is None]
     return (
         int(total) + sum(spec.total_bytes for spec in tables) + _JSON_FILE_BYTES * len(metadata_files(plan))
     )
+
+
+def compressed_estimate(plan: StorePlan) -> float:
+    """The part of `estimated_bytes` that is compressed: targets and pixels."""
+    total = 0.0
+    for index, b in enumerate(plan.bins):
+        for name, spec in sharded_arrays(plan, index).items():
+            if spec.compressed:
+                raw = b.rows * spec.stored_row_bytes
+                if name.startswith("targets/"):
+                    raw = _raw_target_bytes(plan, index, name.removeprefix("targets/"), raw)
+                total += _COMPRESSED_SHARE[name.split("/")[0]] * raw
+    return total
 
 
 def _raw_target_bytes(plan: StorePlan, bin_index: int, name: str, dense_bytes: int) -> int:
