@@ -43,7 +43,7 @@ from extract.datasets import (  # noqa: E402
     open_dataset,
     view_recipe,
 )
-from extract.encoded_batch import encode_batch  # noqa: E402
+from extract.encoded_batch import encode_batch, view_shape  # noqa: E402
 from extract.extractor import Summary, extract  # noqa: E402
 from extract.plan import build_plan  # noqa: E402
 from extract.row_loader import RowLoader, SourceDigests  # noqa: E402
@@ -112,9 +112,10 @@ def decode_all(dataset: Dataset, plan: StorePlan, workers: int) -> None:
 def forward_all(backbone: FrozenBackbone, plan: StorePlan) -> None:
     """As many batches as the plan has, of noise, with the codec and the way to the host."""
     b, steps = plan.bins[0], sample_steps(plan, ShardId(0, 0))
-    rows, last = [noise_row(b.height_px, b.width_px)] * (b.batch_rows or 1), None
+    shape = view_shape(plan, 0)
+    rows, last = [noise_row(shape)] * (b.batch_rows or 1), None
     for _ in range(-(-b.rows // len(rows))):
-        encoded = encode_batch(backbone, plan.codec, rows, (b.height_px, b.width_px), steps)
+        encoded = encode_batch(backbone, plan.codec, rows, shape, steps)
         if last is not None:
             last.wait()
         last = encoded

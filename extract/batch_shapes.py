@@ -14,7 +14,7 @@ from dataclasses import replace
 import torch
 
 from extract.codec_error import sample_steps
-from extract.encoded_batch import Backbone, encode_batch
+from extract.encoded_batch import Backbone, encode_batch, view_shape
 from stores.layout import Bin, ShardId, StorePlan
 from stores.writer import StoreWriter
 
@@ -78,7 +78,7 @@ def _try_batch(plan: StorePlan, index: int, backbone: Backbone) -> str | None:
     steps = sample_steps(plan, ShardId(index, 0))
     try:
         rows = [None] * (b.batch_rows or 1)
-        encode_batch(backbone, plan.codec, rows, (b.height_px, b.width_px), steps).wait()
+        encode_batch(backbone, plan.codec, rows, view_shape(plan, index), steps).wait()
     except torch.OutOfMemoryError as error:
         problem = str(error)
     else:

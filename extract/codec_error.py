@@ -31,7 +31,8 @@ def sample_steps(plan: StorePlan, shard: ShardId) -> dict[str, int]:
     b, rows = plan.bins[shard.bin], len(plan.shard_rows(shard))
     steps = {}
     for level in plan.pyramid:
-        values = rows * level.cells(b.height_px) * level.cells(b.width_px) * level.channels
+        cells = (plan.frames or 1) * level.cells(b.height_px) * level.cells(b.width_px)
+        values = rows * cells * level.channels
         steps[level.name] = -(-values // SAMPLE_VALUES) | 1
     return steps
 

@@ -1,10 +1,12 @@
 """A batch through the backbone and the codec, on the device, and on its way to the host.
 
-Letters in tensor names: N rows, H and W pixels or cells, C channels.
+Letters in tensor names: N rows, T frames, H and W pixels or cells, C channels. Frames of a video go through
+the backbone as images of a batch.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -15,6 +17,7 @@ from torch import Tensor
 
 from extract.device_codec import decode, encode, finite, holds
 from extract.row_loader import LoadedRow
+from stores.layout import StorePlan
 from stores.pyramid import PyramidSpec
 from stores.records import NON_FINITE, OVER_LIMIT
 
@@ -38,13 +41,13 @@ class HostBatch:
     """Encoded rows in host memory, once the copies are done: `wait` first."""
 
     levels: Mapping[str, Mapping[str, Tensor]]
-    """Level -> the arrays of the codec: `q` (N, y, x, C), for most `scale` (N, C)."""
+    """Level -> the arrays of the codec: `q` (N, [T,] y, x, C), for most `scale` (N, [T,] C)."""
     finite: Mapping[str, Tensor]
     """Level -> bool (N,)."""
     holds: Mapping[str, Tensor]
     """Level -> bool (N,): whether the codec can hold the row."""
     sample: Mapping[str, tuple[Tensor, Tensor]]
-    """Level -> float32 (N, cells, C): some cells of each row, and the same after the codec."""
+    """Level -> float32 (N, [T,] cells, C): some cells of each row, and the same after the codec."""
     copied: torch.cuda.Event | None
 
     def wait(self) -> None:
@@ -70,11 +73,17 @@ class HostBatch:
         return None
 
 
+def view_shape(plan: StorePlan, bin_index: int) -> tuple[int, ...]:
+    """([T,] padded height and width in pixels) of the views of a bin."""
+    b = plan.bins[bin_index]
+    return (*(() if plan.frames is None else (plan.frames,)), b.height_px, b.width_px)
+
+
 def encode_batch(
     backbone: Backbone,
     codec: str,
     rows: Sequence[LoadedRow | None],
-    padded_hw: tuple[int, int],
+    shape: tuple[int, ...],
     sample_steps: Mapping[str, int],
 ) -> HostBatch:
     """Sends rows through the backbone and the codec.
@@ -84,17 +93,24 @@ def encode_batch(
         codec: int8, float16 or int4.
         rows: the batch as it is planned; None is filled with an empty image, because on a GPU the shape of a
             batch can change the numbers.
-        padded_hw: of the bin, in pixels.
+        shape: of a view of the bin, see `view_shape`.
         sample_steps: for each level that is stored: one in so many cells is sampled for the codec's error.
     """
     on_gpu = backbone.device.type == "cuda"
-    pixels_NHWC = torch.empty((len(rows), *padded_hw, 3), dtype=torch.uint8, pin_memory=on_gpu)
+    pixels = torch.empty((len(rows), *shape, 3), dtype=torch.uint8, pin_memory=on_gpu)
     for index, row in enumerate(rows):
-        pixels_NHWC[index] = 0 if row is None else torch.from_numpy(row.pixels)
-    valid_hw = torch.tensor([padded_hw if row is None else row.valid_hw for row in rows], dtype=torch.int32)
+        pixels[index] = 0 if row is None else torch.from_numpy(row.pixels)
+    valid_hw = torch.tensor([shape[-2:] if row is None else row.valid_hw for row in rows], dtype=torch.int32)
+    images_of_row = shape[:-2]
     with torch.inference_mode():
-        levels = backbone(pixels_NHWC.to(backbone.device, non_blocking=True), valid_hw)
-        features = {level: levels[level] for level in sample_steps}
+        levels = backbone(
+            pixels.flatten(0, -4).to(backbone.device, non_blocking=True),
+            valid_hw.repeat_interleave(math.prod(images_of_row), dim=0),
+        )
+        features = {
+            level: levels[level].reshape(len(rows), *images_of_row, *levels[level].shape[1:])
+            for level in sample_steps
+        }
         encoded = {level: encode(codec, x_NHWC) for level, x_NHWC in features.items()}
         batch = HostBatch(
             levels={

@@ -25,7 +25,7 @@ import torch
 from extract.batch_shapes import BatchTooLarge, halve_batches, shape_matters
 from extract.batches import Batch, Rows, loaded_batches
 from extract.codec_error import CodecWarnings, sample_steps
-from extract.encoded_batch import Backbone, encode_batch
+from extract.encoded_batch import Backbone, encode_batch, view_shape
 from extract.progress import Progress
 from extract.provenance import differences, provenance
 from extract.records import Dataset
@@ -229,7 +229,7 @@ class _Run:
             self._backbone,
             self._plan.codec,
             slots,
-            (b.height_px, b.width_px),
+            view_shape(self._plan, batch.shard.bin),
             sample_steps(self._plan, batch.shard),
         )
         return Item(rows=rows, index_of=index_of, encoded=encoded)

@@ -19,7 +19,7 @@ from stores.records import RowTable
 from stores.subset import key_order
 
 BATCH_AREA_PX = 512 * 512
-"""A batch is given for images of this area; a bin of larger ones takes fewer rows at once."""
+"""A batch is given for images of this area; a bin of larger ones, or of clips, takes fewer rows at once."""
 
 
 def record_order(dataset: Dataset) -> list[int]:
@@ -65,6 +65,7 @@ def planned_bin(
     rows: int,
     pyramid: PyramidSpec,
     *,
+    frames: int | None,
     codec: str,
     pixels: bool,
     shard_rows: int | None,
@@ -75,8 +76,11 @@ def planned_bin(
     A batch lies within a shard, so that what is extracted together never depends on which shards are done;
     it is as small as the shard where that is smaller than `batch_rows` at this size.
     """
-    area_px = size_hw[0] * size_hw[1]
-    row_bytes = [*feature_row_bytes(pyramid, codec, *size_hw).values(), area_px * (3 if pixels else 1)]
+    area_px = size_hw[0] * size_hw[1] * (frames or 1)
+    row_bytes = [
+        *feature_row_bytes(pyramid, codec, *size_hw, frames).values(),
+        area_px * (3 if pixels else 1 if frames is None else 0),
+    ]
     s = shard_rows_for(max(row_bytes), rows) if shard_rows is None else shard_rows
     fitting = batch_rows * BATCH_AREA_PX // area_px
     return Bin(

@@ -25,7 +25,7 @@ def memory_bound(plan: StorePlan, workers: int, batch_rows: int | None = None) -
     for index, b in enumerate(plan.bins):
         batch = b.batch_rows or batch_rows or DEFAULT_BATCH_ROWS
         original = int(originals[plan.bin_rows[index]].max()) if keeps_original else 0
-        loaded = 4 * b.height_px * b.width_px + original  # RGB and labels
+        loaded = (3 * (plan.frames or 1) + 1) * b.height_px * b.width_px + original  # RGB and labels
         held = HELD_BATCHES * batch
         bounds.append((rows_ahead(batch, workers) + held) * loaded + held * encoded_row_bytes(plan, b))
     return max(bounds)
@@ -33,5 +33,5 @@ def memory_bound(plan: StorePlan, workers: int, batch_rows: int | None = None) -
 
 def encoded_row_bytes(plan: StorePlan, b: Bin) -> int:
     """Features and scales of a row of the bin."""
-    levels = feature_row_bytes(plan.pyramid, plan.codec, b.height_px, b.width_px)
-    return sum(levels.values()) + sum(4 * level.channels for level in plan.pyramid)
+    levels = feature_row_bytes(plan.pyramid, plan.codec, b.height_px, b.width_px, plan.frames)
+    return sum(levels.values()) + (plan.frames or 1) * sum(4 * level.channels for level in plan.pyramid)

@@ -235,6 +235,7 @@ def _plan(
                 size,
                 count,
                 pyramid,
+                frames=recipe.frames,
                 codec=chosen.codec,
                 pixels=chosen.pixels,
                 shard_rows=chosen.shard_rows,

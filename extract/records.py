@@ -41,6 +41,8 @@ class Record:
     """Of a video, from its container; None for images."""
     fps: float | None = None
     """Mean frames a second of a video; None for images."""
+    decoder: str | None = None
+    """Which decoder reads the frames of a video, see extract.video_container; None for images."""
 
 
 class Dataset(Protocol):

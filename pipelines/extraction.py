@@ -14,7 +14,7 @@ import torch
 
 from extract.backbones import BackboneCard, backbone_card
 from extract.compressed_bytes import measured
-from extract.datasets import Dataset, dataset_module, open_dataset, view_recipe
+from extract.datasets import Dataset, dataset_module, default_levels, open_dataset, view_recipe
 from extract.plan import Estimate, estimate_plan
 from extract.views import ViewRecipe
 from pipelines.config import PlanConfig
@@ -62,14 +62,15 @@ def prepare(config: PlanConfig) -> Extraction:
         raise UsageError(f"--codec {config.codec}: expected one of {', '.join(codec_names())}")
     is_training = _split(config) in dataset_module(config.dataset).TRAINING_SPLITS
     recipe, views = choose_views(config, is_training)
-    card = backbone_card(config.model, config.model_args, config.levels)
+    levels = config.levels or default_levels(config.dataset)
+    card = backbone_card(config.model, config.model_args, levels)
     device = choose_device(config.device)
     stores = local_folder(config.stores)
     logger.info("%s: listing records and reading the headers of their images", config.dataset)
     dataset = open_dataset(config.dataset, config.data, config.split, config.subset)
     choices = {
         "codec": config.codec,
-        "levels": config.levels,
+        "levels": levels,
         "views": views,
         "seed": config.seed,
         "pixels": config.pixels == "stored",

@@ -21,7 +21,7 @@ import numpy as np
 from extract.backbones import build_trunk
 from extract.batch_shapes import fit_batches
 from extract.codec_error import sample_steps
-from extract.encoded_batch import encode_batch
+from extract.encoded_batch import encode_batch, view_shape
 from extract.frozen_backbone import FrozenBackbone
 from extract.memory_bound import encoded_row_bytes
 from extract.plan import survey, view_count
@@ -213,10 +213,11 @@ def _forward_seconds(plan: StorePlan, index: int, backbone: FrozenBackbone) -> t
     """Seconds that the first batch of a bin takes longer than later ones, and of a row in these."""
     b = plan.bins[index]
     steps = sample_steps(plan, ShardId(index, 0))
-    rows = [noise_row(b.height_px, b.width_px)] * (b.batch_rows or 1)
+    shape = view_shape(plan, index)
+    rows = [noise_row(shape)] * (b.batch_rows or 1)
 
     def forward() -> None:
-        encode_batch(backbone, plan.codec, rows, (b.height_px, b.width_px), steps).wait()
+        encode_batch(backbone, plan.codec, rows, shape, steps).wait()
 
     first, passes = _timed(forward), [_timed(forward)]
     while len(passes) < FEWEST_PASSES or sum(passes) < MEASURED_S:
@@ -225,10 +226,10 @@ def _forward_seconds(plan: StorePlan, index: int, backbone: FrozenBackbone) -> t
     return max(0.0, first - usual), usual / len(rows)
 
 
-def noise_row(height_px: int, width_px: int) -> LoadedRow:
-    """Pixels without meaning. Not empty ones: a CPU takes a fifth longer for these."""
-    pixels = np.random.default_rng(0).integers(0, 256, (height_px, width_px, 3), dtype=np.uint8)
-    return LoadedRow(pixels=pixels, valid_hw=(height_px, width_px), targets={}, source_sha256=bytes(32))
+def noise_row(shape: tuple[int, ...]) -> LoadedRow:
+    """Pixels without meaning, ([T,] H, W). Not empty ones: a CPU takes a fifth longer for these."""
+    pixels = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    return LoadedRow(pixels=pixels, valid_hw=(shape[-2], shape[-1]), targets={}, source_sha256=bytes(32))
 
 
 def _untrained(extraction: Extraction) -> FrozenBackbone:

@@ -1,8 +1,8 @@
 """Data sets by name: one file each, found by its name.
 
 A module offers `open_dataset(data, split, subset)`, `OFFICIAL_SPLITS`, `TRAINING_SPLITS`, `DEFAULT_FOLDER`
-and `CLASS_NAMES`, and its views: `VIEW_RECIPES` by name; `TRAINING_VIEWS` and `TEST_VIEWS` name those of its
-splits, the default first.
+and its views: `VIEW_RECIPES` by name; `TRAINING_VIEWS` and `TEST_VIEWS` name those of its splits, the default
+first. `DEFAULT_LEVELS` are those a store keeps where nobody says, for data sets whose heads do not want all.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ __all__ = [
     "Record",
     "dataset_module",
     "dataset_names",
+    "default_levels",
     "open_dataset",
     "view_recipe",
 ]
@@ -36,6 +37,12 @@ def dataset_module(name: str) -> ModuleType:
     if name not in dataset_names():
         raise ValueError(f"no data set {name!r}; there are {', '.join(dataset_names())}")
     return import_module(f"{__name__}.{name}")
+
+
+def default_levels(name: str) -> tuple[str, ...] | None:
+    """The levels that a data set's stores keep where nobody says; None: p2..p5, as far as there are."""
+    levels: tuple[str, ...] | None = getattr(dataset_module(name), "DEFAULT_LEVELS", None)
+    return levels
 
 
 def open_dataset(

@@ -41,7 +41,7 @@ def contents(dataset: Dataset) -> list[tuple[object, bytes, bytes]]:
 def test_every_data_set_offers_what_the_programs_ask_for(name: str) -> None:
     module = dataset_module(name)
     assert set(module.TRAINING_SPLITS) < set(module.OFFICIAL_SPLITS)
-    assert module.DEFAULT_FOLDER and module.CLASS_NAMES
+    assert module.DEFAULT_FOLDER and module.TRAINING_VIEWS and module.TEST_VIEWS
     with pytest.raises(ValueError, match=", ".join(module.OFFICIAL_SPLITS)):
         open_dataset(name, ".", "no-such-split")
 

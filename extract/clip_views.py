@@ -1,0 +1,213 @@
+"""View recipes of video: random clips to train on, clips times crops to test on.
+
+Offsets are mmaction's SampleFrames (mmaction2:mmaction/datasets/transforms/loading.py), crops its
+RandomResizedCrop and ThreeCrop (mmaction2:mmaction/datasets/transforms/processing.py); clips of 16 frames,
+every fourth, are spec/heads.md 4. Frames beyond the end begin again at the first. Deviation: frames are
+resized by Pillow with antialiasing instead of cv2.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from extract.clip_view import CLIP_FRAMES, ClipView, clip_rule
+from extract.draws import Draws
+from extract.records import Record
+from extract.video_container import DECODER_NAMES
+from extract.view import MULTIPLE_PX, Hw, keep_ratio
+from extract.views import ViewRecipe
+
+CROP_PX = 224
+SHORT_TO_CROP = 256 / 224
+"""Training clips are resized to a short side so much longer than the crop's."""
+STRIDE = 4
+MAX_SIDE_PX = 1 << 12
+_ANY_PX = 1 << 30
+
+
+def frame_numbers(start: int, frames: int, stride: int = STRIDE) -> tuple[int, ...]:
+    """CLIP_FRAMES frames from `start`, every `stride`-th; beyond the last of `frames` from the first again.
+
+    >>> frame_numbers(3, 40)[:11]
+    (3, 7, 11, 15, 19, 23, 27, 31, 35, 39, 3)
+    """
+    return tuple((start + stride * number) % frames for number in range(CLIP_FRAMES))
+
+
+def last_start(frames: int, stride: int = STRIDE) -> int:
+    """The largest offset of a clip that does not loop; 0 for short videos.
+
+    >>> last_start(300), last_start(64), last_start(10)
+    (236, 0, 0)
+    """
+    return max(0, frames - CLIP_FRAMES * stride)
+
+
+def _check_sizes(crop_px: int, short_px: int) -> None:
+    if not MULTIPLE_PX <= crop_px <= MAX_SIDE_PX or crop_px % MULTIPLE_PX:
+        raise ValueError(f"crop_size {crop_px}: expected a multiple of {MULTIPLE_PX} px up to {MAX_SIDE_PX}")
+    if not 2 <= short_px <= MAX_SIDE_PX:
+        raise ValueError(f"a short side of {short_px} px, expected 2 to {MAX_SIDE_PX}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RandomClips:
+    """Training views: a clip at a random start, a random part of its frames, flip."""
+
+    name: str
+    frames = CLIP_FRAMES
+    crop_px: int = CROP_PX
+    """Side of the view; a multiple of 32."""
+    short_px: int = round(CROP_PX * SHORT_TO_CROP)
+    """Short side of the frames that the crop is taken of."""
+    stride: int = STRIDE
+    area_range: tuple[float, float] = (0.08, 1.0)
+    aspect_range: tuple[float, float] = (3 / 4, 4 / 3)
+    """Width to height of the crop."""
+    tries: int = 10
+    flip: float = 0.5
+    """Probability."""
+
+    def __post_init__(self) -> None:
+        _check_sizes(self.crop_px, self.short_px)
+
+    @property
+    def fixed_count(self) -> int | None:
+        return None
+
+    @property
+    def looks_at_truth(self) -> bool:
+        return False
+
+    def identity(self) -> dict[str, Any]:
+        return {
+            "recipe": self.name,
+            "scale_px": [self.crop_px, self.crop_px],
+            "short_px": self.short_px,
+            "frames": self.frames,
+            "stride": self.stride,
+            "area_range": list(self.area_range),
+            "aspect_range": list(self.aspect_range),
+            "tries": self.tries,
+            "flip": self.flip,
+            "replay": clip_rule(),
+        }
+
+    def view(self, dataset: str, record: Record, index: int, seed: int, truth: Any = None) -> ClipView:
+        def draws(purpose: str) -> Draws:
+            return Draws(dataset, record.key, index, seed, purpose)
+
+        count = record.frames or 1
+        start = draws("clip").integer(last_start(count, self.stride) + 1)
+        scaled = keep_ratio(record.original_hw, _ANY_PX, self.short_px)
+        crop_yx, crop_hw = self._crop(draws("crop"), scaled)
+        return ClipView(
+            resized_hw=scaled,
+            crop_yx=crop_yx,
+            crop_hw=crop_hw,
+            valid_hw=(self.crop_px, self.crop_px),
+            padded_hw=(self.crop_px, self.crop_px),
+            flip=draws("flip").happens(self.flip),
+            frames=frame_numbers(start, count, self.stride),
+            decoder=record.decoder or DECODER_NAMES[-1],
+        )
+
+    def _crop(self, draws: Draws, scaled: Hw) -> tuple[Hw, Hw]:
+        """Corner and size; the largest square in the middle where no try fits."""
+        for _ in range(self.tries):
+            area = draws.uniform(*self.area_range) * scaled[0] * scaled[1]
+            aspect = math.exp(draws.uniform(*map(math.log, self.aspect_range)))
+            height, width = round(math.sqrt(area / aspect)), round(math.sqrt(area * aspect))
+            if 1 <= height <= scaled[0] and 1 <= width <= scaled[1]:
+                corner = draws.integer(scaled[0] - height + 1), draws.integer(scaled[1] - width + 1)
+                return corner, (height, width)
+        side = min(scaled)
+        return ((scaled[0] - side) // 2, (scaled[1] - side) // 2), (side, side)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClipsTimesCrops:
+    """Test views: clips spread over the video, of each so many crops along the long side; the same for every
+    seed. View `clip * crops + crop`; of three crops the first is the left or upper one, then the middle."""
+
+    name: str
+    clips: int
+    crops: int
+    frames = CLIP_FRAMES
+    crop_px: int = CROP_PX
+    """Side of the view; a multiple of 32."""
+    short_px: int = CROP_PX
+    """Short side of the frames that the crop is taken of."""
+    stride: int = STRIDE
+
+    def __post_init__(self) -> None:
+        _check_sizes(self.crop_px, self.short_px)
+        if self.short_px < self.crop_px:
+            raise ValueError(f"a short side of {self.short_px} px is less than the crop's {self.crop_px}")
+
+    @property
+    def fixed_count(self) -> int | None:
+        return self.clips * self.crops
+
+    @property
+    def looks_at_truth(self) -> bool:
+        return False
+
+    def identity(self) -> dict[str, Any]:
+        return {
+            "recipe": self.name,
+            "scale_px": [self.crop_px, self.crop_px],
+            "short_px": self.short_px,
+            "frames": self.frames,
+            "stride": self.stride,
+            "clips": self.clips,
+            "crops": self.crops,
+            "replay": clip_rule(),
+        }
+
+    def view(self, dataset: str, record: Record, index: int, seed: int, truth: Any = None) -> ClipView:
+        clip, crop = divmod(index, self.crops)
+        count = record.frames or 1
+        scaled = keep_ratio(record.original_hw, _ANY_PX, self.short_px)
+        free = scaled[0] - self.crop_px, scaled[1] - self.crop_px
+        middle = free[0] // 2, free[1] // 2
+        step = crop if self.crops > 1 else 1
+        corner = (middle[0], step * middle[1]) if free[1] >= free[0] else (step * middle[0], middle[1])
+        return ClipView(
+            resized_hw=scaled,
+            crop_yx=corner,
+            crop_hw=(self.crop_px, self.crop_px),
+            valid_hw=(self.crop_px, self.crop_px),
+            padded_hw=(self.crop_px, self.crop_px),
+            frames=frame_numbers(self._start(clip, last_start(count, self.stride)), count, self.stride),
+            decoder=record.decoder or DECODER_NAMES[-1],
+        )
+
+    def _start(self, clip: int, last: int) -> int:
+        return last // 2 if self.clips == 1 else round(clip * (last / (self.clips - 1)))
+
+
+def _training(crop_size: int | None, short_side: int | None) -> ViewRecipe:
+    crop_px = crop_size or CROP_PX
+    return RandomClips(name="k400", crop_px=crop_px, short_px=short_side or round(crop_px * SHORT_TO_CROP))
+
+
+def _test(name: str, clips: int, crops: int, crop_size: int | None, short_side: int | None) -> ViewRecipe:
+    crop_px = crop_size or short_side or CROP_PX
+    return ClipsTimesCrops(
+        name=name, clips=clips, crops=crops, crop_px=crop_px, short_px=short_side or crop_px
+    )
+
+
+VIEW_RECIPES: Mapping[str, Callable[[int | None, int | None], ViewRecipe]] = {
+    "k400": _training,
+    "4x3": partial(_test, "4x3", 4, 3),
+    "single": partial(_test, "single", 1, 1),
+}
+"""Makers of recipes from (crop size, short side before the crop), None for the papers' 224 px."""
+TRAINING_VIEWS = ("k400",)
+TEST_VIEWS = ("single", "4x3")
