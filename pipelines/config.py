@@ -268,7 +268,7 @@ class EvaluateConfig(VerbConfig):
     """Folder of the data set, for `live`; None: the run's, or data/<official folder name>."""
     split: str | None = None
     """Split to measure; None: the data set's test split."""
-    views: Literal["single", "ms-flip"] | None = None
+    views: Literal["single", "ms-flip", "4x3"] | None = None
     """Test views, of a store or `live`; None: single, or what the one store there is holds."""
     short_side: int | None = None
     """Short side of a test view at ratio 1 in pixels, for `live`; None: that of the run's training views."""
