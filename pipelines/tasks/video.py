@@ -103,7 +103,7 @@ class Video:
     """The task; see `pipelines.tasks.contract.Task`."""
 
     training_targets = ("label",)
-    test_targets = ("label",)
+    test_targets = ("original_label",)
     main_score = "top-1"
     source_kind = "videos"
     source_endings = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".flv", ".wmv", ".ts", ".m4v")
@@ -152,7 +152,7 @@ def record_probabilities(
             sizes = [view.valid_hw for view in same]
             with torch.no_grad(), autocast(device, bf16):
                 parts += head.predict(features, sizes, [view.original_hw for view in same])
-            label = int(np.asarray(same[0].truth["label"]).reshape(()))
+            label = int(np.asarray(same[0].truth["original_label"]).reshape(()))
         yield key, label, torch.stack(parts).mean(0)
 
 

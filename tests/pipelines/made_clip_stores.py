@@ -20,6 +20,7 @@ from stores.writer import StoreWriter
 CLASSES = 4
 CLASS_NAMES = ("waking", "falling asleep", "filling", "emptying")
 FRAMES, SIDE_PX = 6, 64
+TARGETS = {"train": ("label",), "val": ("label", "original_label")}
 PYRAMID = PyramidSpec((Level(name="p5n", stride_px=32, channels=32, stage=4),))
 
 
@@ -46,7 +47,8 @@ def make_clip_store(
                 continue
             label, x_TyxC = made_clip(key, int(plan.rows.view[row]))
             encoded = {"p5n": codec(codec_name).encode(x_TyxC)}
-            shard_writer.put(local, encoded, {"label": np.array(label, np.int64)}, source_sha256=source)
+            targets = {target.name: np.array(label, np.int64) for target in plan.targets}
+            shard_writer.put(local, encoded, targets, source_sha256=source)
         shard_writer.commit({"numpy": "2"}, {})
     writer.finish()
     return writer.path
@@ -93,7 +95,7 @@ def _plan(split: str, records: int, views: int, codec_name: str, weights: str) -
         codec=codec_name,
         codec_settings={},
         bins=(Bin(height_px=SIDE_PX, width_px=SIDE_PX, rows=rows, shard_rows=8),),
-        targets=(DenseTarget("label", "int64", ()),),
+        targets=tuple(DenseTarget(name, "int64", ()) for name in TARGETS[split]),
         view_params=("flip",),
         rows=RowTable(
             keys=tuple(f"{split}-{record}" for record in position),

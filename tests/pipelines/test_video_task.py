@@ -35,7 +35,7 @@ def views_of(probabilities: dict[str, Tensor], labels: dict[str, int]) -> Iterat
                 valid_hw=HW,
                 params={"flip": 0.0},
                 original_hw=(240, 320),
-                truth={"label": np.array(labels[key])},
+                truth={"original_label": np.array(labels[key])},
             )
 
 
@@ -99,7 +99,7 @@ def test_views_of_a_record_go_through_a_real_head_together_as_alone() -> None:
             valid_hw=(64, 32 * x.shape[-1]),
             params={},
             original_hw=HW,
-            truth={"label": np.array(3)},
+            truth={"original_label": np.array(3)},
         )
         for x in clips
     ]
@@ -157,7 +157,7 @@ def test_nothing_measured() -> None:
 
 def test_the_task_is_found_and_says_what_it_needs() -> None:
     task = task_of("video")
-    assert task.training_targets == task.test_targets == ("label",)
+    assert (task.training_targets, task.test_targets) == (("label",), ("original_label",))
     target = task.head_targets({"label": np.array(7, np.int16)})["label"]
     assert target.dtype == np.int64 and target.shape == () and target == 7
     made = task.made_targets(50, HW, 3, torch.Generator().manual_seed(0))
