@@ -109,9 +109,13 @@ def _with_one_length(given: list[_Given]) -> list[_Given]:
 def _read_words(words: Sequence[str], settings: Mapping[str, Setting]) -> tuple[list[Path], list[_Given]]:
     files: list[Path] = []
     flags: list[_Given] = []
+    runs: list[str] = []
     rest = list(words)
     while rest:
         word = rest.pop(0)
+        if not word.startswith("--") and "run" in settings and settings["run"].is_list:
+            runs.append(word)  # report runs/a runs/b
+            continue
         if not word.startswith("--"):
             raise UsageError(f"unexpected {word!r}: flags are written --name value{_as_flag(word)}")
         flag, has_value, value = word.partition("=")
@@ -123,6 +127,8 @@ def _read_words(words: Sequence[str], settings: Mapping[str, Setting]) -> tuple[
             switch = setting.is_switch and not (rest and rest[0].lower() in _TRUTH)
             value = "true" if switch else _next_value(flag, rest)
         flags.append(_Given(name, _as_text(value, setting, name), flag))
+    if runs:
+        flags.append(_Given("run", json.dumps(runs), "the folders named"))
     return files, flags
 
 

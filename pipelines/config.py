@@ -299,6 +299,18 @@ class PredictConfig(VerbConfig):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ReportConfig(VerbConfig):
+    """Runs to show side by side."""
+
+    run: tuple[str, ...] = ()
+    """Folders of runs, or of several; also as words without a flag. Runs that differ in their seed alone are
+    one row: mean and standard deviation."""
+    out: str | None = None
+    """CSV file to write, with the picture (score over trainable parameters) beside it as .png; None: only
+    the table on stdout."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class DemoConfig(VerbConfig):
     """The whole path on made data with the bundled tiny backbone."""
 

@@ -46,6 +46,7 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
         "step": step,
         "source": source,
         **figures.summary(),
+        "scores": dict(figures.scores()),
         "seconds": round(time.perf_counter() - began, 3),
     }
     _write(folder, record, figures, summary)

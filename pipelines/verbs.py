@@ -60,6 +60,12 @@ VERBS: dict[str, Verb] = {
         text="The metrics of a run on the test store.",
         example="--run runs/first",
     ),
+    "report": Verb(
+        module="pipelines.report",
+        config_class=config.ReportConfig,
+        text="Runs side by side: head, parameters, scores, step time, memory, hours, and the paper's rows.",
+        example="runs/first runs/second --out report.csv",
+    ),
     "predict": Verb(
         module="pipelines.predict",
         config_class=config.PredictConfig,
