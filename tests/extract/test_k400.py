@@ -129,8 +129,10 @@ def test_real_clips_are_listed(samples: Path) -> None:
 
 def test_a_label_is_one_number(root: Path) -> None:
     dataset = open_dataset("k400", root)
-    (spec,) = dataset.target_specs(True, [])
+    specs = dataset.target_specs(True, [])
+    assert dataset.target_specs(False, []) == specs[:1]
     view = view_recipe("k400", "single").view("k400", dataset.records[1], 0, 0)
-    target = dataset.targets(dataset.read_truth(1), view)["label"]
-    assert (spec.name, spec.dtype, spec.shape) == ("label", "int64", ())
-    assert target.dtype == np.int64 and target.shape == () and target == 1
+    targets = dataset.targets(dataset.read_truth(1), view)
+    for spec, name in zip(specs, ("label", "original_label"), strict=True):
+        assert (spec.name, spec.dtype, spec.shape) == (name, "int64", ())
+        assert targets[name].dtype == np.int64 and targets[name].shape == () and targets[name] == 1
