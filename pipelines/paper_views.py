@@ -13,9 +13,16 @@ PAPER_VIEWS: dict[str, dict[str, Any]] = {
         "crop_px": 512,
         "cat_max_ratio": 0.75,
         "flip": 0.5,
-    }
+    },
+    "coco": {
+        "recipe": "coco",
+        "scale_px": [1024, 1024],
+        "ratio_range": [0.1, 2.0],
+        "crop_px": 1024,
+        "flip": 0.5,
+    },
 }
-"""By data set: table 12 of Lin et al. (NeurIPS 2022), the rest from mmseg
+"""By data set: tables 11 and 12 of Lin et al. (NeurIPS 2022), of ADE20K the rest from mmseg
 configs/_base_/datasets/ade20k.py."""
 
 

@@ -1,5 +1,7 @@
 """Every shipped recipe is a configuration that builds a head, and says what its source says."""
 
+import math
+
 import pytest
 import torch
 
@@ -9,6 +11,7 @@ from pipelines.arguments import parse
 from pipelines.config import OptimizerConfig, ScheduleConfig, TrainConfig
 from pipelines.module import build_optimizer
 from pipelines.recipe_files import RECIPES, default_recipe, find_recipe, recipe_names
+from pipelines.run_length import with_steps
 from pipelines.schedules import learning_rate, warmup_steps
 from tests.heads.pyramids import clip_pyramid, pyramid_of
 
@@ -17,13 +20,15 @@ M2F = ["m2f-pd1-td3", "m2f-pd6-td3", "m2f-pd1-td9", "m2f-pd6-td9", "pixeldec1", 
 
 
 PYRAMIDS = {"video": clip_pyramid(64)}
+TASKS = {"k400": "video", "coco": "detection"}
+"""By a word in a recipe's name."""
 HEADS = {"video": "global4"}
 """What a recipe of a task is tried with; else a pyramid of four levels, and fpn."""
 
 
 @pytest.mark.parametrize("name", recipe_names())
 def test_every_recipe_builds_a_head(name: str) -> None:
-    task = "video" if "k400" in name else "segmentation"
+    task = next((task for word, task in TASKS.items() if word in name), "segmentation")
     head = [] if _names_a_head(name) else ["--head", HEADS.get(task, "fpn")]
     config = parse(TrainConfig, ["--recipe", name, *head])
     try:
@@ -115,6 +120,49 @@ def test_all_norms_of_upernet_and_nothing_else_are_not_decayed() -> None:
         id(parameter) for norm in norms for parameter in norm.parameters()
     }
     assert len(norms) > 8 and head.get_parameter("input_norms.0.weight") is free["params"][0]
+
+
+@pytest.mark.parametrize("head", ["fpn", "fpn-res4", "bifpn1", "bifpn5", "cascade-fpn", "htc-nosem-bifpn5"])
+def test_all_of_coco(head: str) -> None:
+    """Table 11 of Lin et al., 100 % frozen; the heads of its table 2 and of SwinV2-G."""
+    config = parse(TrainConfig, ["--head", head, "--dataset", "coco", "--model", "swinv2-b"])
+    assert (config.recipe, config.subset) == ("coco-100pct", None)
+    assert (config.epochs, config.repeat, config.batch_size) == (72, 1, 16)
+    assert config.optimizer == OptimizerConfig(lr=3e-4, weight_decay=0.05)
+    assert with_steps(config, 117_266).max_steps == 527_697
+    assert _fallen_at_epochs(config, 117_266) == [63, 69]
+
+
+@pytest.mark.parametrize(
+    ("percent", "images", "lr", "decay"), [(1, 1_163, 1e-3, 0.5), (10, 11_156, 3e-4, 0.1)]
+)
+def test_a_share_of_coco(percent: int, images: int, lr: float, decay: float) -> None:
+    """Table 11 of Lin et al., 1 % and 10 % frozen: row filters over the store of all, each image ten times."""
+    config = parse(TrainConfig, ["--head", "bifpn1", "--dataset", "coco", "--recipe", f"coco-{percent}pct"])
+    assert config.subset == f"coco-{percent}pct-fold1"
+    assert (config.epochs, config.repeat, config.batch_size) == (12, 10, 16)
+    assert config.optimizer == OptimizerConfig(lr=lr, weight_decay=decay)
+    assert with_steps(config, images).max_steps == math.ceil(12 * 10 * images / 16)
+    assert _fallen_at_epochs(config, images) == [8, 11]
+    other = parse(
+        TrainConfig,
+        ["--head", "fpn", "--recipe", f"coco-{percent}pct", "--subset", f"coco-{percent}pct-fold3"],
+    )
+    assert other.subset == f"coco-{percent}pct-fold3"
+
+
+def _fallen_at_epochs(config: TrainConfig, images: int) -> list[int]:
+    """The epochs, from 0, in whose first step the rate is a tenth of the step's before."""
+    run = with_steps(config, images)
+    firsts = [
+        round(epoch * run.max_steps / (config.epochs or 0)) for epoch in range(1, int(config.epochs or 0))
+    ]
+
+    def rate(step: int) -> float:
+        return learning_rate(step, run.optimizer.lr, run.schedule, run.max_steps)
+
+    assert rate(0) == pytest.approx(1e-3 * run.optimizer.lr) and rate(500) == run.optimizer.lr
+    return [n for n, first in enumerate(firsts, 1) if rate(first) == pytest.approx(rate(first - 1) / 10)]
 
 
 @pytest.mark.parametrize("shape", ["poly", "cosine", "constant"])
