@@ -137,7 +137,7 @@ def test_all_of_coco(head: str) -> None:
     ("percent", "images", "lr", "decay"), [(1, 1_163, 1e-3, 0.5), (10, 11_156, 3e-4, 0.1)]
 )
 def test_a_share_of_coco(percent: int, images: int, lr: float, decay: float) -> None:
-    """Table 11 of Lin et al., 1 % and 10 % frozen: row filters over the store of all, each image ten times."""
+    """Table 11 of Lin et al., 1 % and 10 % frozen: row filters over the store of all, images ten times."""
     config = parse(TrainConfig, ["--head", "bifpn1", "--dataset", "coco", "--recipe", f"coco-{percent}pct"])
     assert config.subset == f"coco-{percent}pct-fold1"
     assert (config.epochs, config.repeat, config.batch_size) == (12, 10, 16)
