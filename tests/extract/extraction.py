@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from extract.backbones import FrozenBackbone
-from extract.datasets import open_dataset, view_recipe
+from extract.datasets import dataset_module, open_dataset, view_recipe
 from extract.extractor import Progress, Summary, extract
 from extract.plan import build_plan, needed_bytes
 from extract.records import Dataset
@@ -41,12 +41,13 @@ class Wrapped:
 
 
 def planned(dataset: Dataset, backbone: Any, recipe: str | None = None, **choices: Any) -> StorePlan:
-    """Views of 64 px: `ade20k` for a training split, `single` for a test split, unless named."""
-    name = recipe or ("ade20k" if dataset.is_training else "single")
-    sizes = {"crop_size": 64} if name == "ade20k" else {"short_side": 64}
+    """Views of 64 px: the data set's own for a training split, `single` for a test split, unless named."""
+    training = dataset_module(dataset.name).TRAINING_VIEWS
+    name = recipe or (training[0] if dataset.is_training else "single")
+    sizes = {"crop_size": 64} if name in training else {"short_side": 64}
     return build_plan(
         dataset,
-        view_recipe("ade20k", name, **sizes),
+        view_recipe(dataset.name, name, **sizes),
         backbone.card,
         weights_sha256=backbone.weights_sha256,
         precision=backbone.precision,
