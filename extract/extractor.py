@@ -2,7 +2,7 @@
 
 Threads decode rows ahead; the calling thread assembles batches and drives the device; each shard has a
 thread that writes and commits it while the next one is computed. Every queue is bounded. In memory at most:
-`rows_ahead` rows that wait for the device, and HELD_BATCHES batches that are computed, encoded beside their
+`rows_ahead` rows that wait for the device, and `held_batches` batches that are computed, encoded beside their
 views and targets. `memory_bound` tells it in bytes.
 
 On a GPU a batch has one shape for each bin: short batches and skipped rows are filled with empty images. A
@@ -32,6 +32,7 @@ from extract.records import Dataset
 from extract.row_loader import LoadedRow, RowLoader, SourceDigests
 from extract.shard_job import QUEUED_BATCHES, Item, ShardJob
 from extract.tally import Summary, Tally, TooManyFailed
+from extract.view_sweep import views_at_once
 from stores.errors import IdentityError
 from stores.layout import ShardId, StorePlan
 from stores.receipts import Receipt
@@ -41,14 +42,20 @@ __all__ = ["BatchTooLarge", "Progress", "Summary", "TooManyFailed", "extract"]
 
 logger = logging.getLogger(__name__)
 
-SHARD_THREADS = 2
-"""Shards in the writing: one takes rows while the one before it is being committed."""
-HELD_BATCHES = SHARD_THREADS * (QUEUED_BATCHES + 1) + 1
-"""Computed batches in memory: each shard's thread writes one while others wait, and one is handed over."""
 SHARD_TRIES = 3
 """How often a shard whose files could not be written is computed and written."""
 _LASTING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 """Errors of a disk that trying again does not mend."""
+
+
+def shards_at_once(plan: StorePlan) -> int:
+    """Shards in the writing: those that take rows (see extract.view_sweep), and one being committed."""
+    return views_at_once(plan) + 1
+
+
+def held_batches(plan: StorePlan) -> int:
+    """Computed batches in memory: each shard's thread writes one, others wait, and one is handed over."""
+    return shards_at_once(plan) * (QUEUED_BATCHES + 1) + 1
 
 
 def extract(
@@ -125,6 +132,7 @@ class _Run:
         progress: Callable[[Progress], None],
     ) -> None:
         self._writer, self._plan, self._backbone, self._report = writer, writer.plan, backbone, progress
+        self._shards_at_once = shards_at_once(self._plan)
         self._codec_limit, self._codec_warnings = codec_limit, CodecWarnings()
         self._provenance = provenance(backbone.device)
         is_complete = writer.complete
@@ -161,7 +169,7 @@ class _Run:
     def carry_out(self, *, workers: int, batch_rows: int | None) -> Summary:
         with (
             ThreadPoolExecutor(workers, "decode") as decoders,
-            ThreadPoolExecutor(SHARD_THREADS, "shard") as shard_pool,
+            ThreadPoolExecutor(self._shards_at_once, "shard") as shard_pool,
         ):
             try:
                 while self._todo or self._jobs:
@@ -210,7 +218,7 @@ class _Run:
 
     def _wait_for_a_thread(self) -> None:
         """Returns when a shard's thread is free: short shards must not pile up before a slow disk."""
-        while len(self._jobs) >= SHARD_THREADS:
+        while len(self._jobs) >= self._shards_at_once:
             wait([job.future for job in self._jobs.values()], return_when=FIRST_COMPLETED)
             self._collect(wait_for_all=False)
 
@@ -245,7 +253,7 @@ class _Run:
             except OSError as error:
                 self._try_again(shard, error)
                 continue
-            self._tally.add_outcome(outcome, SHARD_THREADS)
+            self._tally.add_outcome(outcome, self._shards_at_once)
             self._codec_warnings.look_at(outcome.errors, self._plan.shard_name(shard))
             self._report(self._tally.progress(shard))
 

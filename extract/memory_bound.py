@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from extract.batches import DEFAULT_BATCH_ROWS, rows_ahead
-from extract.extractor import HELD_BATCHES
+from extract.extractor import held_batches
+from extract.view_sweep import views_at_once
 from stores.layout import Bin, StorePlan, feature_row_bytes
 
 
@@ -26,8 +27,9 @@ def memory_bound(plan: StorePlan, workers: int, batch_rows: int | None = None) -
         batch = b.batch_rows or batch_rows or DEFAULT_BATCH_ROWS
         original = int(originals[plan.bin_rows[index]].max()) if keeps_original else 0
         loaded = (3 * (plan.frames or 1) + 1) * b.height_px * b.width_px + original  # RGB and labels
-        held = HELD_BATCHES * batch
-        bounds.append((rows_ahead(batch, workers) + held) * loaded + held * encoded_row_bytes(plan, b))
+        held = held_batches(plan) * batch
+        ahead = rows_ahead(batch, workers, views_at_once(plan))
+        bounds.append((ahead + held) * loaded + held * encoded_row_bytes(plan, b))
     return max(bounds)
 
 

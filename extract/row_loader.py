@@ -1,18 +1,20 @@
-"""One planned row from its source: decoded, checked against the plan, put into view space."""
+"""Planned rows of a record from its source: decoded, checked against the plan, put into view space."""
 
 from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from extract.media import Pixels
 from extract.records import Dataset
 from extract.sources import NOT_IN_SUBSET, SourceError, retried
+from extract.view import View
 from stores.errors import IdentityError
 from stores.layout import StorePlan
 
@@ -64,37 +66,62 @@ class RowLoader:
         self._index_of = {record.key: index for index, record in enumerate(dataset.records)}
 
     def load(self, row: int) -> LoadedRow | SkippedRow:
-        """A row by its number in the plan.
+        """A row by its number in the plan; see `load_views`."""
+        return self.load_views([row])[row]
+
+    def load_views(self, rows: Sequence[int]) -> dict[int, LoadedRow | SkippedRow]:
+        """Rows of one record, whose source is read and decoded once; each as if it were loaded alone.
+
+        Args:
+            rows: their numbers in the plan.
 
         Raises:
-            IdentityError: the image is not the one that was planned, or is gone.
+            IdentityError: the source is not the one that was planned, or is gone.
             OSError: it could not be read, after several tries.
         """
-        key = self._rows.keys[row]
+        key = self._rows.keys[rows[0]]
         subset = self._dataset.subset
         if subset is not None and key not in subset:
-            return SkippedRow(code=NOT_IN_SUBSET, reason="not in the subset", source_sha256=None)
+            skipped = SkippedRow(code=NOT_IN_SUBSET, reason="not in the subset", source_sha256=None)
+            return dict.fromkeys(rows, skipped)
         index = self._index_of[key]
         try:
             data = self._read(index, key)
         except SourceError as error:  # listed, but there was no image when the store was planned
-            return SkippedRow(code=error.code, reason=error.reason, source_sha256=None)
+            skipped = SkippedRow(code=error.code, reason=error.reason, source_sha256=None)
+            return dict.fromkeys(rows, skipped)
         sha256 = hashlib.sha256(data).digest()
         self._digests.check(key, sha256)
         annotation = retried(lambda: self._dataset.read_annotation(index), f"annotation of {key}")
-        view = self._dataset.media.view_from_params(self._rows.params[row])
+        views = [self._dataset.media.view_from_params(self._rows.params[row]) for row in rows]
+        rendered = self._rendered(data, index, views)
+        found: dict[int, LoadedRow | SkippedRow] = {}
+        for row, view, pixels in zip(rows, views, rendered, strict=True):
+            try:
+                if isinstance(pixels, SourceError):
+                    raise pixels
+                truth = self._dataset.parse_annotation(index, annotation)
+            except SourceError as error:
+                found[row] = SkippedRow(code=error.code, reason=error.reason, source_sha256=sha256)
+                continue
+            targets = self._dataset.targets(truth, view)
+            found[row] = LoadedRow(
+                pixels=pixels,
+                valid_hw=view.valid_hw,
+                targets={name: targets[name] for name in self._target_names},
+                source_sha256=sha256,
+            )
+        return found
+
+    def _rendered(self, data: bytes, index: int, views: Sequence[View]) -> list[Pixels | SourceError]:
+        """Each view's pixels, or why it has none: of a damaged video some views may be sound."""
+        record, media = self._dataset.records[index], self._dataset.media
         try:
-            (pixels,) = self._dataset.media.render(data, self._dataset.records[index], [view])
-            truth = self._dataset.parse_annotation(index, annotation)
+            return list(media.render(data, record, views))
         except SourceError as error:
-            return SkippedRow(code=error.code, reason=error.reason, source_sha256=sha256)
-        targets = self._dataset.targets(truth, view)
-        return LoadedRow(
-            pixels=pixels,
-            valid_hw=view.valid_hw,
-            targets={name: targets[name] for name in self._target_names},
-            source_sha256=sha256,
-        )
+            if len(views) == 1:
+                return [error]
+        return [self._rendered(data, index, [view])[0] for view in views]
 
     def _read(self, index: int, key: str) -> bytes:
         planned = self._dataset.records[index].source_bytes

@@ -153,7 +153,7 @@ def _levels(training: TrainConfig, extraction: Extraction) -> tuple[str, ...]:
 def _read_seconds(plan: StorePlan, levels: Sequence[str], rows: int, speed: Speed, in_memory: bool) -> float:
     """Reading rows of the largest bin from a store of this plan."""
     b = max(plan.bins, key=lambda b: b.rows)
-    sizes = feature_row_bytes(plan.pyramid, plan.codec, b.height_px, b.width_px)
+    sizes = feature_row_bytes(plan.pyramid, plan.codec, b.height_px, b.width_px, plan.frames)
     rate = speed.cached_bytes_per_s if in_memory else speed.read_bytes_per_s
     return rows * sum(sizes[level] for level in levels) / rate
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from extract.extractor import SHARD_THREADS
+from extract.encoded_batch import view_shape
+from extract.extractor import shards_at_once
 from extract.memory_bound import encoded_row_bytes
 from stores.codecs import codec
 from stores.layout import Bin, DenseTarget, ShardId, StorePlan, Target
@@ -60,18 +61,19 @@ def write_shards(plan: StorePlan, root: Path, shards_at_most: int, most_bytes: i
     writer = StoreWriter.open_or_create(root, plan, needed_bytes=0)
     levels = _random_row(plan, b.height_px, b.width_px)
     began = time.perf_counter()
-    with ThreadPoolExecutor(SHARD_THREADS) as pool:
+    with ThreadPoolExecutor(shards_at_once(plan)) as pool:
         rows = list(pool.map(partial(_write_shard, plan, writer, levels, most_rows), shards))
     return sum(rows) * encoded_row_bytes(plan, b), time.perf_counter() - began
 
 
 def _random_row(plan: StorePlan, height: int, width: int) -> dict[str, dict[str, np.ndarray]]:
     rng, chosen = np.random.default_rng(0), codec(plan.codec)
+    time = () if plan.frames is None else (plan.frames,)
     return {
         level.name: dict(
             chosen.encode(
                 rng.standard_normal(
-                    (level.cells(height), level.cells(width), level.channels), dtype=np.float32
+                    (*time, level.cells(height), level.cells(width), level.channels), dtype=np.float32
                 )
             )
         )
@@ -95,7 +97,7 @@ def _write_shard(
             continue
         original_hw = plan.rows.original_hw[plan.global_row(shard_id.bin, row)].tolist()
         targets = {target.name: _no_target(target, b, original_hw) for target in plan.targets}
-        pixels = np.zeros((b.height_px, b.width_px, 3), np.uint8) if plan.pixels else None
+        pixels = np.zeros((*view_shape(plan, shard_id.bin), 3), np.uint8) if plan.pixels else None
         shard.put(row, levels, targets, source_sha256=sha256, pixels=pixels)
         written += 1
     shard.commit({}, {})

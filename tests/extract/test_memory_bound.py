@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 import weakref
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from extract.backbones import FrozenBackbone
 from extract.batches import rows_ahead
 from extract.datasets import open_dataset
 from extract.encoded_batch import HostBatch, encode_batch
-from extract.extractor import HELD_BATCHES
+from extract.extractor import held_batches
 from extract.memory_bound import memory_bound
 from extract.row_loader import LoadedRow, RowLoader
 from extract.shard_job import ShardJob
@@ -51,13 +52,14 @@ def test_a_slow_disk_does_not_fill_the_memory(
 ) -> None:
     root = write_folder(tmp_path / "data", training=24, validation=1)
     views, batches = Live(), Live()
-    load, write = RowLoader.load, ShardJob._write
+    load, write = RowLoader.load_views, ShardJob._write
 
-    def watched_load(self: RowLoader, row: int) -> Any:
-        loaded = load(self, row)
-        assert isinstance(loaded, LoadedRow)
-        views.watch(loaded.pixels, loaded.pixels.nbytes + sum(t.nbytes for t in loaded.targets.values()))
-        return loaded
+    def watched_load(self: RowLoader, rows: Sequence[int]) -> Any:
+        found = load(self, rows)
+        for loaded in found.values():
+            assert isinstance(loaded, LoadedRow)
+            views.watch(loaded.pixels, loaded.pixels.nbytes + sum(t.nbytes for t in loaded.targets.values()))
+        return found
 
     def watched_encode(*arguments: Any) -> HostBatch:
         batch = encode_batch(*arguments)
@@ -69,13 +71,13 @@ def test_a_slow_disk_does_not_fill_the_memory(
         time.sleep(0.03)
         write(self, *arguments)
 
-    monkeypatch.setattr(RowLoader, "load", watched_load)
+    monkeypatch.setattr(RowLoader, "load_views", watched_load)
     monkeypatch.setattr(extract.extractor, "encode_batch", watched_encode)
     monkeypatch.setattr(ShardJob, "_write", slow_write)
     choices = {"levels": ("p5",), "shard_rows": shard_rows, "batch_rows": batch_rows}
     run(root, tmp_path / "stores", backbone, workers=workers, **choices)
-    assert batches.most <= HELD_BATCHES
-    assert views.most <= rows_ahead(batch_rows, workers) + HELD_BATCHES * batch_rows
     plan = planned(open_dataset("ade20k", root, "training"), backbone, **choices)
+    assert batches.most <= held_batches(plan)
+    assert views.most <= rows_ahead(batch_rows, workers) + held_batches(plan) * batch_rows
     assert views.most_bytes + batches.most_bytes <= memory_bound(plan, workers)
     assert batches.most >= 3  # it did wait for the disk
