@@ -314,10 +314,12 @@ class ReportConfig(VerbConfig):
 class DemoConfig(VerbConfig):
     """The whole path on made data with the bundled tiny backbone."""
 
+    dataset: Literal["ade20k", "coco"] = "ade20k"
+    """Data set in whose layout scenes are made, and so the task."""
     run: str = "runs/demo"
     """Folder of everything the demo makes: data, stores, runs, table and picture."""
     head: str = "bifpn1"
-    """Head to train; its score is shown beside the linear head's."""
+    """Head to train; of ade20k its score is shown beside the linear head's."""
     seed: int = 0
     """Seed of the heads' first weights and of the order of the rows; the scenes are always the same."""
 

@@ -9,7 +9,11 @@ if TYPE_CHECKING:
 
 
 def run(config: DemoConfig) -> dict[str, Any]:
-    """See `pipelines.demo.whole_path.run_demo`."""
+    """See `pipelines.demo.whole_path.run_demo` and, for coco, `pipelines.demo.coco_path.run_coco_demo`."""
     from pipelines.demo.whole_path import DemoSize, run_demo  # late: scenes and pretraining need none of it
 
+    if config.dataset == "coco":
+        from pipelines.demo.coco_path import run_coco_demo
+
+        return run_coco_demo(config, DemoSize())
     return run_demo(config, DemoSize())
