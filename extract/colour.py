@@ -70,13 +70,17 @@ class Colour:
         return out if self.contrast_first else _scaled(out, self.contrast, 0.0)
 
 
-def draw_colour(draws: Draws) -> Colour:
-    """A distortion with mmseg's ranges and probabilities."""
+def draw_colour(draws: Draws, hues: int = 2 * HUE_DELTA) -> Colour:
+    """A distortion with mmseg's ranges and probabilities.
+
+    Args:
+        hues: how many shifts of the hue there are, from -HUE_DELTA on; numpy's randint leaves its end out.
+    """
     brightness = draws.uniform(-BRIGHTNESS_DELTA, BRIGHTNESS_DELTA) if draws.happens(PROBABILITY) else 0.0
     contrast_first = draws.integer(2) == 1
     contrast = draws.uniform(*CONTRAST_RANGE) if draws.happens(PROBABILITY) else 1.0
     saturation = draws.uniform(*SATURATION_RANGE) if draws.happens(PROBABILITY) else 1.0
-    hue = draws.integer(2 * HUE_DELTA) - HUE_DELTA if draws.happens(PROBABILITY) else 0  # randint's open end
+    hue = draws.integer(hues) - HUE_DELTA if draws.happens(PROBABILITY) else 0
     return Colour(brightness, contrast, contrast_first, saturation, hue)
 
 

@@ -14,6 +14,7 @@ PAPER_VIEWS: dict[str, dict[str, Any]] = {
         "cat_max_ratio": 0.75,
         "flip": 0.5,
     },
+    "ade20k-m2f": {"recipe": "ade20k-m2f", "scale_px": [2048, 512], "crop_px": 512, "flip": 0.5},
     "coco": {
         "recipe": "coco",
         "scale_px": [1024, 1024],
@@ -23,17 +24,23 @@ PAPER_VIEWS: dict[str, dict[str, Any]] = {
     },
 }
 """By data set: tables 11 and 12 of Lin et al. (NeurIPS 2022), of ADE20K the rest from mmseg
-configs/_base_/datasets/ade20k.py."""
+configs/_base_/datasets/ade20k.py; those of Mask2Former's heads are its own: extract/mask2former_views.py."""
+_MASK2FORMER_HEADS = ("m2f-", "pixeldec")
 
 
-def view_differences(identity: Mapping[str, Any]) -> Iterator[str]:
-    """One phrase for each thing in which the views of a training store are not the papers'.
+def view_differences(identity: Mapping[str, Any], head: str = "") -> Iterator[str]:
+    """One phrase for each thing in which the views of a training store are not the papers' for the head.
 
-    >>> list(view_differences({"dataset": {"name": "ade20k"}, "views": {"crop_px": 128, "count": 2}}))
+    >>> found = {"dataset": {"name": "ade20k"}, "views": {"recipe": "ade20k", "crop_px": 128, "count": 2}}
+    >>> list(view_differences(found, "bifpn5"))
     ['crop_px 128 (512)', '2 fixed views of each record (new ones in every epoch)']
+    >>> list(view_differences(found, "m2f-pd1-td3"))[0]
+    'recipe ade20k (ade20k-m2f)'
     """
-    views = identity["views"]
-    for field, papers in PAPER_VIEWS.get(identity["dataset"]["name"], {}).items():
+    views, papers_of = identity["views"], identity["dataset"]["name"]
+    if head.startswith(_MASK2FORMER_HEADS):
+        papers_of += "-m2f"
+    for field, papers in PAPER_VIEWS.get(papers_of, {}).items():
         if field in views and views[field] != papers:
             yield f"{field} {views[field]} ({papers})"
     if views["count"] is not None:

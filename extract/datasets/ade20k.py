@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from extract.mask2former_views import Mask2FormerCrops
 from extract.media import Images
 from extract.records import READ_THREADS, DatasetLayoutError, Record, annotation_digest
 from extract.sources import (
@@ -71,6 +72,10 @@ def _crops(crop_size: int | None, short_side: int | None) -> ViewRecipe:
     )
 
 
+def _mask2former(crop_size: int | None, short_side: int | None) -> ViewRecipe:
+    return Mask2FormerCrops(crop_px=CROP_PX if crop_size is None else crop_size, short_px=short_side)
+
+
 def _whole(
     name: str,
     ratios: tuple[float, ...],
@@ -86,11 +91,12 @@ def _whole(
 
 VIEW_RECIPES: Mapping[str, Callable[[int | None, int | None], ViewRecipe]] = {
     "ade20k": _crops,
+    "ade20k-m2f": _mask2former,
     "single": partial(_whole, "single", (1.0,), (False,)),
     "ms-flip": partial(_whole, "ms-flip", (0.5, 0.75, 1.0, 1.25, 1.5, 1.75), (False, True)),
 }
 """Makers of recipes from (crop size, short side at ratio 1), None for the papers' 512 px."""
-TRAINING_VIEWS = ("ade20k",)
+TRAINING_VIEWS = ("ade20k", "ade20k-m2f")
 TEST_VIEWS = ("single", "ms-flip")
 
 

@@ -190,7 +190,7 @@ def test_crops_of_one_class_are_drawn_again_up_to_ten_times() -> None:
 
     shares = [np.mean([varied(chooser, index) for index in range(60)]) for chooser in (blind, recipe)]
     assert shares[0] < 0.5 and shares[1] > 0.9
-    one_class = recipe.view("ade20k", "key", 0, 0, (256, 256), np.zeros((256, 256), np.uint8))
+    one_class = recipe.view("ade20k", record("key", (256, 256)), 0, 0, np.zeros((256, 256), np.uint8))
     assert one_class.valid_hw == (32, 32)  # gives up, as mmseg does, and never loops
     assert recipe.view("ade20k", record("key", (256, 256)), 0, 0).valid_hw == (32, 32)  # without labels
 
@@ -251,7 +251,7 @@ def test_colour_draws_have_mmsegs_ranges_and_probabilities() -> None:
 
 
 def test_recipes_refuse_what_they_cannot_have() -> None:
-    with pytest.raises(ValueError, match="ade20k, single, ms-flip"):
+    with pytest.raises(ValueError, match="ade20k, ade20k-m2f, single, ms-flip"):
         view_recipe("ade20k", "4x3")
     for bad in ({"crop_size": 100}, {"crop_size": 0}, {"short_side": 0}):
         with pytest.raises(ValueError, match="expected"):
