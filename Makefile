@@ -10,7 +10,7 @@ flag = $(if $($(1)),--$(subst _,-,$(shell echo $(1) | tr A-Z a-z)) '$($(1))')
 flags = $(foreach name,$(1),$(call flag,$(name)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint plan extract status info verify train-head evaluate predict gc doctor benchmark-read
+.PHONY: help setup demo test test-all lint plan extract status info verify train-head evaluate predict report gc doctor benchmark-read
 
 help:  ## Lists every target
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -23,8 +23,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,oracles]'
 	@touch $@
 
-demo: setup  ## The whole path on made data with the bundled tiny backbone, under runs/demo
-	$(RUN_PIPELINES) demo $(call flags,HEAD RUN) $(ARGS)
+demo: setup  ## The whole path on made data with the bundled tiny backbone, under runs/demo ([DATASET=coco|k400] [HEAD=])
+	$(RUN_PIPELINES) demo $(call flags,DATASET HEAD RUN) $(ARGS)
 
 test: setup  ## The test suite: CPU, offline, minutes
 	$(BIN)/python -m pytest $(ARGS)
@@ -50,14 +50,17 @@ info: setup  ## Identity, geometry and sizes of a store (STORE=)
 verify: setup  ## Structure and sizes of a store; ARGS=--full for every checksum (STORE=)
 	$(RUN_PIPELINES) verify $(call flags,STORE STORES) $(ARGS)
 
-train-head: setup  ## Trains a head from a store (HEAD= ...)
-	$(RUN_PIPELINES) train-head $(call flags,HEAD DATASET MODEL STORE STORES RECIPE RUN) $(ARGS)
+train-head: setup  ## Trains a head, or several in one pass, from a store (HEAD= or HEAD=fpn,bifpn5 ...)
+	$(RUN_PIPELINES) train-head $(call flags,HEAD DATASET MODEL STORE STORES LEVELS PIXELS DATA SUBSET SEEDS RECIPE RUN) $(ARGS)
 
 evaluate: setup  ## The metrics of a run on the test store (RUN=)
-	$(RUN_PIPELINES) evaluate $(call flags,RUN STORE) $(ARGS)
+	$(RUN_PIPELINES) evaluate $(call flags,RUN STORE VIEWS DATA) $(ARGS)
 
-predict: setup  ## Pictures from the frozen backbone and a trained head on new images (RUN= INPUT= [OUT=])
+predict: setup  ## The frozen backbone and a trained head on new images or videos (RUN= INPUT= [OUT=])
 	$(RUN_PIPELINES) predict $(call flags,RUN INPUT OUT) $(ARGS)
+
+report: setup  ## Runs side by side with the paper's rows (RUN="runs/a runs/b")
+	$(RUN_PIPELINES) report $(RUN) $(ARGS)
 
 gc: setup  ## Lists orphaned partial files; ARGS=--delete removes them
 	$(RUN_PIPELINES) gc $(call flags,STORE STORES) $(ARGS)
