@@ -12,9 +12,10 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
-from pipelines.arguments import parse, split_general_flags, verb_named
+from pipelines.arguments import split_general_flags, verb_named
 from pipelines.config import config_yaml
 from pipelines.exit_codes import DONE, INTERRUPTED, USAGE, exit_code, is_foreseen
+from pipelines.head_grid import parse_command
 from pipelines.help_text import program_help, verb_help
 
 
@@ -34,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if general.help:
             print(verb_help(words[0]), end="")
             return DONE
-        config = parse(verb.config_class, general.rest)
+        config = parse_command(verb.config_class, general.rest)
         if general.print_config:
             print(config_yaml(config), end="")
             return DONE

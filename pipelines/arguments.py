@@ -82,11 +82,13 @@ def parse(config_class: type[Config], words: Sequence[str]) -> Config:
     """
     settings = settings_of(config_class)
     files, flags = _read_words(words, settings)
-    given = [item for file in files for item in _read_yaml(file, settings)] + flags
+    of_several = ("heads",) if config_class is TrainConfig else ()  # pipelines/head_grid.py has read them
+    given = [item for file in files for item in _read_yaml(file, settings, of_several)] + flags
     if config_class is TrainConfig:
         given = _with_one_length(_base_settings(settings, given) + given)
     _require(settings, given)
-    return _typed(config_class, settings, given)
+    # What is overruled is left out: a list of rates is, in favour of one, where several heads are trained.
+    return _typed(config_class, settings, list({item.name: item for item in given}.values()))
 
 
 def _base_settings(settings: Mapping[str, Setting], given: Sequence[_Given]) -> list[_Given]:
@@ -163,7 +165,7 @@ def _resolve(written: str, settings: Mapping[str, Setting], source: str) -> tupl
     raise UsageError(f"{source}: no such {'flag' if is_flag else 'setting'}; {hint}")
 
 
-def _read_yaml(path: Path, settings: Mapping[str, Setting]) -> Iterator[_Given]:
+def _read_yaml(path: Path, settings: Mapping[str, Setting], skipped: Sequence[str] = ()) -> Iterator[_Given]:
     import yaml  # late, so that doctor can say that it is missing
 
     try:
@@ -172,7 +174,8 @@ def _read_yaml(path: Path, settings: Mapping[str, Setting]) -> Iterator[_Given]:
         raise UsageError(f"--config {path}: {error}") from error
     if not isinstance(document, dict):
         raise UsageError(f"--config {path}: expected settings, one `name: value` a line, found {document!r}")
-    yield from _flatten(document, "", path, settings)
+    own = {key: value for key, value in document.items() if key not in skipped}
+    yield from _flatten(own, "", path, settings)
 
 
 def _flatten(

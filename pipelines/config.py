@@ -185,7 +185,8 @@ class TrainConfig(VerbConfig):
     """A head, the store it learns from, and how."""
 
     head: str
-    """Name of the head for the data set's task, such as linear, fpn or bifpn5."""
+    """Name of the head for the data set's task, such as linear, fpn or bifpn5; several, such as fpn,bifpn5,
+    train side by side on one stream of batches, each as it would alone (also --lr 1e-3,2e-3)."""
     head_settings: dict[str, Any] = field(default_factory=dict)
     """Settings of the head over its preset's, such as --head-settings.width 64."""
     dataset: str | None = None
@@ -227,7 +228,7 @@ class TrainConfig(VerbConfig):
     repeat: int = 1
     """Visits of each record in one of the `epochs`, as mmdet's RepeatDataset; each shows its next view."""
     batch_size: int = 16
-    """Rows of a step."""
+    """Rows of a step, over all processes that torchrun started."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     """How the weights move."""
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
@@ -248,6 +249,13 @@ class TrainConfig(VerbConfig):
     """Steps between two validations; None: a tenth of `max_steps`; 0: only at the end."""
     checkpoint_every: int | None = None
     """Steps between two checkpoints; None: a tenth of `max_steps`."""
+    keep_checkpoints: int = 3
+    """Checkpoints of a run that stay, the last ones; 0: all."""
+    shuffle_window: int | None = None
+    """For disks that are slow at random places: read shards forward, shuffle within so many rows kept in
+    memory. None: shuffle the whole epoch, and read at random places."""
+    compile: Literal["necks", "none"] | None = None
+    """torch.compile of the BiFPN in training; None: necks on a GPU, none on a CPU, where it does not pay."""
     tensorboard: bool = False
     """Log to TensorBoard too, beside the CSV file."""
 

@@ -3,84 +3,57 @@ pipelines/online.py."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
 
 from pipelines.config import TrainConfig
-from pipelines.exit_codes import UsageError
-from pipelines.joined_stores import JoinedStores, RowIndex, Rows
+from pipelines.feed_log import Reading
+from pipelines.joined_stores import JoinedStores, Rows
+from pipelines.row_stream import EndlessRows, records_of_subset
 from pipelines.runs import StoreReference
+from pipelines.shard_read_ahead import ShardReadAhead
 from pipelines.store_feed import Batch, StoreFeed
 from pipelines.tasks import task_of
 from stores.pyramid import PyramidSpec
-from stores.sampling import training_rows
-from stores.subset import subset_keys
+
+AT_ONCE = 4
+"""Rows read ahead in one call: their levels keep a few threads busy."""
 
 
-class EndlessRows:
-    """Batches of row numbers over epochs without end: batch k holds positions k*B..(k+1)*B of all epochs
-    joined.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stretch:
+    """The batches somebody wants: of which steps, on which rank, and where."""
 
-    A pure function of (seed, step, rank, world), so a resumed run sees the rows the killed one would have
-    seen. As mmengine's `InfiniteSampler`, an epoch's last rows share a batch with the next epoch's first.
+    start_step: int
+    stop_step: int
+    device: torch.device
+    rank: int = 0
+    world: int = 1
+
+
+class TrainingBatches:
+    """Batches as Lightning's trainer takes them: so many that none is known to be the last.
+
+    Lightning fetches a batch ahead of the one in training from an iterable without a length, only to learn
+    whether there is another. That would keep two batches in memory, and it is the feed that reads ahead.
     """
 
-    def __init__(
-        self,
-        index: RowIndex,
-        *,
-        batch_size: int,
-        seed: int,
-        subset: str | None = None,
-        rank: int = 0,
-        world: int = 1,
-    ) -> None:
-        self._kept = _rows_of_subset(index, subset)
-        keys = tuple(index.keys[row] for row in self._kept)
-        self._index = RowIndex(keys=keys, views=index.views[self._kept])
-        self._batch_size, self._seed, self._rank, self._world = batch_size, seed, rank, world
+    def __init__(self, batches: Iterator[Batch]) -> None:
+        self._batches = batches
 
-    def batches(self, start_step: int, stop_step: int) -> Iterator[Rows]:
-        """The row numbers, int64 (batch_size,), of steps start_step..stop_step-1."""
-        return (rows for rows, _ in self.visits(start_step, stop_step))
+    def __iter__(self) -> Iterator[Batch]:
+        return self._batches
 
-    def visits(self, start_step: int, stop_step: int) -> Iterator[tuple[Rows, Rows]]:
-        """The row numbers of each step and, for each row, which visit of its record this is, from 0."""
-        # Every epoch has as many rows, one for each record: a resumed run need not go through those before.
-        epoch, skip = divmod(start_step * self._batch_size, len(self._epoch(0)))
-        left = np.empty((2, 0), np.int64)
-        for _ in range(start_step, stop_step):
-            while left.shape[1] < self._batch_size:
-                rows = self._epoch(epoch)[skip:]
-                left = np.concatenate([left, np.stack([rows, np.full_like(rows, epoch)])], axis=1)
-                epoch, skip = epoch + 1, 0
-            yield left[0, : self._batch_size], left[1, : self._batch_size]
-            left = left[:, self._batch_size :]
-
-    def _epoch(self, epoch: int) -> Rows:
-        chosen = training_rows(self._index, seed=self._seed, epoch=epoch, rank=self._rank, world=self._world)
-        if not len(chosen):
-            raise UsageError(f"there are no rows for rank {self._rank} of {self._world} to train on")
-        return self._kept[chosen]
-
-
-def _rows_of_subset(index: RowIndex, subset: str | None) -> Rows:
-    if subset is None:
-        return np.arange(len(index.keys), dtype=np.int64)
-    kept = subset_keys(dict.fromkeys(index.keys), subset)
-    return np.flatnonzero([key in kept for key in index.keys]).astype(np.int64)
-
-
-def _records_of_subset(index: RowIndex, subset: str | None) -> int:
-    return len({index.keys[row] for row in _rows_of_subset(index, subset)})
+    def __len__(self) -> int:
+        return 1 << 40
 
 
 class TrainingData(LightningDataModule):
-    """Where a run's batches come from: what it says of itself, and the batches from the trainer's step on."""
+    """Where a run's batches come from: what it says of itself, and the batches of a stretch of steps."""
 
     name: str
     """For the run's folder."""
@@ -93,6 +66,28 @@ class TrainingData(LightningDataModule):
     """Those it draws from, after the subset: the visits of one epoch."""
     levels: tuple[str, ...]
     """Those the head reads; set before the first batch."""
+
+    def batches(self, stretch: Stretch) -> Iterator[Batch]:
+        """The batches of those steps."""
+        raise NotImplementedError
+
+    @property
+    def reading(self) -> Reading:
+        """What was read so far; nothing where that is not known."""
+        return Reading()
+
+    def train_dataloader(self) -> TrainingBatches:
+        """The batches from the trainer's step on."""
+        assert self.trainer is not None
+        trainer = self.trainer
+        stretch = Stretch(
+            start_step=trainer.global_step,
+            stop_step=trainer.max_steps,
+            device=trainer.strategy.root_device,
+            rank=trainer.global_rank,
+            world=trainer.world_size,
+        )
+        return TrainingBatches(self.batches(stretch))
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """Leaves it: the feed has already put it there."""
@@ -123,35 +118,63 @@ class StoreData(TrainingData):
             )
             for store in stores
         )
-        self.records = _records_of_subset(stores.index, config.subset)
+        self.records = records_of_subset(stores.index, config.subset)
         self.levels = first.levels
         self._feed: StoreFeed | None = None
+        self._ahead: ShardReadAhead | None = None
 
     def describe(self) -> str:
         return self._joined.describe()
 
-    def train_dataloader(self) -> StoreFeed:
-        assert self.trainer is not None
-        config, trainer = self._config, self.trainer
+    def batches(self, stretch: Stretch) -> StoreFeed:
+        config = self._config
         rows = EndlessRows(
             self._joined.index,
             batch_size=config.batch_size,
             seed=config.seed,
             subset=config.subset,
-            rank=trainer.global_rank,
-            world=trainer.world_size,
+            window=config.shuffle_window,
+            rank=stretch.rank,
+            world=stretch.world,
         )
         self._feed = StoreFeed(
             self._joined,
-            rows.batches(trainer.global_step, trainer.max_steps),
-            batch_size=config.batch_size,
+            self._row_batches(rows, stretch),
+            batch_size=rows.rows_a_step,
             levels=self.levels,
             task=task_of(str(self.identity["dataset"]["task"])),
-            device=trainer.strategy.root_device,
+            device=stretch.device,
         )
         return self._feed
 
+    @property
+    def reading(self) -> Reading:
+        return Reading() if self._feed is None else self._feed.reading
+
     def close(self) -> None:
+        if self._ahead is not None:
+            self._ahead.close()
         if self._feed is not None:
             self._feed.close()
         self._joined.close()
+
+    def _row_batches(self, rows: EndlessRows, stretch: Stretch) -> Iterator[Rows]:
+        window = self._config.shuffle_window
+        if window is None:
+            return rows.batches(stretch.start_step, stretch.stop_step)
+        scratch = self._joined.buffers(AT_ONCE, self.levels)
+        self._ahead = ShardReadAhead(
+            rows.as_read(stretch.start_step),
+            lambda some: self._joined.read_encoded(some, self.levels, scratch),
+            window=window // stretch.world + rows.rows_a_step,
+            at_once=AT_ONCE,
+        )
+        return self._behind(self._ahead, rows, stretch)
+
+    @staticmethod
+    def _behind(ahead: ShardReadAhead, rows: EndlessRows, stretch: Stretch) -> Generator[Rows, None, None]:
+        """The rows of each step, once they have been read ahead. Runs in the feed's thread."""
+        for step in rows.steps(stretch.start_step, stretch.stop_step):
+            ahead.wait_for(step.read_at)
+            yield step.rows
+            ahead.shown(len(step.rows))

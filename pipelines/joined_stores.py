@@ -26,10 +26,12 @@ HostBuffers = Mapping[str, Mapping[str, npt.NDArray[Any]]]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RowIndex:
-    """What sampling needs to know of rows: their record and view."""
+    """What sampling needs to know of rows: their record, view and place."""
 
     keys: tuple[str, ...]
     views: npt.NDArray[np.int32]
+    shards: npt.NDArray[np.int64] | None = None
+    """Of each row, for those that are read forward; None where nothing is."""
     listed: Callable[[], Listed] | None = None
     """For subsets that are folds; None where the stores do not tell."""
 
@@ -80,14 +82,21 @@ class JoinedStores:
 
     @cached_property
     def index(self) -> RowIndex:
-        """Record and view of every row; a second store's view 0 comes after the first store's last."""
-        views, first_view = [], 0
+        """Record, view and shard of every row; a second store's view 0 comes after the first store's last."""
+        views, shards, first_view, first_shard = [], [], 0, 0
         for store in self._stores:
             views.append(np.asarray(store.views, np.int32) + first_view)
+            shards.append(store.shards + first_shard)
             first_view += store.view_count
+            first_shard += sum(b.shards for b in store.plan.bins)
         keys = tuple(key for store in self._stores for key in store.keys)
         tells = all(any(t.name == LISTED for t in store.plan.targets) for store in self._stores)
-        return RowIndex(keys=keys, views=np.concatenate(views), listed=self._listed if tells else None)
+        return RowIndex(
+            keys=keys,
+            views=np.concatenate(views),
+            shards=np.concatenate(shards),
+            listed=self._listed if tells else None,
+        )
 
     def _listed(self) -> Listed:
         """Where the data set's annotation file lists each record, from the records' first rows."""

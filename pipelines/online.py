@@ -23,11 +23,12 @@ from extract.datasets import Dataset, dataset_module, open_dataset, view_recipe
 from extract.sources import SourceError
 from extract.views import ViewRecipe
 from pipelines.config import TrainConfig
-from pipelines.datamodule import EndlessRows, TrainingData
+from pipelines.datamodule import Stretch, TrainingData
 from pipelines.exit_codes import UsageError, WorkFailed
 from pipelines.joined_stores import RowIndex, Rows
 from pipelines.live_backbone import live_features
 from pipelines.read_ahead import read_ahead
+from pipelines.row_stream import EndlessRows
 from pipelines.store_feed import Batch
 from pipelines.tasks import task_of
 
@@ -88,9 +89,8 @@ class OnlineData(TrainingData):
     def describe(self) -> str:
         return f"{len(self._dataset.records)} {self._dataset.split} images through {self._config.model}"
 
-    def train_dataloader(self) -> Iterator[Batch]:
-        assert self.trainer is not None
-        trainer, config, subset = self.trainer, self._config, self._dataset.subset
+    def batches(self, stretch: Stretch) -> Iterator[Batch]:
+        config, subset = self._config, self._dataset.subset
         kept = [
             number
             for number, record in enumerate(self._dataset.records)
@@ -101,12 +101,12 @@ class OnlineData(TrainingData):
             RowIndex(keys=keys, views=np.zeros(len(keys), np.int32)),
             batch_size=config.batch_size,
             seed=config.seed,
-            rank=trainer.global_rank,
-            world=trainer.world_size,
+            rank=stretch.rank,
+            world=stretch.world,
         )
-        visits = rows.visits(trainer.global_step, trainer.max_steps)
+        steps = rows.steps(stretch.start_step, stretch.stop_step)
         self._batches = read_ahead(
-            self._decoded((np.array(kept)[records], n) for records, n in visits), depth=2
+            self._decoded((np.array(kept)[step.rows], step.visits) for step in steps), depth=2
         )
         return (self._through_backbone(batch) for batch in self._batches)
 

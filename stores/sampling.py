@@ -15,7 +15,7 @@ Rows = npt.NDArray[np.int64]
 
 
 class RowIndex(Protocol):
-    """Record, view and place of each row of a store; a `Store` is one."""
+    """Record and view of each row of a store; a `Store` is one."""
 
     @property
     def keys(self) -> Sequence[str]:
@@ -24,10 +24,6 @@ class RowIndex(Protocol):
     @property
     def views(self) -> npt.NDArray[np.int32]:
         """(rows,) the view of each row."""
-
-    @property
-    def shards(self) -> npt.NDArray[np.int64]:
-        """(rows,) the shard each row lies in; rows of one shard are numbered forward."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,7 +65,7 @@ def training_rows(index: RowIndex, *, seed: int, epoch: int, rank: int = 0, worl
     return rows[shuffle(len(rows), "order", seed, epoch)][rank::world]
 
 
-def windowed_order(index: RowIndex, *, seed: int, epoch: int, window: int) -> EpochOrder:
+def windowed_order(index: RowIndex, shards: Rows, *, seed: int, epoch: int, window: int) -> EpochOrder:
     """The rows of `training_rows`, shuffled so that a disk may be read forward, shard after shard.
 
     The blocks to shuffle are shards: they are read in a random order, each from its front to its end, and
@@ -83,6 +79,7 @@ def windowed_order(index: RowIndex, *, seed: int, epoch: int, window: int) -> Ep
 
     Args:
         index: the store, or what it knows of its rows.
+        shards: int64 (rows,), the shard each row lies in; rows of one shard are numbered forward.
         seed: of the run.
         epoch: from 0.
         window: rows, 1 or more; 1 shows them as they were read.
@@ -93,7 +90,7 @@ def windowed_order(index: RowIndex, *, seed: int, epoch: int, window: int) -> Ep
     if epoch < 0 or window < 1:
         raise ValueError(f"epoch {epoch}, window {window}: expected an epoch from 0 and a window from 1")
     rows = np.sort(_rows_of_epoch(index, epoch))
-    _, shard = np.unique(np.asarray(index.shards, dtype=np.int64)[rows], return_inverse=True)
+    _, shard = np.unique(shards[rows], return_inverse=True)
     turn = shuffle(int(shard.max(initial=-1)) + 1, "shards", seed, epoch)
     as_read = rows[np.argsort(turn[shard], kind="stable")]
     shown = _jittered(len(rows), window, seed, epoch)

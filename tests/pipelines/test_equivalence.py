@@ -26,12 +26,14 @@ from extract.device_codec import encode
 from extract.sources import decode_image
 from extract.view import View
 from extract.weights import get_weights
-from pipelines import train_head
 from pipelines.config import ScheduleConfig, TrainConfig
-from pipelines.datamodule import EndlessRows, StoreData, TrainingData
+from pipelines.datamodule import StoreData, Stretch, TrainingData
+from pipelines.fitting import fit
+from pipelines.head_run import build_module
 from pipelines.joined_stores import JoinedStores, RowIndex, Rows
 from pipelines.live_backbone import live_features
 from pipelines.metrics_file import read_metrics
+from pipelines.row_stream import EndlessRows
 from pipelines.store_feed import Batch, dequantise
 from stores.reader import Store, open_store
 from tests.pipelines.extracted import MODEL, WEIGHTS, extract_store, write_coloured_data
@@ -155,8 +157,8 @@ class LiveData(TrainingData):
     def describe(self) -> str:
         return "live"
 
-    def train_dataloader(self) -> Iterator[Batch]:
-        return (self._batch(rows) for rows in self._rows.batches(0, STEPS))
+    def batches(self, stretch: Stretch) -> Iterator[Batch]:
+        return (self._batch(rows) for rows in self._rows.batches(stretch.start_step, stretch.stop_step))
 
     def _batch(self, rows: Rows) -> Batch:
         made = [self._features(int(row)) for row in rows]
@@ -192,10 +194,10 @@ def train(live: Live, tmp_path_factory: pytest.TempPathFactory) -> Train:
         data: TrainingData = from_store
         if features is not None:
             data = LiveData(from_store, joined.index, live.valid_hw, features, labels)
-        module = train_head.build_module(config, data)
+        module = build_module(config, data)
         folder = tmp_path_factory.mktemp("run")
         (folder / "checkpoints").mkdir()
-        train_head.fit(config, module, data, folder, torch.device("cpu"), None, None)
+        fit(config, module, data, folder, torch.device("cpu"))
         from_store.close()
         return np.array([float(row["loss"]) for row in read_metrics(folder / "metrics.csv")])
 

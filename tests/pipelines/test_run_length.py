@@ -9,9 +9,9 @@ import pytest
 
 from pipelines.arguments import parse
 from pipelines.config import ScheduleConfig, TrainConfig, config_yaml
-from pipelines.datamodule import EndlessRows
 from pipelines.exit_codes import UsageError
 from pipelines.joined_stores import RowIndex
+from pipelines.row_stream import EndlessRows
 from pipelines.run_length import with_steps
 from pipelines.schedules import learning_rate
 

@@ -29,6 +29,10 @@ def full_index(records, views, shard_rows=4):
     return index_of([(f"record-{r}", v) for v in range(views) for r in range(records)], shard_rows)
 
 
+def windowed(index, **how):
+    return windowed_order(index, index.shards, **how)
+
+
 GOLDEN_SHUFFLE = [2, 3, 7, 4, 1, 5, 6, 0]
 GOLDEN_WINDOW = [4, 6, 5, 7, 0, 1, 2, 8, 3]
 PAIRS = st.sets(st.tuples(st.sampled_from("abcdefgh"), st.integers(0, 3)), min_size=1).map(sorted)
@@ -103,18 +107,18 @@ def test_the_shuffle_is_written_down():
     assert shuffle(8, "order", 0, 0).tolist() == GOLDEN_SHUFFLE
     assert key_hash("record-0") == 5423641343118414517
 
-    assert windowed_order(full_index(9, 1), seed=0, epoch=0, window=3).rows.tolist() == GOLDEN_WINDOW
+    assert windowed(full_index(9, 1), seed=0, epoch=0, window=3).rows.tolist() == GOLDEN_WINDOW
 
 
 def test_an_empty_index_gives_no_rows():
     assert len(training_rows(index_of([]), seed=0, epoch=0)) == 0
-    assert len(windowed_order(index_of([]), seed=0, epoch=0, window=3).rows) == 0
+    assert len(windowed(index_of([]), seed=0, epoch=0, window=3).rows) == 0
 
 
 @given(PAIRS, st.integers(0, 5), st.integers(0, 2), st.integers(1, 40), st.integers(1, 6))
 def test_a_window_shows_the_same_rows(pairs, epoch, seed, window, shard_rows):
     index = index_of(pairs, shard_rows)
-    order = windowed_order(index, seed=seed, epoch=epoch, window=window)
+    order = windowed(index, seed=seed, epoch=epoch, window=window)
     assert sorted(order.rows) == sorted(training_rows(index, seed=seed, epoch=epoch))
     assert sorted(order.read_at) == list(range(len(order.rows)))
     as_read = order.rows[np.argsort(order.read_at)]
@@ -131,7 +135,7 @@ def test_a_window_shows_the_same_rows(pairs, epoch, seed, window, shard_rows):
 
 @given(st.integers(1, 300), st.integers(1, 80), st.integers(0, 3))
 def test_no_more_than_a_window_waits_in_memory(records, window, epoch):
-    read_at = windowed_order(full_index(records, 1), seed=0, epoch=epoch, window=window).read_at
+    read_at = windowed(full_index(records, 1), seed=0, epoch=epoch, window=window).read_at
     must_have_read = np.maximum.accumulate(read_at) + 1
     shown = np.arange(1, len(read_at) + 1)
     assert (must_have_read - shown).max() < window
@@ -140,7 +144,7 @@ def test_no_more_than_a_window_waits_in_memory(records, window, epoch):
 
 @pytest.mark.parametrize("window", [64, 256, 1000])
 def test_rows_read_together_are_shown_a_third_of_the_window_apart(window):
-    read_at = windowed_order(full_index(8000, 1), seed=0, epoch=0, window=window).read_at
+    read_at = windowed(full_index(8000, 1), seed=0, epoch=0, window=window).read_at
     place = np.argsort(read_at)
     apart = np.abs(np.diff(place))[window:-window].mean()
     assert apart == pytest.approx(window / 3, rel=0.05)
@@ -160,15 +164,15 @@ def test_how_often_rows_of_a_shard_meet_in_a_batch():
     )  # 3 sigma of 1024 batches
     # a window of w shards: about one pair in w shares one
     for shards in (4, 16, 32):
-        met = pairs(windowed_order(index, seed=0, epoch=0, window=32 * shards).rows)
+        met = pairs(windowed(index, seed=0, epoch=0, window=32 * shards).rows)
         assert met == pytest.approx(120 / shards, rel=0.2)
-    assert pairs(windowed_order(index, seed=0, epoch=0, window=1).rows) == 120
+    assert pairs(windowed(index, seed=0, epoch=0, window=1).rows) == 120
 
 
 def test_a_windows_order_depends_on_seed_and_epoch():
     index = full_index(100, 1)
     orders = [
-        windowed_order(index, seed=seed, epoch=epoch, window=16).rows.tolist()
+        windowed(index, seed=seed, epoch=epoch, window=16).rows.tolist()
         for seed, epoch in ((0, 0), (0, 1), (1, 0), (0, 0))
     ]
     assert orders[0] == orders[3] and orders[0] not in orders[1:3]
@@ -177,7 +181,7 @@ def test_a_windows_order_depends_on_seed_and_epoch():
 @pytest.mark.parametrize(("epoch", "window"), [(-1, 4), (0, 0)])
 def test_impossible_windows_are_refused(epoch, window):
     with pytest.raises(ValueError, match="window"):
-        windowed_order(full_index(4, 1), seed=0, epoch=epoch, window=window)
+        windowed(full_index(4, 1), seed=0, epoch=epoch, window=window)
 
 
 def test_a_store_knows_its_shards(tmp_path):
