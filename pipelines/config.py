@@ -55,7 +55,7 @@ class PlanConfig(VerbConfig):
     pixels: Literal["source", "stored"] = "source"
     """stored: the store keeps each view's pixels too; source: it does not."""
     subset: str | None = None
-    """Share of the records, such as 1%, or a file with one key a line; None: all."""
+    """Share of the records (1%), fold of COCO (coco-1pct-fold1), or a file with one key a line; None: all."""
     model_args: dict[str, Any] = field(default_factory=dict)
     """Constructor arguments over the model's own row, such as --model-args.img_size 256."""
     precision: Literal["fp32", "fp16", "bf16"] | None = None
@@ -220,7 +220,7 @@ class TrainConfig(VerbConfig):
     model_args: dict[str, Any] = field(default_factory=dict)
     """Constructor arguments of the backbone, for `online`."""
     subset: str | None = None
-    """Share of the records, such as 1%, or a file with one key a line; None: all."""
+    """Share of the records (1%), fold of COCO (coco-1pct-fold1), or a file with one key a line; None: all."""
     max_steps: int = 160_000
     """Optimiser steps of the run; of this and `epochs` the one given last counts."""
     epochs: float | None = None
