@@ -126,6 +126,7 @@ def _head_seconds(training: TrainConfig, extraction: Extraction, cache: SpeedCac
         "classes": dataset.num_classes,
         "rows": training.batch_size,
         "padded_hw": [b.height_px, b.width_px],
+        "frames": plan.frames,
         "device": str(extraction.device),
         "precision": training.precision,
     }
@@ -134,7 +135,13 @@ def _head_seconds(training: TrainConfig, extraction: Extraction, cache: SpeedCac
         size = (b.height_px, b.width_px)
         return {
             "seconds": head_step_seconds(
-                training, dataset.task, plan.pyramid, dataset.num_classes, size, extraction.device
+                training,
+                dataset.task,
+                plan.pyramid,
+                dataset.num_classes,
+                size,
+                extraction.device,
+                plan.frames,
             )
         }
 

@@ -28,8 +28,10 @@ def head_step_seconds(
     num_classes: int,
     padded_hw: tuple[int, int],
     device: torch.device,
+    frames: int | None = None,
 ) -> float:
-    """Forward, losses, backward and optimiser of `config.batch_size` rows of `padded_hw` pixels.
+    """Forward, losses, backward and optimiser of `config.batch_size` rows of `padded_hw` pixels; of videos, of
+    `frames` frames each.
 
     Raises ValueError where the head is unknown or needs a level that the pyramid lacks.
     """
@@ -42,10 +44,11 @@ def head_step_seconds(
             height, width = _halved(height), _halved(width)
         rows = max(1, min(rows, CPU_PIXELS // (height * width)))
     generator = torch.Generator().manual_seed(0)
+    length = () if frames is None else (frames,)
     features = {
         level.name: torch.randn(
-            (rows, level.channels, level.cells(height), level.cells(width)), generator=generator
-        ).to(device, memory_format=torch.channels_last)
+            (rows, level.channels, *length, level.cells(height), level.cells(width)), generator=generator
+        ).to(device, memory_format=torch.channels_last_3d if length else torch.channels_last)
         for level in pyramid.select(head.levels)
     }
     made = task_of(task).made_targets(rows, (height, width), num_classes, generator)

@@ -28,6 +28,7 @@ from extract.plan import survey, view_count
 from extract.records import READ_THREADS
 from extract.row_loader import LoadedRow, RowLoader, SourceDigests
 from extract.trunks import probe
+from extract.view_sweep import views_at_once
 from extract.weights import Weights
 from pipelines.disk_probe import measure_disk
 from pipelines.extraction import Extraction, existing_folder
@@ -164,10 +165,13 @@ def _measure_decode(extraction: Extraction) -> Figures:
     """Seconds a row, while every worker decodes; rows that cannot be decoded take no part."""
     plan, subset = extraction.estimate.plan, extraction.dataset.subset
     loader = RowLoader(extraction.dataset, plan, SourceDigests())
-    rows = np.random.default_rng(0).permutation(len(plan.rows)).tolist()
+    together = views_at_once(plan)
+    rows = np.random.default_rng(0).permutation(len(plan.rows) // together).tolist()
     if subset is not None:
         rows = [row for row in rows if plan.rows.keys[row] in subset]
-    rounds = [rows[i : i + 2 * extraction.workers] for i in range(0, len(rows), 2 * extraction.workers)]
+    groups = [list(range(row, len(plan.rows), len(plan.rows) // together)) for row in rows]
+    size = 2 * extraction.workers
+    rounds = [groups[i : i + size] for i in range(0, len(groups), size)]
     done, began = 0, time.perf_counter()
     with ThreadPoolExecutor(extraction.workers) as pool:
         for some in rounds:
@@ -177,12 +181,12 @@ def _measure_decode(extraction: Extraction) -> Figures:
     return {"seconds": (time.perf_counter() - began) / done if done else 0.0}
 
 
-def _load(loader: RowLoader, row: int) -> bool:
+def _load(loader: RowLoader, rows: Sequence[int]) -> int:
+    """How many rows were loaded."""
     try:
-        loader.load(row)
+        return len(loader.load_views(rows))
     except IdentityError:  # `extract` will say so
-        return False
-    return True
+        return 0
 
 
 def _measure_survey(extraction: Extraction) -> Figures:
