@@ -30,7 +30,7 @@ def head_step_seconds(
     device: torch.device,
     frames: int | None = None,
 ) -> float:
-    """Forward, losses, backward and optimiser of `config.batch_size` rows of `padded_hw` pixels; of videos, of
+    """Forward, losses, backward and optimiser of `config.batch_size` rows of `padded_hw` pixels; of videos
     `frames` frames each.
 
     Raises ValueError where the head is unknown or needs a level that the pyramid lacks.
