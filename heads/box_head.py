@@ -1,6 +1,7 @@
 """The box head: what a RoI holds and where exactly (mmdet:models/roi_heads/bbox_heads/convfc_bbox_head.py).
 
-Dims: R RoIs of all images, K classes with background, B boxes a RoI has: one a class, or one in all.
+Dims: N images, S samples an image, R RoIs of all images, K classes with background, B boxes a RoI has: one
+a class, or one in all.
 """
 
 from __future__ import annotations
@@ -9,7 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from heads.assignment import gather_rows
 from heads.box_coding import decode_boxes, encode_boxes
+from heads.ground_truth import GroundTruth
+from heads.roi_sampling import RoISamples
 
 BOX_CELLS = 7
 
@@ -65,26 +69,24 @@ class BoxHead(nn.Module):
         self,
         logits_RK: Tensor,
         deltas_RB4: Tensor,
-        boxes_R4: Tensor,
-        *,
-        label_R: Tensor,
-        target_boxes_R4: Tensor,
-        positive_R: Tensor,
-        valid_R: Tensor,
+        rois: RoISamples,
+        truth: GroundTruth,
         beta: float,
     ) -> dict[str, Tensor]:
         """{"loss_cls", "loss_box"}: sums over valid and over positive RoIs, both by the number of valid ones.
 
         Args:
-            label_R: int64, from 0, of positive RoIs.
+            logits_RK, deltas_RB4: of the samples of all images in order.
             beta: of smooth L1, 0 for plain L1.
         """
+        positive_R, valid_R = rois.positive_NS.flatten(), rois.valid_NS.flatten()
+        label_R = truth.labels_NG.gather(1, rois.match_NS).flatten()
         count = valid_R.sum().clamp(min=1)
         classes_R = torch.where(positive_R, label_R + self.first_class, self.background)
         cls_R = F.cross_entropy(logits_RK, classes_R, reduction="none")
-        targets_R4 = encode_boxes(target_boxes_R4, boxes_R4, self._stds_4)
+        targets_NS4 = encode_boxes(gather_rows(truth.boxes_NG4, rois.match_NS), rois.boxes_NS4, self._stds_4)
         own_R4 = self._own_deltas(deltas_RB4, label_R)
-        box_R4 = F.smooth_l1_loss(own_R4, targets_R4, beta=beta, reduction="none")
+        box_R4 = F.smooth_l1_loss(own_R4, targets_NS4.flatten(0, 1), beta=beta, reduction="none")
         return {
             "loss_cls": torch.where(valid_R, cls_R, 0).sum() / count,
             "loss_box": torch.where(positive_R[:, None], box_R4, 0).sum() / count,

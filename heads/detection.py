@@ -215,12 +215,6 @@ class DetectionHead(Head):
             maps[:-1], self.roi_strides_px, boxes_R4, image_R, cells, aligned=self.conventions.aligned
         )
 
-    def pool_all(self, maps: Sequence[Tensor], boxes_NP4: Tensor, cells: int) -> Tensor:
-        """(N * P, width, cells, cells): as many RoIs in every image."""
-        images, boxes = boxes_NP4.shape[:2]
-        image_R = torch.arange(images, device=boxes_NP4.device).repeat_interleave(boxes)
-        return self.pool(maps, boxes_NP4.flatten(0, 1), image_R, cells)
-
     def _neck_maps(self, features: Features, valid_hw: Sequence[SizeYX]) -> list[Tensor]:
         maps = self.select_maps(features, valid_hw)
         normed = [norm(x_NCYX) for norm, x_NCYX in zip(self.input_norms, maps, strict=True)]

@@ -16,6 +16,7 @@ from heads.detections import Detections
 from heads.ground_truth import GroundTruth
 from heads.mask_head import MASK_SIZE
 from heads.mask_targets import sample_masks
+from heads.roi_pooling import flat_rois
 from heads.roi_sampling import RoISamples
 
 
@@ -40,10 +41,10 @@ def positive_rois(rois: RoISamples, truth: GroundTruth) -> MaskRoIs:
     row_R = positive_R.nonzero()[:, 0]
     if not len(row_R):
         row_R = row_R.new_zeros(1)
-    image_R = rois.image_R[row_R]
+    boxes_R4, image_R = (each[row_R] for each in flat_rois(rois.boxes_NS4))
     match_R = rois.match_NS.flatten()[row_R]
     return MaskRoIs(
-        boxes_R4=rois.boxes_NS4.flatten(0, 1)[row_R],
+        boxes_R4=boxes_R4,
         image_R=image_R,
         label_R=truth.labels_NG[image_R, match_R],
         instance_R=image_R * truth.labels_NG.shape[1] + match_R,

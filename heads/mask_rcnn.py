@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from heads.assignment import DrawUniform, gather_rows
+from heads.assignment import DrawUniform
 from heads.box_coding import clip_boxes
 from heads.box_head import BOX_CELLS, BoxHead
 from heads.contract import HeadPreset, Targets
@@ -20,6 +20,7 @@ from heads.detections import Detections, detect
 from heads.ground_truth import GroundTruth
 from heads.mask_branch import mask_targets, positive_rois, rois_of_detections, split_by_image
 from heads.mask_head import MASK_CELLS, MaskHead, mask_loss
+from heads.roi_pooling import flat_rois
 from heads.roi_sampling import RoISamples, sample_rois
 from heads.rpn import Proposals
 from stores.pyramid import PyramidSpec
@@ -53,24 +54,15 @@ class MaskRCNN(DetectionHead):
     ) -> dict[str, Tensor]:
         """{"loss_cls", "loss_box", "loss_mask"}."""
         rois = sample_rois(proposals, truth, self.conventions.roi_rule, self.settings.roi_samples, draw)
-        logits_RK, deltas_RB4 = self.box_head(self.pool_all(maps, rois.boxes_NS4, BOX_CELLS))
-        losses: dict[str, Tensor] = self.box_head.losses(
-            logits_RK,
-            deltas_RB4,
-            rois.boxes_NS4.flatten(0, 1),
-            label_R=truth.labels_NG.gather(1, rois.match_NS).flatten(),
-            target_boxes_R4=gather_rows(truth.boxes_NG4, rois.match_NS).flatten(0, 1),
-            positive_R=rois.positive_NS.flatten(),
-            valid_R=rois.valid_NS.flatten(),
-            beta=self.conventions.box_beta,
-        )
+        logits_RK, deltas_RB4 = self.box_head(self.pool(maps, *flat_rois(rois.boxes_NS4), BOX_CELLS))
+        losses = self.box_head.losses(logits_RK, deltas_RB4, rois, truth, self.conventions.box_beta)
         return {**losses, "loss_mask": self._mask_loss(maps, rois, truth)}
 
     def detect(
         self, maps: Sequence[Tensor], proposals: Proposals, image_hw_N2: Tensor
     ) -> tuple[list[Detections], list[Tensor]]:
         images = len(image_hw_N2)
-        logits_RK, deltas_RB4 = self.box_head(self.pool_all(maps, proposals.boxes_NP4, BOX_CELLS))
+        logits_RK, deltas_RB4 = self.box_head(self.pool(maps, *flat_rois(proposals.boxes_NP4), BOX_CELLS))
         probabilities_NPK = self.box_head.probabilities(logits_RK).view(images, -1, self.num_classes)
         probabilities_NPK = probabilities_NPK * proposals.exists_NP[..., None]
         boxes_RB4 = self.box_head.decode(deltas_RB4, proposals.boxes_NP4.flatten(0, 1))

@@ -1,7 +1,7 @@
 """RoIAlign over the level that fits each box (mmdet:models/roi_heads/roi_extractors/
 single_level_roi_extractor.py).
 
-Dims: R boxes of all images.
+Dims: N images, P boxes an image, R boxes of all images.
 """
 
 from __future__ import annotations
@@ -15,6 +15,13 @@ from torchvision.ops import roi_align
 from heads.box_coding import box_areas
 
 _CANONICAL_CELLS = 14  # boxes up to twice 14 cells a side read the finest level: 56 px at stride 4
+
+
+def flat_rois(boxes_NP4: Tensor) -> tuple[Tensor, Tensor]:
+    """Boxes (N * P, 4) and their images, int64 (N * P,), of as many boxes in every image."""
+    images, boxes = boxes_NP4.shape[:2]
+    image_R = torch.arange(images, device=boxes_NP4.device).repeat_interleave(boxes)
+    return boxes_NP4.flatten(0, 1), image_R
 
 
 def roi_levels(boxes_R4: Tensor, finest_stride_px: int, levels: int) -> Tensor:

@@ -31,12 +31,6 @@ class RoISamples:
     is_truth_NS: Tensor
     """bool; the box is a ground-truth box itself."""
 
-    @property
-    def image_R(self) -> Tensor:
-        """int64 (N * S,): the image of each RoI, in the order of `boxes_NS4.flatten(0, 1)`."""
-        images, samples = self.match_NS.shape
-        return torch.arange(images, device=self.match_NS.device).repeat_interleave(samples)
-
 
 @torch.no_grad()
 def sample_rois(

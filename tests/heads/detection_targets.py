@@ -41,13 +41,14 @@ def random_masks(hw: tuple[int, int], count: int, random: np.random.Generator) -
 
 
 def random_targets(valid_hw: list[tuple[int, int]], classes: int, seed: int = 0) -> list[dict[str, Tensor]]:
-    """One to five instances an image."""
+    """One to five instances an image, and a stuff map of three classes."""
     random = np.random.default_rng(seed)
     targets = []
     for hw in valid_hw:
         count = int(random.integers(1, 6))
         labels = random.integers(0, classes, count).tolist()
-        targets.append(pack_instances(random_masks(hw, count, random), labels))
+        stuff = torch.from_numpy(random.integers(0, 3, hw).astype(np.uint8))
+        targets.append({**pack_instances(random_masks(hw, count, random), labels), "stuff": stuff})
     return targets
 
 
