@@ -1,8 +1,9 @@
 """Backbones alone: timm as people write it, timm compiled, ours, ours compiled; one run, in turns.
 
 Each gets the same batch: timm normalised float pixels, ours uint8 pixels, which it normalises. The medians of
-the rounds are told in milliseconds an image, and how many times as fast as timm eager each is. Weights are
-drawn: speed does not depend on them.
+the rounds are told in milliseconds an image, with the processors' time, and how many times as fast as timm
+eager each is, round by round. Weights are drawn: speed does not depend on them. What an extraction runs is
+`ours` on a CPU and `ours compiled` on a GPU.
 
     python -m benchmarks.backbones [--models swinv2-t,swinv2-b] [--sizes 512] [--batch 2] [--no-compile]
 """
@@ -27,10 +28,12 @@ from extract.frozen_backbone import PRECISIONS
 
 RIVALS = ("timm eager", "timm compiled", "ours", "ours compiled")
 GOALS = {
-    "cpu": {"ours": 1.0, "ours compiled": 1.15},
+    "cpu": {"ours": 1.15},
     "cuda": {"ours compiled": 2.5},
 }
 """Least speed over timm eager, SwinV2-T at 512 px; on a GPU also 1.08 over timm compiled."""
+WARM_UP_ROUNDS = 2
+"""To compile, to fill caches and to grow pools."""
 
 
 def timm_forward(
@@ -58,22 +61,25 @@ def our_forward(
 def measure(
     rivals: dict[str, Callable[[], object]], images: int, rounds: int, device: torch.device
 ) -> dict[str, dict[str, float]]:
-    """Rival -> ms an image (median, least) and speed relative to the first one, round by round."""
+    """Rival -> ms an image (median, least, processor time) and speed relative to the first one, in turns."""
     seconds: dict[str, list[float]] = {name: [] for name in rivals}
+    busy: dict[str, list[float]] = {name: [] for name in rivals}
     with torch.inference_mode():
-        for number in range(rounds + 2):
+        for number in range(rounds + WARM_UP_ROUNDS):
             for name, forward in rivals.items():
-                began = time.perf_counter()
+                began, used = time.perf_counter(), time.process_time()
                 forward()
                 if device.type == "cuda":
                     torch.cuda.synchronize(device)
-                if number > 1:  # two rounds to compile, to fill caches and to grow pools
+                if number >= WARM_UP_ROUNDS:
                     seconds[name].append(time.perf_counter() - began)
+                    busy[name].append(time.process_time() - used)
     first = seconds[next(iter(rivals))]
     return {
         name: {
             "ms_an_image": statistics.median(times) / images * 1e3,
             "least_ms_an_image": min(times) / images * 1e3,
+            "processor_ms_an_image": statistics.median(busy[name]) / images * 1e3,
             "speed": statistics.median(f / t for f, t in zip(first, times, strict=True)),
         }
         for name, times in seconds.items()
@@ -134,7 +140,7 @@ def main() -> None:
     if options.json:
         print(json.dumps(table))
         return
-    print(f"{'':24}{'ms an image':>14}{'least':>10}{'speed':>8}")
+    print(f"{'':24}{'ms an image':>14}{'least':>10}{'processor':>11}{'speed':>8}")
     for case, rivals in table.items():
         print(case)
         for name, figures in rivals.items():
@@ -142,8 +148,12 @@ def main() -> None:
             note = f"  goal {goal}" if goal else ""
             print(
                 f"  {name:22}{figures['ms_an_image']:14.1f}{figures['least_ms_an_image']:10.1f}"
-                f"{figures['speed']:8.2f}{note}"
+                f"{figures['processor_ms_an_image']:11.1f}{figures['speed']:8.2f}{note}"
             )
+    if not options.device.startswith("cuda"):
+        print(
+            "on a GPU (goals: 2.5 times timm eager, 1.08 times timm compiled): not measured, none is at hand"
+        )
 
 
 if __name__ == "__main__":

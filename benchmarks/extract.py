@@ -1,11 +1,11 @@
 """The whole pipeline of an extraction beside each of its stages alone, in one run, on a CPU or a GPU.
 
 Made photographs of ADE20K's usual size are decoded, sent through a backbone with drawn weights, encoded and
-written with fsync. The limit is the slowest stage alone. On a CPU decoding and the backbone take turns
-on the same cores, so that the limit there is the two of them after each other, or the disk. Stages and
-pipeline take turns in each round; medians over the rounds are told.
+written with fsync. On a GPU the limit is the slowest stage alone. On a CPU all stages share the cores: the
+limit there is their processor time on all cores, or the disk. timm's own model stands beside ours, eager and
+compiled, features only. Stages and pipeline take turns in each round; medians over the rounds are told.
 
-    python benchmarks/extract.py [--model swinv2-t] [--size 512] [--rows 64] [--device auto] [--json]
+    python -m benchmarks.extract [--model swinv2-t] [--size 512] [--rows 64] [--device auto] [--json]
 """
 
 from __future__ import annotations
@@ -15,47 +15,43 @@ import json
 import logging
 import os
 import statistics
-import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-if __name__ != "__main__":
-    raise ImportError(
-        "this is the script benchmarks/extract.py: take its folder off sys.path to import extract"
-    )
-_HERE = Path(__file__).resolve().parent
-# As a script's, this folder comes first there, and this file would stand for the package of its name.
-sys.path = [folder for folder in sys.path if Path(folder).resolve() != _HERE]
+if __name__ != "__main__":  # as a script's, this folder comes first on the path and hides our package
+    raise ImportError("benchmarks/extract.py is not the package extract: run `python -m benchmarks.extract`")
 
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-from PIL import Image  # noqa: E402
+import numpy as np
+import torch
+from PIL import Image
 
-from extract.backbones import FrozenBackbone, backbone_card, build_trunk, load_backbone  # noqa: E402
-from extract.batch_shapes import fit_batches  # noqa: E402
-from extract.codec_error import sample_steps  # noqa: E402
-from extract.datasets import (  # noqa: E402
-    Dataset,
-    open_dataset,
-    view_recipe,
-)
-from extract.encoded_batch import encode_batch, view_shape  # noqa: E402
-from extract.extractor import Summary, extract  # noqa: E402
-from extract.plan import build_plan  # noqa: E402
-from extract.row_loader import RowLoader, SourceDigests  # noqa: E402
-from pipelines.demo.scenes import make_scene  # noqa: E402
-from pipelines.devices import choose_device  # noqa: E402
-from pipelines.disk_probe import write_shards  # noqa: E402
-from pipelines.speed_probe import noise_row  # noqa: E402
-from stores.layout import ShardId, StorePlan  # noqa: E402
-from stores.writer import StoreWriter  # noqa: E402
+from benchmarks.backbones import measure as measure_backbones
+from benchmarks.backbones import timm_forward
+from extract.backbones import BackboneCard, FrozenBackbone, backbone_card, load_backbone
+from extract.batch_shapes import fit_batches
+from extract.codec_error import sample_steps
+from extract.datasets import Dataset, open_dataset, view_recipe
+from extract.encoded_batch import encode_batch, view_shape
+from extract.extractor import Summary, extract
+from extract.frozen_backbone import PRECISIONS
+from extract.memory_bound import encoded_row_bytes
+from extract.plan import build_plan
+from extract.row_loader import RowLoader, SourceDigests
+from pipelines.demo.scenes import make_scene
+from pipelines.devices import choose_device
+from pipelines.disk_probe import write_shards
+from pipelines.speed_probe import noise_row
+from stores.layout import ShardId, StorePlan
+from stores.writer import StoreWriter
 
 GOAL = 0.9
 """Least share of the limit that the pipeline delivers."""
+STAGES = ("decode", "backbone", "disk")
 PHOTO_PX = (683, 512)
 """Width and height of a usual photograph of ADE20K."""
 
@@ -75,31 +71,26 @@ def write_photographs(root: Path, count: int) -> Path:
     return folder
 
 
-def timm_rate(card: Any, plan: StorePlan, device: torch.device, precision: str) -> float:
-    """Images/s of timm's own model, eager, as people write it; features only, nothing is encoded."""
+def timm_rates(
+    card: BackboneCard, plan: StorePlan, device: torch.device, precision: str, compiles: bool
+) -> dict[str, float]:
+    """Images/s of timm's own model as people write it, eager and compiled; nothing is encoded."""
     b = plan.bins[0]
-    dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]
-    trunk: Any = build_trunk(card).eval().to(device, dtype)
-    x = torch.zeros((b.batch_rows or 1, 3, b.height_px, b.width_px), device=device, dtype=dtype)
-
-    def run() -> None:
-        with torch.inference_mode():
-            trunk.forward_intermediates(x, intermediates_only=True)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-
-    return len(x) / _median_seconds(run)
+    pixels = torch.randint(0, 256, (b.batch_rows or 1, b.height_px, b.width_px, 3), dtype=torch.uint8)
+    ways = {"timm eager": False, **({"timm compiled": True} if compiles else {})}
+    rivals = {
+        name: timm_forward(card, device, PRECISIONS[precision], pixels, compiled)
+        for name, compiled in ways.items()
+    }
+    found = measure_backbones(rivals, len(pixels), 3, device)
+    return {name: 1e3 / figures["ms_an_image"] for name, figures in found.items()}
 
 
-def _median_seconds(run: Callable[[], object], times: int = 3) -> float:
+def _timed(run: Callable[[], object]) -> tuple[float, float]:
+    """Seconds, and of them the seconds of all processors."""
+    began, used = time.perf_counter(), time.process_time()
     run()
-    return statistics.median(_seconds(run) for _ in range(times))
-
-
-def _seconds(run: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    run()
-    return time.perf_counter() - began
+    return time.perf_counter() - began, time.process_time() - used
 
 
 def decode_all(dataset: Dataset, plan: StorePlan, workers: int) -> None:
@@ -147,63 +138,85 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     )
     plan = fit_batches(plan, backbone)
     forward_all(backbone, plan)  # warms up; compiles
-    rates: dict[str, list[float]] = {name: [] for name in ("decode", "backbone", "disk", "pipeline")}
-    bottlenecks = []
-    for number in range(options.rounds):
-        root = folder / f"round-{number}"
-        os.sync()
-        rates["decode"].append(options.rows / _seconds(lambda: decode_all(dataset, plan, options.workers)))
-        rates["backbone"].append(options.rows / _seconds(lambda: forward_all(backbone, plan)))
-        written, seconds = write_shards(plan, root / "disk", plan.bins[0].shards, 1 << 62)
-        rates["disk"].append(options.rows / seconds)
-        os.sync()
-        summary = pipeline(dataset, plan, backbone, root / "pipeline", options.workers)
-        rates["pipeline"].append(summary.images_per_s)
-        bottlenecks.append(summary.bottleneck)
-    limits = [
-        _limit(device, *each)
-        for each in zip(*(rates[s] for s in ("decode", "backbone", "disk")), strict=True)
+    rounds = [
+        one_round(dataset, plan, backbone, folder / f"round-{n}", options) for n in range(options.rounds)
     ]
+    stages = {
+        stage: {
+            "images_per_s": statistics.median(options.rows / r[stage][0] for r in rounds),
+            "processor_ms": statistics.median(1e3 * r[stage][1] / options.rows for r in rounds),
+        }
+        for stage in (*STAGES, "pipeline")
+    }
     return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "cores": len(os.sched_getaffinity(0)),
         "load": os.getloadavg()[0],
+        "versions": f"torch {torch.__version__}, timm {version('timm')}",
         "model": f"{options.model} {precision} {options.size} px, batches of {plan.bins[0].batch_rows}",
-        "row_mb": written / options.rows / 1e6,
-        "timm_eager": timm_rate(card, plan, device, precision),
-        **{name: statistics.median(values) for name, values in rates.items()},
-        "limit": statistics.median(limits),
-        "share": statistics.median(r / limit for r, limit in zip(rates["pipeline"], limits, strict=True)),
-        "bottleneck": statistics.mode(bottlenecks),
+        "row_mb": encoded_row_bytes(plan, plan.bins[0]) / 1e6,
+        "rows": options.rows,
+        "timm": timm_rates(card, plan, device, precision, not options.no_compile),
+        "stages": stages,
+        "limit": statistics.median(options.rows / _limit_seconds(device, r) for r in rounds),
+        "share": statistics.median(_limit_seconds(device, r) / r["pipeline"][0] for r in rounds),
+        "extra_processor_time": statistics.median(
+            r["pipeline"][1] / sum(r[stage][1] for stage in STAGES) - 1 for r in rounds
+        ),
         "least": GOAL,
     }
 
 
-def _limit(device: torch.device, decode: float, backbone: float, disk: float) -> float:
-    """Images/s that no pipeline of these stages can exceed."""
+def one_round(
+    dataset: Dataset, plan: StorePlan, backbone: FrozenBackbone, root: Path, options: argparse.Namespace
+) -> dict[str, tuple[float, float]]:
+    """Stage -> seconds of all rows, and of all processors."""
+    os.sync()
+    found = {
+        "decode": _timed(lambda: decode_all(dataset, plan, options.workers)),
+        "backbone": _timed(lambda: forward_all(backbone, plan)),
+        "disk": _timed(lambda: write_shards(plan, root / "disk", plan.bins[0].shards, 1 << 62)),
+    }
+    os.sync()
+    return found | {
+        "pipeline": _timed(lambda: pipeline(dataset, plan, backbone, root / "pipeline", options.workers))
+    }
+
+
+def _limit_seconds(device: torch.device, stages: Mapping[str, tuple[float, float]]) -> float:
+    """The least that all rows can take. On a CPU decoding, the backbone and the processor time of writing add
+    up: each of the first two keeps every core busy by itself."""
+    decode, backbone, (disk, disk_busy) = stages["decode"][0], stages["backbone"][0], stages["disk"]
     if device.type == "cpu":
-        return min(1 / (1 / decode + 1 / backbone), disk)
-    return min(decode, backbone, disk)
+        return max(decode + backbone + disk_busy / len(os.sched_getaffinity(0)), disk)
+    return max(decode, backbone, disk)
 
 
 def print_table(found: dict[str, Any]) -> None:
-    print(f"{found['model']}, {found['row_mb']:.2f} MB a row, on {found['device']}")
-    print(f"{found['cores']} cores, load {found['load']:.1f}\n")
+    print(f"{found['model']}, {found['row_mb']:.2f} MB a row, {found['rows']} rows, on {found['device']}")
+    print(f"{found['cores']} cores, load {found['load']:.1f}, {found['versions']}\n")
+    print(f"{'':44}{'images/s':>10}{'processor ms an image':>24}")
+    for name, rate in found["timm"].items():
+        print(f"{f'backbone alone, {name} (no codec)':44}{rate:10.2f}")
     names = {
-        "timm_eager": "backbone alone, timm eager (no codec)",
         "backbone": "backbone and codec alone, ours",
         "decode": "decode and view alone",
         "disk": "disk write with fsync alone",
-        "limit": "limit of the pipeline",
         "pipeline": "pipeline",
     }
-    for name, text in names.items():
-        print(f"{text:40}{found[name]:10.2f} images/s")
+    for stage, text in names.items():
+        figures = found["stages"][stage]
+        print(f"{text:44}{figures['images_per_s']:10.2f}{figures['processor_ms']:24.1f}")
+    slowest = min(found["stages"][stage]["images_per_s"] for stage in STAGES)
+    of_slowest = found["stages"]["pipeline"]["images_per_s"] / slowest
     verdict = "met" if found["share"] >= found["least"] else "MISSED"
     print(
-        f"\nthe pipeline delivers {found['share']:.0%} of its limit (goal {found['least']:.0%}: {verdict});"
-        f" most time went to {found['bottleneck']}"
+        f"\nthe pipeline delivers {found['share']:.0%} of its limit of {found['limit']:.2f} images/s"
+        f" (goal {found['least']:.0%}: {verdict}), {of_slowest:.0%} of its slowest stage alone,"
+        f" for {found['extra_processor_time']:+.0%} of the stages' processor time"
     )
+    if found["device"] == "cpu":
+        print("on a GPU: not measured, none is at hand")
 
 
 def main() -> None:
@@ -219,6 +232,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--no-compile", action="store_true", help="leaves timm compiled out")
     parser.add_argument("--folder", type=Path, help="on the disk to write to; default: the temporary folder")
     parser.add_argument("--json", action="store_true", help="prints JSON instead of a table")
     options = parser.parse_args()
