@@ -26,6 +26,7 @@ from stores.arrays import (
     sharded_arrays,
 )
 from stores.layout import StorePlan
+from stores.pixels import PIXEL_DIFFERENCES
 from stores.pyramid import PyramidSpec
 
 Params = npt.NDArray[np.float64]
@@ -225,7 +226,7 @@ def _plan(
             "backbone": backbone,
             "levels": list(pyramid.names),
             "codec": {"name": chosen.codec, "settings": {}},
-            "pixels": chosen.pixels,
+            "pixels": "differences" if chosen.pixels else False,
         },
         pyramid=pyramid,
         codec=chosen.codec,
@@ -248,6 +249,7 @@ def _plan(
         frames=recipe.frames,
         rows=rows,
         pixels=chosen.pixels,
+        required_features=(PIXEL_DIFFERENCES,) if chosen.pixels else (),
     )
 
 

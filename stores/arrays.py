@@ -26,8 +26,9 @@ FORMAT_VERSION = 1
 ZSTD_LEVEL = 3
 CRC_BYTES = 4
 _INDEX_ENTRY_BYTES = 16
-_COMPRESSED_SHARE = {"pixels": 0.9, "targets": 1 / 16}
-"""What zstd leaves of photographs and of label maps, for estimates only."""
+_COMPRESSED_SHARE = {"pixels": 0.7, "differences": 0.5, "targets": 1 / 16}
+"""What zstd leaves of photographs, of their differences and of label maps, for estimates only: 0.67 and 0.46
+of views of COCO's images."""
 _JSON_FILE_BYTES = 700
 """A typical zarr.json, for estimates only."""
 
@@ -187,7 +188,10 @@ def sharded_arrays(plan: StorePlan, bin_index: int) -> dict[str, ArraySpec]:
             )
     if plan.pixels:
         shape = (*time, b.height_px, b.width_px, 3)
-        add("pixels", np.dtype("u1"), shape, (*time_dim, "y", "x", "channel"), compressed=True)
+        dims, told = (*time_dim, "y", "x", "channel"), {}
+        if plan.pixel_differences:
+            told = {"encoding": "differences"}
+        add("pixels", np.dtype("u1"), shape, dims, compressed=True, attributes=told)
     for target in plan.targets:
         if isinstance(target, RaggedTarget):
             add(f"targets/{target.name}", np.dtype("u1"), (target.cap_bytes,), ("byte",), compressed=True)
@@ -257,7 +261,10 @@ def compressed_estimate(plan: StorePlan) -> float:
                 raw = b.rows * spec.stored_row_bytes
                 if name.startswith("targets/"):
                     raw = _raw_target_bytes(plan, index, name.removeprefix("targets/"), raw)
-                total += _COMPRESSED_SHARE[name.split("/")[0]] * raw
+                kind = name.split("/")[0]
+                if name == "pixels" and plan.pixel_differences:
+                    kind = "differences"
+                total += _COMPRESSED_SHARE[kind] * raw
     return total
 
 

@@ -13,6 +13,7 @@ from stores.arrays import ArraySpec, estimated_bytes, planned_tables, sharded_ar
 from stores.canonical_json import diff_identity, identity_digest, normalized
 from stores.codecs import codec
 from stores.errors import CodecError, PlanError
+from stores.pixels import PIXEL_DIFFERENCES
 from stores.pyramid import PyramidSpec
 from stores.records import RowTable
 from stores.targets import MAX_CHUNK_BYTES, DenseTarget, RaggedTarget, Target
@@ -187,6 +188,11 @@ class StorePlan:
             for name, spec in sharded_arrays(self, index).items():
                 if spec.row_bytes > MAX_CHUNK_BYTES:
                     raise PlanError(f"bin {b.name}: a row of {name} exceeds {MAX_CHUNK_BYTES} bytes")
+
+    @property
+    def pixel_differences(self) -> bool:
+        """Whether `pixels` holds what stores/pixels.py makes of them, the default of new stores."""
+        return PIXEL_DIFFERENCES in self.required_features
 
     @cached_property
     def identity_digest(self) -> str:

@@ -12,6 +12,7 @@ from stores.canonical_json import canonical_json, parse_canonical, sha256_hex
 from stores.codecs import codec, codec_names
 from stores.errors import CodecError, FormatError, IntegrityError, PlanError, StoreError
 from stores.layout import MAX_PLAN_BYTES, Bin, StorePlan
+from stores.pixels import PIXEL_DIFFERENCES
 from stores.pyramid import PyramidSpec
 from stores.records import MAX_KEY_BYTES, MAX_ROWS, RowTable
 from stores.targets import target_from_json
@@ -70,8 +71,9 @@ def check_format(content: dict[str, Any], what: str) -> None:
 
 
 def known_features() -> frozenset[str]:
-    """Extensions of v1 that this program understands: codecs that came after it."""
-    return frozenset(feature for name in codec_names() for feature in codec(name).required_features)
+    """Extensions of v1 that this program understands: differences of pixels, codecs that came after it."""
+    of_codecs = {feature for name in codec_names() for feature in codec(name).required_features}
+    return frozenset(of_codecs | {PIXEL_DIFFERENCES})
 
 
 def check_features(content: dict[str, Any], what: str) -> None:

@@ -21,6 +21,7 @@ from stores.arrays import ArraySpec
 from stores.codecs import codec
 from stores.committed import CommittedStore, read_committed
 from stores.errors import IntegrityError, LevelMissing, MixedBins, PlanError
+from stores.pixels import undo_differences
 from stores.read_jobs import Job
 from stores.store_arrays import StoreArrays, first_rows
 from stores.stored_rows import StoredRows
@@ -136,7 +137,8 @@ class Store(StoredRows):
         if not self.plan.pixels:
             raise LevelMissing(f"{self.path} holds no pixels; extract with --pixels stored")
         index, local = self._locate(rows)
-        return self._arrays.read(index, "pixels", local)
+        stored = self._arrays.read(index, "pixels", local)
+        return undo_differences(stored) if self.plan.pixel_differences else stored
 
     def read_targets(
         self, rows: Sequence[int] | Array, names: Sequence[str] | None = None

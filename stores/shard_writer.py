@@ -20,6 +20,7 @@ from stores.files import Files, make_folders, sync_folders, write_exclusive
 from stores.finished_shards import FinishedShards
 from stores.layout import ShardId, StorePlan
 from stores.manifest import MANIFEST_NAME
+from stores.pixels import differences
 from stores.receipts import Receipt, receipt_path
 from stores.records import UNKNOWN, WRITTEN
 from stores.shard_files import CompressedShardFile, FileFigures, ShardFile
@@ -99,6 +100,8 @@ class ShardWriter:
             odd = sorted(arrays.keys() ^ self._parts.keys())
             raise PlanError(f"row {row}: {', '.join(odd)} given but not planned, or planned but not given")
         self._check(row, position, levels, arrays)
+        if pixels is not None and self._plan.pixel_differences:
+            arrays["pixels"] = differences(pixels)
         try:
             for name, array in arrays.items():
                 self._parts[name].put(position, array)

@@ -14,6 +14,7 @@ import numpy as np
 
 from stores.arrays import sharded_arrays
 from stores.layout import Bin, RaggedTarget
+from stores.pixels import PIXEL_DIFFERENCES, differences
 from stores.pyramid import Level
 from tests.faults.made_stores import LABELS, ORIGINAL_LABELS, P4, P5, Array, MadeRows, extract, small_plan
 
@@ -41,6 +42,11 @@ def golden_stores() -> dict[str, MadeRows]:
         "images-int8": MadeRows(small_plan(**images, targets=(*targets, BOXES), pixels=True)),
         "images-float16": MadeRows(small_plan("float16", **images, targets=targets)),
         "clips-int8": MadeRows(clips, skipped=frozenset({(0, 1)})),
+        "pixels-float16": MadeRows(
+            small_plan(
+                "float16", bins=TWO_BINS, targets=(), pixels=True, required_features=(PIXEL_DIFFERENCES,)
+            )
+        ),
         "images-int4": MadeRows(small_plan("int4", bins=TWO_BINS, levels=(WIDE, P5), targets=targets)),
     }
 
@@ -53,7 +59,10 @@ def expected(rows: MadeRows) -> dict[str, Array]:
             found[spec.path] = whole = np.full(spec.shape, spec.fill, spec.dtype)
             for (bin_index, row), copy in rows.copies().items():
                 if bin_index == index:
-                    whole[row] = padded(copy[name], spec.row_bytes).view(spec.dtype).reshape(spec.row_shape)
+                    array = copy[name]
+                    if name == "pixels" and plan.pixel_differences:
+                        array = differences(array)
+                    whole[row] = padded(array, spec.row_bytes).view(spec.dtype).reshape(spec.row_shape)
     for name, table in plan.rows.to_tables().items():
         found[f"rows/{name}"] = table
     return found

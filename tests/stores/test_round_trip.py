@@ -8,11 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
 from stores import open_store
 from stores.arrays import all_arrays, bin_tables, sharded_arrays
 from stores.codecs import codec
 from stores.layout import Bin, DenseTarget, RaggedTarget, StorePlan
+from stores.pixels import PIXEL_DIFFERENCES, differences, undo_differences
 from stores.pyramid import Level
 from stores.store_folder import StoreFolder
 from stores.writer import StoreWriter
@@ -40,6 +44,7 @@ KINDS = {
     "video": {"frames": 3, "targets": (CLIP_CLASS, FLAGS, DEPTH), "pixels": True},
     "boxes": {"targets": (LABELS, ORIGINAL_LABELS, BOXES), "pixels": True},
     "bare": {"targets": ()},
+    "differences": {"targets": (), "pixels": True, "required_features": (PIXEL_DIFFERENCES,)},
 }
 
 
@@ -62,6 +67,27 @@ def made(request, tmp_path_factory):
     return Made(rows, root / plan.folder_name)
 
 
+def plain_differences(pixels: np.ndarray) -> np.ndarray:
+    """Pixel by pixel, as docs/store-format.md words it."""
+    found = np.empty_like(pixels)
+    for y, x in np.ndindex(pixels.shape[:2]):
+        left = [int(value) for value in pixels[y, x - 1]] if x else [0, 0, 0]
+        red, green, blue = (int(value) for value in pixels[y, x])
+        found[y, x] = [
+            (red - green - left[0] + left[1]) % 256,
+            (green - left[1]) % 256,
+            (blue - green - left[2] + left[1]) % 256,
+        ]
+    return found
+
+
+@given(hnp.arrays(np.uint8, st.tuples(st.integers(1, 4), st.integers(1, 6), st.integers(1, 6), st.just(3))))
+def test_differences_are_undone(pixels):
+    stored = differences(pixels)
+    np.testing.assert_array_equal(stored[0], plain_differences(pixels[0]))
+    np.testing.assert_array_equal(undo_differences(stored), pixels)
+
+
 def planned_array(made: Made, bin_index: int, name: str) -> np.ndarray:
     """The whole array as any reader must see it: fills in the holes."""
     spec = sharded_arrays(made.plan, bin_index)[name]
@@ -69,7 +95,10 @@ def planned_array(made: Made, bin_index: int, name: str) -> np.ndarray:
     for place, copy in zip(made.rows.written(), list(made.rows.copies().values()), strict=True):
         if place[0] == bin_index:
             flat = np.zeros(spec.row_bytes, np.uint8)
-            stored = np.ascontiguousarray(copy[name]).reshape(-1).view(np.uint8)
+            copied = copy[name]
+            if name == "pixels" and made.plan.pixel_differences:
+                copied = plain_differences(copied)
+            stored = np.ascontiguousarray(copied).reshape(-1).view(np.uint8)
             flat[: len(stored)] = stored
             whole[place[1]] = flat.view(spec.dtype).reshape(spec.row_shape)
     return whole
