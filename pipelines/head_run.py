@@ -192,7 +192,7 @@ def _announce(config: TrainConfig, data: TrainingData, folder: Path, validation:
             "%g epochs of %d x %d records: %d steps of %d",
             *(config.epochs, config.repeat, data.records, config.max_steps, config.batch_size),
         )
-    if differences := list(view_differences(data.identity)):
+    if differences := list(view_differences(data.identity, config.head)):
         logger.info("views that differ from the paper's (in brackets): %s", "; ".join(differences))
     warmup, recipe = warmup_steps(config.schedule, config.max_steps), config.schedule
     if recipe.warmup_share is None and warmup != recipe.warmup_steps:
