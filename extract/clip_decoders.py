@@ -50,7 +50,7 @@ def pyav_frames(data: bytes, facts: ClipFacts, wanted: Sequence[int]) -> Frames:
         yield from _counted(data, facts, wanted)
         return
     if len(times) != facts.frames:
-        raise SourceError(WRONG_SIZE, f"{len(times)} frames have a time, its container has {facts.frames}")
+        raise SourceError(WRONG_SIZE, f"PyAV finds {len(times)} frames, its container has {facts.frames}")
     group_of = [bisect.bisect_right(keys, times[number]) for number in wanted]
     for group in sorted(set(group_of)):
         numbers = [number for number, its in zip(wanted, group_of, strict=True) if its == group]

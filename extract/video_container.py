@@ -118,8 +118,13 @@ def _facts(file: BinaryIO) -> ClipFacts:
 
 
 def _indexed(stream: Any, file: BinaryIO) -> tuple[int, bool]:
-    """Frames by the index of an mp4, and whether decord finds each: all shown, every key frame closed."""
+    """Frames by the index of an mp4, and whether decord finds each: all shown, every key frame closed.
+
+    0 frames where the index does not tell them.
+    """
     entries = list(stream.index_entries)
+    if len(entries) != stream.frames:
+        return 0, False  # in fragments: the index is spread over the file
     shown = sum(1 for entry in entries if not entry.is_discard)
     if shown < len(entries):
         return shown, False  # decord also counts what an edit list leaves out

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 
 import av
@@ -35,6 +36,9 @@ def video_bytes(
     b_frames: int = 2,
     times: Sequence[int] | None = None,
     rotation: int = 0,
+    options: Mapping[str, str] | None = None,
+    index_first: bool = False,
+    container_options: Mapping[str, str] | None = None,
 ) -> bytes:
     """An encoded video.
 
@@ -42,9 +46,13 @@ def video_bytes(
         kind: FFmpeg's name of the container.
         times: when each frame is shown, in 1/600 s; None: 25 frames a second.
         rotation: degrees that players turn the frames by, counter-clockwise.
+        options: of the encoder.
+        index_first: an mp4's index stands before its frames, as on the web.
+        container_options: of the container's writer.
     """
     file = io.BytesIO()
-    with av.open(file, "w", format=kind) as container:
+    settings = {**({"moov_size": "65536"} if index_first else {}), **(container_options or {})}
+    with av.open(file, "w", format=kind, options=settings) as container:
         stream = container.add_stream(codec, rate=25)
         stream.height, stream.width = frames[0].shape[:2]
         stream.pix_fmt = "yuv420p"
@@ -52,7 +60,11 @@ def video_bytes(
         stream.codec_context.max_b_frames = b_frames
         stream.codec_context.time_base = Fraction(1, 600)
         if codec == "libx264":
-            stream.options = {"preset": "ultrafast" if b_frames == 0 else "superfast", "crf": "18"}
+            stream.options = {"preset": "superfast", "crf": "18"}
+        if codec == "libx265":
+            stream.options = {"preset": "superfast", "x265-params": "log-level=none"}
+        if options:
+            stream.options = dict(options)
         if rotation:
             stream.set_display_rotation(rotation)
         for number, rgb in enumerate(frames):
@@ -63,11 +75,11 @@ def video_bytes(
     return file.getvalue()
 
 
-def decoded(data: bytes, rotation: int = 0) -> list[np.ndarray]:
-    """Every frame of a video, uint8 RGB (H, W, 3), by PyAV from the first to the last."""
+def decoded(data: bytes, rotation: int = 0, limit: int | None = None) -> list[np.ndarray]:
+    """The frames of a video, uint8 RGB (H, W, 3), by PyAV from the first to the last or `limit`-th."""
     with av.open(io.BytesIO(data)) as container:
-        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
-    return [np.rot90(frame, rotation // 90) for frame in frames]
+        frames = islice(container.decode(video=0), limit)
+        return [np.rot90(frame.to_ndarray(format="rgb24"), rotation // 90) for frame in frames]
 
 
 def write_clips(root: Path, split: str, clips: Sequence[tuple[str, str, bytes]], ending: str = "mp4") -> None:
