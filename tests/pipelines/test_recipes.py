@@ -151,6 +151,19 @@ def test_a_share_of_coco(percent: int, images: int, lr: float, decay: float) -> 
     assert other.subset == f"coco-{percent}pct-fold3"
 
 
+def test_htc_on_swinv2_g() -> None:
+    """Its appendix of Lin et al.; without stuff maps the head says so in its name."""
+    giant = parse(TrainConfig, ["--recipe", "coco-htc-swinv2-g-frozen"])
+    assert (giant.head, giant.model, giant.model_args) == (
+        "htc-nosem-bifpn5",
+        "swinv2-g",
+        {"window_size": 32},
+    )
+    assert (giant.batch_size, giant.optimizer) == (32, OptimizerConfig(lr=6e-4, weight_decay=0.05))
+    base = parse(TrainConfig, ["--head", giant.head, "--dataset", "coco"])
+    assert (giant.epochs, giant.schedule) == (base.epochs, base.schedule)
+
+
 def _fallen_at_epochs(config: TrainConfig, images: int) -> list[int]:
     """The epochs, from 0, in whose first step the rate is a tenth of the step's before."""
     run = with_steps(config, images)
