@@ -19,7 +19,8 @@ from heads import head_names
 from pipelines import evaluate, extract_features, train_head
 from pipelines.arguments import parse
 from pipelines.config import DemoConfig, EvaluateConfig, ExtractConfig, TrainConfig
-from pipelines.demo.things import OUTLINES, write_thing_split
+from pipelines.demo.thing_files import write_thing_split
+from pipelines.demo.things import OUTLINES
 from pipelines.demo.whole_path import CROP_PX, MODEL, DemoSize, DemoStores
 from pipelines.detection_picture import draw_detections, draw_truth, write_grid
 from pipelines.detections_of_views import detections
