@@ -235,7 +235,7 @@ def _train_one(
             logger.error("%s %s; the other heads go on", head.name, outcome.failure)
             _record(group, [], {head.name: outcome.failure})
     finally:
-        _let_go(head, device)
+        _let_go(head, device, outcome)
         shared.leave(seat)
 
 
@@ -245,12 +245,13 @@ def _in_words(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
-def _let_go(head: HeadRun, device: torch.device) -> None:
+def _let_go(head: HeadRun, device: torch.device, outcome: _Outcome) -> None:
     """Frees what a head that ended held: its weights on a GPU, and what a failed step left behind."""
     head.module.trainer = None
     head.module.losses = {}
     head.module.to("cpu")
-    gc.collect()
+    if outcome.failure is not None:
+        gc.collect()  # the activations of the failed step hang on the error's frames
     if device.type == "cuda":
         torch.cuda.empty_cache()
 

@@ -1,0 +1,309 @@
+"""Several heads on one stream of batches: each trains as it would alone, and fails alone."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from heads.linear import LinearHead
+from pipelines import runs
+from pipelines.__main__ import main
+from pipelines.config import TrainConfig
+from pipelines.exit_codes import UsageError
+from pipelines.head_grid import ManyHeadsConfig, parse_command
+from pipelines.head_turns import SharedBatches
+from pipelines.joined_stores import JoinedStores
+from pipelines.metrics_file import read_metrics
+from tests.pipelines.made_stores import make_store
+
+STEPS, BATCH = 6, 4
+HEADS = {
+    "bifpn": {"head": "bifpn1", "head_settings": {"width": 16, "norm": "gn", "dropout": 0.5}},
+    "masks": {"head": "m2f-pd1-td3", "head_settings": {"width": 32, "queries": 8, "points": 112}, "lr": 3e-4},
+    "linear": {"head": "linear", "lr": 1e-2, "head_settings": {"dropout": 0.3}},
+}
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Sums on a CPU depend on the number of threads; a run and its copy among others need the same."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_store(tmp_path_factory.mktemp("features"), records=24)
+
+
+def shared(store: Path) -> dict[str, Any]:
+    return {
+        "store": [str(store)],
+        "device": "cpu",
+        "threads": 1,
+        "batch_size": BATCH,
+        "max_steps": STEPS,
+        "log_every": 1,
+        "checkpoint_every": 2,
+        "keep_checkpoints": 0,
+        "schedule": {"warmup_steps": 0},
+    }
+
+
+def train(tmp_path: Path, settings: dict[str, Any], *words: str) -> int:
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    return main(["train-head", "--config", str(path), *words])
+
+
+@pytest.fixture(scope="module")
+def alone(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the heads' separate runs."""
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("alone")
+    for name, settings in HEADS.items():
+        assert train(folder, {**shared(store), **settings}, "--run", str(folder / name)) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def together(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the same runs side by side."""
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("together")
+    rows: list[int] = []
+    read = JoinedStores.read_encoded
+
+    def counted(self: JoinedStores, asked: Any, *args: Any) -> Any:
+        rows.append(len(asked))
+        return read(self, asked, *args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(JoinedStores, "read_encoded", counted)
+        assert train(folder, {**shared(store), "heads": HEADS}, "--run", str(folder / "group")) == 0
+    assert sum(rows) == STEPS * BATCH, "as many rows are read as by one run"
+    return folder / "group"
+
+
+def assert_same_run(run: Path, other: Path) -> None:
+    """Every logged loss and every weight of every checkpoint, to the last bit."""
+    assert losses_of(run) == losses_of(other)
+    assert list(runs.checkpoints(run)) == list(runs.checkpoints(other))
+    for mine, theirs in zip(runs.checkpoints(run).values(), runs.checkpoints(other).values(), strict=True):
+        loaded = [torch.load(path, weights_only=True) for path in (mine, theirs)]
+        assert all(
+            torch.equal(value, loaded[1]["state_dict"][name])
+            for name, value in loaded[0]["state_dict"].items()
+        )
+        assert str(loaded[0]["optimizer_states"]) == str(loaded[1]["optimizer_states"])
+
+
+def losses_of(run: Path) -> list[dict[str, str]]:
+    timed = ("rows_per_s", "waited_share", "read_mb_s")
+    return [
+        {name: value for name, value in row.items() if name not in timed}
+        for row in read_metrics(run / runs.METRICS)
+    ]
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_each_head_trains_as_it_would_alone(name: str, together: Path, alone: Path) -> None:
+    assert len(losses_of(alone / name)) == STEPS
+    assert_same_run(together / name, alone / name)
+    mine, theirs = (runs.read_run(folder / name) for folder in (together, alone))
+    assert mine == theirs
+    assert runs.load_head(together / name, torch.device("cpu"))[1] == STEPS
+
+
+def test_all_go_on_together_even_from_different_steps(together: Path, alone: Path, tmp_path: Path) -> None:
+    group = tmp_path / "group"
+    shutil.copytree(together, group)
+    for name, last in (("bifpn", 2), ("masks", 4), ("linear", 0)):
+        for step, path in runs.checkpoints(group / name).items():
+            if step > last:
+                path.unlink()
+    assert main(["train-head", "--resume", "--run", str(group)]) == 0
+    for name in HEADS:
+        assert_same_run(group / name, alone / name)
+
+
+@pytest.mark.parametrize("how", ["diverges", "runs out of memory"])
+def test_a_head_that_fails_is_stopped_and_the_others_go_on(
+    how: str,
+    store: Path,
+    alone: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    heads = {"bad": {"head": "linear", "lr": 1e30}, "bifpn": HEADS["bifpn"]}
+    if how == "runs out of memory":
+        heads["bad"] = {"head": "linear"}
+        losses, calls = LinearHead.losses, count()
+
+        def out_of_memory(self: LinearHead, *args: Any) -> Any:
+            if threading.current_thread().name == "head-bad" and next(calls) == 3:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+            return losses(self, *args)
+
+        monkeypatch.setattr(LinearHead, "losses", out_of_memory)
+    group = tmp_path / "group"
+    assert train(tmp_path, {**shared(store), "heads": heads}, "--run", str(group), "--json") == 1
+    out, err = capsys.readouterr()
+    assert "1 of 2 heads were stopped: bad stopped at step" in err
+    assert ("is not finite" if how == "diverges" else "out of memory") in err
+    summary = json.loads(out.splitlines()[-1])
+    assert "stopped" in summary["heads"]["bad"] and summary["heads"]["bifpn"]["steps"] == STEPS
+    assert_same_run(group / "bifpn", alone / "bifpn")
+    assert list(json.loads((group / "heads.json").read_text())["stopped"]) == ["bad"]
+    if how == "runs out of memory":  # what was stopped stays so, and the others can be trained on
+        assert main(["train-head", "--resume", "--run", str(group), "--max-steps", "8"]) == 0
+        assert max(runs.checkpoints(group / "bifpn")) == 8
+        assert max(runs.checkpoints(group / "bad")) == 2
+
+
+def test_heads_that_see_other_batches_are_refused(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = str(make_store(tmp_path / "other", records=4, seed=5))
+    fpn = {"head": "fpn"}
+    for differing, message in (
+        ({"head": "linear", "batch_size": 2}, "batch_size is 4 for a and 2 for b"),
+        ({"head": "linear", "seed": 1}, "seed is 0 for a and 1 for b"),
+        ({"head": "linear", "store": [other]}, "learn from the same views"),
+        ({"head": "maskrcnn-fpn"}, "segmentation"),
+    ):
+        heads = {"a": fpn, "b": differing}
+        assert train(tmp_path, {**shared(store), "heads": heads}, "--run", str(tmp_path / "no")) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_damage_stops_all(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    broken = tmp_path / "broken" / store.name
+    shutil.copytree(store, broken)
+    shard = sorted(broken.glob("bins/64x64/levels/p5/q/c/**/*"))[-1]
+    shard.unlink()
+    heads = {name: HEADS[name] for name in ("bifpn", "linear")}
+    settings = {**shared(broken), "heads": heads, "max_steps": 40}
+    assert train(tmp_path, settings, "--run", str(tmp_path / "group")) == 4
+    assert f"{broken}: bins/64x64/levels/p5/q/c/9/0/0/0 is missing" in capsys.readouterr().err
+    assert json.loads((tmp_path / "group" / "heads.json").read_text())["stopped"] == {}
+
+
+def test_heads_and_rates_by_flags() -> None:
+    words = ["--head", "fpn,bifpn1", "--lr", "1e-3,2e-3", "--batch-size", "8", "--run", "runs/a"]
+    config = parse_command(TrainConfig, words)
+    assert isinstance(config, ManyHeadsConfig) and config.run == "runs/a"
+    found = {name: (each.head, each.optimizer.lr, each.batch_size) for name, each in config.heads.items()}
+    assert found == {
+        f"{head}-lr{rate}": (head, float(rate), 8) for head in ("fpn", "bifpn1") for rate in ("1e-3", "2e-3")
+    }
+    assert all(each.run is None for each in config.heads.values())
+    assert isinstance(parse_command(TrainConfig, ["--head", "fpn", "--lr", "1e-3"]), TrainConfig)
+
+
+def test_each_head_keeps_its_own_recipe() -> None:
+    config = parse_command(TrainConfig, ["--head", "fpn,m2f-pd1-td3", "--dataset", "ade20k"])
+    assert isinstance(config, ManyHeadsConfig)
+    rates = {name: (each.optimizer.lr, each.optimizer.clip_norm) for name, each in config.heads.items()}
+    assert rates == {"fpn": (2e-3, None), "m2f-pd1-td3": (3e-4, 0.01)}
+
+
+def test_what_is_printed_can_be_given_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train-head", "--head", "fpn,bifpn1", "--lr", "1e-3", "--print-config"]) == 0
+    (tmp_path / "printed.yaml").write_text(capsys.readouterr().out)
+    again = parse_command(TrainConfig, ["--config", str(tmp_path / "printed.yaml")])
+    assert again == parse_command(TrainConfig, ["--head", "fpn,bifpn1", "--lr", "1e-3"])
+
+
+def test_names_must_do_for_folders(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("heads: {../up: {head: fpn}, b: {head: fpn}}\n")
+    with pytest.raises(UsageError, match="cannot name a run's folder"):
+        parse_command(TrainConfig, ["--config", str(tmp_path / "c.yaml")])
+
+
+def run_seats(first_steps: list[int], steps: list[int], leave: dict[int, int]) -> tuple[list[Any], list[int]]:
+    """What each seat did, in the order it was done, and the batches that were made."""
+    made: list[int] = []
+
+    def source() -> Iterator[int]:
+        for step in count(min(first_steps)):
+            made.append(step)
+            yield step
+
+    shared = SharedBatches(source(), first_steps)
+    log: list[Any] = []
+
+    def train(seat: int) -> None:
+        shared.turns.wait(seat)
+        batches = shared.batches(seat)
+        for step in range(first_steps[seat], steps[seat]):
+            if leave.get(seat) == step:
+                break
+            assert next(batches) == step
+            log.append((step, seat))
+        shared.leave(seat)
+
+    threads = [threading.Thread(target=train, args=(seat,), daemon=True) for seat in range(len(first_steps))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=10)
+        assert not thread.is_alive()
+    return log, made
+
+
+@pytest.mark.parametrize(
+    ("first_steps", "steps", "leave"),
+    [
+        ([0], [3], {}),
+        ([0, 0, 0], [4, 4, 4], {}),
+        ([2, 0, 5], [6, 7, 6], {}),
+        ([0, 0, 0], [6, 2, 4], {}),
+        ([0, 0, 0], [5, 5, 5], {0: 0, 2: 3}),
+    ],
+)
+def test_every_seat_gets_each_of_its_batches_in_turn(
+    first_steps: list[int], steps: list[int], leave: dict[int, int]
+) -> None:
+    log, made = run_seats(first_steps, steps, leave)
+    expected = [
+        (step, seat)
+        for step in range(min(first_steps), max(steps))
+        for seat in range(len(steps))
+        if first_steps[seat] <= step < min(steps[seat], leave.get(seat, steps[seat]))
+    ]
+    assert sorted(log) == expected
+    assert [step for step, _ in log] == [step for step, _ in expected]
+    assert made == sorted({step for step, _ in expected})
+
+
+def test_a_batch_is_let_go_with_its_last_taker() -> None:
+    shared = SharedBatches(iter("abc"), [0, 0])
+    taken: list[tuple[int, str | None]] = []
+
+    def train(seat: int) -> None:
+        shared.turns.wait(seat)
+        batches = shared.batches(seat)
+        for _ in range(3):
+            next(batches)
+            taken.append((seat, shared._batch))
+        shared.leave(seat)
+
+    threads = [threading.Thread(target=train, args=(seat,)) for seat in (0, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=10)
+    assert taken == [(0, "a"), (1, None), (0, "b"), (1, None), (0, "c"), (1, None)]
