@@ -20,6 +20,7 @@ from extract.records import READ_THREADS, Dataset
 from extract.sources import SourceError
 from stores.arrays import CRC_BYTES, compressed_estimate
 from stores.layout import StorePlan
+from stores.pixels import differences
 from stores.zstd_frames import encode_frame
 
 SAMPLED_ROWS = 48
@@ -49,7 +50,8 @@ def _row_bytes(plan: StorePlan, dataset: Dataset, index_of: Mapping[str, int], r
         made = dataset.targets(dataset.read_truth(index), view)
         arrays: list[npt.NDArray[Any]] = [np.asarray(made[target.name]) for target in plan.targets]
         if plan.pixels:
-            arrays += dataset.media.render(dataset.read_source(index), dataset.records[index], [view])
+            (pixels,) = dataset.media.render(dataset.read_source(index), dataset.records[index], [view])
+            arrays.append(differences(pixels) if plan.pixel_differences else pixels)
     except (SourceError, OSError):
         return 0
     return sum(len(encode_frame(np.ascontiguousarray(array))) + CRC_BYTES for array in arrays)
