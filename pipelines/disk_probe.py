@@ -34,16 +34,24 @@ def measure_disk(plan: StorePlan, folder: Path) -> dict[str, float]:
         folder: where the store would lie, or the next one above that exists.
 
     Returns:
-        `write_bytes_per_s` of features with fsync, receipts included; `read_bytes_per_s` past the page cache
-        where the system lets go of it, and `cached_bytes_per_s` from there.
+        `write_bytes_per_s` of features with fsync, receipts included; `write_processor_s_per_gb`, the seconds
+        of one processor that this takes; `read_bytes_per_s` past the page cache where the system lets go of
+        it, and `cached_bytes_per_s` from there.
     """
     with tempfile.TemporaryDirectory(dir=folder, prefix=".permafrost-speed-") as temporary:
         root = Path(temporary)
+        used = time.process_time()
         written, seconds = write_shards(plan, root, SHARDS, MOST_BYTES)
+        used = time.process_time() - used
         files = [path for path in root.rglob("*") if path.is_file() and path.stat().st_size > 4096]
         _forget(files)
         cold, warm = _read_rate(files), _read_rate(files)
-    return {"write_bytes_per_s": written / seconds, "read_bytes_per_s": cold, "cached_bytes_per_s": warm}
+    return {
+        "write_bytes_per_s": written / seconds,
+        "write_processor_s_per_gb": used / written * 1e9,
+        "read_bytes_per_s": cold,
+        "cached_bytes_per_s": warm,
+    }
 
 
 def write_shards(plan: StorePlan, root: Path, shards_at_most: int, most_bytes: int) -> tuple[int, float]:

@@ -12,6 +12,9 @@ from pipelines.extraction import Extraction, free_bytes, prepare
 from pipelines.speed_cache import SpeedCache
 from pipelines.speed_probe import Speed, TooLarge, available_bytes, measure_speed
 
+BUSY = 0.15
+"""A share of the processors' time that is worth telling."""
+
 
 def run(config: ForecastConfig) -> dict[str, Any]:
     """Prints rows, bytes, bins, files, free space, time and whether caching pays; writes nothing."""
@@ -90,6 +93,11 @@ def print_time(extraction: Extraction, speed: Speed) -> None:
         f"  time      about {duration(speed.total_seconds)} on {extraction.device},"
         f" {duration(speed.start_seconds)} of it before the first row; most goes to {speed.bottleneck}"
     )
+    if extraction.device.type == "cpu" and speed.others_share > BUSY:
+        quiet = duration(speed.total_seconds * (1 - speed.others_share))
+        print(
+            f"            other programs take {speed.others_share:.0%} of the processors; alone about {quiet}"
+        )
     print(
         f"  a row     {speed.decode_seconds * 1e3:.1f} ms to decode with {extraction.workers} threads,"
         f" {speed.forward_seconds * 1e3:.1f} ms for the backbone,"

@@ -1,7 +1,8 @@
 """A short measurement for `plan`: each stage of an extraction on this machine, and the time they add up to.
 
-On a GPU the stages overlap, and the slowest decides. On a CPU decoding and the backbone share the cores, so
-their times add up, and only the disk works beside them.
+On a GPU the stages overlap, and the slowest decides. On a CPU decoding, the backbone and the processor time
+of writing share the cores, so that these add up, and only the disk works beside them. What others do on the
+machine is in all figures, as it will be in the extraction; how much of the processors they took is told.
 """
 
 from __future__ import annotations
@@ -36,9 +37,9 @@ from pipelines.speed_cache import Figures, SpeedCache
 from stores.errors import IdentityError
 from stores.layout import ShardId, StorePlan
 
-MEASURED_S = 2.0
+MEASURED_S = 3.0
 """Of decoding, and of forward passes of a bin."""
-FEWEST_PASSES = 2
+FEWEST_PASSES = 3
 BINS = 2
 """Bins whose forward pass is measured: those with most work. Rows of others cost in proportion to pixels."""
 SURVEYED = 24
@@ -56,12 +57,17 @@ class Speed:
     write_seconds: float
     """A mean row, to the disk with fsync."""
     start_seconds: float
-    """Before the first row: annotations read, the backbone built and run for the first time."""
+    """Before the first row: annotations read, the backbone built and run for the first time. Loading Python's
+    libraries is not counted."""
     total_seconds: float
     """The whole extraction."""
     bottleneck: str
     """decode, backbone or write."""
+    others_share: float
+    """Of the processors' time, that other programs took while the backbone was measured."""
     write_bytes_per_s: float
+    write_processor_s_per_gb: float
+    """Seconds of one processor for 1e9 bytes."""
     read_bytes_per_s: float
     """Past the page cache."""
     cached_bytes_per_s: float
@@ -118,16 +124,16 @@ def _combined(
 ) -> Speed:
     plan, dataset = extraction.estimate.plan, extraction.dataset
     share = 1.0 if dataset.subset is None else len(dataset.subset) / len(dataset.records)
-    measured = {name: seconds for name, seconds in forward.items() if name != "start"}
+    written = sum(b.rows * encoded_row_bytes(plan, b) for b in plan.bins)
+    measured = {name: seconds for name, seconds in forward.items() if name[0].isdigit()}
     stages = {
         "decode": share * decode * len(plan.rows),
         "backbone": share * sum(b.rows * forward_seconds(b.name, measured) for b in plan.bins),
-        "write": share
-        * sum(b.rows * encoded_row_bytes(plan, b) for b in plan.bins)
-        / disk["write_bytes_per_s"],
+        "write": share * written / disk["write_bytes_per_s"],
     }
     if extraction.device.type == "cpu":
-        busy = max(stages["decode"] + stages["backbone"], stages["write"])
+        writing = share * written / 1e9 * disk["write_processor_s_per_gb"] / _cores()
+        busy = max(stages["decode"] + stages["backbone"] + writing, stages["write"])
     else:
         busy = max(stages.values())
     start = forward["start"] + surveyed * len(dataset.records)
@@ -139,8 +145,13 @@ def _combined(
         start_seconds=start,
         total_seconds=start + busy,
         bottleneck=max(stages, key=lambda stage: stages[stage]),
+        others_share=forward["others_share"],
         **disk,
     )
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))
 
 
 def forward_seconds(name: str, measured: Figures) -> float:
@@ -201,16 +212,39 @@ def _measure_survey(extraction: Extraction) -> Figures:
 
 
 def _measure_forward(extraction: Extraction, indices: Sequence[int]) -> Figures:
-    """Bin name -> seconds a row; `start`: until the first batch of each is done."""
+    """Bin name -> seconds a row; `start`: until the first batch of each is done; `others_share`."""
+    weights = _untrained(extraction)
     began = time.perf_counter()
-    backbone = _untrained(extraction)
+    backbone = FrozenBackbone(
+        extraction.card,
+        weights,
+        device=extraction.device,
+        precision=extraction.precision,
+        compiled=extraction.device.type == "cuda",
+    )
     plan = fit_batches(extraction.estimate.plan, backbone)
     start, figures = time.perf_counter() - began, {}
+    began, before = time.perf_counter(), _others_seconds()
     for index in indices:
-        first, row = _forward_seconds(plan, index, backbone)
-        figures[plan.bins[index].name] = row
+        first, figures[plan.bins[index].name] = _forward_seconds(plan, index, backbone)
         start += first
-    return {**figures, "start": start}
+    others = (_others_seconds() - before) / (_cores() * (time.perf_counter() - began))
+    return {**figures, "start": start, "others_share": min(max(others, 0.0), 1.0)}
+
+
+def _others_seconds() -> float:
+    """For how long the processors that this one may use have worked for other programs; Linux tells it."""
+    try:
+        lines = Path("/proc/stat").read_text().splitlines()
+    except OSError:
+        return 0.0
+    ours = {f"cpu{number}" for number in os.sched_getaffinity(0)}
+    ticks = 0
+    for name, *fields in (line.split() for line in lines if line.startswith("cpu")):
+        if name in ours:
+            user, nice, system, _, _, irq, softirq, steal = map(int, fields[:8])
+            ticks += user + nice + system + irq + softirq + steal
+    return ticks / os.sysconf("SC_CLK_TCK") - time.process_time()
 
 
 def _forward_seconds(plan: StorePlan, index: int, backbone: FrozenBackbone) -> tuple[float, float]:
@@ -218,7 +252,7 @@ def _forward_seconds(plan: StorePlan, index: int, backbone: FrozenBackbone) -> t
     b = plan.bins[index]
     steps = sample_steps(plan, ShardId(index, 0))
     shape = view_shape(plan, index)
-    rows = [noise_row(shape)] * (b.batch_rows or 1)
+    rows = [noise_row(shape)] * min(b.batch_rows or 1, b.shard_rows)
 
     def forward() -> None:
         encode_batch(backbone, plan.codec, rows, shape, steps).wait()
@@ -236,7 +270,8 @@ def noise_row(shape: tuple[int, ...]) -> LoadedRow:
     return LoadedRow(pixels=pixels, valid_hw=(shape[-2], shape[-1]), targets={}, source_sha256=bytes(32))
 
 
-def _untrained(extraction: Extraction) -> FrozenBackbone:
+def _untrained(extraction: Extraction) -> Weights:
+    """Initial weights, whose speed is that of trained ones. Raises TooLarge."""
     card = extraction.card
     parameters = sum(value.numel() for value in probe(card.timm_id, card.constructor_args).parameters())
     free = available_bytes()
@@ -245,13 +280,7 @@ def _untrained(extraction: Extraction) -> FrozenBackbone:
         raise TooLarge(
             f"{parameters / 1e9:.1f} billion parameters need {needed / 1e9:.0f} GB, {free / 1e9:.0f} are free"
         )
-    return FrozenBackbone(
-        card,
-        Weights(build_trunk(card).state_dict(), sha256="untrained"),
-        device=extraction.device,
-        precision=extraction.precision,
-        compiled=extraction.device.type == "cuda",
-    )
+    return Weights(build_trunk(card).state_dict(), sha256="untrained")
 
 
 def available_bytes() -> int:
