@@ -126,9 +126,8 @@ def _render(
     promised = (tuple(request["hw"]), request["frames"])
     if (facts.hw, facts.frames) != promised:
         found = f"{facts.frames} frames of {facts.hw[1]}x{facts.hw[0]} pixels"
-        raise SourceError(
-            WRONG_SIZE, f"holds {found}, not the {promised[1]} of {promised[0][::-1]} as listed"
-        )
+        listed = f"{promised[1]} of {promised[0][1]}x{promised[0][0]}"
+        raise SourceError(WRONG_SIZE, f"holds {found}, its container said {listed} when it was listed")
     wanted = sorted({frame for view in views for frame in view.frames})
     decoders = list(request["decoders"])
     while True:
