@@ -123,6 +123,7 @@ class Detection:
         *("original_rle", "original_rle_lengths"),
     )
     main_score = "box AP"
+    source_kind = "images"
     source_endings = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
     def head_targets(self, stored: Arrays) -> Arrays:
