@@ -16,7 +16,7 @@ from typing import Any, TypeGuard
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from extract.instances import Floats, Instances, Polygons, Rle, Shape
+from extract.instances import Floats, Instances, Polygons, Rle, Shape, outline_steps
 from extract.sources import BAD_TARGET, SourceError
 from extract.view import Hw
 from stores.canonical_json import canonical_json
@@ -40,16 +40,18 @@ def annotation_bytes(
 
     Numbers that JSON cannot hold (NaN, infinities) become null, which makes their instance unusable.
     """
-    kept = [{field: entry[field] for field in _FIELDS if field in entry} for entry in entries]
-    kept.sort(
-        key=lambda entry: (str(type(entry.get("id"))), entry.get("id") if _is_int(entry.get("id")) else 0)
-    )
+    kept = [{field: entry[field] for field in _FIELDS if field in entry} for entry in _in_order(entries)]
     image = {"id": image_id, "height": hw[0], "width": hw[1], "listed": list(listed)}
     whole = {"image": image, "annotations": kept}
     try:
         return canonical_json(whole)
     except ValueError:
         return canonical_json({**whole, "annotations": [_finite(entry) for entry in kept]})
+
+
+def _in_order(entries: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """By id; those without one come last."""
+    return sorted(entries, key=lambda entry: entry["id"] if _is_int(entry.get("id")) else math.inf)
 
 
 def _finite(value: Any) -> Any:
@@ -73,11 +75,22 @@ def parse_annotations(annotation: bytes, label_of: Mapping[int, int]) -> Instanc
         whole = json.loads(annotation)
         image, entries = whole["image"], whole["annotations"]
         image_id, hw = int(image["id"]), (int(image["height"]), int(image["width"]))
-        position, count = image["listed"]
+        position, count = (int(part) for part in image["listed"])
     except (ValueError, KeyError, TypeError) as error:
         raise SourceError(BAD_TARGET, f"annotation: {type(error).__name__}: {str(error)[:160]}") from None
+    return instances_of(image_id, hw, (position, count), entries, label_of)
+
+
+def instances_of(
+    image_id: int,
+    hw: Hw,
+    listed: tuple[int, int],
+    entries: Sequence[Mapping[str, Any]],
+    label_of: Mapping[int, int],
+) -> Instances:
+    """`parse_annotations` of `annotation_bytes`, without the bytes between."""
     rows, shapes, skipped = [], [], []
-    for entry in entries:
+    for entry in _in_order(entries):
         try:
             rows.append(_numbers(entry, label_of))
             shapes.append(_shape(entry.get("segmentation"), hw))
@@ -88,7 +101,7 @@ def parse_annotations(annotation: bytes, label_of: Mapping[int, int]) -> Instanc
     return Instances(
         original_hw=hw,
         image_id=image_id,
-        listed=(int(position), int(count)),
+        listed=listed,
         xywh=np.array(xywh, np.float64).reshape(-1, 4),
         labels=np.array(labels, np.int64),
         crowd=np.array(crowd, np.bool_),
@@ -136,7 +149,7 @@ def _polygons(parts: Sequence[Any], hw: Hw) -> Polygons:
         points = _points(part)
         if (points < -limits).any() or (points > 2 * limits).any():
             raise _Unusable(f"a polygon far outside its image of {hw[1]}x{hw[0]} pixels")
-        outline += float(np.abs(points - np.roll(points, 1, axis=0)).max(axis=1).sum())
+        outline += float(outline_steps(points).max(axis=1).sum())
         found.append(points)
     if outline > _MAX_OUTLINE * sum(hw):
         raise _Unusable(f"an outline of {outline:.0f} px in an image of {hw[1]}x{hw[0]} pixels")

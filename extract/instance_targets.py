@@ -6,14 +6,25 @@ is drawn to plan a store."""
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from extract.instances import Floats, Instances, Polygons, Seen, packed, packed_bytes, seen, windows_of
+from extract.instances import (
+    Floats,
+    Instances,
+    Polygons,
+    Seen,
+    Shape,
+    outline_steps,
+    packed,
+    packed_bytes,
+    seen,
+    windows_of,
+)
 from extract.view import VIEW_PARAMS, View
 from stores.layout import DenseTarget, RaggedTarget, Target
 from stores.subset import LISTED
@@ -54,14 +65,21 @@ class Survey:
     """float64 (records, 2)."""
 
     @classmethod
-    def of(cls, truths: Sequence[Instances]) -> Survey:
-        shapes = [shape for truth in truths for shape in truth.shapes]
+    def of(cls, truths: Iterable[Instances]) -> Survey:
+        """Goes through the records once and keeps none of them."""
+        hw, counts, extents, crowd, rle_bytes = [], [], [np.zeros((0, 4))], [np.zeros(0, np.bool_)], []
+        for truth in truths:
+            hw.append(truth.original_hw)
+            counts.append(len(truth))
+            extents.append(truth.extents())
+            crowd.append(truth.crowd)
+            rle_bytes += [_rle_bytes(shape) for shape in truth.shapes]
         return cls(
-            record=np.repeat(np.arange(len(truths)), [len(truth) for truth in truths]),
-            extents=np.concatenate([np.zeros((0, 4)), *(truth.extents() for truth in truths)]),
-            crowd=np.concatenate([np.zeros(0, np.bool_), *(truth.crowd for truth in truths)]),
-            rle_bytes=np.array([_rle_bytes(shape) for shape in shapes], np.int64),
-            original_hw=np.array([truth.original_hw for truth in truths], np.float64).reshape(-1, 2),
+            record=np.repeat(np.arange(len(counts)), counts),
+            extents=np.concatenate(extents),
+            crowd=np.concatenate(crowd),
+            rle_bytes=np.array(rle_bytes, np.int64),
+            original_hw=np.array(hw, np.float64).reshape(-1, 2),
         )
 
     def most(self, kept: npt.NDArray[np.bool_]) -> int:
@@ -87,12 +105,12 @@ def _columns(params: Floats, name: str) -> Floats:
     return params[:, [VIEW_PARAMS.index(f"{name}_y"), VIEW_PARAMS.index(f"{name}_x")]]
 
 
-def _rle_bytes(shape: Any) -> int:
+def _rle_bytes(shape: Shape) -> int:
     """A polygon's edge meets each of the columns it crosses once, and each meeting ends one run."""
     if not isinstance(shape, Polygons):
         return len(shape.rle((0, 0)))
-    steps = sum(np.abs(part[:, 0] - np.roll(part[:, 0], 1)).sum() + 2 * len(part) + 2 for part in shape.parts)
-    return _RUN_BYTES * (math.ceil(float(steps)) + 1)
+    steps = sum(float(outline_steps(part)[:, 0].sum()) + 2 * len(part) + 2 for part in shape.parts)
+    return _RUN_BYTES * (math.ceil(steps) + 1)
 
 
 def target_specs(survey: Survey, with_original: bool, params: Sequence[Floats]) -> tuple[Target, ...]:

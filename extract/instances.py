@@ -63,7 +63,7 @@ class Polygons:
     """Each float64 (points, 2), x y, at least 3 points."""
 
     def extent(self) -> Floats:
-        points = np.concatenate(self.parts)
+        points = self.parts[0] if len(self.parts) == 1 else np.concatenate(self.parts)
         return np.concatenate([points.min(axis=0), points.max(axis=0)])
 
     def window(self, original_hw: Hw, resized_hw: Hw, window: Window) -> Bitmap:
@@ -80,6 +80,14 @@ class Polygons:
     def rle(self, original_hw: Hw) -> bytes:
         counts: bytes = _drawn(self.parts, original_hw)["counts"]
         return counts
+
+
+def outline_steps(points_xy: Floats) -> Floats:
+    """How far each side of a polygon goes along x and y: float64 (points, 2)."""
+    steps = np.empty_like(points_xy)
+    steps[1:] = points_xy[1:] - points_xy[:-1]
+    steps[0] = points_xy[0] - points_xy[-1]
+    return np.abs(steps)
 
 
 def _drawn(parts: Sequence[Floats], size_hw: Hw) -> dict[str, Any]:

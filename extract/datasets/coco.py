@@ -33,7 +33,7 @@ and 10 % known from the store alone: a subset can be coco-1pct-fold1 (`stores.su
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -43,7 +43,7 @@ import numpy as np
 import numpy.typing as npt
 
 from extract import instance_targets
-from extract.coco_annotations import annotation_bytes, parse_annotations
+from extract.coco_annotations import annotation_bytes, instances_of, parse_annotations
 from extract.coco_files import ImageEntry, from_folder, from_tars
 from extract.detection_views import large_scale_jitter, ms_flip, single
 from extract.instance_targets import Survey
@@ -147,16 +147,23 @@ class Coco:
     @cached_property
     def _survey(self) -> Survey:
         """Of all records; tells which instances cannot be used."""
-        truths = [self.read_truth(index) for index in range(len(self.records))]
-        for record, truth in zip(self.records, truths, strict=True):
-            if truth.skipped:
-                logger.warning("%s: %s", record.key, "; ".join(truth.skipped)[:1000])
-        skipped = [len(truth.skipped) for truth in truths]
-        if any(skipped):
+        count, skipped = 0, []
+
+        def truths() -> Iterator[Instances]:
+            nonlocal count
+            for entry in self._entries:
+                truth = instances_of(entry.image_id, entry.hw, entry.listed, entry.annotations, LABELS)
+                count += len(truth) + len(truth.skipped)
+                if truth.skipped:
+                    skipped.append(len(truth.skipped))
+                    logger.warning("%s: %s", entry.key, "; ".join(truth.skipped)[:1000])
+                yield truth
+
+        survey = Survey.of(truths())
+        if skipped:
             message = "%d of %d instances, in %d of %d images, cannot be used and are left out"
-            count = sum(skipped) + sum(len(truth) for truth in truths)
-            logger.warning(message, sum(skipped), count, sum(map(bool, skipped)), len(truths))
-        return Survey.of(truths)
+            logger.warning(message, sum(skipped), count, len(skipped), len(self._entries))
+        return survey
 
 
 def _trainable(entries: Sequence[ImageEntry]) -> list[ImageEntry]:
