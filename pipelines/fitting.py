@@ -130,6 +130,7 @@ def _callbacks(
         batch_size=config.batch_size,
         pauses=lambda step: any(callback.follows(step) for callback in pausing),
         resumed=resumed_step > 0,
+        clock=clock,
     )
     return [
         StepLog(

@@ -57,12 +57,19 @@ class CostLog(Callback):
     """
 
     def __init__(
-        self, folder: Path, *, batch_size: int, pauses: Callable[[int], bool], resumed: bool
+        self,
+        folder: Path,
+        *,
+        batch_size: int,
+        pauses: Callable[[int], bool],
+        resumed: bool,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         """Args:
         pauses: whether validation or checkpoint follow a step, whose work on the device is waited for then.
+        clock: seconds of this run; those of others side by side with it left out.
         """
-        self._folder, self._batch_size, self._pauses = folder, batch_size, pauses
+        self._folder, self._batch_size, self._pauses, self._clock = folder, batch_size, pauses, clock
         self._before = read_costs(folder) if resumed else None
         self._timed_steps, self._timed_s = 0, 0.0
         self._began = self._mark = 0.0
@@ -70,7 +77,7 @@ class CostLog(Callback):
         self.after = _AfterPauses(self)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._began = self._mark = time.perf_counter()
+        self._began = self._mark = self._clock()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -78,7 +85,7 @@ class CostLog(Callback):
         self._steps += 1
         if self._pauses(trainer.global_step):
             _wait_for(pl_module.device)
-            self._timed_s += time.perf_counter() - self._mark
+            self._timed_s += self._clock() - self._mark
             self._timed_steps += self._steps - self._steps_at_mark
         elif self._steps == WARMUP_STEPS and not self._timed_steps:
             _wait_for(pl_module.device)
@@ -92,7 +99,7 @@ class CostLog(Callback):
             self._restart_clock()
 
     def _restart_clock(self) -> None:
-        self._mark, self._steps_at_mark = time.perf_counter(), self._steps
+        self._mark, self._steps_at_mark = self._clock(), self._steps
 
     def _costs(self, module: LightningModule) -> RunCosts:
         device, before = module.device, self._before
@@ -103,7 +110,7 @@ class CostLog(Callback):
             batch_size=self._batch_size,
             timed_steps=self._timed_steps + (before.timed_steps if before else 0),
             timed_seconds=self._timed_s + (before.timed_seconds if before else 0.0),
-            seconds=time.perf_counter() - self._began + (before.seconds if before else 0.0),
+            seconds=self._clock() - self._began + (before.seconds if before else 0.0),
             peak_bytes=max(peak, before.peak_bytes if before else 0),
             peak_of="device" if on_gpu else "process",
             device=torch.cuda.get_device_name(device) if on_gpu else "cpu",
