@@ -59,17 +59,33 @@ def draw_prediction(clip_THWC: npt.NDArray[np.uint8], classes: Sequence[dict[str
         clip_THWC: RGB, what the head's backbone saw of one view.
         classes: of each class `name` and `probability`, the likeliest first.
     """
-    shown = np.linspace(0, len(clip_THWC) - 1, min(SHOWN_FRAMES, len(clip_THWC))).round().astype(int)
     figure = Figure(figsize=(10, 3.6), layout="constrained")
     FigureCanvasAgg(figure)
     frames, bars = figure.subplots(2, 1, height_ratios=(1, 1.3))
-    frames.imshow(np.concatenate(list(clip_THWC[shown]), axis=1))
+    frames.imshow(_strip(clip_THWC))
     frames.set_axis_off()
     names = [_short(item["name"]) for item in classes]
     bars.barh(names, [100 * item["probability"] for item in classes], color="tab:blue")
     bars.set(xlim=(0, 100), xlabel="probability, %")
     bars.invert_yaxis()
     figure.savefig(path, dpi=120)
+
+
+def draw_clips(clips: Sequence[tuple[npt.NDArray[np.uint8], str]], picture: Path) -> None:
+    """Draws clips, RGB (T, H, W, 3), one below the other with a line of text above each, into a PNG."""
+    figure = Figure(figsize=(10, 1.35 * len(clips)), layout="constrained")
+    FigureCanvasAgg(figure)
+    for axes, (clip_THWC, text) in zip(figure.subplots(len(clips), squeeze=False).flat, clips, strict=True):
+        axes.imshow(_strip(clip_THWC))
+        axes.set_title(text, loc="left", fontsize=9)
+        axes.set_axis_off()
+    figure.savefig(picture, dpi=120)
+
+
+def _strip(clip_THWC: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Some frames of a clip side by side, the first and the last among them."""
+    shown = np.linspace(0, len(clip_THWC) - 1, min(SHOWN_FRAMES, len(clip_THWC))).round().astype(int)
+    return np.concatenate(list(clip_THWC[shown]), axis=1)
 
 
 def _short(name: str) -> str:

@@ -322,12 +322,13 @@ class ReportConfig(VerbConfig):
 class DemoConfig(VerbConfig):
     """The whole path on made data with the bundled tiny backbone."""
 
-    dataset: Literal["ade20k", "coco"] = "ade20k"
-    """Data set in whose layout scenes are made, and so the task."""
+    dataset: Literal["ade20k", "coco", "k400"] = "ade20k"
+    """Data set in whose layout scenes or clips are made, and so the task."""
     run: str = "runs/demo"
     """Folder of everything the demo makes: data, stores, runs, table and picture."""
-    head: str = "bifpn1"
-    """Head to train; of ade20k its score is shown beside the linear head's."""
+    head: str | None = None
+    """Head to train; of ade20k and k400 its score is shown beside the linear head's. None: bifpn1; of k400
+    temporal4 and global4."""
     seed: int = 0
     """Seed of the heads' first weights and of the order of the rows; the scenes are always the same."""
 

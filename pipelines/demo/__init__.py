@@ -1,4 +1,4 @@
-"""The demo: the whole path on made scenes with the bundled tiny backbone."""
+"""The demo: the whole path on made scenes or clips with the bundled tiny backbone."""
 
 from __future__ import annotations
 
@@ -9,11 +9,16 @@ if TYPE_CHECKING:
 
 
 def run(config: DemoConfig) -> dict[str, Any]:
-    """See `pipelines.demo.whole_path.run_demo` and, for coco, `pipelines.demo.coco_path.run_coco_demo`."""
+    """See `run_demo` of pipelines/demo/whole_path.py, `run_coco_demo` of coco_path.py, `run_k400_demo` of
+    k400_path.py."""
     from pipelines.demo.whole_path import DemoSize, run_demo  # late: scenes and pretraining need none of it
 
     if config.dataset == "coco":
         from pipelines.demo.coco_path import run_coco_demo
 
         return run_coco_demo(config, DemoSize())
+    if config.dataset == "k400":
+        from pipelines.demo.k400_path import ClipDemoSize, run_k400_demo
+
+        return run_k400_demo(config, ClipDemoSize())
     return run_demo(config, DemoSize())

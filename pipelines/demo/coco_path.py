@@ -21,7 +21,7 @@ from pipelines.arguments import parse
 from pipelines.config import DemoConfig, EvaluateConfig, ExtractConfig, TrainConfig
 from pipelines.demo.thing_files import write_thing_split
 from pipelines.demo.things import OUTLINES
-from pipelines.demo.whole_path import CROP_PX, MODEL, DemoSize, DemoStores
+from pipelines.demo.whole_path import CROP_PX, HEAD, MODEL, DemoSize, DemoStores
 from pipelines.detection_picture import draw_detections, draw_truth, write_grid
 from pipelines.detections_of_views import detections
 from pipelines.exit_codes import UsageError
@@ -55,12 +55,13 @@ def run_coco_demo(config: DemoConfig, size: DemoSize) -> dict[str, Any]:
 
     Returns the figures and where table and picture are. Raises UsageError for an unknown head.
     """
-    if config.head not in head_names("detection"):
-        raise UsageError(f"--head {config.head}: expected one of {', '.join(head_names('detection'))}")
+    head = config.head or HEAD
+    if head not in head_names("detection"):
+        raise UsageError(f"--head {head}: expected one of {', '.join(head_names('detection'))}")
     began, root = time.perf_counter(), Path(config.run)
     data = make_things(root / "data", size)
     stores = fill_stores(data, root / "features", size)
-    score = train_and_measure(config.head, stores, root / "runs", seed=config.seed, max_steps=size.max_steps)
+    score = train_and_measure(head, stores, root / "runs", seed=config.seed, max_steps=size.max_steps)
     picture = root / "detections.png"
     draw_scenes(data, score.run, picture, min(SHOWN_SCENES, size.validation_scenes))
     seconds = time.perf_counter() - began

@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 MODEL = "swinv2-nano"
 CROP_PX = 128
-LINEAR = "linear"
+LINEAR, HEAD = "linear", "bifpn1"
 SHOWN_SCENES = 6
 SMALL_RECIPES = {
     "ade20k-linear": "demo-linear",
@@ -72,14 +72,15 @@ def run_demo(config: DemoConfig, size: DemoSize) -> dict[str, Any]:
 
     Returns the figures of each head and where table and picture are. Raises UsageError for an unknown head.
     """
-    _recipe(config.head)
+    head = config.head or HEAD
+    _recipe(head)
     began, root = time.perf_counter(), Path(config.run)
     data = make_scenes(root / "data", size)
     stores = fill_stores(data, root / "features", size)
-    heads = dict.fromkeys((LINEAR, config.head))
+    heads = dict.fromkeys((LINEAR, head))
     scores = [
-        train_and_measure(head, stores, root / "runs", seed=config.seed, max_steps=size.max_steps)
-        for head in heads
+        train_and_measure(each, stores, root / "runs", seed=config.seed, max_steps=size.max_steps)
+        for each in heads
     ]
     table = _write_table(root, scores)
     picture = root / "predictions.png"
