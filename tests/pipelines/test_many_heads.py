@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import threading
+import weakref
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -24,6 +25,8 @@ from pipelines.head_grid import ManyHeadsConfig, parse_command
 from pipelines.head_turns import SharedBatches
 from pipelines.joined_stores import JoinedStores
 from pipelines.metrics_file import read_metrics
+from pipelines.module import HeadModule
+from pipelines.store_feed import Batch, StoreFeed
 from tests.pipelines.made_stores import make_store
 
 STEPS, BATCH = 6, 4
@@ -172,6 +175,35 @@ def test_a_head_that_fails_is_stopped_and_the_others_go_on(
         assert main(["train-head", "--resume", "--run", str(group), "--max-steps", "8"]) == 0
         assert max(runs.checkpoints(group / "bifpn")) == 8
         assert max(runs.checkpoints(group / "bad")) == 2
+
+
+def test_memory_holds_one_batch_and_one_heads_gradients(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is alive while a head trains: the batch it was given, and no other head's gradients."""
+    alive: weakref.WeakSet[torch.Tensor] = weakref.WeakSet()
+    modules: list[HeadModule] = []
+    most = []
+    made, step = StoreFeed.__next__, HeadModule.training_step
+
+    def watched(self: StoreFeed) -> Batch:
+        batch = made(self)
+        alive.update(batch.features.values())
+        most.append(len(alive) // len(batch.features))
+        return batch
+
+    def checked(self: HeadModule, batch: Batch, number: int) -> torch.Tensor:
+        if self not in modules:
+            modules.append(self)
+        assert all(p.grad is None for other in modules for p in other.parameters())
+        return step(self, batch, number)
+
+    monkeypatch.setattr(StoreFeed, "__next__", watched)
+    monkeypatch.setattr(HeadModule, "training_step", checked)
+    heads = {"a": HEADS["linear"], "b": HEADS["linear"]}
+    settings = {**shared(store), "heads": heads, "max_steps": 4}
+    assert train(tmp_path, settings, "--run", str(tmp_path / "group")) == 0
+    assert len(modules) == 2 and most == [1] * 4
 
 
 def test_heads_that_see_other_batches_are_refused(
