@@ -21,10 +21,9 @@ from extract.windows import Split, WindowPlan
 if TYPE_CHECKING:
     from extract.folded_block import FoldedBlock
 
-_GROUP_TOKENS = 512
-"""Tokens of a group; 512 to 2048 are equally fast for SwinV2-T."""
-_FEWEST_GROUPS = 8
-"""Of a map, so that threads can share it; one thread is no slower for 8 than for 1."""
+_GROUP_VALUES = 48 << 10
+"""Values of a group's map, tokens times channels: what is made of its 192 KiB stays in a core's cache, deep
+maps are cut into several groups that threads can share, and small models' maps are not cut into crumbs."""
 
 
 def run_at_once(block: FoldedBlock, x_NLC: Tensor, plan: WindowPlan, functions: BlockFunctions) -> Tensor:
@@ -48,7 +47,7 @@ def run_at_once(block: FoldedBlock, x_NLC: Tensor, plan: WindowPlan, functions: 
 def run_in_groups(block: FoldedBlock, x_NLC: Tensor, plan: WindowPlan, functions: BlockFunctions) -> Tensor:
     """One image, (1, L, C): each group of windows stays in the cache while it goes through its functions.
 
-    Groups follow from the map's size alone, so that the sums do not depend on how many threads share them.
+    Groups follow from the map alone, so that the sums do not depend on how many threads share them.
     """
     tokens, channels = plan.tokens, x_NLC.shape[-1]
     attention, rest = block.attention_weights, block.branch_weights
@@ -67,7 +66,7 @@ def run_in_groups(block: FoldedBlock, x_NLC: Tensor, plan: WindowPlan, functions
         start, stop = group
         out[:, start:stop] = functions.leave(x_NLC[:, start:stop], branch, plan.scatter[start:stop], rest)
 
-    size = _group_tokens(x_NLC.shape[1])
+    size = max(1, _GROUP_VALUES // channels)
     windows = max(1, size // tokens)
     share(
         attend,
@@ -75,15 +74,6 @@ def run_in_groups(block: FoldedBlock, x_NLC: Tensor, plan: WindowPlan, functions
     )
     share(feed, _groups(0, x_NLC.shape[1], size))
     return out
-
-
-def _group_tokens(tokens: int) -> int:
-    """Tokens of a group in a map of so many.
-
-    >>> _group_tokens(16384), _group_tokens(1024)
-    (512, 128)
-    """
-    return max(1, min(_GROUP_TOKENS, tokens // _FEWEST_GROUPS))
 
 
 def _groups(first: int, last: int, size: int) -> Iterator[tuple[int, int]]:
