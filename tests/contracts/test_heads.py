@@ -24,8 +24,8 @@ OUTPUT_HW = [(314, 400), (160, 224), (45, 17)]
 PYRAMID = pyramid_of(8)
 CLIPS = clip_pyramid(32)
 SMALL = {"width": 16, "queries": 12, "points": 112, "drop_path": 0.0}
-SMALL |= {"rpn_samples": 4096, "candidates": 64, "proposals": 32, "test_candidates": 32, "test_proposals": 16}
-SMALL |= {"roi_samples": 32, "box_width": 16, "mask_width": 16, "detections": 8}
+SMALL |= {"rpn_samples": 4096, "candidates": 64, "proposals": 16, "test_candidates": 32, "test_proposals": 16}
+SMALL |= {"roi_samples": 64, "box_width": 64, "mask_width": 32, "detections": 8, "anchor_scale": 4.0}
 """Settings that make any head quick, and no part of it left out by chance; each takes those it knows."""
 
 TARGETS = {

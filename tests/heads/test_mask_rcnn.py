@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from heads import build_head, head_names
+from heads.box_coding import pairwise_iou
 from heads.contract import Head, HeadError
 from heads.mask_rcnn import MaskRCNN
 from tests.heads.detection_targets import empty_target, random_targets
@@ -126,7 +127,7 @@ def test_features_of_zeros() -> None:
 
 def test_it_learns() -> None:
     head, targets = small(), random_targets(VALID_HW, CLASSES)
-    optimiser = torch.optim.AdamW(head.parameters(), lr=3e-3)
+    optimiser = torch.optim.AdamW(head.parameters(), lr=2e-3)
     history = []
     for step in range(50):
         found = losses(head, targets, step)
@@ -139,8 +140,8 @@ def test_it_learns() -> None:
         assert last[name] < 0.6 * first[name], name
     detected = head.eval().predict(features(), VALID_HW, VALID_HW)
     for target, found_here in zip(targets, detected, strict=True):
-        best = found_here["boxes"][: len(target["boxes"])]
-        assert len(best) and (best[0] - target["boxes"]).abs().amax(1).min() < 12
+        overlaps = pairwise_iou(target["boxes"][None], found_here["boxes"][None])[0]
+        assert overlaps.amax(1).mean() > 0.65
 
 
 def test_detections_follow_the_output_size() -> None:
