@@ -41,6 +41,16 @@ def fold_positions(count: int, percent: float, fold: int) -> frozenset[int]:
     return frozenset(np.random.RandomState(fold).choice(range(count), size=size).tolist())
 
 
+def fold_file(subset: str) -> str | None:
+    """The usual name of a fold's annotation file; None for another subset.
+
+    >>> fold_file("coco-10pct-fold2"), fold_file("10%")
+    ('instances_train2017.2@10.json', None)
+    """
+    fold = _FOLD.fullmatch(subset.strip())
+    return f"instances_train2017.{int(fold[2])}@{float(fold[1]):g}.json" if fold else None
+
+
 def subset_keys(
     keys: Iterable[str], subset: str, listed: Callable[[], Listed] | None = None
 ) -> frozenset[str]:

@@ -54,7 +54,7 @@ from extract.tar_samples import find_tars
 from extract.view import View
 from extract.views import ViewRecipe
 from stores.layout import Target
-from stores.subset import subset_keys
+from stores.subset import fold_file, subset_keys
 
 logger = logging.getLogger(__name__)
 
@@ -189,7 +189,24 @@ def open_dataset(data: str | Path, split: str, subset: str | None = None) -> Coc
     Raises:
         DatasetLayoutError: `data` holds neither, or a file in another layout.
         HostileTarError: see extract.tar_index.
+        ValueError: an unknown subset, or a fold whose usual file is there and names other images.
     """
     tars = find_tars(str(data), split)
     entries = from_tars(tars) if tars else from_folder(Path(data), split, DEFAULT_FOLDER, CATEGORIES)
-    return Coco(split, entries, subset)
+    dataset = Coco(split, entries, subset)
+    if subset and (name := fold_file(subset)):
+        for root in (Path(data), Path(data) / DEFAULT_FOLDER):
+            _check_fold(dataset, subset, root / "annotations" / "semi_supervised" / name)
+    return dataset
+
+
+def _check_fold(dataset: Coco, subset: str, path: Path) -> None:
+    """Raises ValueError where the fold's usual file is there and names other images."""
+    if (
+        path.is_file()
+        and subset_keys((record.key for record in dataset.records), str(path)) != dataset.subset
+    ):
+        raise ValueError(
+            f"{path} names other images than the published steps draw for {subset} (stores.subset): pass "
+            "the file's path as the subset, or move it away"
+        )

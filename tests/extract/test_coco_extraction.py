@@ -203,6 +203,20 @@ def test_a_fold_file_is_a_subset_too(data: Path, tmp_path: Path) -> None:
         open_dataset("coco", data, subset=str(path))
 
 
+def test_the_usual_file_of_a_fold_must_agree(tmp_path: Path) -> None:
+    root = write_folder(tmp_path, train=12, val=1)
+    whole = json.loads((root / "annotations" / "instances_train2017.json").read_text())
+    usual = root / "annotations" / "semi_supervised" / "instances_train2017.2@50.json"
+    usual.parent.mkdir()
+    drawn = fold_positions(12, 50, 2)
+    usual.write_text(json.dumps({"images": [whole["images"][position] for position in sorted(drawn)]}))
+    named = open_dataset("coco", root, subset=str(usual)).subset
+    assert open_dataset("coco", root, subset="coco-50pct-fold2").subset == named
+    usual.write_text(json.dumps({"images": whole["images"][:1]}))
+    with pytest.raises(ValueError, match="names other images"):
+        open_dataset("coco", tmp_path, subset="coco-50pct-fold2")
+
+
 def test_folds_that_cannot_be_are_refused() -> None:
     keys = ["a", "b"]
     for subset, told in (("coco-0pct-fold1", "more than 0"), ("coco-101pct-fold1", "at most 100")):
