@@ -19,7 +19,7 @@ import numpy.typing as npt
 import torch
 
 from extract.backbones import FrozenBackbone, backbone_card, load_backbone
-from extract.datasets import Dataset, dataset_module, open_dataset, view_recipe
+from extract.datasets import Dataset, dataset_module, default_levels, open_dataset, view_recipe
 from extract.sources import SourceError
 from extract.views import ViewRecipe
 from pipelines.config import TrainConfig
@@ -82,7 +82,7 @@ class OnlineData(TrainingData):
         dataset = open_dataset(config.dataset, config.data, config.split, config.subset)
         name = dataset_module(config.dataset).TRAINING_VIEWS[0]
         recipe = view_recipe(config.dataset, name, crop_size=config.crop_size)
-        card = backbone_card(config.model, config.model_args, config.levels)
+        card = backbone_card(config.model, config.model_args, config.levels or default_levels(config.dataset))
         backbone = load_backbone(card, config.weights or "timm", device=device)
         return cls(dataset, recipe, backbone, config)
 
