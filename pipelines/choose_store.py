@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from pipelines.config import TrainConfig
 from pipelines.exit_codes import UsageError
 from pipelines.known_weights import digest_of_weights
 from pipelines.runs import RunRecord
+from pipelines.shallow_levels import PixelsFrom, are_shallower, holds_pixels, lacking
 from pipelines.stores_folder import (
     TEST,
     TRAINING,
@@ -71,12 +73,30 @@ def test_store_query(record: RunRecord, *, split: str | None = None) -> StoreQue
 
 
 def fitting_test_stores(
-    record: RunRecord, folder: Path, *, split: str | None = None, views: str | None = None
+    record: RunRecord,
+    folder: Path,
+    *,
+    split: str | None = None,
+    views: str | None = None,
+    pixels: PixelsFrom | None = None,
 ) -> list[FoundStore]:
     """The complete test stores a run can be measured on: of its own codec, and of single views, if there
-    are any."""
+    are any.
+
+    Where none holds all levels, those whose shallow ones can be recomputed, see pipelines/shallow_levels.py.
+    """
     query = test_store_query(record, split=split)
-    found = [store for store in list_stores(folder) if store.complete and query.fits(store)]
+    complete = [store for store in list_stores(folder) if store.complete]
+    found = [store for store in complete if query.fits(store)]
+    if not found:
+        of_any_levels = replace(query, levels=None)
+        found = [
+            store
+            for store in complete
+            if of_any_levels.fits(store)
+            and are_shallower(lacking(record.levels, store.levels), store.levels)
+            and (pixels == "source" or holds_pixels(store.identity))
+        ]
     if views is not None:
         found = [store for store in found if store.identity["views"]["recipe"] == views]
     same_codec = [store for store in found if store.identity["codec"]["name"] == record.codec]
@@ -86,11 +106,16 @@ def fitting_test_stores(
 
 
 def find_test_store(
-    record: RunRecord, folder: Path, *, split: str | None = None, views: str | None = None
+    record: RunRecord,
+    folder: Path,
+    *,
+    split: str | None = None,
+    views: str | None = None,
+    pixels: PixelsFrom | None = None,
 ) -> Path:
     """The one of `fitting_test_stores`. Raises UsageError, with the line that makes one, for none or
     several."""
-    found = fitting_test_stores(record, folder, split=split, views=views)
+    found = fitting_test_stores(record, folder, split=split, views=views, pixels=pixels)
     if len(found) == 1:
         return found[0].path
     if found:

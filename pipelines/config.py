@@ -214,7 +214,10 @@ class TrainConfig(VerbConfig):
     online: bool = False
     """Train on the live backbone with new views in every epoch, without a store; needs `dataset`, `model`."""
     data: str | None = None
-    """Folder of the data set, for `online`; None: data/<official folder name>."""
+    """Folder of the data set, for `online` and for source `pixels`; None: data/<official folder name>."""
+    pixels: Literal["stored", "source"] | None = None
+    """For a head that reads levels above those a store holds: the backbone's first stages recompute them from
+    stored pixels or from the source images. None: from the store's, where it holds them."""
     crop_size: int | None = None
     """Side of a training view in pixels, for `online`; None: the view recipe's."""
     model_args: dict[str, Any] = field(default_factory=dict)
@@ -273,7 +276,10 @@ class EvaluateConfig(VerbConfig):
     live: bool = False
     """Send the test views through the backbone instead of reading a store."""
     data: str | None = None
-    """Folder of the data set, for `live`; None: the run's, or data/<official folder name>."""
+    """Folder of the data set, for `live` and source `pixels`; None: the run's, or data/<official name>."""
+    pixels: Literal["stored", "source"] | None = None
+    """For a test store that lacks the head's first levels, as of train-head; None: the store's, where it
+    holds them."""
     split: str | None = None
     """Split to measure; None: the data set's test split."""
     views: Literal["single", "ms-flip", "4x3"] | None = None

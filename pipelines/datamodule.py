@@ -16,7 +16,7 @@ from pipelines.joined_stores import JoinedStores, Rows
 from pipelines.row_stream import EndlessRows, records_of_subset
 from pipelines.runs import StoreReference
 from pipelines.shard_read_ahead import ShardReadAhead
-from pipelines.store_feed import Batch, StoreFeed
+from pipelines.store_feed import Batch, Finish, StoreFeed
 from pipelines.tasks import task_of
 from stores.pyramid import PyramidSpec
 
@@ -126,6 +126,15 @@ class StoreData(TrainingData):
     def describe(self) -> str:
         return self._joined.describe()
 
+    @property
+    def stored_levels(self) -> tuple[str, ...]:
+        """The `levels` that are read."""
+        return self.levels
+
+    def finish(self, device: torch.device) -> Finish | None:
+        """What else is done to a batch; see pipelines/deep_data.py."""
+        return None
+
     def batches(self, stretch: Stretch) -> StoreFeed:
         config = self._config
         rows = EndlessRows(
@@ -141,9 +150,10 @@ class StoreData(TrainingData):
             self._joined,
             self._row_batches(rows, stretch),
             batch_size=rows.rows_a_step,
-            levels=self.levels,
+            levels=self.stored_levels,
             task=task_of(str(self.identity["dataset"]["task"])),
             device=stretch.device,
+            finish=self.finish(stretch.device),
         )
         return self._feed
 
@@ -162,10 +172,11 @@ class StoreData(TrainingData):
         window = self._config.shuffle_window
         if window is None:
             return rows.batches(stretch.start_step, stretch.stop_step)
-        scratch = self._joined.buffers(AT_ONCE, self.levels)
+        levels = self.stored_levels
+        scratch = self._joined.buffers(AT_ONCE, levels)
         self._ahead = ShardReadAhead(
             rows.as_read(stretch.start_step),
-            lambda some: self._joined.read_encoded(some, self.levels, scratch),
+            lambda some: self._joined.read_encoded(some, levels, scratch),
             window=window // stretch.world + rows.rows_a_step,
             at_once=AT_ONCE,
         )

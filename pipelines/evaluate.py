@@ -18,6 +18,7 @@ from pipelines.devices import choose_device, uses_bf16
 from pipelines.evaluation import check_measurable, store_views, views_name
 from pipelines.read_ahead import read_ahead
 from pipelines.runs import RunRecord, load_head, read_run
+from pipelines.shallow_levels import open_for_test
 from pipelines.tasks import Figures, TestView, task_of
 from stores.reader import open_store
 
@@ -66,13 +67,23 @@ def _views(
     path = (
         Path(config.store)
         if config.store
-        else find_test_store(record, folder, split=config.split, views=config.views)
+        else find_test_store(record, folder, split=config.split, views=config.views, pixels=config.pixels)
     )
     store = opened.enter_context(open_store(path, threads=config.threads))
     record.check_same_source(store.identity, str(path))
     task = task_of(record.task)
-    check_measurable(store, record.levels, task)
-    views = store_views(store, record.levels, task.test_targets, device)
+    shallow = open_for_test(
+        store,
+        record.levels,
+        pixels=config.pixels,
+        data=config.data or record.data,
+        weights=config.weights or record.weights,
+        device=device,
+    )
+    if shallow is not None:
+        opened.callback(shallow.close)
+    check_measurable(store, record.levels, task, shallow)
+    views = store_views(store, record.levels, task.test_targets, device, shallow)
     return read_ahead(views, depth=1), views_name(store), str(path)
 
 

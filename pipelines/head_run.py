@@ -19,12 +19,13 @@ from pipelines.curves import draw_curves
 from pipelines.datamodule import TrainingData
 from pipelines.devices import uses_bf16
 from pipelines.exit_codes import UsageError
-from pipelines.known_weights import known_weights
+from pipelines.known_weights import first_known_weights
 from pipelines.metrics_file import read_metrics
 from pipelines.module import HeadModule
 from pipelines.paper_views import view_differences
 from pipelines.ranks import Ranks, from_first_rank
 from pipelines.schedules import warmup_steps
+from pipelines.shallow_levels import open_for_test
 from pipelines.tasks import task_of
 from pipelines.training_callbacks import Validation
 from pipelines.validation import StoreMeasure
@@ -144,7 +145,7 @@ def _known_weights(config: TrainConfig, data: TrainingData) -> str | None:
     """What --weights was when the store was extracted, if that was noted beside it."""
     digest = data.identity["backbone"]["weights_sha256"]
     folders = [Path(config.stores), *(Path(store.path).parent for store in data.stores)]
-    return next(filter(None, (known_weights(folder, digest) for folder in folders)), None)
+    return first_known_weights(folders, digest)
 
 
 def _write_down(config: TrainConfig, data: TrainingData, record: runs.RunRecord) -> Path:
@@ -168,7 +169,8 @@ def _validation(
 ) -> Validation | None:
     """Measures on the named test store, or on the one that fits if there is exactly one."""
     if config.val_store is None:
-        found = [store.path for store in fitting_test_stores(record, Path(record.stores_folder))]
+        fitting = fitting_test_stores(record, Path(record.stores_folder), pixels=config.pixels)
+        found = [store.path for store in fitting]
         if len(found) != 1:
             return None
     else:
@@ -176,7 +178,12 @@ def _validation(
     store = opened.enter_context(open_store(found[0], threads=config.threads))
     record.check_same_source(store.identity, str(store.path))
     every = share_of(config.max_steps) if config.val_every is None else config.val_every
-    measure = StoreMeasure(store, uses_bf16(config.precision, device))
+    shallow = open_for_test(
+        store, record.levels, pixels=config.pixels, data=config.data, weights=record.weights, device=device
+    )
+    if shallow is not None:
+        opened.callback(shallow.close)
+    measure = StoreMeasure(store, uses_bf16(config.precision, device), shallow)
     return Validation(measure, every=every, max_steps=config.max_steps, name=name)
 
 

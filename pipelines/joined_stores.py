@@ -151,6 +151,10 @@ class JoinedStores:
         for store in self._stores:
             store.close()
 
+    def parts(self, rows: Rows) -> Iterator[tuple[Store, Rows]]:
+        """Each store that holds some of the rows, with its own numbers of them, as `read_encoded` does."""
+        return ((self._stores[which], part) for which, part in self._by_store(rows))
+
     def _by_store(self, rows: Rows) -> Iterator[tuple[int, Rows]]:
         """Which store, and its own numbers of those of `rows` it holds, in their order."""
         owner = np.searchsorted(self._starts, rows, side="right") - 1

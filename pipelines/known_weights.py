@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 FILE_NAME = "weights.json"
@@ -29,6 +30,11 @@ def remember_weights(stores: Path, weights_sha256: str, weights: str) -> None:
 def known_weights(stores: Path, weights_sha256: str) -> str | None:
     """What --weights was for this digest; None where nobody noted it."""
     return _read(stores).get(weights_sha256)
+
+
+def first_known_weights(folders: Iterable[Path], weights_sha256: str) -> str | None:
+    """As `known_weights`, of the first of several folders that tells."""
+    return next(filter(None, (known_weights(folder, weights_sha256) for folder in folders)), None)
 
 
 def digest_of_weights(stores: Path, weights: str) -> str | None:

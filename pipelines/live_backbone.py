@@ -28,10 +28,29 @@ def load_run_backbone(record: RunRecord, weights: str | None, device: torch.devi
         WeightsUnavailable: they cannot be had.
         IdentityError: they are others than the run's, or today's backbone code gives other numbers.
     """
-    wanted: Mapping[str, Any] = record.identity["backbone"]
-    card = backbone_card(wanted["model"], wanted["args"], record.levels)
     source = weights or record.weights or "timm"
-    backbone = load_backbone(card, source, device=device)
+    return load_same_backbone(record.identity["backbone"], record.levels, source, device)
+
+
+def load_same_backbone(
+    wanted: Mapping[str, Any],
+    levels: Sequence[str],
+    source: str,
+    device: torch.device,
+    *,
+    precision: str | None = None,
+) -> FrozenBackbone:
+    """Some levels of the backbone that a store's identity tells of; no stage beyond them is built.
+
+    Args:
+        wanted: the identity's `backbone`.
+        source: what `--weights` was.
+        precision: fp32, fp16 or bf16; None: the device's default.
+
+    Raises as `load_run_backbone`.
+    """
+    card = backbone_card(wanted["model"], wanted["args"], levels)
+    backbone = load_backbone(card, source, device=device, precision=precision)
     for field, theirs, ours in diff_identity(
         _without_precision(wanted), _without_precision(backbone.identity())
     ):

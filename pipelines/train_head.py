@@ -19,6 +19,7 @@ from pipelines.head_run import prepare, report
 from pipelines.joined_stores import JoinedStores
 from pipelines.ranks import Ranks, join_ranks, ranks_of
 from pipelines.run_length import with_steps
+from pipelines.shallow_levels import holds_pixels, lacks_first_levels
 
 
 def run(config: TrainConfig | ManyHeadsConfig) -> dict[str, Any]:
@@ -67,4 +68,9 @@ def open_data(config: TrainConfig, device: torch.device) -> TrainingData:
 
         return OnlineData.open(config, device)
     paths = find_training_stores(config)
-    return StoreData(JoinedStores.open(paths, verify=config.verify, threads=config.threads), config)
+    stores = JoinedStores.open(paths, verify=config.verify, threads=config.threads)
+    if lacks_first_levels(stores.pyramid) and (config.pixels or holds_pixels(stores.identity)):
+        from pipelines.deep_data import DeepData  # needs the backbone's packages too
+
+        return DeepData(stores, config)
+    return StoreData(stores, config)

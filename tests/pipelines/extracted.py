@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -44,8 +45,9 @@ def extract_store(
     split: str,
     views: int | str | None = None,
     weights: str = WEIGHTS,
+    **more: Any,
 ) -> Path:
-    """Runs `extract` and returns the store's folder."""
+    """Runs `extract` and returns the store's folder; `more` are further fields of its configuration."""
     sizes = {"crop_size": CROP_PX} if split == "training" else {"short_side": CROP_PX}
     config = ExtractConfig(
         dataset="ade20k",
@@ -59,5 +61,6 @@ def extract_store(
         device="cpu",
         workers=1,
         **sizes,
+        **more,
     )
     return Path(extract_features.run(config)["store"])
