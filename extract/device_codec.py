@@ -55,7 +55,8 @@ def decode(encoded: Mapping[str, Tensor]) -> Tensor:
 
 def finite(x: Tensor) -> Tensor:
     """(N,) bool on the device: whether every value of the row x[n] is finite."""
-    return x.isfinite().flatten(1).all(1)
+    # Infinity and what is not a number win every maximum: one pass instead of three.
+    return x.flatten(1).abs().amax(1).isfinite()
 
 
 def holds(codec_name: str, x: Tensor) -> Tensor:

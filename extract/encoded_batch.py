@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import numpy.typing as npt
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 
 from extract.device_codec import decode, encode, finite, holds
+from extract.image_threads import map_images
 from extract.row_loader import LoadedRow
 from stores.layout import StorePlan
 from stores.pyramid import PyramidSpec
@@ -111,23 +113,47 @@ def encode_batch(
             level: levels[level].reshape(len(rows), *images_of_row, *levels[level].shape[1:])
             for level in sample_steps
         }
-        encoded = {level: encode(codec, x_NHWC) for level, x_NHWC in features.items()}
-        batch = HostBatch(
-            levels={
-                level: {name: _to_host(tensor) for name, tensor in parts.items()}
-                for level, parts in encoded.items()
-            },
-            finite={level: _to_host(finite(x_NHWC)) for level, x_NHWC in features.items()},
-            holds={level: _to_host(holds(codec, x_NHWC)) for level, x_NHWC in features.items()},
-            sample={
-                level: _sample(x_NHWC, encoded[level], sample_steps[level])
-                for level, x_NHWC in features.items()
-            },
-            copied=torch.cuda.Event() if on_gpu else None,  # type: ignore[no-untyped-call]
-        )
-        if batch.copied is not None:
-            batch.copied.record()
-    return batch
+        if on_gpu:
+            made = _encoded(codec, features, sample_steps)
+            copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            copied.record()
+            return HostBatch(**made, copied=copied)
+        # Row by row in threads that share no work: three times as fast as all rows in torch's own threads.
+        each = map_images(partial(_encoded_row, codec, features, sample_steps), range(len(rows)))
+        return HostBatch(**_stacked(each), copied=None)
+
+
+def _encoded(codec: str, features: Mapping[str, Tensor], sample_steps: Mapping[str, int]) -> dict[str, Any]:
+    """The fields of a HostBatch, on their way to the host."""
+    encoded = {level: encode(codec, x_NHWC) for level, x_NHWC in features.items()}
+    return {
+        "levels": {
+            level: {name: _to_host(tensor) for name, tensor in parts.items()}
+            for level, parts in encoded.items()
+        },
+        "finite": {level: _to_host(finite(x_NHWC)) for level, x_NHWC in features.items()},
+        "holds": {level: _to_host(holds(codec, x_NHWC)) for level, x_NHWC in features.items()},
+        "sample": {
+            level: _sample(x_NHWC, encoded[level], sample_steps[level]) for level, x_NHWC in features.items()
+        },
+    }
+
+
+@torch.inference_mode()  # of each thread its own
+def _encoded_row(
+    codec: str, features: Mapping[str, Tensor], sample_steps: Mapping[str, int], row: int
+) -> dict[str, Any]:
+    return _encoded(codec, {level: x[row : row + 1] for level, x in features.items()}, sample_steps)
+
+
+def _stacked(parts: Sequence[Any]) -> Any:
+    """Tensors of rows, in dicts and tuples alike, as tensors of all rows."""
+    first = parts[0]
+    if isinstance(first, Tensor):
+        return torch.cat(list(parts))
+    if isinstance(first, tuple):
+        return tuple(_stacked(each) for each in zip(*parts, strict=True))
+    return {name: _stacked([part[name] for part in parts]) for name in first}
 
 
 def _sample(x_NHWC: Tensor, encoded: Mapping[str, Tensor], step: int) -> tuple[Tensor, Tensor]:
