@@ -1,8 +1,9 @@
 """What detection heads share: input norms, a neck, region proposals; boxes and masks in, detections out.
 
-Where a training step waits for the device (counted on CUDA by benchmarks/detection.py): once an image in the
-proposals' NMS (heads/nms.py), and for each set of RoIs once where it is pooled (heads/roi_pooling.py); for
-masks also once to find the positive RoIs and once for their sizes (heads/mask_targets.py).
+Where a training step waits for the device (benchmarks/detection.py counts it on CUDA): in the proposals' NMS
+of each level, once for 8 rounds of some images (heads/nms.py); for each set of RoIs once where it is pooled
+(heads/roi_pooling.py); for masks also once to find the positive RoIs (heads/mask_branch.py) and once for
+their sizes (heads/mask_targets.py). Nowhere else.
 
 Dims: N images, P proposals an image, D detections of an image.
 """
@@ -24,6 +25,7 @@ from heads.contract import (
     HeadError,
     SizeYX,
     Targets,
+    check_bool,
     check_choice,
     check_int,
     check_output_sizes,
@@ -83,6 +85,8 @@ class DetectionSettings:
     """Detections score more than this, 0..0.9."""
     nms_iou: float = 0.5
     """Detections of one class overlap by this at most, 0..0.9."""
+    soft_nms: bool = False
+    """Boxes that overlap a better one by more than nms_iou lose score instead of being dropped (linear)."""
     conventions: str = "mmdet"
     """mmdet | torchvision: rounding, alignment, losses and class order of which code base. Both train equally
     well; torchvision's is there to be compared with it."""
@@ -104,6 +108,7 @@ class DetectionSettings:
             check_int(name, getattr(self, name), 1, 100_000)
         check_probability("score_threshold", self.score_threshold)
         check_probability("nms_iou", self.nms_iou)
+        check_bool("soft_nms", self.soft_nms)
         check_choice("conventions", self.conventions, tuple(CONVENTIONS))
 
 
@@ -206,6 +211,7 @@ class DetectionHead(Head):
             least_score=self.settings.score_threshold,
             nms_iou=self.settings.nms_iou,
             most=self.settings.detections,
+            soft=self.settings.soft_nms,
             least_px=self.conventions.least_detection_px,
         )
 

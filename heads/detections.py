@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from torch import Tensor
 from torchvision.ops import batched_nms
 
+from heads.soft_nms import soft_nms
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Detections:
@@ -29,9 +31,11 @@ class DetectRule:
     least_score: float
     """Probabilities not above it are dropped."""
     nms_iou: float
-    """Of two boxes of one class that overlap more, the better one stays."""
+    """Of two boxes of one class that overlap by more than this, the better one stays."""
     most: int
     """Detections an image has at most."""
+    soft: bool
+    """Overlapping boxes lose score instead (heads/soft_nms.py)."""
     least_px: float
     """Boxes not wider and higher than this are dropped."""
 
@@ -45,8 +49,14 @@ def detect(boxes_PB4: Tensor, probabilities_PK: Tensor, rule: DetectRule) -> Det
     large_PK = ((boxes_PK4[..., 2:] - boxes_PK4[..., :2]) > rule.least_px).all(-1)
     roi_J, label_J = ((probabilities_PK > rule.least_score) & large_PK).nonzero(as_tuple=True)
     boxes_J4, scores_J = boxes_PK4[roi_J, label_J], probabilities_PK[roi_J, label_J]
-    kept_D = batched_nms(boxes_J4, scores_J, label_J, rule.nms_iou)[: rule.most]
-    return Detections(boxes_D4=boxes_J4[kept_D], scores_D=scores_J[kept_D], labels_D=label_J[kept_D])
+    if rule.soft:
+        kept_D, scores_D = soft_nms(
+            boxes_J4, scores_J, label_J, iou=rule.nms_iou, least_score=rule.least_score, most=rule.most
+        )
+    else:
+        kept_D = batched_nms(boxes_J4, scores_J, label_J, rule.nms_iou)[: rule.most]
+        scores_D = scores_J[kept_D]
+    return Detections(boxes_D4=boxes_J4[kept_D], scores_D=scores_D, labels_D=label_J[kept_D])
 
 
 def to_output(detections: Detections, valid_hw_2: Tensor, output_hw_2: Tensor) -> Tensor:

@@ -65,9 +65,9 @@ def stack_truth(
     for image, target in enumerate(targets):
         _check_target(image, target, num_classes)
     parts = {key: [target[key].to(device, non_blocking=True) for target in targets] for key in _KEYS}
-    counts = torch.tensor([len(boxes) for boxes in parts["boxes"]])
-    slots = max(1, int(counts.max()))  # even an image without boxes has a row to gather
-    exists_NG = (torch.arange(slots) < counts[:, None]).to(device, non_blocking=True)
+    counts = [len(boxes) for boxes in parts["boxes"]]
+    slots = max(1, *counts)  # even where no image has a box there is a row to gather
+    exists_NG = (torch.arange(slots) < torch.tensor(counts)[:, None]).to(device, non_blocking=True)
     empty_4, empty = (torch.zeros(slots, *tail, device=device) for tail in ((4,), ()))
     boxes_NG4 = _pad([boxes.float() for boxes in parts["boxes"]], empty_4)
     labels_NG = _pad([labels.long() for labels in parts["labels"]], empty.long())

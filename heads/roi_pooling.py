@@ -51,7 +51,9 @@ def pool_rois(
     rois_R5 = torch.cat([image_R[:, None].to(boxes_R4.dtype), boxes_R4], 1)
     level_R = roi_levels(boxes_R4, strides_px[0], len(maps))
     by_level_R = level_R.argsort()
-    counts: list[int] = torch.bincount(level_R, minlength=len(maps)).tolist()
+    # torch.bincount would wait a second time, for the highest level there is.
+    number_L = torch.arange(len(maps), device=level_R.device)
+    counts: list[int] = (level_R[:, None] == number_L).sum(0).tolist()
     pooled_RCyx = maps[0].new_empty(len(boxes_R4), maps[0].shape[1], cells, cells)
     for x_NCYX, stride_px, rows_r in zip(maps, strides_px, torch.split(by_level_R, counts), strict=True):
         part_rCyx = roi_align(x_NCYX, rois_R5[rows_r], (cells, cells), 1 / stride_px, 0, aligned)

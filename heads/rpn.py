@@ -123,20 +123,23 @@ class RegionProposals(nn.Module):
     def propose(self, scores: AnchorScores, image_hw_N2: Tensor, per_level: int, count: int) -> Proposals:
         """The best `per_level` anchors of each level, moved by their deltas and clipped to the image; of what
         NMS at 0.7 per level leaves the best `count` of all levels."""
-        chosen, levels, first = [], [], 0
-        for level, logits_Na in enumerate(torch.split(scores.logits_NA, list(scores.level_anchors), 1)):
-            index_Np = logits_Na.topk(min(per_level, logits_Na.shape[1])).indices
-            chosen.append(index_Np + first)
-            levels.append(torch.full_like(index_Np, level))
+        logits, boxes, kept, first = [], [], [], 0
+        for logits_Na in torch.split(scores.logits_NA, list(scores.level_anchors), 1):
+            logits_Np, index_Np = logits_Na.topk(min(per_level, logits_Na.shape[1]))
+            boxes_Np4 = self._decode(scores, index_Np + first, image_hw_N2)
+            size_Np2 = boxes_Np4[..., 2:] - boxes_Np4[..., :2]
+            large_Np = (size_Np2 > self.conventions.least_proposal_px).all(-1)
+            logits.append(logits_Np)
+            boxes.append(boxes_Np4)
+            kept.append(suppress(boxes_Np4, large_Np, _NMS_IOU))
             first += logits_Na.shape[1]
-        index_NP, level_NP = torch.cat(chosen, 1), torch.cat(levels, 1)
-        boxes_NP4 = decode_boxes(
-            gather_rows(scores.deltas_NA4, index_NP), gather_rows(scores.anchors_1A4, index_NP), self._stds_4
-        )
-        boxes_NP4 = clip_boxes(boxes_NP4, image_hw_N2)
-        large_NP = ((boxes_NP4[..., 2:] - boxes_NP4[..., :2]) > self.conventions.least_proposal_px).all(-1)
-        logits_NP = scores.logits_NA.gather(1, index_NP)
-        kept_NP = suppress(boxes_NP4, logits_NP, level_NP, large_NP, _NMS_IOU)
-        best_NC, exists_NC = best_rows(logits_NP, kept_NP, count)
+        boxes_NP4 = torch.cat(boxes, 1)
+        best_NC, exists_NC = best_rows(torch.cat(logits, 1), torch.cat(kept, 1), count)
         boxes_NC4 = gather_rows(boxes_NP4, best_NC) * exists_NC[..., None]
         return Proposals(boxes_NP4=boxes_NC4, exists_NP=exists_NC)
+
+    def _decode(self, scores: AnchorScores, index_Np: Tensor, image_hw_N2: Tensor) -> Tensor:
+        boxes_Np4 = decode_boxes(
+            gather_rows(scores.deltas_NA4, index_Np), gather_rows(scores.anchors_1A4, index_Np), self._stds_4
+        )
+        return clip_boxes(boxes_Np4, image_hw_N2)

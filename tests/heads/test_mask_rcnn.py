@@ -175,6 +175,7 @@ def test_bad_targets(change, message: str) -> None:
         ("width", 4),
         ("anchor_scale", 0),
         ("score_threshold", 1.5),
+        ("soft_nms", 1),
         ("conventions", "detectron2"),
         ("input_norm", "bn"),
         ("roi_samples", 2),
