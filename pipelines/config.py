@@ -224,6 +224,8 @@ class TrainConfig(VerbConfig):
     """Constructor arguments of the backbone, for `online`."""
     subset: str | None = None
     """Share of the records (1%), fold of COCO (coco-1pct-fold1), or a file with one key a line; None: all."""
+    data_fraction: float | None = None
+    """Another way to write `subset`: 0.1 is 10%."""
     max_steps: int = 160_000
     """Optimiser steps of the run; of this and `epochs` the one given last counts."""
     epochs: float | None = None
@@ -238,6 +240,8 @@ class TrainConfig(VerbConfig):
     """How the learning rate moves."""
     seed: int = 0
     """Seed of the head's first weights, the order of the rows and dropout."""
+    seeds: int = 1
+    """Runs with so many seeds, from `seed` on, one after another, each in <run>/seed<n>; see `report`."""
     precision: Literal["fp32", "bf16"] | None = None
     """bf16 is autocast; None: bf16 on a GPU, fp32 on a CPU."""
     device: str = "auto"
@@ -261,6 +265,17 @@ class TrainConfig(VerbConfig):
     """torch.compile of the BiFPN in training; None: necks on a GPU, none on a CPU, where it does not pay."""
     tensorboard: bool = False
     """Log to TensorBoard too, beside the CSV file."""
+
+    def __post_init__(self) -> None:
+        fraction = self.data_fraction
+        if fraction is None:
+            return
+        if self.subset is not None:
+            raise ValueError(f"data_fraction {fraction} and subset {self.subset!r}: give one of them")
+        if not 0 < fraction <= 1:
+            raise ValueError(f"data_fraction {fraction}: expected more than 0 and at most 1")
+        object.__setattr__(self, "subset", f"{100 * fraction:.10g}%")
+        object.__setattr__(self, "data_fraction", None)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

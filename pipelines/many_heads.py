@@ -44,7 +44,7 @@ logger = logging.getLogger(__name__)
 
 _SHARED = (
     *("dataset", "model", "split", "weights", "stores", "subset", "batch_size", "seed", "shuffle_window"),
-    *("online", "data", "crop_size", "model_args", "verify", "threads", "device"),
+    *("online", "data", "pixels", "crop_size", "model_args", "verify", "threads", "device", "seeds"),
 )
 """Settings that decide what the stream holds, or where it goes."""
 

@@ -19,6 +19,7 @@ from pipelines.head_run import prepare, report
 from pipelines.joined_stores import JoinedStores
 from pipelines.ranks import Ranks, join_ranks, ranks_of
 from pipelines.run_length import with_steps
+from pipelines.seeded_runs import seeds_of, train_seeds
 from pipelines.shallow_levels import holds_pixels, lacks_first_levels
 
 
@@ -28,6 +29,8 @@ def run(config: TrainConfig | ManyHeadsConfig) -> dict[str, Any]:
     Raises UsageError where no store fits or it lacks a level the head needs, IdentityError where a resumed
     run's stores are not its own, WorkFailed where the loss diverges.
     """
+    if len(seeds_of(config)) > 1:
+        return train_seeds(config, run)
     if isinstance(config, ManyHeadsConfig):
         from pipelines.many_heads import train_side_by_side  # which is made of this module's parts
 

@@ -5,17 +5,21 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import shutil
 import statistics
 from pathlib import Path
 
 import pytest
+import yaml
 
 from heads import build_head, head_names
 from pipelines import paper_rows, runs
 from pipelines.__main__ import main
 from pipelines.config import TrainConfig
+from pipelines.metrics_file import read_metrics
 from pipelines.run_costs import COSTS, RunCosts
 from stores.pyramid import Level, PyramidSpec
+from tests.pipelines.extracted import extract_store, write_coloured_data
 
 PYRAMID = PyramidSpec(
     tuple(Level(name=f"p{s + 1}", stride_px=2 << s, channels=8 << s, stage=s) for s in (1, 2, 3, 4))
@@ -166,3 +170,54 @@ def test_paper_rows_are_found_by_share_and_backbone() -> None:
     assert paper_rows.paper_row("k400", "linear", "swinv2-b").fine_tuned["4x3"]["top-1"] == 79.7
     assert paper_rows.paper_row("ade20k", "linear", "swinv2-b") is None
     assert paper_rows.paper_cost("k400", "swinv2-g").frozen == {"gb": 30.54, "seconds": 1.14}
+
+
+def test_seeds_of_a_share_of_the_records_are_trained_and_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From an int4 store to the table: extract, verify, train with three seeds, evaluate, report."""
+    data, stores, group = (
+        write_coloured_data(tmp_path, training=8, validation=2),
+        tmp_path / "f",
+        tmp_path / "g",
+    )
+    path = extract_store(data, stores, "int4", "training", 2)
+    extract_store(data, stores, "int4", "validation")
+    assert main(["verify", "--store", str(path), "--full"]) == 0
+    line = (
+        f"train-head --head linear --stores {stores} --device cpu --batch-size 2 --max-steps 2 --run {group}"
+    )
+    assert main([*line.split(), "--seeds", "3", "--data-fraction", "0.5"]) == 0
+    folders = [group / f"seed{seed}" for seed in range(3)]
+    losses = [losses_of(folder) for folder in folders]
+    assert len(set(losses)) == 3, "each seed has weights and an order of its own"
+    for folder in folders:
+        config = yaml.safe_load((folder / "config.yaml").read_text())
+        assert (config["subset"], config["data_fraction"], config["seeds"]) == ("50%", None, 1)
+        assert main(["evaluate", "--run", str(folder)]) == 0
+    shutil.rmtree(folders[2])
+    assert main(["train-head", "--resume", "--run", str(group)]) == 0
+    assert losses_of(folders[2]) == losses[2], "a resumed group begins the runs it lacks"
+    capsys.readouterr()
+    code, text = report(capsys, str(group), "--json")
+    (row,) = json.loads(text.splitlines()[-1])["rows"]
+    assert code == 0 and (row["runs"], row["share"], row["codec"]) == (3, 0.5, "int4")
+    assert row["steps"] == 2 and row["step_seconds"] > 0 and row["hours"] > 0 and row["peak_bytes"] > 10**8
+    assert row["mIoU (single) least"] <= row["mIoU (single)"] <= row["mIoU (single) most"]
+    assert " ± " in text and "linear, 50 % x3" in text
+
+
+def losses_of(run: Path) -> tuple[str, ...]:
+    return tuple(row["loss"] for row in read_metrics(run / runs.METRICS) if "loss" in row)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [("--data-fraction 0.5 --subset 10%", "give one of them"), ("--data-fraction 2", "at most 1"),
+     ("--seeds 0", "--seeds 0: expected 1 or more")],
+)  # fmt: skip
+def test_shares_and_seeds_that_cannot_be(
+    words: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train-head", "--head", "linear", "--dataset", "ade20k", *words.split()]) == 2
+    assert message in capsys.readouterr().err
