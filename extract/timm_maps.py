@@ -13,6 +13,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from extract.frozen_attention import linear
+
+
+class _Linear(nn.Linear):
+    """Without gradients, in float32."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return linear(x, self.weight, self.bias)
+
 
 class TimmMaps(nn.Module):
     """A trunk in eval mode; float32 weights, autocast where the precision is lower."""
@@ -21,6 +30,10 @@ class TimmMaps(nn.Module):
         """Args: stages: numbers of the wanted stages, from 1."""
         super().__init__()
         self.trunk: Any = trunk.float().eval().requires_grad_(False)
+        if dtype is torch.float32:  # autocast would not see these products
+            for module in self.trunk.modules():
+                if type(module) is nn.Linear:
+                    module.__class__ = _Linear
         self.stages = tuple(stages)
         self.dtype = dtype
 
