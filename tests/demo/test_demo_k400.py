@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
 from pathlib import Path
 
@@ -13,13 +14,15 @@ import torch
 from PIL import Image
 
 from extract.datasets import open_dataset, view_recipe
-from pipelines.config import DemoConfig
+from pipelines import predict
+from pipelines.config import DemoConfig, PredictConfig
 from pipelines.demo import clips
 from pipelines.demo.k400_path import (
     CROP_PX,
     HEADS,
     LINEAR,
     ClipDemoSize,
+    class_scores,
     fill_stores,
     inside_pairs,
     make_clips,
@@ -101,6 +104,21 @@ def test_the_whole_path_and_once_more(tmp_path: Path, capsys: pytest.CaptureFixt
     assert table["in %"] == ["linear", "temporal1"]
     assert table["top-1"] == [f"{100 * first['heads'][head]['top1']:.2f}" for head in table["in %"]]
     with Image.open(root / "clips.png") as picture:
+        assert len(np.unique(np.asarray(picture.convert("RGB")).reshape(-1, 3), axis=0)) > 1000
+
+    (source,) = (root / "data").rglob("val00000_*.mp4")
+    run = first["heads"]["temporal1"]["run"]
+    predict.run(PredictConfig(run=run, input=str(source), out=str(tmp_path / "out")))
+    said = json.loads((tmp_path / "out" / f"{source.stem}.json").read_text())
+    assert {item["name"] for item in said["classes"]} < set(clips.CLASS_NAMES)
+    assert (said["frames"], said["views"]) == (clips.FRAMES, 1)
+    scores, _ = class_scores(Path(run), Path(first["stores"][1]))
+    expected = scores[source.stem].softmax(0).sort(descending=True)
+    assert [item["class"] for item in said["classes"]] == expected.indices[:5].tolist()
+    # The store's codec moves them by less than that.
+    found = [item["probability"] for item in said["classes"]]
+    assert found == pytest.approx(expected.values[:5].tolist(), abs=1e-3)
+    with Image.open(tmp_path / "out" / f"{source.stem}.png") as picture:
         assert len(np.unique(np.asarray(picture.convert("RGB")).reshape(-1, 3), axis=0)) > 1000
 
     written = {path: path.stat().st_mtime_ns for path in (root / "features").rglob("*") if path.is_file()}

@@ -1,16 +1,19 @@
 """What only heads of clips need of training: their schedule, and which of their weights do not decay."""
 
 import math
+from pathlib import Path
 
 import pytest
 
 from heads import build_head, head_settings
+from pipelines import evaluate, train_head
 from pipelines.arguments import parse
-from pipelines.config import OptimizerConfig, ScheduleConfig, TrainConfig
+from pipelines.config import EvaluateConfig, OptimizerConfig, ScheduleConfig, TrainConfig
 from pipelines.module import undecayed_parameters
 from pipelines.run_length import with_steps
 from pipelines.schedules import learning_rate, warmup_steps
 from tests.heads.pyramids import clip_pyramid
+from tests.pipelines.made_clip_stores import make_clip_store
 
 
 def test_warm_up_by_share_keeps_the_shape_of_any_length() -> None:
@@ -61,3 +64,33 @@ def test_the_recipe_of_swinv2_g_is_its_appendixs() -> None:
     assert (giant.head, giant.batch_size, giant.optimizer.lr) == ("global4", 128, 2e-4)
     assert giant.head_settings == {"drop_path": 0.1}
     assert (giant.epochs, giant.schedule, giant.optimizer.weight_decay) == (30, base.schedule, 0.05)
+
+
+@pytest.mark.parametrize("codec_name", ["int8", "float16"])
+def test_a_run_from_a_store_to_its_figures(
+    codec_name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A skipped record in it; what the order alone tells is learned, and measured on 12 views."""
+    stores = tmp_path / "features"
+    make_clip_store(stores, codec_name=codec_name, skipped=frozenset({"train-3"}))
+    val = make_clip_store(stores, split="val", records=8, views=12, codec_name=codec_name)
+    words = [
+        "--head",
+        "temporal1",
+        "--stores",
+        str(stores),
+        "--run",
+        str(tmp_path / "run"),
+        "--val-every",
+        "0",
+    ]
+    words += ["--max-steps", "60", "--batch-size", "8", "--lr", "3e-2", "--head-settings.drop_path", "0.0"]
+    trained = train_head.run(parse(TrainConfig, words))
+    figures = evaluate.run(EvaluateConfig(run=str(tmp_path / "run")))
+    assert trained["top-1"] == figures["top1"] == 1.0
+    assert figures["source"] == str(val)
+    assert figures["records_by_class"] == [2, 2, 2, 2]
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == "top-1 100.00 top-5 100.00 (4x3), 8 records"
+    for name in ("evaluate-4x3.json", "records-4x3.csv", "confusion-4x3.png", "curves.png"):
+        assert (tmp_path / "run" / name).stat().st_size > 100
