@@ -85,6 +85,6 @@ def write_grid(path: Path, rows: Mapping[str, Sequence[Pixels]]) -> None:
         for number, axis in enumerate(axes[place]):
             axis.set(xticks=[], yticks=[])
             if number < len(pictures):
-                axis.imshow(pictures[number], interpolation="nearest")
+                axis.imshow(pictures[number], interpolation="antialiased")
         axes[place][0].set_ylabel(name)
     figure.savefig(path, dpi=110)
