@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from extract.weights import WeightsUnavailable, require_source
@@ -11,6 +12,7 @@ from pipelines.config import ForecastConfig
 from pipelines.extraction import Extraction, free_bytes, prepare
 from pipelines.speed_cache import SpeedCache
 from pipelines.speed_probe import Speed, TooLarge, available_bytes, measure_speed
+from pipelines.store_ways import Way, compare_ways, with_all_levels
 
 BUSY = 0.15
 """A share of the processors' time that is worth telling."""
@@ -34,9 +36,15 @@ def run(config: ForecastConfig) -> dict[str, Any]:
     print_time(extraction, speed)
     summary |= {**speed.to_json(), "estimated_seconds": speed.total_seconds}
     if extraction.recipe.fixed_count is None:  # heads are trained on seeded views
-        advice = caching_advice(config, extraction, speed, cache, available_bytes() // 2)
+        memory = available_bytes() // 2
+        advice = caching_advice(config, extraction, speed, cache, memory)
         print_advice(extraction, advice)
         summary["caching"] = advice.to_json()
+        whole = with_all_levels(extraction)
+        of_whole = advice if whole is extraction else caching_advice(config, whole, speed, cache, memory)
+        ways = compare_ways(whole, of_whole.heads, speed, cache, memory)
+        print_ways(ways)
+        summary["ways"] = [way.to_json() for way in ways]
     if cache.oldest_s > 60:
         print(f"  measured  up to {duration(cache.oldest_s)} ago; --remeasure measures again")
     return summary
@@ -133,6 +141,19 @@ def print_advice(extraction: Extraction, advice: Advice) -> None:
                 f": MORE THAN {WARN_VISITS}, it may learn them by heart; --views {views_for(visits, views)}"
             )
         print(f"  visits    {line}")
+
+
+def print_ways(ways: Sequence[Way]) -> None:
+    """What storing all levels, the deep ones or none takes, and the way to take."""
+    for way in ways:
+        steps = ", ".join(f"{head} {_milliseconds(seconds)}" for head, seconds in way.heads.items())
+        room = "" if way.fits else "; DOES NOT FIT"
+        print(
+            f"  way       {way.name}: {gigabytes(way.bytes)}, {steps} a step, one run of each in"
+            f" {duration(way.total_seconds)} with what is extracted for it{room}"
+        )
+    if ways:
+        print(f"  take      {ways[0].name} ({ways[0].command}): the quickest here that fits")
 
 
 def _verdict(forecast: HeadForecast) -> str:

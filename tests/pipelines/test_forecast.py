@@ -86,6 +86,35 @@ def test_plan_says_for_each_head_whether_caching_pays(
     assert deep["heads"]["bifpn1"] is None and "bifpn1 needs more levels" in out
 
 
+def test_plan_compares_full_and_deep_stores_with_none(
+    words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(caching_advice, "head_step_seconds", lambda *_: 0.01)
+    summary, out = plan(capsys, [*words, "--head", "linear,bifpn1"])
+    ways = {way["name"]: way for way in summary["ways"]}
+    full, stored = ways["full store"], ways["deep store with stored pixels"]
+    source, online = ways["deep store with source images"], ways["online"]
+    assert full["bytes"] == summary["bytes"] > stored["bytes"] > source["bytes"] > online["bytes"] == 0
+    for head in ("linear", "bifpn1"):
+        forecast = next(each for each in summary["caching"]["heads"] if each["head"] == head)
+        assert full["heads"][head] == pytest.approx(forecast["cached_seconds"], rel=0.2)
+        assert online["heads"][head] == forecast["online_seconds"]
+        assert full["heads"][head] < stored["heads"][head] and full["heads"][head] < source["heads"][head]
+    totals = [way["total_seconds"] for way in summary["ways"]]
+    assert totals == sorted(totals) and all(way["fits"] for way in summary["ways"])
+    assert f"take      {summary['ways'][0]['name']}" in out
+    steps = {each["head"]: each["steps"] for each in summary["caching"]["heads"]}
+    training = sum(steps[head] * seconds for head, seconds in stored["heads"].items())
+    assert stored["total_seconds"] == pytest.approx(summary["estimated_seconds"] + training)
+    deep, _ = plan(capsys, [*words, "--head", "linear,bifpn1", "--levels", "p4,p5"])
+    again = {way["name"]: way for way in deep["ways"]}
+    assert again["deep store with source images"]["bytes"] == pytest.approx(deep["bytes"], rel=0.01)
+    assert again.keys() == ways.keys(), "of the same heads, which need the levels that are left out"
+    monkeypatch.setattr("pipelines.store_ways.free_bytes", lambda _: stored["bytes"])
+    small, out = plan(capsys, [*words, "--head", "linear,bifpn1"])
+    assert small["ways"][-1]["name"] == "full store" and "; DOES NOT FIT" in out
+
+
 def test_a_test_split_is_planned_without_heads(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     at, views = words.index("--crop-size"), words.index("--views")
     words = [*words[:at], "--short-side", "64", *words[at + 2 : views], "--split", "validation"]
