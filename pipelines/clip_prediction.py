@@ -27,7 +27,7 @@ def predict_video(model: RunModel, source: Path, base: Path) -> dict[str, Any]:
     """
     data, videos = source.read_bytes(), Videos()
     facts = videos.facts(FileSource(source, len(data)))
-    record = Record(source.stem, len(data), facts.hw, facts.frames, facts.fps)
+    record = Record(source.stem, len(data), facts.hw, facts.frames, facts.fps, facts.decoder)
     views = [model.recipe.view("", record, number, 0) for number in range(model.recipe.fixed_count or 1)]
     clips = videos.render(data, record, views)
     total_K = torch.zeros(len(model.class_names))
