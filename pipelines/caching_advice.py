@@ -19,6 +19,12 @@ from pipelines.speed_probe import Speed
 from stores.codecs import codec_names
 from stores.layout import StorePlan, feature_row_bytes
 
+USUAL_HEADS = {
+    "segmentation": ("linear", "bifpn1"),
+    "detection": ("fpn", "bifpn1"),
+    "video": ("linear", "global4"),
+}
+"""By task: what is forecast where no heads were named."""
 WARN_VISITS = 40
 """More visits of each fixed view than this bring a warning.
 
@@ -91,7 +97,7 @@ def caching_advice(
     forecasts: list[HeadForecast] = []
     problems: dict[str, str] = {}
     levels: dict[str, tuple[str, ...]] = {}
-    for head in config.head:
+    for head in config.head or USUAL_HEADS[extraction.dataset.task]:
         try:
             training = with_steps(_training_config(config, head), _records(extraction))
             levels[head] = _levels(training, extraction)

@@ -74,8 +74,9 @@ class PlanConfig(VerbConfig):
 class ForecastConfig(PlanConfig):
     """A plan, and the heads it shall serve."""
 
-    head: tuple[str, ...] = ("linear", "bifpn1")
-    """Heads to be trained from the store: does caching pay for them?"""
+    head: tuple[str, ...] | None = None
+    """Heads to be trained from the store: does caching pay for them? None: the plainest of the data set's
+    task and a larger one."""
     recipe: str | None = None
     """Recipe of the heads, by name or path: steps and batch size. None: the one shipped for each."""
     remeasure: bool = False

@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from extract.datasets import view_recipe
 from heads import build_head, head_settings
 from pipelines import evaluate, train_head
 from pipelines.arguments import parse
 from pipelines.config import EvaluateConfig, OptimizerConfig, ScheduleConfig, TrainConfig
 from pipelines.module import undecayed_parameters
+from pipelines.paper_views import view_differences
 from pipelines.run_length import with_steps
 from pipelines.schedules import learning_rate, warmup_steps
 from tests.heads.pyramids import clip_pyramid
@@ -94,3 +96,13 @@ def test_a_run_from_a_store_to_its_figures(
     assert last == "top-1 100.00 top-5 100.00 (4x3), 8 records"
     for name in ("evaluate-4x3.json", "records-4x3.csv", "confusion-4x3.png", "curves.png"):
         assert (tmp_path / "run" / name).stat().st_size > 100
+
+
+def test_the_papers_views_are_no_difference() -> None:
+    """The shipped training views are table 13's, but that a store has a fixed number of them."""
+    views = {**view_recipe("k400", "k400").identity(), "count": 4}
+    found = list(view_differences({"dataset": {"name": "k400"}, "views": views}))
+    assert found == ["4 fixed views of each record (new ones in every epoch)"]
+    small = {**view_recipe("k400", "k400", crop_size=64).identity(), "count": None}
+    (difference,) = view_differences({"dataset": {"name": "k400"}, "views": small})
+    assert difference == "scale_px [64, 64] ([224, 224])"
