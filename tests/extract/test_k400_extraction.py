@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,20 +15,24 @@ import torch
 from torch.nn import functional as F
 
 from extract.backbones import backbone_card, load_backbone
+from extract.batches import rows_ahead
 from extract.clip_view import CLIP_PARAMS, ClipView
 from extract.datasets import open_dataset, view_recipe
 from extract.decoder_pool import DecoderPool
-from extract.extractor import Summary, extract
+from extract.extractor import Summary, extract, held_batches
 from extract.memory_bound import memory_bound
 from extract.plan import build_plan, estimate_plan, needed_bytes
 from extract.row_loader import LoadedRow, RowLoader, SourceDigests
+from extract.shard_job import ShardJob
 from extract.sources import SourceError
+from extract.view_sweep import views_at_once
 from stores import open_store, verify_store
 from stores.codecs import codec
 from stores.layout import StorePlan
 from stores.writer import StoreWriter
 from tests.extract.extraction import live_levels, row_digests, skipped
 from tests.extract.made_k400 import CLASSES, decoded, made_frames, video_bytes, write_clips, write_folder
+from tests.extract.test_memory_bound import Live
 
 CROP_PX = 32
 
@@ -267,3 +272,27 @@ def test_an_estimate_has_the_plans_geometry(root: Path, pixels: Pixels) -> None:
     row = 3 * 16 * CROP_PX**2
     bound = memory_bound(plan, workers=2)
     assert bound > 12 * 2 * row, "the views of the records that are decoded ahead"
+
+
+def test_a_slow_disk_does_not_fill_the_memory_with_clips(
+    root: Path, tmp_path: Path, pixels: Pixels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clips, load, write = Live(), RowLoader.load_views, ShardJob._write
+
+    def watched(self: RowLoader, rows: Sequence[int]) -> Any:
+        found = load(self, rows)
+        for loaded in found.values():
+            assert isinstance(loaded, LoadedRow)
+            clips.watch(loaded.pixels, loaded.pixels.nbytes)
+        return found
+
+    def slow(self: ShardJob, *arguments: Any) -> None:
+        time.sleep(0.02)
+        write(self, *arguments)
+
+    monkeypatch.setattr(RowLoader, "load_views", watched)
+    monkeypatch.setattr(ShardJob, "_write", slow)
+    plan = planned(root, pixels, "k400", views=6, shard_rows=1, batch_rows=1)
+    run(root, tmp_path, pixels, views=6, shard_rows=1, batch_rows=1)
+    assert clips.most <= rows_ahead(1, 2, views_at_once(plan)) + held_batches(plan)
+    assert clips.most > 12 and clips.most_bytes <= memory_bound(plan, 2)
