@@ -93,7 +93,8 @@ def head_variants(words: Sequence[str]) -> dict[str, list[str]]:
 
 def _group_to_resume(words: Sequence[str]) -> Path | None:
     run = _last_flag(words, ("run",))
-    if run is None or "--resume" not in words or not (Path(run) / GROUP_RECORD).is_file():
+    resumes = any(word.partition("=")[0] == "--resume" for word in words)
+    if run is None or not resumes or not (Path(run) / GROUP_RECORD).is_file():
         return None
     return Path(run)
 

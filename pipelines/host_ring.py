@@ -104,10 +104,10 @@ def pack(rows: Sequence[Arrays], plan: Packing, out: npt.NDArray[np.uint8]) -> N
 
 def unpack(packed: Tensor, plan: Packing) -> list[dict[str, Tensor]]:
     """The arrays of each row as views of `packed`, uint8 (plan.bytes,) on any device."""
-    return [
-        {
-            place.name: packed[place.start : place.start + place.bytes].view(place.dtype).view(place.shape)
-            for place in places
-        }
-        for places in plan.rows
-    ]
+    return [{place.name: _view(packed, place) for place in places} for places in plan.rows]
+
+
+def _view(packed: Tensor, place: _Place) -> Tensor:
+    if not place.bytes:  # no bytes can be seen as another dtype
+        return torch.empty(place.shape, dtype=place.dtype, device=packed.device)
+    return packed[place.start : place.start + place.bytes].view(place.dtype).view(place.shape)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from heads.contract import Head
 from pipelines.config import OptimizerConfig, TrainConfig
 from pipelines.exit_codes import WorkFailed
+from pipelines.memory_format import channels_last
 from pipelines.ranks import largest_over_ranks, mean_over_ranks
 from pipelines.schedules import learning_rate
 from pipelines.store_feed import Batch
@@ -23,7 +24,7 @@ class HeadModule(LightningModule):
 
     def __init__(self, head: Head, config: TrainConfig) -> None:
         super().__init__()
-        self.head = head
+        self.head = channels_last(head)
         self.config = config
         self._bad_step: Tensor
         self.losses: dict[str, Tensor] = {}

@@ -25,6 +25,7 @@ from heads.contract import Head
 from pipelines.config import RUN_CONFIG, TrainConfig, config_yaml
 from pipelines.devices import choose_device
 from pipelines.exit_codes import UsageError
+from pipelines.memory_format import channels_last
 from stores.canonical_json import diff_identity
 from stores.errors import IdentityError
 from stores.pyramid import PyramidSpec
@@ -229,7 +230,7 @@ def load_head(folder: Path, device: torch.device) -> tuple[Head, int]:
     state = torch.load(path, map_location=device, weights_only=True)["state_dict"]
     head = record.build_head()
     head.load_state_dict({name.removeprefix("head."): value for name, value in state.items()})
-    return head.to(device).eval().requires_grad_(False), step
+    return channels_last(head).to(device).eval().requires_grad_(False), step
 
 
 def package_versions() -> dict[str, str]:

@@ -7,6 +7,7 @@ kernel can take back: a row that was evicted is read again, right but late.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterator
 
@@ -14,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 Rows = npt.NDArray[np.int64]
+
+logger = logging.getLogger(__name__)
 
 
 class ShardReadAhead:
@@ -74,7 +77,11 @@ class ShardReadAhead:
                     self._changed.wait_for(self._may_read)
                     if self._ended:
                         return
-                self._read(some)
+                try:
+                    self._read(some)
+                except Exception as error:  # whoever needs the rows meets it again, and can name them
+                    logger.warning("reading ahead has stopped: %s", error)
+                    return
                 with self._changed:
                     self._read_rows += len(some)
                     self._changed.notify_all()

