@@ -1,9 +1,9 @@
 """View recipes of video: random clips to train on, clips times crops to test on.
 
-Offsets are mmaction's SampleFrames (mmaction2:mmaction/datasets/transforms/loading.py), crops its
-RandomResizedCrop and ThreeCrop (mmaction2:mmaction/datasets/transforms/processing.py); clips of 16 frames,
-every fourth, are spec/heads.md 4. Frames beyond the end begin again at the first. Deviation: frames are
-resized by Pillow with antialiasing instead of cv2.
+Offsets are mmaction's SampleFrames (mmaction2@08de558 mmaction/datasets/transforms/loading.py), crops its
+RandomResizedCrop and ThreeCrop (processing.py beside it); clips of 16 frames, every fourth, are spec/heads.md
+4. Frames beyond the end begin again at the first. Deviation: frames are resized by Pillow with antialiasing
+instead of cv2.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ def frame_numbers(start: int, frames: int, stride: int = STRIDE) -> tuple[int, .
 def last_start(frames: int, stride: int = STRIDE) -> int:
     """The largest offset of a clip that does not loop; 0 for short videos.
 
-    >>> last_start(300), last_start(64), last_start(10)
-    (236, 0, 0)
+    >>> last_start(300), last_start(61), last_start(10)
+    (239, 0, 0)
     """
-    return max(0, frames - CLIP_FRAMES * stride)
+    return max(0, frames - (CLIP_FRAMES - 1) * stride - 1)
 
 
 def _check_sizes(crop_px: int, short_px: int) -> None:
@@ -102,7 +102,8 @@ class RandomClips:
             return Draws(dataset, record.key, index, seed, purpose)
 
         count = record.frames or 1
-        start = draws("clip").integer(last_start(count, self.stride) + 1)
+        # mmaction draws as if frames were skipped behind the last one too
+        last = max(0, count - CLIP_FRAMES * self.stride)
         scaled = keep_ratio(record.original_hw, _ANY_PX, self.short_px)
         crop_yx, crop_hw = self._crop(draws("crop"), scaled)
         return ClipView(
@@ -112,7 +113,7 @@ class RandomClips:
             valid_hw=(self.crop_px, self.crop_px),
             padded_hw=(self.crop_px, self.crop_px),
             flip=draws("flip").happens(self.flip),
-            frames=frame_numbers(start, count, self.stride),
+            frames=frame_numbers(draws("clip").integer(last + 1), count, self.stride),
             decoder=record.decoder or DECODER_NAMES[-1],
         )
 

@@ -38,7 +38,7 @@ def sample_frames(frames: int, start: int) -> list[int]:
 
 def offsets_of_test_clips(frames: int, clips: int) -> list[int]:
     """mmaction's SampleFrames._get_test_clips, written out."""
-    longest = max(frames - 64, 0)
+    longest = max(frames - (15 * 4 + 1), 0)
     if clips > 1:
         return np.round(np.arange(clips) * (longest / float(clips - 1))).astype(int).tolist()
     return [longest // 2]
@@ -81,7 +81,7 @@ def test_three_crops_cover_the_long_side(hw: tuple[int, int]) -> None:
     along = [0, free // 2, 2 * (free // 2)]
     assert corners == ([(0, x) for x in along] if width >= height else [(y, 0) for y in along])
     single = view_recipe("k400", "single", crop_size=64).view("k400", record(hw, 100), 0, 0)
-    assert (single.crop_yx, single.frames[0]) == (corners[1], 18)
+    assert (single.crop_yx, single.frames[0]) == (corners[1], 19)
 
 
 @given(hw=sizes, seed=st.integers(0, 50))
@@ -101,7 +101,7 @@ def test_views_of_a_record_differ_and_follow_from_the_seed() -> None:
     views = [recipe.view("k400", record((240, 320), 300), number, 0) for number in range(200)]
     starts = [view.frames[0] for view in views]
     assert len(set(starts)) > 100 and min(starts) < 12 and max(starts) > 224
-    assert max(starts) <= last_start(300) == 236
+    assert max(starts) <= 236 < last_start(300)
     assert 70 < sum(view.flip for view in views) < 130
     again = recipe.view("k400", record((240, 320), 300), 7, 0)
     assert again == views[7] != recipe.view("k400", record((240, 320), 300), 7, 1)
