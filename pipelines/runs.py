@@ -166,7 +166,9 @@ def read_run(folder: Path) -> RunRecord:
     """The record of a run. Raises UsageError where the folder holds none."""
     path = folder / RUN_RECORD
     if not path.is_file():
-        raise UsageError(f"{folder} is not the folder of a run: {path} does not exist")
+        inside = sorted(found.parent.name for found in folder.glob(f"*/{RUN_RECORD}"))
+        hint = f"; it holds the runs {', '.join(inside)}: name one of them" if inside else ""
+        raise UsageError(f"{folder} is not the folder of a run: {path} does not exist{hint}")
     try:
         return RunRecord.from_json(json.loads(path.read_text()))
     except (ValueError, KeyError, TypeError) as error:

@@ -130,6 +130,11 @@ def test_each_head_trains_as_it_would_alone(name: str, together: Path, alone: Pa
     assert runs.load_head(together / name, torch.device("cpu"))[1] == STEPS
 
 
+def test_a_group_is_no_run(together: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", "--run", str(together)]) == 2
+    assert "it holds the runs bifpn, linear, masks: name one of them" in capsys.readouterr().err
+
+
 def test_all_go_on_together_even_from_different_steps(together: Path, alone: Path, tmp_path: Path) -> None:
     group = tmp_path / "group"
     shutil.copytree(together, group)

@@ -43,9 +43,10 @@ def index_of(records: int, views: int) -> RowIndex:
     )
 
 
+@pytest.mark.parametrize("window", [None, 3])
 @pytest.mark.parametrize("start", [0, 1, 3, 7, 20])
-def test_rows_of_a_step_do_not_depend_on_where_a_run_began(start: int) -> None:
-    rows = EndlessRows(index_of(5, 3), batch_size=4, seed=1)
+def test_rows_of_a_step_do_not_depend_on_where_a_run_began(start: int, window: int | None) -> None:
+    rows = EndlessRows(index_of(5, 3), batch_size=4, seed=1, window=window)
     whole = [batch.tolist() for batch in rows.batches(0, 25)]
     assert [batch.tolist() for batch in rows.batches(start, 25)] == whole[start:]
 
