@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeGuard
 
@@ -38,7 +39,8 @@ def annotation_bytes(
     """The canonical JSON of one image's annotations in the order of their ids: what annotation digests are
     of.
 
-    Numbers that JSON cannot hold (NaN, infinities) become null, which makes their instance unusable.
+    Numbers that JSON cannot hold (NaN, infinities) become null, and halves of characters, which UTF-8 cannot,
+    question marks: their instance is unusable.
     """
     kept = [{field: entry[field] for field in _FIELDS if field in entry} for entry in _in_order(entries)]
     image = {"id": image_id, "height": hw[0], "width": hw[1], "listed": list(listed)}
@@ -46,7 +48,7 @@ def annotation_bytes(
     try:
         return canonical_json(whole)
     except ValueError:
-        return canonical_json({**whole, "annotations": [_finite(entry) for entry in kept]})
+        return canonical_json({**whole, "annotations": [_holdable(entry) for entry in kept]})
 
 
 def _in_order(entries: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -54,12 +56,16 @@ def _in_order(entries: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     return sorted(entries, key=lambda entry: entry["id"] if _is_int(entry.get("id")) else math.inf)
 
 
-def _finite(value: Any) -> Any:
+def _holdable(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
+    if isinstance(value, str):
+        return value.encode(errors="replace").decode()
     if isinstance(value, list):
-        return [_finite(item) for item in value]
-    return {key: _finite(item) for key, item in value.items()} if isinstance(value, dict) else value
+        return [_holdable(item) for item in value]
+    if isinstance(value, dict):
+        return {_holdable(key): _holdable(item) for key, item in value.items()}
+    return value
 
 
 def parse_annotations(annotation: bytes, label_of: Mapping[int, int]) -> Instances:
@@ -162,7 +168,7 @@ def _points(part: Any) -> Floats:
         raise _Unusable(f"a polygon with {points}, expected 3 or more")
     try:
         points_xy = np.array(part, np.float64).reshape(-1, 2)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         raise _Unusable("a polygon with coordinates that are no numbers") from None
     if not np.isfinite(points_xy).all():
         raise _Unusable("a polygon with coordinates that are no numbers")
@@ -215,4 +221,5 @@ def _is_int(value: Any) -> TypeGuard[int]:
 
 
 def _is_finite(value: Any) -> TypeGuard[float]:
-    return type(value) in (int, float) and math.isfinite(value)
+    # Compared, not converted: JSON's whole numbers may be beyond every float.
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max

@@ -170,12 +170,17 @@ def _trainable(entries: Sequence[ImageEntry]) -> list[ImageEntry]:
     kept = [
         entry
         for entry in entries
-        if min(entry.hw) >= MIN_SIDE_PX and any(a.get("category_id") in CATEGORIES for a in entry.annotations)
+        if min(entry.hw) >= MIN_SIDE_PX and any(map(_is_of_a_category, entry.annotations))
     ]
     if len(kept) < len(entries):
         message = "%d of %d images are not trained on: without annotations, or with a side below %d px"
         logger.info(message, len(entries) - len(kept), len(entries), MIN_SIDE_PX)
     return kept
+
+
+def _is_of_a_category(annotation: Mapping[str, Any]) -> bool:
+    category = annotation.get("category_id")
+    return type(category) is int and category in CATEGORIES
 
 
 def open_dataset(data: str | Path, split: str, subset: str | None = None) -> Coco:
