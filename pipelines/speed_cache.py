@@ -21,6 +21,8 @@ from stores.canonical_json import canonical_json, sha256_hex
 
 FILE_NAME = "speed.json"
 MAX_AGE_S = 7 * 86400
+FIGURES_REVISION = 2
+"""Raised whenever a stage measures other figures: those kept by an older version are then not used."""
 Figures = dict[str, float]
 
 
@@ -42,7 +44,8 @@ class SpeedCache:
 
     def get(self, stage: str, facts: Mapping[str, Any], measure: Callable[[], Figures]) -> Figures:
         """The figures of a stage under `facts`, JSON values, on this machine."""
-        key = sha256_hex(canonical_json({"stage": stage, "facts": dict(facts), "machine": machine_facts()}))
+        of = {"stage": stage, "facts": dict(facts), "machine": machine_facts(), "revision": FIGURES_REVISION}
+        key = sha256_hex(canonical_json(of))
         known = {} if self._remeasure else self._read()
         if (figures := self._fresh(known.get(key))) is not None:
             return figures

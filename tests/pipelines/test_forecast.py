@@ -12,7 +12,7 @@ import pytest
 import pipelines.speed_probe
 from pipelines import caching_advice, head_probe
 from pipelines.__main__ import main
-from pipelines.speed_cache import FILE_NAME, SpeedCache
+from pipelines.speed_cache import FIGURES_REVISION, FILE_NAME, SpeedCache
 from tests.extract.made_ade20k import write_folder
 
 
@@ -134,6 +134,9 @@ def test_a_damaged_cache_is_measured_anew(damage: str, tmp_path: Path) -> None:
 
 def test_old_figures_are_measured_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     SpeedCache().get("disk", {}, lambda: {"x": 1.0})
+    with monkeypatch.context() as newer:
+        newer.setattr("pipelines.speed_cache.FIGURES_REVISION", FIGURES_REVISION + 1)
+        assert SpeedCache().get("disk", {}, lambda: {"y": 2.0}) == {"y": 2.0}
     monkeypatch.setattr("pipelines.speed_cache.MAX_AGE_S", -1.0)
     assert SpeedCache().get("disk", {}, lambda: {"x": 2.0}) == {"x": 2.0}
 
