@@ -49,6 +49,8 @@ _NAMES_FILE = "label_map_k400.txt"
 _LISTS = ("{}.csv", "kinetics-400_{}.csv", "kinetics400_{}.csv", "annotations/{}.csv")
 _FILE_LISTS = ("kinetics400_{}_list_videos.txt", "{}_list_videos.txt", "{}.txt")
 _FOLDERS = ("videos", "videos_{}", "{}")
+_LABEL_DIGITS = 5
+"""Longer numbers are no classes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,9 +157,12 @@ def _class_names(folder: Path, labels: set[str]) -> list[str]:
         if (place / _NAMES_FILE).is_file():
             lines = (place / _NAMES_FILE).read_text(encoding="utf-8").splitlines()
             return [line.strip() for line in lines if line.strip()]
-    if all(label.isdecimal() for label in labels):
-        return [str(number) for number in range(max(map(int, labels)) + 1)]
-    return sorted(labels)
+    if not all(label.isdecimal() for label in labels):
+        return sorted(labels)
+    longest = max(labels, key=len)
+    if len(longest) > _LABEL_DIGITS:
+        raise DatasetLayoutError(f"{folder}: label {longest[:40]}, expected numbers of classes, or names")
+    return [str(number) for number in range(max(map(int, labels)) + 1)]
 
 
 def _from_folder(data: Path, split: str) -> tuple[Path, list[Clip], set[str]]:
@@ -171,7 +176,9 @@ def _from_folder(data: Path, split: str) -> tuple[Path, list[Clip], set[str]]:
             }
             return root, _from_table(root, table, split), labels
         if listed := _first_file(root, _FILE_LISTS, split):
-            return root, _from_file_list(listed, split), set()
+            lists = (_first_file(root, _FILE_LISTS, name) for name in OFFICIAL_SPLITS)
+            labels = {label for each in lists if each for _, label in _lines(each)}
+            return root, _from_file_list(listed, split), labels
     raise DatasetLayoutError(
         f"{data} is not Kinetics-400: looked for {split}.csv, kinetics400_{split}_list_videos.txt and tars, "
         f"there and in {data / DEFAULT_FOLDER}; {_GET_IT}"
@@ -187,12 +194,18 @@ def _rows(table: Path | None) -> Iterator[dict[str, str]]:
     """The rows of an official csv. Raises DatasetLayoutError where columns are missing."""
     if table is None:
         return
-    with open(table, newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        missing = {"label", "youtube_id", "time_start", "time_end"} - set(reader.fieldnames or ())
-        if missing:
-            raise DatasetLayoutError(f"{table} has no columns {', '.join(sorted(missing))}; {_GET_IT}")
-        yield from reader
+    try:
+        with open(table, newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            missing = {"label", "youtube_id", "time_start", "time_end"} - set(reader.fieldnames or ())
+            if missing:
+                raise DatasetLayoutError(f"{table} has no columns {', '.join(sorted(missing))}; {_GET_IT}")
+            for row in reader:
+                if None in row.values():
+                    raise DatasetLayoutError(f"{table}: line {reader.line_num} has too few columns")
+                yield row
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise DatasetLayoutError(f"{table} cannot be read as a csv file: {error}") from None
 
 
 def _from_table(root: Path, table: Path, split: str) -> list[Clip]:
@@ -203,7 +216,14 @@ def _from_table(root: Path, table: Path, split: str) -> list[Clip]:
         if row.get("split", split) not in (split, "validate" if split == "val" else split):
             continue
         listed += 1
-        key = f"{row['youtube_id']}_{_seconds(row['time_start'])}_{_seconds(row['time_end'])}"
+        times = (row["time_start"], row["time_end"])
+        try:
+            key = "_".join((row["youtube_id"], *map(_seconds, times)))
+        except (ValueError, OverflowError):
+            raise DatasetLayoutError(
+                f"{table}: clip {row['youtube_id'][:40]} from {times[0][:40]!r} to {times[1][:40]!r}, "
+                "expected seconds"
+            ) from None
         if key in found:
             clips[key] = Clip(key, found[key], row["label"])
     if not clips:
@@ -242,16 +262,26 @@ def _videos(root: Path, split: str) -> dict[str, FileSource]:
     return found
 
 
-def _from_file_list(listed: Path, split: str) -> list[Clip]:
-    """The clips of mmaction's list: `path label`, the path from the list's folder or that of the videos."""
-    clips: dict[str, Clip] = {}
-    missing = []
-    for line in listed.read_text(encoding="utf-8").splitlines():
+def _lines(listed: Path) -> Iterator[tuple[str, str]]:
+    """The paths and labels of mmaction's list."""
+    try:
+        text = listed.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise DatasetLayoutError(f"{listed} cannot be read as a list of files: {error}") from None
+    for line in text.splitlines():
         if not line.strip():
             continue
         name, _, label = line.strip().rpartition(" ")
         if not name or not label.isdecimal():
             raise DatasetLayoutError(f"{listed}: line {line[:120]!r}, expected a path, a blank and a number")
+        yield name, label
+
+
+def _from_file_list(listed: Path, split: str) -> list[Clip]:
+    """The clips of mmaction's list: `path label`, the path from the list's folder or that of the videos."""
+    clips: dict[str, Clip] = {}
+    missing = []
+    for name, label in _lines(listed):
         places = [listed.parent, *(listed.parent / folder.format(split) for folder in _FOLDERS)]
         path = next((place / name for place in places if (place / name).is_file()), None)
         if path is None:

@@ -76,6 +76,42 @@ def test_without_a_file_of_names_the_labels_of_all_lists_are_the_classes(tmp_pat
     assert error.value.code == BAD_TARGET and "'archery'" in error.value.reason
 
 
+def test_numbered_classes_are_those_of_all_lists(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_bytes(video_bytes(made_frames(0, 4)))
+    (tmp_path / "kinetics400_train_list_videos.txt").write_text("a.mp4 1\nnobody.mp4 6\n")
+    (tmp_path / "kinetics400_val_list_videos.txt").write_text("a.mp4 3\n")
+    train, val = (open_dataset("k400", tmp_path, split) for split in ("train", "val"))
+    assert train.class_names == val.class_names == tuple("0123456")
+    (tmp_path / "kinetics400_val_list_videos.txt").write_text("a.mp4 99999999\n")
+    with pytest.raises(DatasetLayoutError, match="label 99999999"):
+        open_dataset("k400", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("rows", "told"),
+    [
+        (b"zumba,x\n", "line 2 has too few columns"),
+        (b"zumba,x,one,11,train\n", "clip x from 'one' to '11', expected seconds"),
+        (b"zumba,x,1,inf,train\n", "clip x from '1' to 'inf', expected seconds"),
+        (b"zumba" * 40_000 + b",x,1,11,train\n", "cannot be read as a csv file"),
+        (b"\xff,x,1,11,train\n", "cannot be read as a csv file"),
+    ],
+)
+def test_a_broken_list_is_refused_with_its_name(tmp_path: Path, rows: bytes, told: str) -> None:
+    write_clips(tmp_path, "train", [("x", "zumba", b"")])
+    header = b"label,youtube_id,time_start,time_end,split\n"
+    (tmp_path / "train.csv").write_bytes(header + rows)
+    with pytest.raises(DatasetLayoutError) as error:
+        open_dataset("k400", tmp_path)
+    assert told in str(error.value) and "train.csv" in str(error.value)
+
+
+def test_a_list_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    write_clips(tmp_path, "train", [("x", "zumba", video_bytes(made_frames(0, 4)))])
+    (tmp_path / "train.csv").write_bytes(b"\xef\xbb\xbf" + (tmp_path / "train.csv").read_bytes())
+    assert open_dataset("k400", tmp_path).class_names == ("zumba",)
+
+
 def test_clips_that_nobody_has_are_told_and_left_out(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
