@@ -96,11 +96,13 @@ def _int4(x: Tensor) -> dict[str, Tensor]:
 
 def _int4_products(encoded: Mapping[str, Tensor]) -> Tensor:
     """Codes times the steps of their blocks, which float32 holds exactly: (..., y, x, C)."""
-    packed, channels = encoded["q"], encoded["scale"].shape[-1]
-    codes = torch.stack([packed & 15, packed >> 4], dim=-1).flatten(-2)[..., :channels]
-    x = (codes ^ 8).to(torch.float32) - 8  # of two's complement in four bits
-    steps = encoded["block"].repeat_interleave(BLOCK_CHANNELS, dim=-1)[..., :channels]
-    x *= steps.to(torch.int16) + 1
+    packed, channels = encoded["q"].view(torch.int8), encoded["scale"].shape[-1]
+    codes = torch.stack([(packed << 4) >> 4, packed >> 4], dim=-1).flatten(-2)[..., :channels]
+    x, steps = codes.to(torch.float32), encoded["block"].to(torch.float32) + 1
+    if channels % BLOCK_CHANNELS:
+        x *= steps.repeat_interleave(BLOCK_CHANNELS, dim=-1)[..., :channels]
+    else:  # a third of the time
+        x.view(*steps.shape, BLOCK_CHANNELS).mul_(steps[..., None])
     return x
 
 

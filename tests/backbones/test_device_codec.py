@@ -79,7 +79,12 @@ def test_codes_and_scales_equal_numpy(rows, name):
 
 @pytest.mark.parametrize("name", ["int8", "int4", "float16"])
 def test_decoded_values_equal_numpy(name):
-    encoded = codec(name).encode(random_rows())
+    assert_same_values(name, random_rows())
+    assert_same_values(name, random_rows()[..., :32])  # whole blocks of int4
+
+
+def assert_same_values(name: str, x: np.ndarray) -> None:
+    encoded = codec(name).encode(x)
     found = device_codec.decode({part: torch.from_numpy(array) for part, array in encoded.items()})
     assert found.dtype == torch.float32
     assert found.numpy().tobytes() == codec(name).decode(encoded).tobytes()
@@ -104,6 +109,17 @@ def test_float16_features_are_encoded_as_their_float32_values():
 def test_compiled_code_equals_numpy(rows, name):
     """Slow: the compiler takes half a minute."""
     assert_same_bytes(name, ROWS[rows](), torch.compile(device_codec.encode))
+
+
+@pytest.mark.slow
+def test_compiled_decoding_equals_numpy():
+    """Slow, as above; training may compile what it does to a batch."""
+    x = random_rows()[..., :32]
+    encoded = codec("int4").encode(x)
+    parts = {part: torch.from_numpy(array) for part, array in encoded.items()}
+    assert (
+        torch.compile(device_codec.decode)(parts).numpy().tobytes() == codec("int4").decode(encoded).tobytes()
+    )
 
 
 def test_holds_finds_the_rows_to_skip():
