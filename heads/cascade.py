@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from heads.assignment import AssignRule, DrawUniform
 from heads.box_coding import clip_boxes
-from heads.box_head import BOX_CELLS, BoxHead
-from heads.contract import HeadPreset, Targets
+from heads.box_head import BOX_CELLS, BoxHead, ConvBoxHead
+from heads.contract import HeadPreset, Targets, check_choice
 from heads.conventions import CONVENTIONS, Conventions
 from heads.detection import DetectionHead, DetectionSettings
 from heads.detections import Detections, detect
@@ -44,6 +44,8 @@ class Stage:
     """Of its deltas: boxes get better, and what is left to move smaller."""
 
 
+BOX_HEADS = {"2fc": BoxHead, "giou_4conv1fc": ConvBoxHead}
+
 STAGES = (
     Stage(iou=0.5, weight=1.0, stds=(0.1, 0.1, 0.2, 0.2)),
     Stage(iou=0.6, weight=0.5, stds=(0.05, 0.05, 0.1, 0.1)),
@@ -57,6 +59,13 @@ class CascadeSettings(DetectionSettings):
 
     proposals: int = 2000
     """Proposals an image in training."""
+    box_head: str = "2fc"
+    """2fc: two fully connected layers, boxes refined for all classes alike; giou_4conv1fc: four convolutions
+    and one layer, boxes refined per class and compared by GIoU, as in Swin's published configurations."""
+
+    def __post_init__(self) -> None:
+        DetectionSettings.__post_init__(self)
+        check_choice("box_head", self.box_head, tuple(BOX_HEADS))
 
 
 class Cascade(DetectionHead):
@@ -66,12 +75,13 @@ class Cascade(DetectionHead):
         super().__init__(pyramid, num_classes, settings)
         background_first = self.conventions.background_first
         self.box_heads = nn.ModuleList(
-            BoxHead(
+            BOX_HEADS[settings.box_head](
                 settings.width,
                 settings.box_width,
                 num_classes,
                 stds=stage.stds,
-                class_agnostic=True,
+                beta=self.conventions.box_beta,
+                class_agnostic=settings.box_head == "2fc",
                 background_first=background_first,
             )
             for stage in STAGES
@@ -105,8 +115,8 @@ class Cascade(DetectionHead):
             box_head, _ = self.heads_of(number)
             rois = self.sample(stage, proposals, truth, draw)
             logits_RK, deltas_RB4 = box_head(read(*flat_rois(rois.boxes_NS4), BOX_CELLS))
-            terms = box_head.losses(logits_RK, deltas_RB4, rois, truth, self.conventions.box_beta)
-            proposals = _refined_proposals(box_head, deltas_RB4, rois, truth)
+            terms = box_head.losses(logits_RK, deltas_RB4, rois, truth)
+            proposals = _refined_proposals(box_head, logits_RK, deltas_RB4, rois, truth)
             mask_rois = self.choose_mask_rois(stage, rois, proposals, truth, draw)
             terms["loss_mask"] = self._mask_loss(number, read, mask_rois, truth)
             losses |= {f"{name}_{number}": stage.weight * loss for name, loss in terms.items()}
@@ -145,18 +155,24 @@ class Cascade(DetectionHead):
     def stage_detections(
         self, read: ReadRoIs, proposals: Proposals, image_hw_N2: Tensor
     ) -> tuple[list[Detections], list[Tensor]]:
-        boxes_NP4 = proposals.boxes_NP4
+        boxes_NP4, (images, boxes) = proposals.boxes_NP4, proposals.exists_NP.shape
         stage_logits = []
         for stage in range(len(STAGES)):
             box_head, _ = self.heads_of(stage)
             logits_RK, deltas_RB4 = box_head(read(*flat_rois(boxes_NP4), BOX_CELLS))
             stage_logits.append(logits_RK)
-            boxes_NP4 = _refine(box_head, deltas_RB4, boxes_NP4, image_hw_N2)
+            given_NP4 = boxes_NP4
+            boxes_NP4 = _refine(box_head, deltas_RB4, given_NP4, box_head.likeliest(logits_RK), image_hw_N2)
+        # The last stage's boxes, one a class where it has them.
+        refined_RB4 = box_head.decode(deltas_RB4, given_NP4.flatten(0, 1))
+        clipped_NJ4 = clip_boxes(refined_RB4.view(images, -1, 4), image_hw_N2)
         probabilities_RK = box_head.probabilities(torch.stack(stage_logits).mean(0))
-        probabilities_NPK = probabilities_RK.view(*boxes_NP4.shape[:2], -1) * proposals.exists_NP[..., None]
+        probabilities_NPK = probabilities_RK.view(images, boxes, -1) * proposals.exists_NP[..., None]
         found = [
-            detect(boxes_P4[:, None], probabilities_PK, self.detect_rule)
-            for boxes_P4, probabilities_PK in zip(boxes_NP4, probabilities_NPK, strict=True)
+            detect(boxes_PB4, probabilities_PK, self.detect_rule)
+            for boxes_PB4, probabilities_PK in zip(
+                clipped_NJ4.view(images, boxes, -1, 4), probabilities_NPK, strict=True
+            )
         ]
         boxes_D4, image_D, label_D = rois_of_detections(found)
         features = self.mask_features(read(boxes_D4, image_D, MASK_CELLS), len(STAGES))
@@ -175,15 +191,24 @@ class Cascade(DetectionHead):
 
 
 @torch.no_grad()
-def _refined_proposals(head: BoxHead, deltas_RB4: Tensor, rois: RoISamples, truth: GroundTruth) -> Proposals:
-    """The next stage's proposals; ground-truth boxes join them anew there and are left out here."""
-    boxes_NS4 = _refine(head, deltas_RB4, rois.boxes_NS4, truth.image_hw_N2)
+def _refined_proposals(
+    head: BoxHead, logits_RK: Tensor, deltas_RB4: Tensor, rois: RoISamples, truth: GroundTruth
+) -> Proposals:
+    """The next stage's proposals; ground-truth boxes join them anew there and are left out here.
+
+    A RoI moves as the class of its object says, one on background as the class that scores most.
+    """
+    own_R = truth.labels_NG.gather(1, rois.match_NS).flatten()
+    label_R = torch.where(rois.positive_NS.flatten(), own_R, head.likeliest(logits_RK))
+    boxes_NS4 = _refine(head, deltas_RB4, rois.boxes_NS4, label_R, truth.image_hw_N2)
     exists_NS = rois.valid_NS & ~rois.is_truth_NS
     return Proposals(boxes_NP4=boxes_NS4 * exists_NS[..., None], exists_NP=exists_NS)
 
 
-def _refine(head: BoxHead, deltas_RB4: Tensor, boxes_NP4: Tensor, image_hw_N2: Tensor) -> Tensor:
-    refined_R4 = head.decode(deltas_RB4, boxes_NP4.flatten(0, 1))[:, 0]
+def _refine(
+    head: BoxHead, deltas_RB4: Tensor, boxes_NP4: Tensor, label_R: Tensor, image_hw_N2: Tensor
+) -> Tensor:
+    refined_R4 = head.refine(deltas_RB4, boxes_NP4.flatten(0, 1), label_R)
     return clip_boxes(refined_R4.view_as(boxes_NP4), image_hw_N2)
 
 

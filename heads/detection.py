@@ -100,7 +100,8 @@ class DetectionSettings:
             check_int(name, getattr(self, name), 8, 4096)
         check_choice("input_norm", self.input_norm, INPUT_NORMS)
         check_choice("norm", self.norm, BIFPN_NORMS)
-        if isinstance(self.anchor_scale, bool) or not 0 < self.anchor_scale <= 64:
+        scale = self.anchor_scale
+        if isinstance(scale, bool) or not isinstance(scale, int | float) or not 0 < scale <= 64:
             raise HeadError(f"anchor_scale is {self.anchor_scale!r}, expected a number above 0, 64 at most")
         for name in ("rpn_samples", "roi_samples"):
             check_int(name, getattr(self, name), 4, 1 << 24)

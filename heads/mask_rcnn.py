@@ -38,6 +38,7 @@ class MaskRCNN(DetectionHead):
             settings.box_width,
             num_classes,
             stds=BOX_STDS,
+            beta=self.conventions.box_beta,
             background_first=self.conventions.background_first,
         )
         self.mask_head = MaskHead(
@@ -55,7 +56,7 @@ class MaskRCNN(DetectionHead):
         """{"loss_cls", "loss_box", "loss_mask"}."""
         rois = sample_rois(proposals, truth, self.conventions.roi_rule, self.settings.roi_samples, draw)
         logits_RK, deltas_RB4 = self.box_head(self.pool(maps, *flat_rois(rois.boxes_NS4), BOX_CELLS))
-        losses = self.box_head.losses(logits_RK, deltas_RB4, rois, truth, self.conventions.box_beta)
+        losses = self.box_head.losses(logits_RK, deltas_RB4, rois, truth)
         return {**losses, "loss_mask": self._mask_loss(maps, rois, truth)}
 
     def detect(

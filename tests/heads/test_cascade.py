@@ -7,13 +7,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops import batched_nms, clip_boxes_to_image, roi_align
+from torchvision.ops import batched_nms, clip_boxes_to_image, generalized_box_iou, roi_align
 
 from heads import build_head, cascade
 from heads.assignment import AssignRule, DrawUniform
+from heads.box_head import ConvBoxHead
 from heads.cascade import STAGES, Cascade
 from heads.contract import HeadError
-from heads.ground_truth import GroundTruth, image_sizes
+from heads.ground_truth import GroundTruth, image_sizes, stack_truth
 from heads.htc import HTC
 from heads.roi_sampling import RoISamples
 from heads.rpn import Proposals
@@ -51,10 +52,10 @@ def losses(head: Cascade) -> dict[str, Tensor]:
     return head.losses(features(), targets, VALID_HW, torch.Generator().manual_seed(0))
 
 
-def on_meta(name: str) -> Any:
+def on_meta(name: str, **settings: object) -> Any:
     """Full size, without memory or time."""
     with torch.device("meta"):
-        return build_head(name, "detection", pyramid_of(128), 80)
+        return build_head(name, "detection", pyramid_of(128), 80, **settings)
 
 
 def test_parameters() -> None:
@@ -68,6 +69,8 @@ def test_parameters() -> None:
     assert parameter_count(hybrid.semantic) == 2_802_103
     assert nosem.semantic is None
     assert parameter_count(hybrid) - parameter_count(nosem) == 2_802_103
+    convolved = on_meta("cascade-fpn", box_head="giou_4conv1fc")
+    assert parameter_count(convolved.box_heads) == 46_855_347
     assert parameter_count(on_meta("cascade-bifpn5").neck) == parameter_count(hybrid.neck)
 
 
@@ -105,22 +108,31 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Drawn]:
     return calls
 
 
-def refined_by_hand(head: Cascade, stage: int, boxes: Tensor, deltas: Tensor, hw: tuple[int, int]) -> Tensor:
+def refined_by_hand(stage: int, boxes: Tensor, deltas: Tensor, hw: tuple[int, int]) -> Tensor:
     """torchvision's coder and clipping."""
     coder_of = pytest.importorskip("torchvision.models.detection._utils").BoxCoder
     coder = coder_of(tuple(1 / std for std in STAGES[stage].stds))
     return clip_boxes_to_image(coder.decode_single(deltas, boxes), hw)
 
 
-@pytest.mark.parametrize("name", ["cascade-fpn", "htc-nosem-bifpn5"])
-def test_stages_learn_from_refined_boxes_at_rising_overlaps(name: str, drawn: list[Drawn]) -> None:
-    """HTC draws each stage's mask RoIs anew, from what the stage refined; true boxes are no proposals."""
-    head = small(name)
+@pytest.mark.parametrize(
+    ("name", "box_head"),
+    [("cascade-fpn", "2fc"), ("cascade-fpn", "giou_4conv1fc"), ("htc-nosem-bifpn5", "2fc")],
+)
+def test_stages_learn_from_refined_boxes_at_rising_overlaps(
+    name: str, box_head: str, drawn: list[Drawn]
+) -> None:
+    """HTC draws each stage's mask RoIs anew, from what the stage refined; true boxes are no proposals.
+
+    With boxes per class positive RoIs move as their object's class says, others as the likeliest class.
+    """
+    head = small(name, box_head=box_head)
     redraw(head)
-    deltas = []
-    for box_head in head.box_heads:
-        box_head.register_forward_hook(lambda _module, _inputs, output: deltas.append(output[1].detach()))
+    outputs = []
+    for each in head.box_heads:
+        each.register_forward_hook(lambda _module, _inputs, output: outputs.append(output))
     losses(head)
+    truth = random_targets(VALID_HW, CLASSES)
     sets = 2 if name.startswith("htc") else 1
     rising = [iou for iou in (0.5, 0.6, 0.7) for _ in range(sets)]
     assert [rule.positive_iou for _, rule, _ in drawn] == rising
@@ -130,8 +142,13 @@ def test_stages_learn_from_refined_boxes_at_rising_overlaps(name: str, drawn: li
         following = [*drawn[sets * stage + 1 : sets * stage + sets], *drawn[sets * (stage + 1) :][:1]]
         assert len(following) == (sets if stage < 2 else sets - 1)
         for image, hw in enumerate(VALID_HW):
-            stage_deltas = deltas[stage].view(len(VALID_HW), -1, 4)[image]
-            expected = refined_by_hand(head, stage, rois.boxes_NS4[image], stage_deltas, hw)
+            logits, deltas = (
+                each.detach().unflatten(0, (len(VALID_HW), -1))[image] for each in outputs[stage]
+            )
+            own = truth[image]["labels"][rois.match_NS[image]]
+            label = torch.where(rois.positive_NS[image], own, logits[:, :CLASSES].argmax(1))
+            chosen = deltas.expand(-1, CLASSES, -1)[torch.arange(len(label)), label]
+            expected = refined_by_hand(stage, rois.boxes_NS4[image], chosen, hw)
             kept = rois.valid_NS[image] & ~rois.is_truth_NS[image]
             assert rois.is_truth_NS[image].any() and kept.any()
             for given, _, _ in following:
@@ -140,9 +157,13 @@ def test_stages_learn_from_refined_boxes_at_rising_overlaps(name: str, drawn: li
                 assert not given.boxes_NP4.requires_grad
 
 
-def test_detections_by_a_reference() -> None:
-    """Logits averaged over stages that each score their own boxes; masks averaged after the sigmoid."""
-    head = small("cascade-fpn")
+@pytest.mark.parametrize("box_head", ["2fc", "giou_4conv1fc"])
+def test_detections_by_a_reference(box_head: str) -> None:
+    """Logits averaged over stages that each score their own boxes; masks averaged after the sigmoid.
+
+    With boxes per class a RoI moves between stages as its likeliest class says, and in the end as each does.
+    """
+    head = small("cascade-fpn", box_head=box_head)
     redraw(head)
     maps = [x.float() for x in head._neck_maps(features(), VALID_HW)]
     with torch.no_grad():
@@ -151,21 +172,23 @@ def test_detections_by_a_reference() -> None:
         for image, hw in enumerate(VALID_HW):
             boxes = proposals.boxes_NP4[image][proposals.exists_NP[image]]
             images, logits = torch.full((len(boxes),), image), []
-            for stage, box_head in enumerate(head.box_heads):
-                scores, deltas = box_head(head.pool(maps, boxes, images, 7))
+            for stage, each in enumerate(head.box_heads):
+                scores, deltas = each(head.pool(maps, boxes, images, 7))
                 logits.append(scores)
-                boxes = refined_by_hand(head, stage, boxes, deltas[:, 0], hw)
+                deltas = deltas.expand(-1, CLASSES, -1)
+                per_class = [refined_by_hand(stage, boxes, deltas[:, label], hw) for label in range(CLASSES)]
+                likeliest = scores[:, :CLASSES].argmax(1)
+                boxes = torch.stack(per_class, 1)[torch.arange(len(boxes)), likeliest]
             probabilities = torch.stack(logits).mean(0).softmax(1)[:, :CLASSES]
             rows, labels = (probabilities > 0.05).nonzero(as_tuple=True)
-            kept = batched_nms(boxes[rows], probabilities[rows, labels], labels, 0.5)[:20]
-            rows, labels = rows[kept], labels[kept]
-            assert len(rows) > 5
-            scores = probabilities[rows, labels]
-            torch.testing.assert_close(found[image]["scores"], scores, rtol=1e-4, atol=1e-6)
-            assert torch.equal(found[image]["labels"], labels)
-            torch.testing.assert_close(found[image]["boxes"], boxes[rows], rtol=1e-4, atol=1e-2)
-            pooled = head.pool(maps, found[image]["boxes"], images[:1].expand(len(rows)), 14)
-            masks = torch.stack([each(pooled, labels).sigmoid() for each in head.mask_heads]).mean(0)
+            boxes, scores = torch.stack(per_class, 1)[rows, labels], probabilities[rows, labels]
+            kept = batched_nms(boxes, scores, labels, 0.5)[:20]
+            assert len(kept) > 5
+            torch.testing.assert_close(found[image]["scores"], scores[kept], rtol=1e-4, atol=1e-6)
+            assert torch.equal(found[image]["labels"], labels[kept])
+            torch.testing.assert_close(found[image]["boxes"], boxes[kept], rtol=1e-4, atol=1e-2)
+            pooled = head.pool(maps, found[image]["boxes"], images[:1].expand(len(kept)), 14)
+            masks = torch.stack([each(pooled, labels[kept]).sigmoid() for each in head.mask_heads]).mean(0)
             torch.testing.assert_close(found[image]["mask_probs"], masks, rtol=1e-3, atol=1e-4)
 
 
@@ -257,10 +280,39 @@ def test_without_stuff_maps() -> None:
 
 
 def test_losses_of_images_without_instances() -> None:
-    for name in ("cascade-fpn", "htc-nosem-bifpn5"):
-        head = small(name)
+    for name, box_head in (("cascade-fpn", "giou_4conv1fc"), ("htc-nosem-bifpn5", "2fc")):
+        head = small(name, box_head=box_head)
         found = head.losses(features(), [empty_target()] * 2, VALID_HW)
         assert all(loss.isfinite() for loss in found.values())
         assert all(found[f"loss_{part}_{stage}"] == 0 for part in ("box", "mask") for stage in range(3))
         sum(found.values()).backward()
         assert all(p.grad is not None and p.grad.isfinite().all() for p in head.parameters())
+
+
+def test_giou_losses() -> None:
+    """10 x (1 - GIoU) of the boxes as decoded, summed over positive RoIs, by the RoIs sampled."""
+    torch.manual_seed(0)
+    head = ConvBoxHead(8, 16, CLASSES, stds=STAGES[0].stds)
+    boxes = torch.tensor([[[10.0, 10, 60, 50], [0, 0, 30, 30], [20, 30, 70, 90], [0, 0, 0, 0]]])
+    true = torch.tensor([[[12.0, 8, 66, 52], [15, 33, 64, 80]]])
+    rois = RoISamples(
+        boxes_NS4=boxes,
+        match_NS=torch.tensor([[0, 0, 1, 0]]),
+        positive_NS=torch.tensor([[True, False, True, False]]),
+        valid_NS=torch.tensor([[True, True, True, False]]),
+        is_truth_NS=torch.zeros(1, 4, dtype=torch.bool),
+    )
+    target = {**empty_target(), "boxes": true[0], "labels": torch.tensor([2, 0])}
+    target |= {"mask_hw": torch.zeros(2, 2), "mask_yx": torch.zeros(2, 2)}
+    truth = stack_truth([target], [(100, 100)], CLASSES, torch.device("cpu"))
+    deltas = torch.randn(4, CLASSES, 4, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    loss = head.losses(torch.zeros(4, CLASSES + 1), deltas, rois, truth)["loss_box"]
+    expected = 0.0
+    for row, match, label in ((0, 0, 2), (2, 1, 0)):
+        one = refined_by_hand(0, boxes[0, row, None], deltas[row, label, None].detach(), (1000, 1000))
+        expected += 10 * (1 - float(generalized_box_iou(one, true[0, match, None])))
+    torch.testing.assert_close(loss.detach(), torch.tensor(expected / 3), rtol=1e-4, atol=0)
+    loss.backward()
+    assert deltas.grad is not None and deltas.grad.isfinite().all()
+    touched = deltas.grad.abs().sum(2).nonzero().tolist()
+    assert touched == [[0, 2], [2, 0]]

@@ -161,7 +161,7 @@ def test_box_losses() -> None:
             pooled = torch.randn(3 * 24, 8, 7, 7, generator=torch.Generator().manual_seed(3))
             logits, deltas = (each * 50 for each in head(pooled))
         assert logits.shape == (72, 6) and deltas.shape == (72, 1 if class_agnostic else 5, 4)
-        losses = head.losses(logits, deltas, rois, made, beta=0.0)
+        losses = head.losses(logits, deltas, rois, made)
         expected = torch.tensor(box_losses_by_loops(head, logits, deltas, rois, made))
         torch.testing.assert_close(
             torch.stack([losses["loss_cls"], losses["loss_box"]]), expected, rtol=1e-4, atol=0
