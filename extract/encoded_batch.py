@@ -100,8 +100,9 @@ def encode_batch(
     """
     on_gpu = backbone.device.type == "cuda"
     pixels = torch.empty((len(rows), *shape, 3), dtype=torch.uint8, pin_memory=on_gpu)
+    host = pixels.numpy()  # whose copies wake no other threads
     for index, row in enumerate(rows):
-        pixels[index] = 0 if row is None else torch.from_numpy(row.pixels)
+        host[index] = 0 if row is None else row.pixels
     valid_hw = torch.tensor([shape[-2:] if row is None else row.valid_hw for row in rows], dtype=torch.int32)
     images_of_row = shape[:-2]
     with torch.inference_mode():
@@ -120,7 +121,8 @@ def encode_batch(
             return HostBatch(**made, copied=copied)
         # Row by row in threads that share no work: three times as fast as all rows in torch's own threads.
         each = map_images(partial(_encoded_row, codec, features, sample_steps), range(len(rows)))
-        return HostBatch(**_stacked(each), copied=None)
+        (made,) = map_images(_stacked, [each])
+        return HostBatch(**made, copied=None)
 
 
 def _encoded(codec: str, features: Mapping[str, Tensor], sample_steps: Mapping[str, int]) -> dict[str, Any]:

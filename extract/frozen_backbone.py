@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -87,7 +88,8 @@ class FrozenBackbone(nn.Module):
             # One image a call, because a product of several images may round differently with their number.
             images = [(pixels[i : i + 1], valid[i : i + 1]) for i in range(len(pixels))]
             each = map_images(self._levels_of_one, images)
-        return {name: torch.cat([levels[name] for levels in each]) for name in self.pyramid.names}
+            levels = map_images(partial(_together, each), self.pyramid.names)
+        return dict(zip(self.pyramid.names, levels, strict=True))
 
     @torch.inference_mode()  # of each thread its own
     def _levels_of_one(self, image: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
@@ -113,6 +115,12 @@ class FrozenBackbone(nn.Module):
         if self.norm_weight is None:  # SwinV2-G's last block ends with its final norm
             return x_NHWC
         return F.layer_norm(x_NHWC, self.norm_weight.shape, self.norm_weight, self.norm_bias, NORM_EPS)
+
+
+@torch.inference_mode()
+def _together(each: Sequence[Mapping[str, Tensor]], name: str) -> Tensor:
+    """A level of all images. In one thread: torch's own would be kept waking up for every small copy."""
+    return torch.cat([levels[name] for levels in each])
 
 
 def _network(
