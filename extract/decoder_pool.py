@@ -2,7 +2,7 @@
 
 A decoder that hangs, crashes or eats the memory takes its process with it and not the extraction. What this
 costs: half a second and 60 MB for each process, and the way of the video and of its views through pipes, 2 ms
-of a core for a view of 16 frames at 224 px, beside 20 to 100 ms to decode it (docs/clips.md).
+of a core for a view of 16 frames at 224 px, beside 20 to 100 ms to decode it (docs/kinetics.md).
 """
 
 from __future__ import annotations
