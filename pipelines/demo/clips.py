@@ -26,8 +26,8 @@ SIDE_HW = (72, 96)
 """Height and width of a frame in pixels."""
 MOMENTS = CLIP_FRAMES + 2
 """Pictures of a clip, each shown for STRIDE frames. The one clip of a single test view then sees the same
-pictures, in the opposite order, whichever way the video runs: `single` begins at a multiple of STRIDE, with
-as many pictures before it as behind it."""
+pictures, in the opposite order, whichever way the video runs: `single` shows all but the first and the last
+of them, each once."""
 FRAMES = MOMENTS * STRIDE
 FRAMES_PER_S = 25
 _DRIFT_PX = 1.5
