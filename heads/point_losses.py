@@ -64,6 +64,7 @@ def mask_losses(
     row_R = (matches.prediction * images + matches.image) * queries + matches.query
     rows_RC = full_precision(predictions.embeddings_PNQC.flatten(0, 2).index_select(0, row_R))
     features_NCYX = predictions.mask_features_NCYX
+    masks = _masks_a_rank(matches.masks, rows_RC.device)  # before any return: every rank waits for all here
     if not len(rows_RC):
         nothing = 0 * (full_precision(features_NCYX).sum() + rows_RC.sum())
         return {"loss_mask": nothing, "loss_dice": nothing}
@@ -91,7 +92,6 @@ def mask_losses(
         )
         entropies.append(entropy)
         dices.append(dice)
-    masks = _masks_a_rank(matches.masks, rows_RC.device)
     return {
         "loss_mask": MASK_WEIGHT * torch.stack(entropies).sum() / masks,
         "loss_dice": DICE_WEIGHT * torch.stack(dices).sum() / masks,

@@ -204,6 +204,15 @@ def test_a_step_waits_for_the_device_once(monkeypatch: pytest.MonkeyPatch) -> No
     assert len(transfers) == 1 and not waits.seen
 
 
+def test_a_process_without_any_mask_meets_the_others_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    met = []
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    monkeypatch.setattr(torch.distributed, "all_reduce", met.append)
+    losses = losses_of(small_head(), [{"labels": torch.full(PADDED_HW, 255, dtype=torch.uint8)}])
+    assert len(met) == 1 and float(losses["loss_mask"]) == 0
+
+
 def test_masks_are_averaged_over_the_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     head, targets = small_head(), random_labels(2, PADDED_HW, CLASSES)
     alone = losses_of(head, targets)

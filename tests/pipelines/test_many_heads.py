@@ -29,7 +29,7 @@ from pipelines.module import HeadModule
 from pipelines.store_feed import Batch, StoreFeed
 from tests.pipelines.made_stores import make_store
 
-STEPS, BATCH = 6, 4
+STEPS, BATCH = 4, 4
 HEADS = {
     "bifpn": {"head": "bifpn1", "head_settings": {"width": 16, "norm": "gn", "dropout": 0.5}},
     "masks": {"head": "m2f-pd1-td3", "head_settings": {"width": 32, "queries": 8, "points": 112}, "lr": 3e-4},
@@ -101,16 +101,15 @@ def together(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def assert_same_run(run: Path, other: Path) -> None:
-    """Every logged loss and every weight of every checkpoint, to the last bit."""
+    """Every logged loss, and every weight and moment of the last checkpoint, to the last bit."""
     assert losses_of(run) == losses_of(other)
     assert list(runs.checkpoints(run)) == list(runs.checkpoints(other))
-    for mine, theirs in zip(runs.checkpoints(run).values(), runs.checkpoints(other).values(), strict=True):
-        loaded = [torch.load(path, weights_only=True) for path in (mine, theirs)]
-        assert all(
-            torch.equal(value, loaded[1]["state_dict"][name])
-            for name, value in loaded[0]["state_dict"].items()
-        )
-        assert str(loaded[0]["optimizer_states"]) == str(loaded[1]["optimizer_states"])
+    mine, theirs = (torch.load(runs.last_checkpoint(folder)[1], weights_only=True) for folder in (run, other))
+    assert mine["state_dict"].keys() == theirs["state_dict"].keys()
+    moments = [list(each["optimizer_states"][0]["state"].values()) for each in (mine, theirs)]
+    pairs = [(value, theirs["state_dict"][name]) for name, value in mine["state_dict"].items()]
+    pairs += [(a[name], b[name]) for a, b in zip(*moments, strict=True) for name in a]
+    assert all(torch.equal(a, b) for a, b in pairs)
 
 
 def losses_of(run: Path) -> list[dict[str, str]]:
@@ -177,8 +176,8 @@ def test_a_head_that_fails_is_stopped_and_the_others_go_on(
     assert_same_run(group / "bifpn", alone / "bifpn")
     assert list(json.loads((group / "heads.json").read_text())["stopped"]) == ["bad"]
     if how == "runs out of memory":  # what was stopped stays so, and the others can be trained on
-        assert main(["train-head", "--resume", "--run", str(group), "--max-steps", "8"]) == 0
-        assert max(runs.checkpoints(group / "bifpn")) == 8
+        assert main(["train-head", "--resume", "--run", str(group), "--max-steps", "5"]) == 0
+        assert max(runs.checkpoints(group / "bifpn")) == 5
         assert max(runs.checkpoints(group / "bad")) == 2
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.config import TrainConfig
@@ -66,6 +66,7 @@ def test_visits_count_the_epochs() -> None:
     assert visits.tolist() == [0] * 4 + [1] * 4 + [2] * 4
 
 
+@settings(max_examples=40)
 @given(
     st.integers(1, 20), st.integers(1, 3), st.integers(1, 4), st.integers(1, 3), st.integers(0, 4),
     st.sampled_from([None, 1, 5, 100]),
@@ -90,6 +91,7 @@ def test_ranks_that_cannot_share_a_step_are_refused() -> None:
         EndlessRows(index_of(8, 1), batch_size=5, seed=0, rank=0, world=2)
 
 
+@settings(max_examples=40)
 @given(st.integers(2, 40), st.integers(1, 30), st.integers(1, 2), st.integers(0, 5))
 def test_a_window_reads_forward_and_is_read_in_time(
     records: int, window: int, world: int, start: int
@@ -324,6 +326,7 @@ ARRAYS = st.lists(
 )
 
 
+@settings(max_examples=50)
 @given(ARRAYS)
 def test_packed_arrays_come_out_as_they_went_in(described: list[dict[str, tuple[str, list[int]]]]) -> None:
     """As targets travel to a GPU: one copy for all rows."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ import yaml
 from pipelines import runs, train_head
 from pipelines.__main__ import main
 from pipelines.config import OptimizerConfig, ScheduleConfig, TrainConfig
+from pipelines.joined_stores import JoinedStores
 from pipelines.known_weights import remember_weights
 from pipelines.metrics_file import read_metrics
 from stores.errors import IdentityError
@@ -281,6 +284,26 @@ def test_bf16_and_tensorboard(stores: Path, tmp_path: Path) -> None:
     assert summary["loss"] < 4.9  # it begins at ln 150
     assert list(run.glob("tensorboard/**/events.out.tfevents.*"))
     assert list(runs.checkpoints(run)) == [3, 4]
+
+
+def test_the_log_says_when_reading_sets_the_pace(
+    stores: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    read = JoinedStores.read_encoded
+
+    def slow(self: JoinedStores, *args: Any) -> Any:
+        time.sleep(0.2)
+        return read(self, *args)
+
+    monkeypatch.setattr(JoinedStores, "read_encoded", slow)
+    run = tmp_path / "run"
+    with caplog.at_level(logging.INFO):
+        train_head.run(config_of(stores, run, head="linear", head_settings={}, max_steps=8, val_every=0))
+    assert re.search(
+        r"step 8/8 .*, not the head, sets the pace: \d+ % of the time spent waiting", caplog.text
+    )
+    shares = [float(row["waited_share"]) for row in read_metrics(run / runs.METRICS) if "loss" in row]
+    assert len(shares) == 8 and shares[-1] > 0.3
 
 
 def test_new_runs_get_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
