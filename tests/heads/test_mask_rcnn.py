@@ -144,6 +144,20 @@ def test_it_learns() -> None:
         assert overlaps.amax(1).mean() > 0.65
 
 
+@pytest.mark.gpu
+def test_a_gpu_gives_the_same() -> None:
+    """One generator on the CPU serves both; what rounding moves across a threshold changes little."""
+    head, targets = small(), random_targets(VALID_HW, CLASSES)
+    expected = losses(head, targets)
+    head.cuda()
+    moved = [{name: values.cuda() for name, values in target.items()} for target in targets]
+    maps = {name: x.cuda() for name, x in features().items()}
+    with torch.backends.cudnn.flags(allow_tf32=False):
+        found = head.losses(maps, moved, VALID_HW, torch.Generator().manual_seed(0))
+    for name, loss in found.items():
+        torch.testing.assert_close(loss.cpu(), expected[name], rtol=1e-2, atol=1e-3)
+
+
 def test_detections_follow_the_output_size() -> None:
     head = small(score_threshold=0.0).eval()
     once = head.predict(features(), VALID_HW, VALID_HW)
