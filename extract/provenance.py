@@ -5,17 +5,21 @@ from __future__ import annotations
 import platform
 from collections.abc import Mapping
 from importlib.metadata import version
+from importlib.util import find_spec
 from typing import Any
 
 import torch
 from PIL import features
 
 _LIBRARIES = ("timm", "numpy", "pillow")
+_VIDEO_LIBRARIES = ("decord", "av")
 
 
-def provenance(device: torch.device) -> dict[str, str]:
+def provenance(device: torch.device, *, of_videos: bool = False) -> dict[str, str]:
     """Names and versions of what computed the features; stands in every receipt."""
     found = {name: version(name) for name in _LIBRARIES}
+    if of_videos:
+        found |= {name: version(name) if find_spec(name) else "absent" for name in _VIDEO_LIBRARIES}
     found["torch"] = torch.__version__  # with the build, such as +cpu, which the metadata lack
     found["libjpeg_turbo"] = str(features.version_feature("libjpeg_turbo"))
     found["python"] = platform.python_version()

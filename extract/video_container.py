@@ -122,7 +122,7 @@ def _indexed(stream: Any, file: BinaryIO) -> tuple[int, bool]:
 
     0 frames where the index does not tell them.
     """
-    entries = list(stream.index_entries)
+    entries = list(getattr(stream, "index_entries", ()))  # older PyAVs do not show the index
     if len(entries) != stream.frames:
         return 0, False  # in fragments: the index is spread over the file
     shown = sum(1 for entry in entries if not entry.is_discard)

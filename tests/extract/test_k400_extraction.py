@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +151,8 @@ def test_a_store_says_what_it_holds(trained: Path) -> None:
         assert store.identity["dataset"]["task"] == "video"
         assert store.identity["views"]["stride"] == 4
         assert [target.name for target in store.plan.targets] == ["label"]
+    receipts = [json.loads(path.read_text()) for path in (trained / "receipts").iterdir()]
+    assert {receipt["provenance"]["decord"] for receipt in receipts} == {version("decord")}
 
 
 @pytest.mark.parametrize(("workers", "shard_rows", "batch_rows"), [(1, 1, 1), (3, 4, 3), (2, 8, 2)])

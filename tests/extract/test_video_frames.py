@@ -8,9 +8,11 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 
+import extract.video_container
 from extract.clip_decoders import read_frames
 from extract.sources import SourceError
 from extract.video_container import ClipFacts, clip_facts
@@ -131,6 +133,28 @@ def test_what_is_no_usable_video_is_refused(data: bytes, code: int, reason: str)
     with pytest.raises(SourceError) as error:
         facts_of(data)
     assert error.value.code == code and reason in error.value.reason
+
+
+def test_a_file_with_nothing_but_sound_is_no_video() -> None:
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp4") as container:
+        stream = container.add_stream("aac", rate=16000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        frame.sample_rate = 16000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    with pytest.raises(SourceError, match="no video stream"):
+        facts_of(file.getvalue())
+
+
+def test_the_index_of_an_mp4_and_its_packets_say_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with PyAVs that do not show the index."""
+    sources = [
+        video_bytes(made_frames(0, 30), **KINDS[name][0]) for name in ("mp4", "open groups", "all intra")
+    ]
+    expected = [facts_of(data) for data in sources]
+    monkeypatch.setattr(extract.video_container, "_indexed", lambda stream, file: (0, False))
+    assert [facts_of(data) for data in sources] == expected
 
 
 def test_a_cut_video_is_refused_as_a_whole() -> None:
