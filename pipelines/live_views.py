@@ -25,11 +25,12 @@ def open_live_views(
 ) -> tuple[Generator[TestView, None, None], str, str]:
     """The test views of a data set, what they are called, and where they come from.
 
-    Raises as `open_dataset` and `load_run_backbone` do.
+    Raises as `open_dataset` and `load_run_backbone` do, IdentityError for other classes than the run's.
     """
     module = dataset_module(record.dataset)
     test_splits = [split for split in module.OFFICIAL_SPLITS if split not in module.TRAINING_SPLITS]
     dataset = open_dataset(record.dataset, config.data or record.data, config.split or test_splits[0])
+    record.check_same_classes(dataset.class_names, f"{dataset.name} {dataset.split}")
     recipe = run_test_recipe(record, config.views, config.short_side)
     backbone = load_run_backbone(record, config.weights, device)
     views = read_ahead(live_views(dataset, recipe, backbone), depth=1)

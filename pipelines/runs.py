@@ -11,9 +11,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +57,8 @@ class RunRecord:
     pyramid: list[dict[str, Any]]
     """Of the levels the head reads, `PyramidSpec.to_json`."""
     identity: dict[str, Any]
-    """Of the (first) training store: data set, views, backbone, codec; what stands for it in an online run.
-    Of the (first) training store: data set, views, backbone, codec; what stands for it in an online run."""
+    """Of the (first) training store: data set, views, backbone, codec; or what stands for it in an online
+    run."""
     stores: tuple[StoreReference, ...]
     """None when it was trained online."""
     stores_folder: str
@@ -119,12 +120,20 @@ class RunRecord:
         return build_head(self.head, self.task, pyramid, self.num_classes, **self.head_settings)
 
     def check_same_source(self, identity: Mapping[str, Any], where: str) -> None:
-        """Raises IdentityError where test rows are of another data set or backbone than the run's.
+        """Raises IdentityError where test rows are of another data set, classes or backbone than the run's.
 
         Their precision may differ: a store from a GPU (fp16) and one from a CPU are of one backbone.
         """
         for field, mine, theirs in diff_identity(_source_of(self.identity), _source_of(identity)):
             raise IdentityError(field, mine, theirs, f"{where} does not go with this run")
+        self.check_same_classes(identity["dataset"]["class_names"], where)
+
+    def check_same_classes(self, class_names: Sequence[str], where: str) -> None:
+        """Raises IdentityError where a label means another class than in the run: figures would be wrong."""
+        for number, (mine, theirs) in enumerate(zip_longest(self.class_names, class_names)):
+            if mine != theirs:
+                advice = f"{where} does not go with this run: give both splits the same list of classes"
+                raise IdentityError(f"dataset.class_names[{number}]", mine, theirs, advice)
 
 
 def _source_of(identity: Mapping[str, Any]) -> dict[str, Any]:
