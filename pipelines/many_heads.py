@@ -33,7 +33,7 @@ from pipelines.exit_codes import Interrupted, UsageError, WorkFailed
 from pipelines.feed_log import Reading
 from pipelines.fitting import fit, quieten_lightning
 from pipelines.head_grid import GROUP_RECORD, ManyHeadsConfig
-from pipelines.head_run import HeadRun, prepare, report
+from pipelines.head_run import HeadRun, build_module, prepare, report
 from pipelines.head_turns import SharedBatches
 from pipelines.ranks import Ranks, ranks_of
 from pipelines.run_length import with_steps
@@ -116,6 +116,8 @@ def _prepare_all(
     opened: ExitStack,
 ) -> list[HeadRun]:
     """The runs, in order; `data` then reads every level that one of them does."""
+    for config in configs.values():
+        build_module(config, data)  # a head that cannot be built is refused before any folder is made
     heads, levels = [], set[str]()
     for name, config in configs.items():
         config = with_steps(config, data.records)

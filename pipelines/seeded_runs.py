@@ -11,7 +11,7 @@ from typing import Any
 
 from pipelines.config import RUN_CONFIG, TrainConfig, config_yaml
 from pipelines.exit_codes import UsageError
-from pipelines.head_grid import ManyHeadsConfig
+from pipelines.head_grid import GROUP_RECORD, ManyHeadsConfig
 from pipelines.runs import RUN_RECORD
 
 logger = logging.getLogger(__name__)
@@ -32,8 +32,12 @@ def train_seeds(
 
     The runs stand in <run>/seed<n>, where `run` was named, else each in a folder of its own choice. A resumed
     group goes on with the runs that were begun and begins the others.
+
+    Raises UsageError where the folder named holds other runs, whose configuration this would overwrite.
     """
     seeds, folder = seeds_of(config), Path(config.run) if config.run else None
+    if folder is not None:
+        _refuse_other_runs(folder, config.resume)
     if folder is not None and isinstance(config, TrainConfig):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / RUN_CONFIG).write_text(config_yaml(dataclasses.replace(config, resume=False)))
@@ -42,6 +46,13 @@ def train_seeds(
         logger.info("seed %d, of %d to %d", seed, seeds[0], seeds[-1])
         summaries.append(train(_with_seed(config, seed, folder)))
     return {"run": config.run, "seeds": list(seeds), "runs": summaries}
+
+
+def _refuse_other_runs(folder: Path, resume: bool) -> None:
+    if any((folder / record).exists() for record in (RUN_RECORD, GROUP_RECORD)):
+        raise UsageError(f"{folder} already holds a run of one seed; several seeds need another --run")
+    if not resume and (folder / RUN_CONFIG).exists():
+        raise UsageError(f"{folder} already holds runs; --resume continues them, another --run starts afresh")
 
 
 def _with_seed(

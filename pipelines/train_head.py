@@ -72,7 +72,8 @@ def open_data(config: TrainConfig, device: torch.device) -> TrainingData:
         return OnlineData.open(config, device)
     paths = find_training_stores(config)
     stores = JoinedStores.open(paths, verify=config.verify, threads=config.threads)
-    if lacks_first_levels(stores.pyramid) and (config.pixels or holds_pixels(stores.identity)):
+    of_images = next(iter(stores)).plan.frames is None  # levels of videos are not recomputed
+    if of_images and lacks_first_levels(stores.pyramid) and (config.pixels or holds_pixels(stores.identity)):
         from pipelines.deep_data import DeepData  # needs the backbone's packages too
 
         return DeepData(stores, config)

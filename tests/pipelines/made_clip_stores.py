@@ -13,6 +13,7 @@ import numpy as np
 
 from stores.codecs import codec
 from stores.layout import Bin, DenseTarget, StorePlan
+from stores.pixels import PIXEL_DIFFERENCES
 from stores.pyramid import Level, PyramidSpec
 from stores.records import UNDECODABLE, RowTable
 from stores.writer import StoreWriter
@@ -33,9 +34,10 @@ def make_clip_store(
     codec_name: str = "int8",
     weights: str = "ab" * 32,
     skipped: frozenset[str] = frozenset(),
+    pixels: bool = False,
 ) -> Path:
     """Writes a store of one bin and returns its folder; `skipped` are keys of records that were broken."""
-    plan = _plan(split, records, views, codec_name, weights)
+    plan = _plan(split, records, views, codec_name, weights, pixels)
     writer = StoreWriter.open_or_create(root, plan)
     for shard in writer.pending():
         shard_writer = writer.open_shard(shard)
@@ -48,7 +50,8 @@ def make_clip_store(
             label, x_TyxC = made_clip(key, int(plan.rows.view[row]))
             encoded = {"p5n": codec(codec_name).encode(x_TyxC)}
             targets = {target.name: np.array(label, np.int64) for target in plan.targets}
-            shard_writer.put(local, encoded, targets, source_sha256=source)
+            black = np.zeros((FRAMES, SIDE_PX, SIDE_PX, 3), np.uint8) if pixels else None
+            shard_writer.put(local, encoded, targets, pixels=black, source_sha256=source)
         shard_writer.commit({"numpy": "2"}, {})
     writer.finish()
     return writer.path
@@ -66,7 +69,7 @@ def made_clip(key: str, view: int) -> tuple[int, np.ndarray]:
     return label, x_TyxC
 
 
-def _plan(split: str, records: int, views: int, codec_name: str, weights: str) -> StorePlan:
+def _plan(split: str, records: int, views: int, codec_name: str, weights: str, pixels: bool) -> StorePlan:
     rows = records * views
     view, position = np.divmod(np.arange(rows, dtype=np.int32), np.int32(records))
     size = np.full((rows, 2), SIDE_PX)
@@ -90,6 +93,7 @@ def _plan(split: str, records: int, views: int, codec_name: str, weights: str) -
             "backbone": {"model": "made", "weights_sha256": weights, "precision": "fp32"},
             "levels": ["p5n"],
             "codec": {"name": codec_name, "settings": {}},
+            **({"pixels": "differences"} if pixels else {}),
         },
         pyramid=PYRAMID,
         codec=codec_name,
@@ -107,4 +111,6 @@ def _plan(split: str, records: int, views: int, codec_name: str, weights: str) -
             original_hw=size + 9,
         ),
         frames=FRAMES,
+        pixels=pixels,
+        required_features=(PIXEL_DIFFERENCES,) if pixels else (),
     )
