@@ -54,7 +54,7 @@ def _write(rows: Sequence[ReportRow], table: Sequence[dict[str, Any]], out: str 
 def _block(source: tuple[str, str], rows: Sequence[ReportRow]) -> str:
     """The table of one data set and backbone, as text."""
     kinds = list(dict.fromkeys(kind for row in rows for kind in _shown(row)))
-    header = ["head", "parameters", *(f"{name} ({views})" for views, name in kinds)]
+    header = ["head", "parameters", "steps", *(f"{name} ({views})" for views, name in kinds)]
     header += ["step", "peak", "hours", "store", "paper, frozen (fine-tuned)"]
     lines = [header, *(_cells(row, kinds) for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
@@ -79,6 +79,7 @@ def _cells(row: ReportRow, kinds: Sequence[tuple[str, str]]) -> list[str]:
     return [
         f"{row.head}{share}{seeds}",
         f"{run.parameters / 1e6:.2f} M",
+        str(run.config["max_steps"]),
         *(str(row.scores[kind]) if kind in row.scores else "-" for kind in kinds),
         "-" if seconds is None else f"{seconds * 1e3:.0f} ms",
         "-" if peak is None else gigabytes(peak),

@@ -28,6 +28,7 @@ from stores.reader import open_store
 from stores.records import RowTable
 from stores.zstd_frames import encode_frame
 from tests.pipelines.extracted import WEIGHTS, extract_store, write_coloured_data
+from tests.test_layers import loaded_after
 
 CPU = torch.device("cpu")
 DEEP = {"levels": ("p4", "p5")}
@@ -189,6 +190,14 @@ def test_a_head_of_the_deep_levels_needs_no_backbone(made: Made, tmp_path: Path)
     batch = next(iter(data.batches(Stretch(start_step=0, stop_step=1, device=CPU))))
     data.close()
     assert list(batch.features) == ["p4", "p5"]
+
+
+def test_training_from_a_full_store_loads_no_backbone() -> None:
+    modules = "pipelines.train_head, pipelines.evaluate, pipelines.many_heads, pipelines.datamodule"
+    loaded = loaded_after(
+        f"import {modules}", "timm", "extract.backbones", "extract.sources", "pipelines.deep_cache"
+    )
+    assert loaded == set()
 
 
 def swinv2_b_plan(rows: int, levels: tuple[str, ...], *, pixels: bool) -> StorePlan:
