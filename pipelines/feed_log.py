@@ -66,7 +66,7 @@ class Pace:
         what = "the disk" if self.disk_bytes > self.bytes / 2 else "reading"
         return (
             f"{before}{what}, not the head, sets the pace: {100 * self.waited_share:.0f} % of the time spent "
-            f"waiting for rows, which came at {self.mb_s:.0f} MB/s ({self.disk_mb_s:.0f} MB/s from the disk)"
+            f"waiting for rows, which came at {self.mb_s:.3g} MB/s ({self.disk_mb_s:.3g} MB/s from the disk)"
         )
 
 

@@ -210,7 +210,7 @@ def test_a_process_without_any_mask_meets_the_others_all_the_same(monkeypatch: p
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
     monkeypatch.setattr(torch.distributed, "all_reduce", met.append)
     losses = losses_of(small_head(), [{"labels": torch.full(PADDED_HW, 255, dtype=torch.uint8)}])
-    assert len(met) == 1 and float(losses["loss_mask"]) == 0
+    assert len(met) == 1 and losses["loss_mask"].item() == 0
 
 
 def test_masks_are_averaged_over_the_processes(monkeypatch: pytest.MonkeyPatch) -> None:
