@@ -21,7 +21,7 @@ from extract.batches import rows_ahead
 from extract.clip_view import CLIP_PARAMS, ClipView
 from extract.datasets import open_dataset, view_recipe
 from extract.decoder_pool import DecoderPool
-from extract.extractor import Summary, extract, held_batches
+from extract.extractor import Progress, Summary, extract, held_batches
 from extract.memory_bound import memory_bound
 from extract.plan import build_plan, estimate_plan, needed_bytes
 from extract.row_loader import LoadedRow, RowLoader, SourceDigests
@@ -300,3 +300,21 @@ def test_a_slow_disk_does_not_fill_the_memory_with_clips(
     run(root, tmp_path, pixels, views=6, shard_rows=1, batch_rows=1)
     assert clips.most <= rows_ahead(1, 2, views_at_once(plan)) + held_batches(plan)
     assert clips.most > 12 and clips.most_bytes <= memory_bound(plan, 2)
+
+
+def test_an_interrupted_extraction_of_clips_goes_on_to_the_same_rows(
+    root: Path, tmp_path: Path, pixels: Pixels, trained: Path
+) -> None:
+    choices = {"views": 2, "shard_rows": 2, "pixels": True}
+    plan, dataset = planned(root, pixels, "k400", **choices), open_dataset("k400", root)
+    writer = StoreWriter.open_or_create(tmp_path, plan, needed_bytes=0)
+
+    def interrupt(progress: Progress) -> None:
+        if progress.shards_done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        extract(dataset, plan, pixels, writer, progress=interrupt)
+    path, summary = run(root, tmp_path, pixels, **choices)
+    assert path == writer.path and 0 < summary.shards < len(plan.shards())
+    assert row_digests(path) == row_digests(trained)
