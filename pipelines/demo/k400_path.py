@@ -23,6 +23,7 @@ from pipelines.config import DemoConfig, EvaluateConfig, ExtractConfig, TrainCon
 from pipelines.demo.clips import (
     CLASS_NAMES,
     Clip,
+    MadeClip,
     key_of_reversal,
     make_clip,
     reversal_of,
@@ -43,7 +44,6 @@ CROP_PX = 64
 LINEAR = "linear"
 HEADS = ("temporal4", "global4")
 RECIPE = "demo-k400"
-SHOWN_CLIPS = 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,7 +92,7 @@ def run_k400_demo(config: DemoConfig, size: ClipDemoSize) -> dict[str, Any]:
         for head in heads
     ]
     table, picture = _write_table(root, scores), root / "clips.png"
-    draw_clips(_shown(scores, min(SHOWN_CLIPS, size.validation_clips)), picture)
+    draw_clips(_shown(scores, min(len(CLASS_NAMES), size.validation_clips)), picture)
     seconds = time.perf_counter() - began
     print(f"\n{table}\ntable {root / 'table.csv'}, picture {picture}, {seconds:.0f} s")
     print(_last_line(scores, size.validation_clips))
@@ -202,14 +202,22 @@ def reversal_gap(scores: dict[str, Tensor]) -> float:
 
 
 def _shown(scores: Sequence[ClipScore], count: int) -> list[tuple[Clip, str]]:
-    """Clips, each followed by its reversal, and what each head gives to their classes."""
+    """Clips of different pairs, each followed by its reversal, and what each head gives to their classes."""
     shown = []
-    for number in range(count):
-        clip = make_clip("val", number)
+    for clip in _clips_of_pairs(count):
         for each in (clip, reversed_clip(clip)):
             said = ", ".join(f"{score.head} {100 * score.probability[each.key]:.0f} %" for score in scores)
             shown.append((each.pictures, f"{each.label}: {said}"))
     return shown
+
+
+def _clips_of_pairs(count: int) -> list[MadeClip]:
+    """The first held-out clip of each pair, of the first `count` clips."""
+    first: dict[frozenset[str], MadeClip] = {}
+    for number in range(count):
+        clip = make_clip("val", number)
+        first.setdefault(frozenset((clip.label, reversal_of(clip.label))), clip)
+    return list(first.values())
 
 
 def _write_table(root: Path, scores: Sequence[ClipScore]) -> str:
