@@ -49,9 +49,8 @@ def sample_masks(
         inside_r4 = boxes_R4[row_r] - first_R2[row_r].repeat(1, 2)
         number_r1 = torch.arange(len(rows), device=boxes_R4.device, dtype=inside_r4.dtype)[:, None]
         rois_r5 = torch.cat([number_r1, inside_r4], 1)
-        targets_Rmm[row_r] = roi_align(windows_rYX[:, None].float(), rois_r5, (size, size), 1.0, 0, aligned)[
-            :, 0
-        ]
+        shares_r1mm = roi_align(windows_rYX[:, None].float(), rois_r5, (size, size), 1.0, 0, aligned)
+        targets_Rmm[row_r] = shares_r1mm[:, 0]
     return targets_Rmm
 
 
@@ -64,8 +63,10 @@ def _chunks(sizes_xy: list[list[int]]) -> Iterator[tuple[list[int], tuple[int, i
         wider, higher = max(width, sizes_xy[row][0]), max(height, sizes_xy[row][1])
         if rows and (len(rows) + 1) * wider * higher > _WINDOW_PIXELS:
             yield rows, (width, height)
-            rows, wider, higher = [], *sizes_xy[row]
-        rows, width, height = [*rows, row], wider, higher
+            rows = []
+            wider, higher = sizes_xy[row]
+        rows.append(row)
+        width, height = wider, higher
     if rows:
         yield rows, (width, height)
 
