@@ -193,15 +193,15 @@ class ClipsTimesCrops:
 
 
 def _training(crop_size: int | None, short_side: int | None) -> ViewRecipe:
-    crop_px = crop_size or CROP_PX
-    return RandomClips(name="k400", crop_px=crop_px, short_px=short_side or round(crop_px * SHORT_TO_CROP))
+    crop_px = CROP_PX if crop_size is None else crop_size
+    short_px = round(crop_px * SHORT_TO_CROP) if short_side is None else short_side
+    return RandomClips(name="k400", crop_px=crop_px, short_px=short_px)
 
 
 def _test(name: str, clips: int, crops: int, crop_size: int | None, short_side: int | None) -> ViewRecipe:
-    crop_px = crop_size or short_side or CROP_PX
-    return ClipsTimesCrops(
-        name=name, clips=clips, crops=crops, crop_px=crop_px, short_px=short_side or crop_px
-    )
+    crop_px = next(px for px in (crop_size, short_side, CROP_PX) if px is not None)
+    short_px = crop_px if short_side is None else short_side
+    return ClipsTimesCrops(name=name, clips=clips, crops=crops, crop_px=crop_px, short_px=short_px)
 
 
 VIEW_RECIPES: Mapping[str, Callable[[int | None, int | None], ViewRecipe]] = {

@@ -138,6 +138,9 @@ def test_a_frame_of_the_views_size_is_not_resampled() -> None:
     ("name", "options", "says"),
     [
         ("k400", {"crop_size": 100}, "crop_size 100: expected a multiple of 32"),
+        ("k400", {"crop_size": 0}, "crop_size 0: expected a multiple of 32"),
+        ("4x3", {"crop_size": 0}, "crop_size 0: expected a multiple of 32"),
+        ("single", {"crop_size": 32, "short_side": 0}, "a short side of 0 px"),
         ("k400", {"short_side": 1}, "a short side of 1 px"),
         ("4x3", {"crop_size": 256, "short_side": 224}, "less than the crop's 256"),
         ("ms-flip", {}, "k400 has no view recipe 'ms-flip'; it has k400, 4x3, single"),
