@@ -181,6 +181,13 @@ class ScheduleConfig:
             raise ValueError("schedule.shape step needs schedule.milestones: where the rate falls")
 
 
+_LEAST = {
+    **dict.fromkeys(("max_steps", "repeat", "batch_size", "checkpoint_every", "shuffle_window"), 1),
+    **dict.fromkeys(("log_every", "val_every", "keep_checkpoints"), 0),
+}
+"""The least that a count of TrainConfig can be."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainConfig(VerbConfig):
     """A head, the store it learns from, and how."""
@@ -263,11 +270,16 @@ class TrainConfig(VerbConfig):
     """For disks that are slow at random places: read shards forward, shuffle within so many rows kept in
     memory. None: shuffle the whole epoch, and read at random places."""
     compile: Literal["necks", "none"] | None = None
-    """torch.compile of the BiFPN in training; None: necks on a GPU, none on a CPU, where it does not pay."""
+    """torch.compile of the BiFPN in training; None: necks on a GPU, none on a CPU."""
     tensorboard: bool = False
     """Log to TensorBoard too, beside the CSV file."""
 
     def __post_init__(self) -> None:
+        for name, least in _LEAST.items():
+            if (value := getattr(self, name)) is not None and value < least:
+                raise ValueError(f"{name} {value}: expected {least} or more")
+        if self.epochs is not None and self.epochs <= 0:
+            raise ValueError(f"epochs {self.epochs:g}: expected more than 0")
         fraction = self.data_fraction
         if fraction is None:
             return
@@ -275,7 +287,8 @@ class TrainConfig(VerbConfig):
             raise ValueError(f"data_fraction {fraction} and subset {self.subset!r}: give one of them")
         if not 0 < fraction <= 1:
             raise ValueError(f"data_fraction {fraction}: expected more than 0 and at most 1")
-        object.__setattr__(self, "subset", f"{100 * fraction:.10g}%")
+        percent = f"{100 * fraction:.12f}".rstrip("0").rstrip(".")  # no exponent, which a subset has not
+        object.__setattr__(self, "subset", f"{percent}%")
         object.__setattr__(self, "data_fraction", None)
 
 

@@ -100,8 +100,14 @@ def _group_to_resume(words: Sequence[str]) -> Path | None:
 
 
 def _names_to_resume(group: Path) -> list[str]:
-    record = json.loads((group / GROUP_RECORD).read_text())
-    going = [name for name in record["heads"] if name not in record["stopped"]]
+    path = group / GROUP_RECORD
+    try:
+        record = json.loads(path.read_text())
+        going = [str(name) for name in record["heads"] if name not in record["stopped"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(
+            f"{path} is not the record of several runs: {type(error).__name__} {error}"
+        ) from None
     if not going:
         raise UsageError(f"{group}: every head was stopped; resume one by itself with --run {group}/<name>")
     return going
@@ -141,7 +147,8 @@ def _values(words: Sequence[str], document: Mapping[str, Any], names: Sequence[s
     found: Any = _last_flag(words, names)
     if found is None:
         nested = document.get("optimizer")
-        known = {**document, **({f"optimizer.{k}": v for k, v in nested.items()} if nested else {})}
+        inner = nested if isinstance(nested, dict) else {}  # `parse` says what is wrong with another
+        known = {**document, **{f"optimizer.{k}": v for k, v in inner.items()}}
         found = next((known[name] for name in names if known.get(name) is not None), None)
     if found is None:
         return []
