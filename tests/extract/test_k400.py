@@ -12,6 +12,7 @@ import pytest
 from extract.datasets import DatasetLayoutError, open_dataset, view_recipe
 from extract.datasets.k400 import K400
 from extract.sources import BAD_TARGET, SourceError
+from extract.tar_index import HostileTarError
 from tests.extract.made_ade20k import write_tar
 from tests.extract.made_k400 import CLASSES, made_frames, video_bytes, write_clips, write_folder
 
@@ -135,6 +136,12 @@ def test_what_is_no_kinetics_is_refused_with_what_was_looked_for(tmp_path: Path)
     write_tar(tmp_path / "tars" / "train.tar", [("a.mp4", b"x")])
     with pytest.raises(DatasetLayoutError, match=r"sample 'a' has mp4; looked for one video"):
         open_dataset("k400", tmp_path / "tars")
+
+
+@pytest.mark.parametrize("data", ["pipe:cat clips.tar", "http://example.org/train.tar"])
+def test_neither_programs_nor_addresses_are_read(data: str) -> None:
+    with pytest.raises(HostileTarError, match="no URLs and no pipes"):
+        open_dataset("k400", data)
 
 
 def test_a_broken_video_is_listed_and_refused_when_it_is_decoded(tmp_path: Path) -> None:
