@@ -1,4 +1,4 @@
-"""The clips of a split of Kinetics-400: from the official csv, from mmaction's list of files, or from tars."""
+"""The clips of a split of Kinetics-400: from the official csv, mmaction's list of files, or tars."""
 
 from __future__ import annotations
 
