@@ -26,7 +26,7 @@ import numpy.typing as npt
 from extract.clip_decoders import decoders_here
 from extract.clip_view import ClipView
 from extract.decoder_process import receive, send
-from extract.sources import SourceError
+from extract.sources import SourceError, TookTooLong
 from extract.video_container import DECODER_NAMES, ClipFacts
 from stores.records import UNDECODABLE
 
@@ -136,7 +136,7 @@ class DecoderPool:
 
     def _reason(self, death: DecoderDied) -> SourceError:
         if death.signal_number == signal.SIGALRM:
-            return SourceError(UNDECODABLE, f"the decoder was not done after {self.limit_s:.0f} s")
+            return TookTooLong(UNDECODABLE, f"the decoder was not done after {self.limit_s:.0f} s")
         return SourceError(UNDECODABLE, f"the decoder crashed (signal {death.signal_number})")
 
     def _ask(

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from extract.media import Pixels
 from extract.records import Dataset
-from extract.sources import NOT_IN_SUBSET, SourceError, retried
+from extract.sources import NOT_IN_SUBSET, SourceError, TookTooLong, retried
 from extract.view import View
 from stores.errors import IdentityError
 from stores.layout import StorePlan
@@ -118,6 +118,8 @@ class RowLoader:
         record, media = self._dataset.records[index], self._dataset.media
         try:
             return list(media.render(data, record, views))
+        except TookTooLong as error:
+            return [error] * len(views)
         except SourceError as error:
             if len(views) == 1:
                 return [error]

@@ -51,6 +51,10 @@ class SourceError(ValueError):
         super().__init__(reason)
 
 
+class TookTooLong(SourceError):
+    """Nothing came within a time limit; trying parts of the source would take as long again."""
+
+
 class ByteSource(Protocol):
     """Bytes at a place: a file, or a member of a tar."""
 

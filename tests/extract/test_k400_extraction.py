@@ -24,13 +24,14 @@ from extract.decoder_pool import DecoderPool
 from extract.extractor import Progress, Summary, extract, held_batches
 from extract.memory_bound import memory_bound
 from extract.plan import build_plan, estimate_plan, needed_bytes
-from extract.row_loader import LoadedRow, RowLoader, SourceDigests
+from extract.row_loader import LoadedRow, RowLoader, SkippedRow, SourceDigests
 from extract.shard_job import ShardJob
-from extract.sources import SourceError
+from extract.sources import SourceError, TookTooLong
 from extract.view_sweep import views_at_once
 from stores import open_store, verify_store
 from stores.codecs import codec
 from stores.layout import StorePlan
+from stores.records import UNDECODABLE
 from stores.writer import StoreWriter
 from tests.extract.extraction import live_levels, row_digests, skipped
 from tests.extract.made_k400 import CLASSES, decoded, made_frames, video_bytes, write_clips, write_folder
@@ -228,6 +229,22 @@ def test_a_clip_that_is_partly_broken_loses_only_those_views(
             assert loaded.reason == "a frame is damaged"
     lost = [row for row, loaded in found.items() if not isinstance(loaded, LoadedRow)]
     assert lost == [row for row in found if plan.rows.params[row][-1] == 66]
+
+
+def test_a_clip_that_takes_too_long_is_tried_once(
+    root: Path, pixels: Pixels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, tries = planned(root, pixels, "4x3"), []
+
+    def late(*arguments: Any) -> Any:
+        tries.append(arguments)
+        raise TookTooLong(UNDECODABLE, "the decoder was not done after 120 s")
+
+    monkeypatch.setattr(DecoderPool, "render", late)
+    found = RowLoader(open_dataset("k400", root, "val"), plan, SourceDigests()).load_views(range(12))
+    assert len(tries) == 1
+    reasons = [loaded.reason for loaded in found.values() if isinstance(loaded, SkippedRow)]
+    assert reasons == ["the decoder was not done after 120 s"] * 12
 
 
 def test_broken_clips_are_skipped_with_their_reason(tmp_path: Path, pixels: Pixels) -> None:

@@ -17,7 +17,7 @@ from extract.clip_view import ClipView
 from extract.clip_views import frame_numbers
 from extract.decoder_pool import DecoderPool, decoder_pool
 from extract.decoder_process import answer
-from extract.sources import SourceError
+from extract.sources import SourceError, TookTooLong
 from extract.video_container import ClipFacts
 from stores.records import UNDECODABLE, WRONG_SIZE
 from tests.extract.made_k400 import decoded, made_frames, video_bytes
@@ -152,6 +152,7 @@ def test_a_video_that_no_decoder_does_is_refused_and_the_next_is_decoded(
     with pytest.raises(SourceError) as error:
         pool.render(data, (48, 64), 70, [clip()])
     assert (error.value.code, error.value.reason) == (UNDECODABLE, reason)
+    assert isinstance(error.value, TookTooLong) == ("pyav=hang" in decoders)
     path = tmp_path / "clip.mp4"
     path.write_bytes(data)
     assert pool.facts(path, 0, len(data)).frames == 70, "a new process goes on"
