@@ -33,6 +33,7 @@ and 10 % known from the store alone: a subset can be coco-1pct-fold1 (`stores.su
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise
@@ -114,6 +115,9 @@ class Coco:
                 f"{split}: {len(keys)} images"
                 + (f", {repeated!r} listed twice" if repeated else " to train on")
             )
+        ids = Counter(entry.image_id for entry in self._entries)
+        if len(ids) < len(keys):  # one would be given the other's annotations, and COCO's figures be wrong
+            raise DatasetLayoutError(f"{split}: {max(ids, key=ids.__getitem__)} is the id of several images")
         listed = {entry.key: entry.listed for entry in self._entries}
         self.subset = subset_keys(keys, subset, lambda: listed) if subset else None
         self.records = tuple(Record(entry.key, entry.image.size, entry.hw) for entry in self._entries)

@@ -323,6 +323,14 @@ def test_an_image_listed_twice_is_refused(tmp_path: Path) -> None:
         open_dataset("coco", tmp_path, "val2017")
 
 
+def test_images_that_share_an_id_are_refused(tmp_path: Path) -> None:
+    whole, files = made_split("val2017", 3)
+    whole["images"][2]["id"] = whole["images"][0]["id"]
+    write_split(tmp_path / "coco", "val2017", whole, files)
+    with pytest.raises(DatasetLayoutError, match=f"{whole['images'][0]['id']} is the id of several images"):
+        open_dataset("coco", tmp_path, "val2017")
+
+
 def test_a_wrong_folder_says_what_was_looked_for_and_where_to_get_it(tmp_path: Path) -> None:
     with pytest.raises(DatasetLayoutError, match=r"neither.*cocodataset.org.*val2017.zip") as caught:
         open_dataset("coco", tmp_path, "val2017")
