@@ -11,7 +11,7 @@ from pipelines.caching_advice import WARN_VISITS, Advice, HeadForecast, caching_
 from pipelines.config import ForecastConfig
 from pipelines.extraction import Extraction, free_bytes, prepare
 from pipelines.speed_cache import SpeedCache
-from pipelines.speed_probe import Speed, TooLarge, available_bytes, measure_speed
+from pipelines.speed_probe import Speed, TooLarge, available_bytes, measure_speed, program_seconds
 from pipelines.store_ways import Way, compare_ways, with_all_levels
 
 BUSY = 0.15
@@ -21,6 +21,7 @@ BUSY = 0.15
 def run(config: ForecastConfig) -> dict[str, Any]:
     """Prints rows, bytes, bins, files, free space, time and whether caching pays; writes nothing."""
     extraction = prepare(config)
+    prepared_s = program_seconds()
     summary = geometry(extraction)
     print_geometry(extraction, summary)
     try:
@@ -29,7 +30,7 @@ def run(config: ForecastConfig) -> dict[str, Any]:
         print(f"  weights   MISSING: {error}")
     cache = SpeedCache(remeasure=config.remeasure)
     try:
-        speed = measure_speed(extraction, cache)
+        speed = measure_speed(extraction, cache, prepared_s)
     except TooLarge as error:
         print(f"  time      not measured: {error}")
         return summary

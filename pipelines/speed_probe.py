@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -57,8 +58,8 @@ class Speed:
     write_seconds: float
     """A mean row, to the disk with fsync."""
     start_seconds: float
-    """Before the first row: annotations read, the backbone built and run for the first time. Loading Python's
-    libraries is not counted."""
+    """Before the first row: libraries loaded, records listed, annotations read, the backbone built and run
+    for the first time."""
     total_seconds: float
     """The whole extraction."""
     bottleneck: str
@@ -81,8 +82,22 @@ class TooLarge(MemoryError):
     """The backbone does not fit into what memory is free, so nothing can be measured."""
 
 
-def measure_speed(extraction: Extraction, cache: SpeedCache) -> Speed:
+def program_seconds() -> float:
+    """Since `python -m pipelines` was started; 0 in any other program, which may have done anything since."""
+    main = getattr(sys.modules.get("__main__"), "__spec__", None)
+    if main is None or main.name != "pipelines.__main__" or not Path("/proc/self/stat").exists():
+        return 0.0
+    ticks = int(
+        Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]
+    )  # field 22, after the name
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+
+
+def measure_speed(extraction: Extraction, cache: SpeedCache, prepared_s: float = 0.0) -> Speed:
     """The stages, measured or from the cache; the backbone untrained, whose speed is the same.
+
+    Args:
+        prepared_s: what the program took until the extraction was prepared, and will take again.
 
     Raises:
         TooLarge: the memory does not suffice for the backbone.
@@ -116,12 +131,11 @@ def measure_speed(extraction: Extraction, cache: SpeedCache) -> Speed:
         "levels": list(plan.pyramid.names),
     }
     disk = cache.get("disk", {**disk_facts, "codec": plan.codec}, partial(measure_disk, plan, folder))
-    return _combined(extraction, decode["seconds"], surveyed["seconds"], forward, disk)
+    start = prepared_s + forward["start"] + surveyed["seconds"] * len(extraction.dataset.records)
+    return _combined(extraction, start, decode["seconds"], forward, disk)
 
 
-def _combined(
-    extraction: Extraction, decode: float, surveyed: float, forward: Figures, disk: Figures
-) -> Speed:
+def _combined(extraction: Extraction, start: float, decode: float, forward: Figures, disk: Figures) -> Speed:
     plan, dataset = extraction.estimate.plan, extraction.dataset
     share = 1.0 if dataset.subset is None else len(dataset.subset) / len(dataset.records)
     written = sum(b.rows * encoded_row_bytes(plan, b) for b in plan.bins)
@@ -136,7 +150,6 @@ def _combined(
         busy = max(stages["decode"] + stages["backbone"] + writing, stages["write"])
     else:
         busy = max(stages.values())
-    start = forward["start"] + surveyed * len(dataset.records)
     largest = max(plan.bins, key=lambda b: b.rows)
     return Speed(
         decode_seconds=decode,

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
+import shutil
+import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -64,6 +69,14 @@ def test_plan_measures_once_and_writes_nothing_else(
     assert second == {**first, "free_bytes": second["free_bytes"]}
     with pytest.raises(pytest.fail.Exception):
         main(["plan", *words, "--remeasure"])
+
+
+@pytest.mark.skipif(shutil.which("ps") is None, reason="needs ps")
+def test_the_program_s_own_start_counts_where_it_is_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert pipelines.speed_probe.program_seconds() == 0.0, "the tests' program has done other things since"
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", SimpleNamespace(name="pipelines.__main__"))
+    told = subprocess.run(["ps", "-o", "etimes=", "-p", str(os.getpid())], capture_output=True, check=True)
+    assert pipelines.speed_probe.program_seconds() == pytest.approx(float(told.stdout), abs=2.0)
 
 
 def test_plan_says_for_each_head_whether_caching_pays(
