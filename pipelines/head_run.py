@@ -56,24 +56,24 @@ class HeadRun:
 
 
 def prepare(
-    config: TrainConfig,
+    module: HeadModule,
     data: TrainingData,
     device: torch.device,
     ranks: Ranks,
     opened: ExitStack,
     name: str = "",
 ) -> HeadRun:
-    """Builds the head, makes or finds the run's folder, and writes down what it is made from.
+    """Makes or finds the run's folder, and writes down what the run is made from.
 
     Args:
-        config: of this head alone.
-        data: where its batches come from; learns which levels it reads.
+        module: the head, with the configuration of its run.
+        data: where its batches come from.
         device: to measure on.
         ranks: rank 0 alone writes and measures.
         opened: keeps the test store open.
         name: of the head among several.
     """
-    module = build_module(config, data)
+    config = module.config
     record = _record_of(config, data, module)
     folder = from_first_rank(lambda: _write_down(config, data, record))
     found = runs.checkpoints(folder) if config.resume else {}
@@ -91,7 +91,10 @@ def prepare(
 
 
 def build_module(config: TrainConfig, data: TrainingData) -> HeadModule:
-    """The head of a run. Raises UsageError where it cannot be built on these levels."""
+    """The head of a run; `data` learns which levels it reads.
+
+    Raises UsageError where it cannot be built on the levels there are.
+    """
     pyramid = data.pyramid.select(config.levels) if config.levels else data.pyramid
     dataset = data.identity["dataset"]
     try:

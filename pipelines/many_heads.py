@@ -35,7 +35,8 @@ from pipelines.fitting import fit, quieten_lightning
 from pipelines.head_grid import GROUP_RECORD, ManyHeadsConfig
 from pipelines.head_run import HeadRun, build_module, prepare, report
 from pipelines.head_turns import SharedBatches
-from pipelines.ranks import Ranks, ranks_of
+from pipelines.module import HeadModule
+from pipelines.ranks import ranks_of
 from pipelines.run_length import with_steps
 from pipelines.store_feed import Batch
 from pipelines.train_head import device_of_rank, open_data
@@ -68,8 +69,12 @@ def train_side_by_side(config: ManyHeadsConfig) -> dict[str, Any]:
     with ExitStack() as opened:
         data = open_data(first, device)
         opened.callback(data.close)
+        modules = _build_all(config, data)  # before any folder is made
         group = _group_folder(config, data)
-        heads = _prepare_all(configs, group, config.resume, data, device, ranks, opened)
+        heads = []
+        for name, module in modules.items():
+            module.config = dataclasses.replace(module.config, run=str(group / name))
+            heads.append(prepare(module, data, device, ranks, opened, name))
         _record(group, list(configs), {})
         outcomes = _train(heads, data, device, group)
     return _report(group, heads, outcomes)
@@ -106,27 +111,14 @@ def _group_folder(config: ManyHeadsConfig, data: TrainingData) -> Path:
     return folder
 
 
-def _prepare_all(
-    configs: dict[str, TrainConfig],
-    group: Path,
-    resume: bool,
-    data: TrainingData,
-    device: torch.device,
-    ranks: Ranks,
-    opened: ExitStack,
-) -> list[HeadRun]:
-    """The runs, in order; `data` then reads every level that one of them does."""
-    for config in configs.values():
-        build_module(config, data)  # a head that cannot be built is refused before any folder is made
-    heads, levels = [], set[str]()
-    for name, config in configs.items():
-        config = with_steps(config, data.records)
-        if not resume:
-            config = dataclasses.replace(config, run=str(group / name))
-        heads.append(prepare(config, data, device, ranks, opened, name))
+def _build_all(config: ManyHeadsConfig, data: TrainingData) -> dict[str, HeadModule]:
+    """The heads, in order; `data` then reads every level that one of them does."""
+    modules, levels = {}, set[str]()
+    for name, each in config.heads.items():
+        modules[name] = build_module(with_steps(each, data.records), data)
         levels.update(data.levels)
     data.levels = tuple(level for level in data.pyramid.names if level in levels)
-    return heads
+    return modules
 
 
 def _record(group: Path, names: list[str], stopped: dict[str, str]) -> None:

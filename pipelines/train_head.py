@@ -15,7 +15,7 @@ from pipelines.datamodule import StoreData, TrainingData
 from pipelines.devices import choose_device
 from pipelines.fitting import fit
 from pipelines.head_grid import ManyHeadsConfig
-from pipelines.head_run import prepare, report
+from pipelines.head_run import build_module, prepare, report
 from pipelines.joined_stores import JoinedStores
 from pipelines.ranks import Ranks, join_ranks, ranks_of
 from pipelines.run_length import with_steps
@@ -41,7 +41,7 @@ def run(config: TrainConfig | ManyHeadsConfig) -> dict[str, Any]:
         data = open_data(config, device)
         opened.callback(data.close)
         config = with_steps(config, data.records)
-        head = prepare(config, data, device, ranks, opened)
+        head = prepare(build_module(config, data), data, device, ranks, opened)
         seconds = fit(
             config,
             head.module,

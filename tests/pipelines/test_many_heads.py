@@ -224,6 +224,7 @@ def test_heads_that_see_other_batches_are_refused(
         heads = {"a": fpn, "b": differing}
         assert train(tmp_path, {**shared(store), "heads": heads}, "--run", str(tmp_path / "no")) == 2
         assert message in capsys.readouterr().err
+        assert not (tmp_path / "no").exists()
 
 
 def test_a_store_that_loses_shards_stops_all(
