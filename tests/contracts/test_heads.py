@@ -25,7 +25,7 @@ PYRAMID = pyramid_of(8)
 CLIPS = clip_pyramid(32)
 SMALL = {"width": 16, "queries": 12, "points": 112, "drop_path": 0.0}
 SMALL |= {"rpn_samples": 4096, "candidates": 64, "proposals": 16, "test_candidates": 32, "test_proposals": 16}
-SMALL |= {"roi_samples": 64, "box_width": 64, "mask_width": 32, "detections": 8, "anchor_scale": 4.0}
+SMALL |= {"roi_samples": 32, "box_width": 64, "mask_width": 16, "detections": 8, "anchor_scale": 4.0}
 """Settings that make any head quick, and no part of it left out by chance; each takes those it knows."""
 
 TARGETS = {
@@ -34,7 +34,15 @@ TARGETS = {
     "video": lambda: [{"label": torch.tensor(label)} for label in range(len(VALID_HW))],
 }
 HEADS = sorted(_presets())
-every_head = pytest.mark.parametrize(("task", "name"), HEADS, ids=[f"{task}-{name}" for task, name in HEADS])
+ALIKE = {("detection", f"bifpn{layers}") for layers in (2, 3, 4, 6, 7, 8)}
+"""Like the heads between which they stand, and two seconds each: only `make test-all` runs them."""
+every_head = pytest.mark.parametrize(
+    ("task", "name"),
+    [
+        pytest.param(*head, id="-".join(head), marks=[pytest.mark.slow] if head in ALIKE else [])
+        for head in HEADS
+    ],
+)
 
 
 def small_head(name: str, task: str, *, seed: int = 0, **settings: object) -> Head:
