@@ -40,9 +40,13 @@ def decode_boxes(deltas: Tensor, references: Tensor, stds: Tensor) -> Tensor:
 
 
 def clip_boxes(boxes_NA4: Tensor, size_N2: Tensor) -> Tensor:
-    """Boxes cut to images of `size` (y, x) pixels."""
+    """Boxes cut to images of `size` (y, x) pixels.
+
+    Coordinates that are no numbers become 0: of a head that diverges, so that it comes to a loss that says so
+    and RoIAlign reads nothing outside its maps.
+    """
     limit_N14 = size_N2.flip(-1).repeat(1, 2)[:, None]
-    return torch.minimum(boxes_NA4.clamp(min=0), limit_N14)
+    return torch.minimum(boxes_NA4.nan_to_num(nan=0.0).clamp_(min=0), limit_N14)
 
 
 def box_areas(boxes: Tensor) -> Tensor:

@@ -1,0 +1,48 @@
+"""Detection heads whose weights are no numbers any more: a loss that says so, no detections, no crash."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from heads import build_head
+from heads.box_coding import clip_boxes
+from tests.heads.detection_targets import random_targets
+from tests.heads.pyramids import pyramid_of
+
+HW = (64, 96)
+SMALL = {"width": 16, "box_width": 16, "mask_width": 16, "roi_samples": 16}
+HEADS = {
+    "fpn": {},
+    "cascade-fpn": {},
+    "cascade-fpn giou": {"box_head": "giou_4conv1fc"},
+    "htc-nosem-bifpn5": {"bifpn_layers": 1},
+}
+
+
+@pytest.mark.parametrize("part", ["", "box_head"])
+@pytest.mark.parametrize("name", HEADS)
+def test_a_head_that_diverged_comes_to_a_loss_that_is_no_number(name: str, part: str) -> None:
+    pyramid = pyramid_of(8)
+    head = build_head(name.split()[0], "detection", pyramid, 3, **SMALL, **HEADS[name])
+    for parameter_name, parameter in head.named_parameters():
+        if parameter_name.startswith(part):
+            parameter.data.fill_(math.nan)
+    features = {
+        level.name: torch.zeros(2, level.channels, level.cells(HW[0]), level.cells(HW[1]))
+        for level in pyramid
+    }
+    losses = head.losses(features, random_targets([HW, HW], 3), [HW, HW], torch.Generator().manual_seed(0))
+    total = torch.stack(list(losses.values())).sum()
+    assert total.isnan()
+    total.backward()
+    found = head.eval().predict(features, [HW, HW], [HW, HW])
+    assert all(each["boxes"].isfinite().all() for each in found)
+
+
+def test_coordinates_that_are_no_numbers_become_0() -> None:
+    boxes = torch.tensor([[[math.nan, -5.0, math.inf, 40.0], [1.0, 2.0, 3.0, 4.0]]])
+    clipped = clip_boxes(boxes, torch.tensor([[30.0, 20.0]]))
+    assert clipped.tolist() == [[[0.0, 0.0, 20.0, 30.0], [1.0, 2.0, 3.0, 4.0]]]
