@@ -113,6 +113,9 @@ def test_plan_compares_full_and_deep_stores_with_none(
         assert full["heads"][head] == pytest.approx(forecast["cached_seconds"], rel=0.2)
         assert online["heads"][head] == forecast["online_seconds"]
         assert full["heads"][head] < stored["heads"][head] and full["heads"][head] < source["heads"][head]
+    recomputed = stored["heads"]["linear"] - full["heads"]["linear"]
+    linear = next(each for each in summary["caching"]["heads"] if each["head"] == "linear")
+    assert recomputed < 2 * linear["batch_size"] * summary["forward_seconds"], "a part of the backbone"
     totals = [way["total_seconds"] for way in summary["ways"]]
     assert totals == sorted(totals) and all(way["fits"] for way in summary["ways"])
     assert f"take      {summary['ways'][0]['name']}" in out
