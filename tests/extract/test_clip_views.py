@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from extract.clip_view import CLIP_FRAMES, CLIP_PARAMS, ClipView, render_clips, resized
@@ -44,6 +44,7 @@ def offsets_of_test_clips(frames: int, clips: int) -> list[int]:
     return [longest // 2]
 
 
+@settings(max_examples=60, deadline=None)
 @given(name=recipes, hw=sizes, frames=lengths, number=st.integers(0, 11), seed=st.integers(0, 3))
 def test_a_view_is_replayed_from_its_numbers(
     name: str, hw: tuple[int, int], frames: int, number: int, seed: int
@@ -60,6 +61,7 @@ def test_a_view_is_replayed_from_its_numbers(
         assert {b - a for a, b in pairwise(view.frames)} == {4}, "long videos do not loop"
 
 
+@settings(max_examples=60, deadline=None)
 @given(frames=lengths, hw=sizes, clips=st.integers(1, 6))
 def test_test_clips_lie_where_mmaction_lays_them(frames: int, hw: tuple[int, int], clips: int) -> None:
     recipe = ClipsTimesCrops(name="4x3", clips=clips, crops=3, crop_px=32, short_px=32)
@@ -70,6 +72,7 @@ def test_test_clips_lie_where_mmaction_lays_them(frames: int, hw: tuple[int, int
     ]
 
 
+@settings(max_examples=60, deadline=None)
 @given(hw=sizes)
 def test_three_crops_cover_the_long_side(hw: tuple[int, int]) -> None:
     """mmaction's ThreeCrop: at 0, once and twice half of what is free along the long side, rounded down."""
@@ -84,6 +87,7 @@ def test_three_crops_cover_the_long_side(hw: tuple[int, int]) -> None:
     assert (single.crop_yx, single.frames[0]) == (corners[1], 19)
 
 
+@settings(max_examples=60, deadline=None)
 @given(hw=sizes, seed=st.integers(0, 50))
 def test_training_crops_have_the_asked_area_and_aspect(hw: tuple[int, int], seed: int) -> None:
     view = RandomClips(name="k400").view("k400", record(hw, 300), 0, seed)
@@ -117,6 +121,7 @@ def test_a_row_says_which_decoder_reads_it(decoder: str) -> None:
         assert [params[f"frame_{number}"] for number in range(16)] == list(view.frames)
 
 
+@settings(max_examples=60, deadline=None)
 @given(numbers=st.lists(st.integers(0, 5), min_size=1, max_size=3), hw=st.tuples(*[st.integers(20, 60)] * 2))
 def test_frames_shared_by_views_are_rendered_as_if_alone(numbers: list[int], hw: tuple[int, int]) -> None:
     rng = np.random.default_rng(0)

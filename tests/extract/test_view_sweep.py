@@ -6,7 +6,7 @@ from collections import Counter, deque
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from extract.batches import rows_ahead
@@ -55,6 +55,7 @@ plans = st.builds(
 )
 
 
+@settings(max_examples=60, deadline=None)
 @given(plan=plans, data=st.data())
 def test_every_row_is_computed_once_in_the_batches_of_its_shard(plan: StorePlan, data: st.DataObject) -> None:
     todo = [shard for shard in plan.shards() if data.draw(st.booleans())]
@@ -83,6 +84,7 @@ def test_every_row_is_computed_once_in_the_batches_of_its_shard(plan: StorePlan,
     )
 
 
+@settings(max_examples=60, deadline=None)
 @given(plan=plans)
 def test_the_views_of_a_record_are_loaded_together(plan: StorePlan) -> None:
     views, shard_rows = views_at_once(plan), plan.bins[0].shard_rows
