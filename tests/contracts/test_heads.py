@@ -51,6 +51,15 @@ def small_head(name: str, task: str, *, seed: int = 0, **settings: object) -> He
     return build_head(name, task, pyramid(task), CLASSES, seed=seed, **small, **settings)
 
 
+def decided(head: Head) -> Head:
+    """New detection heads score alike up to rounding, which would choose what they detect: no longer so."""
+    with torch.no_grad():
+        for name, parameter in head.named_parameters():
+            if head.task == "detection" and name.endswith(("classes.weight", "objectness.weight")):
+                parameter.mul_(30)
+    return head
+
+
 def pyramid(task: str) -> PyramidSpec:
     return CLIPS if task == "video" else PYRAMID
 
@@ -139,7 +148,7 @@ def test_predictions_have_the_sizes_asked(task: str, name: str) -> None:
 @every_head
 def test_companions_do_not_change_a_prediction(task: str, name: str) -> None:
     """Neither what they are nor how much of them is padding."""
-    head = small_head(name, task).eval()
+    head = decided(small_head(name, task).eval())
     batch = features(task)
     together = head.predict(batch, VALID_HW, OUTPUT_HW)
     for row, prediction in enumerate(together):
@@ -152,7 +161,7 @@ def test_companions_do_not_change_a_prediction(task: str, name: str) -> None:
 @every_head
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 def test_memory_order_does_not_matter(task: str, name: str, memory_format: torch.memory_format) -> None:
-    head = small_head(name, task).eval()
+    head = decided(small_head(name, task).eval())
     if task == "video" and memory_format == torch.channels_last:
         memory_format = torch.channels_last_3d
     ordered = {level: x.contiguous(memory_format=memory_format) for level, x in features(task).items()}
