@@ -78,7 +78,10 @@ def read_figures(folder: Path) -> RunFigures:
     import yaml  # late, so that doctor can say that it is missing
 
     record = read_run(folder)
-    config = yaml.safe_load((folder / RUN_CONFIG).read_text())
+    try:
+        config = yaml.safe_load((folder / RUN_CONFIG).read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{folder / RUN_CONFIG} is not the configuration of a run: {error}") from error
     return RunFigures(
         folder=folder,
         record=record,
@@ -91,7 +94,10 @@ def read_figures(folder: Path) -> RunFigures:
 def _evaluated(folder: Path) -> dict[str, dict[str, float]]:
     found = {}
     for path in sorted(folder.glob("evaluate*.json"), key=lambda path: len(path.name)):
-        summary = json.loads(path.read_text())
+        try:
+            summary = json.loads(path.read_text())
+        except ValueError as error:
+            raise UsageError(f"{path} is not what evaluate writes: {error}; evaluate again") from error
         if "scores" in summary:
             found[str(summary["views"])] = {name: float(value) for name, value in summary["scores"].items()}
     return found

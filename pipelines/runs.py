@@ -238,7 +238,15 @@ def load_head(folder: Path, device: torch.device) -> tuple[Head, int]:
     """
     record = read_run(folder)
     step, path = last_checkpoint(folder)
-    state = torch.load(path, map_location=device, weights_only=True)["state_dict"]
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)["state_dict"]
+    except (OSError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # unpickling raises whatever broken bytes lead it to
+        raise UsageError(
+            f"{path} is no checkpoint that can be read ({type(error).__name__}); without it the one "
+            "before is taken"
+        ) from error
     head = record.build_head()
     head.load_state_dict({name.removeprefix("head."): value for name, value in state.items()})
     return channels_last(head).to(device).eval().requires_grad_(False), step

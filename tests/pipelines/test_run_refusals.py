@@ -73,3 +73,21 @@ def test_a_head_that_does_not_fit_leaves_no_folders_of_the_others(
 def test_a_store_of_videos_with_their_pixels_is_trained_from(tmp_path: Path) -> None:
     make_clip_store(tmp_path / "features", records=8, views=1, pixels=True)
     assert train(tmp_path / "features", tmp_path / "run", "linear") == 0
+
+
+def test_broken_files_of_a_run_are_told_by_name(
+    stores: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    assert train(stores, run, "linear") == 0
+    make_clip_store(stores, split="val", records=4, views=1)
+    checkpoint = sorted((run / "checkpoints").iterdir())[-1]
+    checkpoint.write_bytes(b"broken")
+    assert main(["evaluate", "--run", str(run)]) == USAGE
+    assert f"{checkpoint} is no checkpoint that can be read" in capsys.readouterr().err
+    (run / "evaluate.json").write_text("{")
+    assert main(["report", str(run)]) == USAGE
+    assert f"{run}/evaluate.json is not what evaluate writes" in capsys.readouterr().err
+    (run / "config.yaml").write_text("a: [")
+    assert main(["report", str(run)]) == USAGE
+    assert f"{run}/config.yaml is not the configuration of a run" in capsys.readouterr().err
