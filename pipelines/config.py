@@ -370,6 +370,8 @@ class DemoConfig(VerbConfig):
 
 RUN_CONFIG = "config.yaml"
 """File of a run's folder with its configuration, written by `config_yaml`; `--resume` starts from it."""
+GROUP_RECORD = "heads.json"
+"""File of a folder of several heads' runs: which they are, and which were stopped."""
 
 
 def config_yaml(config: VerbConfig) -> str:

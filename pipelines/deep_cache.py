@@ -79,7 +79,10 @@ class SourcePixels:
         if key not in self._index_of:
             raise IdentityError(what, expected, "no such record", advice)
         index = self._index_of[key]
-        data = retried(lambda: dataset.read_source(index), f"image of {key}")
+        try:
+            data = retried(lambda: dataset.read_source(index), f"image of {key}")
+        except FileNotFoundError:
+            raise IdentityError(what, expected, "no file", advice) from None
         if (found := hashlib.sha256(data).hexdigest()) != expected:
             raise IdentityError(what, expected, found, advice)
         view = dataset.media.view_from_params(store.params[row])

@@ -20,11 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.arguments import parse
-from pipelines.config import TrainConfig, VerbConfig
+from pipelines.config import GROUP_RECORD, TrainConfig, VerbConfig
 from pipelines.exit_codes import UsageError
 
-GROUP_RECORD = "heads.json"
-"""File of a folder of several runs: which they are, and which were stopped."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 _HEAD, _RATE = ("head",), ("lr", "optimizer.lr")
 

@@ -27,12 +27,12 @@ import torch
 
 from pipelines import runs
 from pipelines.choose_store import find_training_stores
-from pipelines.config import TrainConfig
+from pipelines.config import GROUP_RECORD, TrainConfig
 from pipelines.datamodule import Stretch, TrainingData
 from pipelines.exit_codes import Interrupted, UsageError, WorkFailed
 from pipelines.feed_log import Reading
 from pipelines.fitting import fit, quieten_lightning
-from pipelines.head_grid import GROUP_RECORD, ManyHeadsConfig
+from pipelines.head_grid import ManyHeadsConfig
 from pipelines.head_run import HeadRun, build_module, prepare, report
 from pipelines.head_turns import SharedBatches
 from pipelines.module import HeadModule

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from pipelines.config import RUN_CONFIG, TrainConfig
+from pipelines.config import GROUP_RECORD, RUN_CONFIG, TrainConfig
 from pipelines.exit_codes import UsageError
 from pipelines.settings import settings_of
 from pipelines.stores_folder import describe_store, list_stores
@@ -72,8 +72,10 @@ def base_file(given: Mapping[str, str]) -> Path | None:
             raise UsageError("--resume needs --run, the folder of the run to continue")
         recorded = Path(given["run"]) / RUN_CONFIG
         if not recorded.is_file():
+            groups = sorted(str(path.parent) for path in Path(given["run"]).glob(f"seed*/{GROUP_RECORD}"))
+            hint = f"; resume its seeds one by one: --run {', --run '.join(groups)}" if groups else ""
             raise UsageError(
-                f"--resume: {recorded} does not exist, so {given['run']} is not the folder of a run"
+                f"--resume: {recorded} does not exist, so {given['run']} is not the folder of a run{hint}"
             )
         return recorded
     if "recipe" in given:

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pipelines.config import RUN_CONFIG, TrainConfig, config_yaml
+from pipelines.config import GROUP_RECORD, RUN_CONFIG, TrainConfig, config_yaml
 from pipelines.exit_codes import UsageError
-from pipelines.head_grid import GROUP_RECORD, ManyHeadsConfig
+from pipelines.head_grid import ManyHeadsConfig
 from pipelines.runs import RUN_RECORD
 
 logger = logging.getLogger(__name__)
@@ -31,7 +31,8 @@ def train_seeds(
     """Trains with every seed. Returns the summary of each run.
 
     The runs stand in <run>/seed<n>, where `run` was named, else each in a folder of its own choice. A resumed
-    group goes on with the runs that were begun and begins the others.
+    group of one head goes on with the runs that were begun and begins the others; several heads are resumed
+    seed by seed, by the folder <run>/seed<n>.
 
     Raises UsageError where the folder named holds other runs, whose configuration this would overwrite.
     """

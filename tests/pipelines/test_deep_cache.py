@@ -16,6 +16,7 @@ import torch
 
 from extract.backbones import backbone_card, load_backbone
 from extract.datasets import open_dataset, view_recipe
+from pipelines import deep_cache
 from pipelines.__main__ import main
 from pipelines.config import TrainConfig
 from pipelines.datamodule import Stretch
@@ -163,10 +164,17 @@ def test_losses_and_scores_are_those_of_a_full_store(
         ("--pixels source --data nowhere", 2, "nowhere"),
         ("--pixels source --data DATA --weights-of 1", 3, "weights"),
         ("--pixels source --data OTHER", 3, "sha256"),
+        ("--pixels source --data GONE", 3, "no file"),
     ],
 )
 def test_what_cannot_be_recomputed_is_refused(
-    made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: str, code: int, message: str
+    made: Made,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    words: str,
+    code: int,
+    message: str,
 ) -> None:
     other = tmp_path / "other" / made.data.name
     shutil.copytree(made.data, other)
@@ -174,6 +182,18 @@ def test_what_cannot_be_recomputed_is_refused(
     for each in (other / "images" / "training").iterdir():  # same names, other bytes
         if each != image:
             each.write_bytes(image.read_bytes())
+    if "GONE" in words:
+        for each in (made.data / "images" / "training").iterdir():
+            shutil.copy(each, other / "images" / "training")
+        words = words.replace("GONE", "OTHER")
+        real = deep_cache.open_dataset
+
+        def opened_then_emptied(*arguments: Any) -> Any:
+            dataset = real(*arguments)
+            shutil.rmtree(other / "images" / "training")
+            return dataset
+
+        monkeypatch.setattr(deep_cache, "open_dataset", opened_then_emptied)
     text = words.replace("DATA", str(made.data)).replace("OTHER", str(other))
     store = made.training_store(made.source)
     if "--weights-of 1" in text:

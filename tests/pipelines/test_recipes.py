@@ -1,6 +1,7 @@
 """Every shipped recipe is a configuration that builds a head, and says what its source says."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,9 +9,10 @@ import torch
 from heads import build_head, head_names
 from heads.contract import HeadError
 from pipelines.arguments import parse
-from pipelines.config import OptimizerConfig, ScheduleConfig, TrainConfig
+from pipelines.config import GROUP_RECORD, OptimizerConfig, ScheduleConfig, TrainConfig
+from pipelines.exit_codes import UsageError
 from pipelines.module import build_optimizer
-from pipelines.recipe_files import RECIPES, default_recipe, find_recipe, recipe_names
+from pipelines.recipe_files import RECIPES, base_file, default_recipe, find_recipe, recipe_names
 from pipelines.run_length import with_steps
 from pipelines.schedules import learning_rate, warmup_steps
 from tests.heads.pyramids import clip_pyramid, pyramid_of
@@ -183,3 +185,11 @@ def test_schedules_begin_at_the_peak_and_end_at_their_share(shape: str) -> None:
     schedule = ScheduleConfig(shape=shape, warmup_steps=0, end=0.1)  # type: ignore[arg-type]
     assert learning_rate(0, 1.0, schedule, 100) == pytest.approx(1.0)
     assert learning_rate(100, 1.0, schedule, 100) == pytest.approx(1.0 if shape == "constant" else 0.1)
+
+
+def test_seeds_of_several_heads_are_resumed_one_by_one(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        (tmp_path / f"seed{seed}").mkdir()
+        (tmp_path / f"seed{seed}" / GROUP_RECORD).write_text("{}")
+    with pytest.raises(UsageError, match=r"one by one: --run \S+seed0, --run \S+seed1"):
+        base_file({"resume": "true", "run": str(tmp_path)})
