@@ -74,7 +74,7 @@ def _fill(
     pending, shards = writer.pending(), len(writer.plan.shards())
     if len(pending) < shards:
         logger.info("%s: going on, %d of %d shards are done", writer.path, shards - len(pending), shards)
-    check_rest(writer, pending)
+    check_rest(writer, pending, extraction.estimate.total_bytes)
     try:
         with ExtractionProgress(writer.path.name) as progress:
             return extract(

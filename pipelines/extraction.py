@@ -148,11 +148,12 @@ def check_space(extraction: Extraction) -> None:
         raise SpaceError(str(extraction.stores), extraction.estimate.total_bytes, free)
 
 
-def check_rest(writer: StoreWriter, pending: Sequence[ShardId]) -> None:
-    """Raises SpaceError where the shards that are left do not fit; the bytes of a row go by its area."""
+def check_rest(writer: StoreWriter, pending: Sequence[ShardId], total_bytes: int) -> None:
+    """Raises SpaceError where the shards that are left of `total_bytes` do not fit; the bytes of a row go by its
+    area."""
     plan, free = writer.plan, free_bytes(writer.path)
     area = [b.height_px * b.width_px for b in plan.bins]
     left = sum(area[shard.bin] * len(plan.shard_rows(shard)) for shard in pending)
-    needed = plan.total_bytes * left // sum(size * b.rows for size, b in zip(area, plan.bins, strict=True))
+    needed = total_bytes * left // sum(size * b.rows for size, b in zip(area, plan.bins, strict=True))
     if needed > free:
         raise SpaceError(str(writer.path), needed, free)
