@@ -257,7 +257,7 @@ def test_another_machine_is_told(
 
     with pytest.raises(Interrupted):
         run(root, tmp_path, backbone, shard_rows=2, progress=interrupt)
-    monkeypatch.setattr("extract.extractor.provenance", lambda device: {"device": "another"})
+    monkeypatch.setattr("extract.extractor.provenance", lambda device, **_: {"device": "another"})
     with caplog.at_level(logging.WARNING):
         run(root, tmp_path, backbone, shard_rows=2)
     assert any("now another" in record.getMessage() for record in caplog.records)
