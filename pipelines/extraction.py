@@ -149,8 +149,7 @@ def check_space(extraction: Extraction) -> None:
 
 
 def check_rest(writer: StoreWriter, pending: Sequence[ShardId], total_bytes: int) -> None:
-    """Raises SpaceError where the shards that are left of `total_bytes` do not fit; the bytes of a row go by its
-    area."""
+    """Raises SpaceError where what is left of `total_bytes` does not fit; a row's bytes go by its area."""
     plan, free = writer.plan, free_bytes(writer.path)
     area = [b.height_px * b.width_px for b in plan.bins]
     left = sum(area[shard.bin] * len(plan.shard_rows(shard)) for shard in pending)
