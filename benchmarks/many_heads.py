@@ -30,6 +30,7 @@ from training_steps import CLASSES, PYRAMID, feed_of, seconds, step_of, write_la
 from heads import build_head
 from pipelines.head_turns import SharedBatches
 from pipelines.joined_stores import JoinedStores
+from pipelines.malloc_arenas import share_one_arena
 from pipelines.store_feed import Batch
 from stores.layout import feature_row_bytes
 
@@ -50,6 +51,7 @@ def one_pass(stores: JoinedStores, steps: list[Step], count: int, batch: int) ->
         finally:
             shared.leave(seat)
 
+    share_one_arena()  # as train-head does
     threads = [threading.Thread(target=train, args=(seat,)) for seat in range(len(steps))]
     for thread in threads:
         thread.start()

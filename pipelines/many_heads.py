@@ -35,6 +35,7 @@ from pipelines.fitting import fit, quieten_lightning
 from pipelines.head_grid import ManyHeadsConfig
 from pipelines.head_run import HeadRun, build_module, prepare, report
 from pipelines.head_turns import SharedBatches
+from pipelines.malloc_arenas import share_one_arena
 from pipelines.module import HeadModule
 from pipelines.ranks import ranks_of
 from pipelines.run_length import with_steps
@@ -173,6 +174,8 @@ def _train(
         device=device,
     )
     shared = SharedBatches(iter(data.batches(stretch)), [head.first_step for head in going])
+    if device.type == "cpu":
+        share_one_arena()
     threads = [
         threading.Thread(
             target=_train_one,
