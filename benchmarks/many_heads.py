@@ -51,7 +51,6 @@ def one_pass(stores: JoinedStores, steps: list[Step], count: int, batch: int) ->
         finally:
             shared.leave(seat)
 
-    share_one_arena()  # as train-head does
     threads = [threading.Thread(target=train, args=(seat,)) for seat in range(len(steps))]
     for thread in threads:
         thread.start()
@@ -160,6 +159,7 @@ def main() -> None:
     parser.add_argument("--peak-of", type=lambda t: t.split(","), help=argparse.SUPPRESS)
     parser.add_argument("--json", action="store_true", help="prints JSON instead of a table")
     options = parser.parse_args()
+    share_one_arena()  # as train-head does
     if options.peak_of:
         print_peak(options.folder, options.peak_of, options.batch)
         return

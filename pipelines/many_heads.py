@@ -66,6 +66,7 @@ def train_side_by_side(config: ManyHeadsConfig) -> dict[str, Any]:
     check_one_stream(configs)
     first = next(iter(configs.values()))
     device = device_of_rank(first.device, ranks)
+    share_one_arena()  # before the threads that read begin, and those of the heads
     quieten_lightning()
     with ExitStack() as opened:
         data = open_data(first, device)
@@ -174,8 +175,6 @@ def _train(
         device=device,
     )
     shared = SharedBatches(iter(data.batches(stretch)), [head.first_step for head in going])
-    if device.type == "cpu":
-        share_one_arena()
     threads = [
         threading.Thread(
             target=_train_one,
