@@ -15,6 +15,7 @@ from extract.draws import Draws
 from extract.instances import mask_rule
 from extract.records import Record
 from extract.view import MULTIPLE_PX, View, keep_ratio, padded_up, replay_rule
+from extract.views import refuse_crop
 
 CROP_PX = 1024
 SHORT_PX, LONG_PX = 800, 1333
@@ -127,14 +128,14 @@ def large_scale_jitter(crop_size: int | None, short_side: int | None) -> LargeSc
 def single(crop_size: int | None, short_side: int | None) -> KeepRatio:
     """Recipe `single`: 800/1333, or the same in proportion to another short side. Raises ValueError for a
     crop."""
-    _refuse_crop("single", crop_size)
+    refuse_crop("single", crop_size)
     return KeepRatio(name="single", sizes_px=(_in_proportion(SHORT_PX, LONG_PX, short_side),))
 
 
 def ms_flip(crop_size: int | None, short_side: int | None) -> KeepRatio:
     """Recipe `ms-flip`: short sides 600 to 1400, long ones up to 1600, each as it is and flipped; all in
     proportion to another short side than 800. Raises ValueError for a crop."""
-    _refuse_crop("ms-flip", crop_size)
+    refuse_crop("ms-flip", crop_size)
     sizes = tuple(_in_proportion(short_px, MS_LONG_PX, short_side) for short_px in MS_SHORT_PX)
     return KeepRatio(name="ms-flip", sizes_px=sizes, flips=(False, True))
 
@@ -143,8 +144,3 @@ def _in_proportion(short_px: int, long_px: int, short_side: int | None) -> tuple
     if short_side is None:
         return long_px, short_px
     return round(long_px * short_side / SHORT_PX), round(short_px * short_side / SHORT_PX)
-
-
-def _refuse_crop(name: str, crop_size: int | None) -> None:
-    if crop_size is not None:
-        raise ValueError(f"test views ({name}) are whole images: they have no crop_size, found {crop_size}")

@@ -202,3 +202,9 @@ class WholeImages:
 def _check_short_side(short_px: int) -> None:
     if not 2 <= short_px <= 1 << 14:
         raise ValueError(f"a short side of {short_px} px, expected 2 to {1 << 14}")
+
+
+def refuse_crop(name: str, crop_size: int | None) -> None:
+    """Raises ValueError where a crop is asked of test views, which show whole images."""
+    if crop_size is not None:
+        raise ValueError(f"test views ({name}) are whole images: they have no crop_size, found {crop_size}")

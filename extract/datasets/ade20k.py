@@ -30,7 +30,7 @@ from extract.sources import (
 )
 from extract.tar_samples import find_tars, tar_samples
 from extract.view import View
-from extract.views import CROP_PX, SHORT_PX, RandomCrops, ViewRecipe, WholeImages
+from extract.views import CROP_PX, SHORT_PX, RandomCrops, ViewRecipe, WholeImages, refuse_crop
 from stores.layout import DenseTarget, RaggedTarget, Target
 from stores.subset import subset_keys
 
@@ -83,8 +83,7 @@ def _whole(
     crop_size: int | None,
     short_side: int | None,
 ) -> ViewRecipe:
-    if crop_size is not None:
-        raise ValueError(f"test views ({name}) are whole images: they have no crop_size, found {crop_size}")
+    refuse_crop(name, crop_size)
     short_px = SHORT_PX if short_side is None else short_side
     return WholeImages(name=name, ratios=ratios, flips=flips, short_px=short_px)
 
