@@ -74,7 +74,7 @@ class FoldedBlock(nn.Module):
         self.window: HW = tuple(block.window_size)
         self.shift: HW = tuple(block.shift_size)
         self.dtype = dtype
-        self.keeps_bias = True
+        self.keeps_bias = False  # until `keep_constants` has room: trials must not fill the device's memory
         self._kept: dict[tuple[Split, torch.device], Tensor] = {}
         if pretrained_window is None:
             table, qkv_bias = cr_table(block.attn, self.window), block.attn.qkv.bias

@@ -68,8 +68,9 @@ def fit_steps(
             within = middle
         else:
             beyond = middle
-    exact = [maker.make(torch.float32).to(device) for maker in makers[:within]]
-    return FittedSteps([*exact, *steps[within:]], within, errors)
+    for index, maker in enumerate(makers[:within]):  # one at a time: both forms of a giant would be 17 GB
+        steps[index] = maker.make(torch.float32).to(device)
+    return FittedSteps(steps, within, errors)
 
 
 @torch.inference_mode()
