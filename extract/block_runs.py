@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from extract.frozen_attention import BlockFunctions
+from extract.block_functions import BlockFunctions
 from extract.image_threads import share
 from extract.windows import Split, WindowPlan
 
@@ -27,21 +27,18 @@ maps are cut into several groups that threads can share, and small models' maps 
 
 
 def run_at_once(block: FoldedBlock, x_NLC: Tensor, plan: WindowPlan, functions: BlockFunctions) -> Tensor:
-    """All windows of all images in one call of each function, (N, L, C): for a GPU."""
+    """All windows of all images in one call of each function, (N, L, C): for a GPU, with its functions."""
     images = len(x_NLC)
     source = F.pad(x_NLC, (0, 0, 0, 1)) if plan.padded else x_NLC
     q, k, v = functions.enter(source, plan.gather, plan.tokens, block.attention_weights)
     mixed = [
-        block.mix(q[part], k[part], v[part], split, functions)
+        block.mix(q[part], k[part], v[part], split, functions).transpose(1, 2)
         for first, last, split in plan.runs
         for part in (slice(first * images, last * images),)
     ]
-    branch = functions.project(torch.cat(mixed) if len(mixed) > 1 else mixed[0], block.branch_weights)
-    if images > 1:  # windows before images, as `enter` makes them, to images before windows
-        branch = branch.view(-1, images, *branch.shape[1:]).transpose(0, 1)
-    return functions.leave(
-        x_NLC, branch.reshape(images, -1, branch.shape[-1]), plan.scatter, block.branch_weights
-    )
+    together = torch.cat(mixed) if len(mixed) > 1 else mixed[0]
+    branch = functions.project(together.transpose(1, 2), block.branch_weights)
+    return functions.leave(x_NLC, branch, plan.scatter, block.branch_weights)
 
 
 def run_in_groups(block: FoldedBlock, x_NLC: Tensor, plan: WindowPlan, functions: BlockFunctions) -> Tensor:

@@ -11,15 +11,17 @@ all images, T tokens of a window, H heads, D channels of a head, R offsets betwe
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from extract.block_functions import BlockFunctions
 from extract.block_runs import run_at_once, run_in_groups
-from extract.frozen_attention import AttentionWeights, BlockFunctions, BranchWeights
+from extract.frozen_attention import AttentionWeights, BranchWeights
+from extract.fused_attention import sum_bias
 from extract.position_bias import cr_table, offset_index, v2_table
 from extract.windows import HW, Split, split_mask, window_plan
 
@@ -127,7 +129,7 @@ class FoldedBlock(nn.Module):
         """Attention, (B, H, T, D), of windows that share a mask, as many heads at a time as memory allows."""
         size = self._heads_at_a_time(len(q_BHTD), q_BHTD.device)
         parts = [
-            functions.mix(q_BHTD[:, h], k_BHTD[:, h], v_BHTD[:, h], self.bias(split, h))
+            functions.mix(q_BHTD[:, h], k_BHTD[:, h], v_BHTD[:, h], self.bias(split, h, functions.sum_bias))
             for start in range(0, self.heads, size)
             for h in (slice(start, start + size),)
         ]
@@ -139,22 +141,25 @@ class FoldedBlock(nn.Module):
             return max(1, _LOGITS_BYTES // (of_a_head * windows))
         return self.heads if self.keeps_bias else max(1, _SUMMED_BYTES // of_a_head)
 
-    def bias(self, split: Split, heads: slice = slice(None)) -> Tensor:
+    def bias(
+        self, split: Split, heads: slice = slice(None), sum_bias: Callable[..., Tensor] = sum_bias
+    ) -> Tensor:
         """What is added to the logits of a window, (heads, T, T): position bias plus the mask of `split`."""
         if not self.keeps_bias:
-            return self._summed(split, heads)
+            return self._summed(split, heads, sum_bias)
         key = (split, self.table_HR.device)
         if key not in self._kept:
-            self._kept[key] = self._summed(split, slice(None))
+            self._kept[key] = self._summed(split, slice(None), sum_bias)
         return self._kept[key][heads]
 
-    def _summed(self, split: Split, heads: slice) -> Tensor:
+    def _summed(self, split: Split, heads: slice, sum_bias: Callable[..., Tensor]) -> Tensor:
         device, tokens = self.table_HR.device, self.tokens
         offsets = _offsets_on(device, self.window)
-        summed = self.table_HR[heads].index_select(1, offsets).view(-1, tokens, tokens)
-        if any(split):
-            summed += _mask_on(device, self.window, self.shift, split)
-        padded = summed.new_empty(len(summed), tokens, _row_elements(tokens), dtype=self.dtype)
+        mask = _mask_on(device, self.window, self.shift, split) if any(split) else None
+        summed = sum_bias(self.table_HR[heads], offsets, mask, self.dtype)
+        if tokens == _row_elements(tokens):
+            return summed
+        padded = summed.new_empty(len(summed), tokens, _row_elements(tokens))
         return padded[:, :, :tokens].copy_(summed)
 
 

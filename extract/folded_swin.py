@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from extract.block_functions import functions_for
 from extract.folded_block import FoldedBlock, keep_constants
-from extract.frozen_attention import functions_for
 from extract.patches import Merge, Patches
 from extract.trunks import stages_of
 from extract.windows import HW

@@ -10,17 +10,14 @@ window, H heads, D channels of a head, Q query and key.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import cache, lru_cache, partial
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
-import torch._dynamo
 from torch import Tensor
 from torch.nn import functional as F
 
-_SMALLEST_NORM = 1e-12
+SMALLEST_NORM = 1e-12
 """eps of torch.nn.functional.normalize."""
 NORM_EPS = 1e-5
 """eps of every LayerNorm of SwinV2. [R] timm, transformers, microsoft/Swin-Transformer"""
@@ -90,7 +87,7 @@ def enter(
     qkv = qkv.view(-1, tokens, 3, heads, channels // heads).permute(2, 0, 3, 1, 4)
     # Norms in float32: in float16 the smallest one would be 0, and a square may overflow.
     qk = qkv[:2].float()
-    norm = torch.linalg.vector_norm(qk, dim=-1, keepdim=True).clamp_min(_SMALLEST_NORM)
+    norm = torch.linalg.vector_norm(qk, dim=-1, keepdim=True).clamp_min(SMALLEST_NORM)
     # Written straight into the layout that batched products take, which saves a copy.
     scaled = torch.empty(qk.shape, dtype=dtype, device=qk.device)
     torch.mul(qk, weights.factor_QBHTD / norm, out=scaled)
@@ -105,11 +102,6 @@ def mix(q_BHTD: Tensor, k_BHTD: Tensor, v_BHTD: Tensor, bias_HTT: Tensor) -> Ten
     # In place: the logits are the largest tensor of a block.
     weights = logits.add_(bias_HTT).softmax(dim=-1).view(windows * heads, tokens, tokens)
     return torch.bmm(weights, v).view(windows, heads, tokens, -1).to(v_BHTD.dtype)
-
-
-def mix_fused(q_BHTD: Tensor, k_BHTD: Tensor, v_BHTD: Tensor, bias_HTT: Tensor) -> Tensor:
-    """The same in one kernel, whose logits and softmax are float32 also where its inputs are float16."""
-    return F.scaled_dot_product_attention(q_BHTD, k_BHTD, v_BHTD, attn_mask=bias_HTT[None], scale=1.0)
 
 
 def project(mixed_BHTD: Tensor, weights: BranchWeights) -> Tensor:
@@ -135,48 +127,3 @@ def leave(x_NLC: Tensor, branch_NLC: Tensor, scatter: Tensor, weights: BranchWei
     if weights.norm3_weight is None:
         return x
     return F.layer_norm(x, width, weights.norm3_weight, weights.norm3_bias, NORM_EPS)
-
-
-@dataclass(frozen=True, slots=True)
-class BlockFunctions:
-    """The functions above, as they are or compiled."""
-
-    enter: Callable[[Tensor, Tensor, int, AttentionWeights], tuple[Tensor, Tensor, Tensor]]
-    mix: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
-    project: Callable[[Tensor, BranchWeights], Tensor]
-    leave: Callable[[Tensor, Tensor, Tensor, BranchWeights], Tensor]
-
-
-@lru_cache(maxsize=4)
-def functions_for(device_type: str, compiled: bool) -> BlockFunctions:
-    """The functions for a kind of device. Compiled ones compile on first use, once a stage."""
-    fused = device_type != "cpu"
-    if not compiled:
-        return BlockFunctions(enter, mix_fused if fused else mix, project, leave)
-    # Four stages of several backbones: more variants than the eight after which dynamo gives up.
-    torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
-    # On a CPU in the one thread that calls (`image_threads`).
-    compile_one = partial(torch.compile, dynamic=False, options={} if fused else {"cpp.threads": 1})
-    return BlockFunctions(
-        _of_any_size(compile_one(enter), {0: (0, 1), 1: (0,)}),
-        # The fused kernel is called as it is: nothing around it could be fused into it.
-        mix_fused if fused else _of_any_size(compile_one(mix), {0: (0,), 1: (0,), 2: (0,)}),
-        project,
-        _of_any_size(compile_one(leave), {0: (0, 1), 1: (0, 1), 2: (0,)}),
-    )
-
-
-def _of_any_size(compiled: Callable[..., Any], sizes: Mapping[int, tuple[int, ...]]) -> Callable[..., Any]:
-    """`compiled` for any number of images, tokens and windows: else each bin would compile for a minute.
-
-    Args:
-        sizes: position of an argument -> those of its axes.
-    """
-
-    def call(*arguments: Any) -> Any:
-        for position, axes in sizes.items():
-            for axis in axes:
-                torch._dynamo.maybe_mark_dynamic(arguments[position], axis)
-        return compiled(*arguments)
-
-    return call

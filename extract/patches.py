@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from extract.frozen_attention import NORM_EPS, BlockFunctions, linear
+from extract.block_functions import BlockFunctions
+from extract.frozen_attention import NORM_EPS, linear
 
 
 class Patches(nn.Module):

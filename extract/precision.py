@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from extract.block_functions import functions_for
 from extract.folded_swin import StepMaker
-from extract.frozen_attention import functions_for
 
 logger = logging.getLogger(__name__)
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 
-from extract import block_runs, folded_block
+from extract import block_runs, folded_block, folded_swin
 from extract.backbones import backbone_card, load_backbone
+from extract.block_functions import functions_for
 from extract.folded_block import FoldedBlock, constants_bytes, keep_constants
-from extract.frozen_attention import functions_for
 from extract.position_bias import offset_index
 from extract.windows import shift_mask
 from tests.backbones.small import SMALL, SMALL_GIANT, images, timm_levels, timm_trunk, worst_error
@@ -58,9 +58,16 @@ def test_constants_are_timms_bias_and_mask(card):
             assert torch.allclose(block.bias((True, True)), expected + corner, atol=1e-4)
 
 
-@pytest.mark.parametrize("run", [block_runs.run_at_once, block_runs.run_in_groups])
-def test_folding_changes_nothing_but_the_order_of_sums(card, run, monkeypatch):
-    monkeypatch.setattr(folded_block, "run_in_groups", run)
+def as_on_a_gpu(monkeypatch, compiled: bool = False) -> None:
+    """Its functions and its order of work, on the CPU."""
+    monkeypatch.setattr(folded_block, "run_in_groups", block_runs.run_at_once)
+    monkeypatch.setattr(folded_swin, "functions_for", lambda *_: functions_for("cuda", compiled))
+
+
+@pytest.mark.parametrize("device_type", ["cpu", "cuda"])
+def test_folding_changes_nothing_but_the_order_of_sums(card, device_type, monkeypatch):
+    if device_type == "cuda":
+        as_on_a_gpu(monkeypatch)
     backbone, batch = load_backbone(card, "random:0"), images(1, (124, 188))
     theirs = timm_levels(timm_trunk(card), backbone.normalise(*batch))
     for ours, expected in zip(backbone(*batch).values(), theirs, strict=True):
@@ -68,11 +75,10 @@ def test_folding_changes_nothing_but_the_order_of_sums(card, run, monkeypatch):
 
 
 @torch.inference_mode()
-@pytest.mark.parametrize("device_type", ["cpu", "cuda"])
-def test_a_batch_at_once_equals_its_images(card, device_type):
+def test_a_batch_at_once_equals_its_images(card):
     """The way of a GPU, its fused kernel included, on the CPU: images must not be mixed up."""
     backbone = load_backbone(card, "random:0")
-    functions = functions_for(device_type, compiled=False)
+    functions = functions_for("cuda", compiled=False)
     plain, shifted = first_blocks(backbone)
     x = torch.randn(3, 21 * 30, len(plain.proj_bias))
     for block in (plain, shifted):
@@ -148,13 +154,13 @@ def test_compiled_equals_eager(card):
 @torch.inference_mode()
 def test_a_compiled_batch_at_once_equals_its_images(card):
     """What a GPU runs, but for the fused kernel, compiled for the CPU."""
-    functions = functions_for("cpu", compiled=True)
+    functions = functions_for("cuda", compiled=True)
     for block in first_blocks(load_backbone(card, "random:0")):
         for count, grid in [(3, (21, 30)), (1, (16, 24)), (2, (12, 40))]:
             x = torch.randn(count, grid[0] * grid[1], len(block.proj_bias))
             plan = folded_block.window_plan(grid, block.window, block.shift, torch.device("cpu"))
             compiled = block_runs.run_at_once(block, x, plan, functions)
-            eager = block_runs.run_at_once(block, x, plan, functions_for("cpu", compiled=False))
+            eager = block_runs.run_at_once(block, x, plan, functions_for("cuda", compiled=False))
             assert worst_error(compiled, eager) < 1e-5
 
 
