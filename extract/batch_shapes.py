@@ -15,10 +15,14 @@ import torch
 
 from extract.codec_error import sample_steps
 from extract.encoded_batch import Backbone, encode_batch, view_shape
+from extract.replays import PLAIN_CALLS
 from stores.layout import Bin, ShardId, StorePlan
 from stores.writer import StoreWriter
 
 logger = logging.getLogger(__name__)
+
+_BATCHES_TRIED = PLAIN_CALLS + 2
+"""Launched one after another, as an extraction does: the plain ones, the one that is recorded, a replay."""
 
 
 class BatchTooLarge(MemoryError):
@@ -70,7 +74,7 @@ def halved(bins: Sequence[Bin], index: int, problem: str) -> tuple[Bin, ...]:
 
 
 def _try_batch(plan: StorePlan, index: int, backbone: Backbone) -> str | None:
-    """Sends one batch of empty images through backbone and codec; what the device said if it did not fit.
+    """Sends batches of empty images through backbone and codec; what the device said if it did not fit.
 
     The tensors of a batch that failed are gone when this returns: nothing keeps the error.
     """
@@ -78,7 +82,11 @@ def _try_batch(plan: StorePlan, index: int, backbone: Backbone) -> str | None:
     steps = sample_steps(plan, ShardId(index, 0))
     try:
         rows = [None] * (b.batch_rows or 1)
-        encode_batch(backbone, plan.codec, rows, view_shape(plan, index), steps).wait()
+        encoded = [
+            encode_batch(backbone, plan.codec, rows, view_shape(plan, index), steps)
+            for _ in range(_BATCHES_TRIED)
+        ]
+        encoded[-1].wait()
     except torch.OutOfMemoryError as error:
         problem = str(error)
     else:

@@ -103,6 +103,12 @@ class FoldedBlock(nn.Module):
         run = run_in_groups if x_NLC.device.type == "cpu" else run_at_once
         return run(self, x_NLC, plan, functions).view(images, height, width, channels)
 
+    def shared_constants(self, grid: HW, device: torch.device) -> object:
+        """What `forward` reads for maps of this size besides the block's own: plan, offsets and masks."""
+        plan = window_plan(grid, self.window, self.shift, device)
+        masks = [_mask_on(device, self.window, self.shift, split) for *_, split in plan.runs if any(split)]
+        return plan, _offsets_on(device, self.window), masks
+
     def _hold(self, name: str, value: Tensor | None) -> None:
         self.register_buffer(name, None if value is None else value.detach(), persistent=False)
 

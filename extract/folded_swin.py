@@ -74,6 +74,18 @@ class FoldedSwin(nn.Module):
         self.compiled = compiled
         keep_constants(step for step in steps if isinstance(step, FoldedBlock))
 
+    def shared_constants(self, height: int, width: int, device: torch.device) -> list[object]:
+        """Of each block what a forward of such pixels reads besides its own buffers: it stands in caches that
+        may drop it."""
+        found, grid = [], (height, width)
+        for step in self.steps:
+            if isinstance(step, FoldedBlock):
+                found.append(step.shared_constants(grid, device))
+            elif isinstance(step, Patches | Merge):
+                rows, columns = step.size
+                grid = -(-grid[0] // rows), -(-grid[1] // columns)
+        return found
+
     def forward(self, x_NHWC: Tensor) -> dict[int, Tensor]:
         """Stage -> its raw output, (N, y, x, C) float32, of normalised pixels (N, H, W, 3)."""
         functions = functions_for(x_NHWC.device.type, self.compiled)

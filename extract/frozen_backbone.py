@@ -20,6 +20,7 @@ from extract.folded_swin import FoldedSwin, step_makers
 from extract.frozen_attention import NORM_EPS
 from extract.image_threads import map_images
 from extract.precision import fit_steps, report
+from extract.replays import Replays
 from extract.timm_maps import TimmMaps
 from extract.trunks import create_trunk
 from extract.weights import Weights
@@ -59,6 +60,7 @@ class FrozenBackbone(nn.Module):
         ):
             self.register_buffer(name, None if value is None else value.float(), persistent=False)
         self.to(device).eval().requires_grad_(False)
+        self._replays = Replays() if compiled and isinstance(self.network, FoldedSwin) else None
 
     @property
     def device(self) -> torch.device:
@@ -84,7 +86,7 @@ class FrozenBackbone(nn.Module):
         valid = torch.as_tensor(valid_hw).to(self.device, non_blocking=True)
         with _full_accumulation():
             if self.device.type != "cpu":
-                return self._levels(pixels, valid)
+                return self._on_gpu(pixels, valid)
             # One image a call, because a product of several images may round differently with their number.
             images = [(pixels[i : i + 1], valid[i : i + 1]) for i in range(len(pixels))]
             each = map_images(self._levels_of_one, images)
@@ -101,6 +103,15 @@ class FrozenBackbone(nn.Module):
         if "p5n" in levels:
             levels["p5n"] = self._final_norm(levels["p5n"])
         return levels
+
+    def _on_gpu(self, pixels_NHWC: Tensor, valid_hw: Tensor) -> dict[str, Tensor]:
+        if self._replays is None:
+            return self._levels(pixels_NHWC, valid_hw)
+        return dict(self._replays.run(self._levels, self._read_by_levels, pixels_NHWC, valid_hw))
+
+    def _read_by_levels(self, pixels_NHWC: Tensor, _: Tensor) -> object:
+        assert isinstance(self.network, FoldedSwin)
+        return self.network.shared_constants(pixels_NHWC.shape[1], pixels_NHWC.shape[2], pixels_NHWC.device)
 
     def normalise(self, pixels_NHWC: Tensor, valid_hw: Tensor) -> Tensor:
         """float32 (N, H, W, 3): (x / 255 - mean) / std, and 0 beyond each image's valid size."""

@@ -43,6 +43,7 @@ class Merge(nn.Module):
     """2 x 2 tokens to one; an odd size is padded with a zero row or column. A step of `FoldedSwin`."""
 
     weight: Tensor
+    size = (2, 2)
 
     def __init__(self, merging: Any, *, norm_first: bool, dtype: torch.dtype) -> None:
         super().__init__()

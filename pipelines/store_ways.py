@@ -204,7 +204,7 @@ class _Costs:
             Weights(build_trunk(extraction.card).state_dict(), sha256="untrained"),
             device=extraction.device,
             precision=extraction.precision,
-            compiled=extraction.device.type == "cuda",
+            compiled=False,  # what is recorded on a GPU cannot be looked into
         )
         if not isinstance(backbone.network, FoldedSwin):
             return {"share": 1.0}
