@@ -30,9 +30,14 @@ class BlockFunctions:
 def functions_for(device_type: str, compiled: bool) -> BlockFunctions:
     """The functions for a kind of device. Compiled ones compile on first use, once a stage."""
     if compiled:
-        # Four stages of several backbones: more variants than the eight after which dynamo gives up.
-        torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
+        allow_variants()
     return _for_a_cpu(compiled) if device_type == "cpu" else _for_a_gpu(compiled)
+
+
+def allow_variants() -> None:
+    """Four stages of several backbones: more variants of a function than the eight after which dynamo gives
+    up."""
+    torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
 
 
 def _for_a_cpu(compiled: bool) -> BlockFunctions:
