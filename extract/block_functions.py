@@ -1,9 +1,9 @@
-"""The functions of a block for a kind of device, as they are or compiled."""
+"""The functions of a network's steps for a kind of device, as they are or compiled."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 import torch._dynamo
 from torch import Tensor
 
-from extract import frozen_attention, fused_attention
+from extract import frozen_attention, fused_attention, patches
 from extract.frozen_attention import AttentionWeights, BranchWeights
 
 
@@ -24,6 +24,9 @@ class BlockFunctions:
     project: Callable[[Tensor, BranchWeights], Tensor]
     leave: Callable[[Tensor, Tensor, Tensor, BranchWeights], Tensor]
     sum_bias: Callable[[Tensor, Tensor, Tensor | None, torch.dtype], Tensor]
+    patch: Callable[..., Tensor] = patches.patch
+    merge_and_norm: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor] = patches.merge_and_norm
+    norm_and_merge: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor] = patches.norm_and_merge
 
 
 @lru_cache(maxsize=4)
@@ -52,13 +55,25 @@ def _for_a_cpu(compiled: bool) -> BlockFunctions:
 
 
 def _for_a_gpu(compiled: bool) -> BlockFunctions:
-    enter, leave, sum_bias = fused_attention.enter, fused_attention.leave, fused_attention.sum_bias
-    if compiled:
-        enter = compiled_of_any_size(enter, {0: (0, 1), 1: (0,)})
-        leave = compiled_of_any_size(leave, {0: (0, 1), 1: (0,), 2: (0,)})
-        sum_bias = compiled_of_any_size(sum_bias, {0: (0,)})
-    # The fused kernel is called as it is: nothing around it could be fused into it.
-    return BlockFunctions(enter, fused_attention.mix, frozen_attention.project, leave, sum_bias)
+    plain = BlockFunctions(
+        fused_attention.enter,
+        fused_attention.mix,
+        frozen_attention.project,
+        fused_attention.leave,
+        fused_attention.sum_bias,
+    )
+    if not compiled:
+        return plain
+    maps = {0: (0, 1, 2)}
+    return replace(
+        plain,  # the fused kernel is called as it is: nothing around it could be fused into it
+        enter=compiled_of_any_size(plain.enter, {0: (0, 1), 1: (0,)}),
+        leave=compiled_of_any_size(plain.leave, {0: (0, 1), 1: (0,), 2: (0,)}),
+        sum_bias=compiled_of_any_size(plain.sum_bias, {0: (0,)}),
+        patch=compiled_of_any_size(plain.patch, maps),
+        merge_and_norm=compiled_of_any_size(plain.merge_and_norm, maps),
+        norm_and_merge=compiled_of_any_size(plain.norm_and_merge, maps),
+    )
 
 
 def compiled_of_any_size(

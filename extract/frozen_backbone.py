@@ -6,15 +6,16 @@ Letters in tensor names: N images, H and W pixels or cells, C channels.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from extract.block_functions import compiled_of_any_size
 from extract.cards import BackboneCard
 from extract.folded_swin import FoldedSwin, step_makers
 from extract.frozen_attention import NORM_EPS
@@ -98,7 +99,11 @@ class FrozenBackbone(nn.Module):
         return self._levels(*image)
 
     def _levels(self, pixels_NHWC: Tensor, valid_hw: Tensor) -> dict[str, Tensor]:
-        maps = self.network(self.normalise(pixels_NHWC, valid_hw))
+        if self._replays is None:
+            x_NHWC = self.normalise(pixels_NHWC, valid_hw)
+        else:
+            x_NHWC = _compiled_normalise()(self, pixels_NHWC, valid_hw)
+        maps = self.network(x_NHWC)
         levels = {level.name: maps[level.stage].float() for level in self.pyramid}
         if "p5n" in levels:
             levels["p5n"] = self._final_norm(levels["p5n"])
@@ -126,6 +131,12 @@ class FrozenBackbone(nn.Module):
         if self.norm_weight is None:  # SwinV2-G's last block ends with its final norm
             return x_NHWC
         return F.layer_norm(x_NHWC, self.norm_weight.shape, self.norm_weight, self.norm_bias, NORM_EPS)
+
+
+@lru_cache(maxsize=1)
+def _compiled_normalise() -> Callable[[FrozenBackbone, Tensor, Tensor], Tensor]:
+    """In one kernel instead of eight."""
+    return compiled_of_any_size(FrozenBackbone.normalise, {1: (0, 1, 2), 2: (0,)})
 
 
 @torch.inference_mode()

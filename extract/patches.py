@@ -5,14 +5,16 @@ Letters in tensor names: N images, H and W pixels or cells, C channels.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from extract.block_functions import BlockFunctions
 from extract.frozen_attention import NORM_EPS, linear
+
+if TYPE_CHECKING:
+    from extract.block_functions import BlockFunctions
 
 
 class Patches(nn.Module):
@@ -29,14 +31,9 @@ class Patches(nn.Module):
         self.register_buffer("bias", embed.proj.bias.detach().to(dtype), persistent=False)
         self.norm = _Norm(embed.norm)
 
-    def forward(self, x_NHWC: Tensor, _: BlockFunctions) -> Tensor:
+    def forward(self, x_NHWC: Tensor, functions: BlockFunctions) -> Tensor:
         """(N, y, x, C) float32 of normalised pixels; what the patch does not divide is padded with zeros."""
-        (rows, columns), (images, height, width, colours) = self.size, x_NHWC.shape
-        x = F.pad(x_NHWC, (0, 0, 0, -width % columns, 0, -height % rows))
-        down, across = x.shape[1] // rows, x.shape[2] // columns
-        patches = x.view(images, down, rows, across, columns, colours).transpose(2, 3).flatten(3)
-        normed: Tensor = self.norm(linear(patches.to(self.weight.dtype), self.weight, self.bias))
-        return normed
+        return functions.patch(x_NHWC, self.size, self.weight, self.bias, self.norm.weight, self.norm.bias)
 
 
 class Merge(nn.Module):
@@ -51,20 +48,14 @@ class Merge(nn.Module):
         self.register_buffer("weight", merging.reduction.weight.detach().to(dtype), persistent=False)
         self.norm = _Norm(merging.norm)
 
-    def forward(self, x_NHWC: Tensor, _: BlockFunctions) -> Tensor:
+    def forward(self, x_NHWC: Tensor, functions: BlockFunctions) -> Tensor:
         """(N, y, x, C) float32 to (N, ceil(y / 2), ceil(x / 2), 2C) float32."""
-        images, height, width, channels = x_NHWC.shape
-        x = F.pad(x_NHWC, (0, 0, 0, width % 2, 0, height % 2))
-        x = x.view(images, x.shape[1] // 2, 2, x.shape[2] // 2, 2, channels)
-        x = x.permute(0, 1, 3, 4, 2, 5).flatten(3)
-        if self.norm_first:
-            x = self.norm(x)
-        x = linear(x.to(self.weight.dtype), self.weight)
-        return x.float() if self.norm_first else self.norm(x)
+        merge = functions.norm_and_merge if self.norm_first else functions.merge_and_norm
+        return merge(x_NHWC, self.weight, self.norm.weight, self.norm.bias)
 
 
 class _Norm(nn.Module):
-    """A LayerNorm in float32."""
+    """A LayerNorm's parameters in float32."""
 
     weight: Tensor
     bias: Tensor
@@ -74,5 +65,39 @@ class _Norm(nn.Module):
         self.register_buffer("weight", norm.weight.detach().float(), persistent=False)
         self.register_buffer("bias", norm.bias.detach().float(), persistent=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return F.layer_norm(x.float(), self.weight.shape, self.weight, self.bias, NORM_EPS)
+
+def patch(
+    x_NHWC: Tensor,
+    size: tuple[int, int],
+    weight: Tensor,
+    bias: Tensor,
+    norm_weight: Tensor,
+    norm_bias: Tensor,
+) -> Tensor:
+    """See `Patches.forward`."""
+    (rows, columns), (images, height, width, colours) = size, x_NHWC.shape
+    x = F.pad(x_NHWC, (0, 0, 0, -width % columns, 0, -height % rows))
+    down, across = x.shape[1] // rows, x.shape[2] // columns
+    patches = x.view(images, down, rows, across, columns, colours).transpose(2, 3).flatten(3)
+    return _norm(linear(patches.to(weight.dtype), weight, bias), norm_weight, norm_bias)
+
+
+def merge_and_norm(x_NHWC: Tensor, weight: Tensor, norm_weight: Tensor, norm_bias: Tensor) -> Tensor:
+    """See `Merge.forward`; of SwinV2."""
+    return _norm(linear(_two_by_two(x_NHWC).to(weight.dtype), weight), norm_weight, norm_bias)
+
+
+def norm_and_merge(x_NHWC: Tensor, weight: Tensor, norm_weight: Tensor, norm_bias: Tensor) -> Tensor:
+    """See `Merge.forward`; of SwinV2-G."""
+    return linear(_norm(_two_by_two(x_NHWC), norm_weight, norm_bias).to(weight.dtype), weight).float()
+
+
+def _two_by_two(x_NHWC: Tensor) -> Tensor:
+    images, height, width, channels = x_NHWC.shape
+    x = F.pad(x_NHWC, (0, 0, 0, width % 2, 0, height % 2))
+    x = x.view(images, x.shape[1] // 2, 2, x.shape[2] // 2, 2, channels)
+    return x.permute(0, 1, 3, 4, 2, 5).flatten(3)
+
+
+def _norm(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return F.layer_norm(x.float(), weight.shape, weight, bias, NORM_EPS)
