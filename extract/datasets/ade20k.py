@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from extract.images import Images
 from extract.mask2former_views import Mask2FormerCrops
-from extract.media import Images
 from extract.records import READ_THREADS, DatasetLayoutError, Record, annotation_digest
 from extract.sources import (
     BAD_TARGET,

@@ -191,13 +191,13 @@ def test_twelve_views_are_decoded_once(
     root: Path, tmp_path: Path, pixels: Pixels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[int] = []
-    render = DecoderPool.render
+    render = DecoderPool.render_video
 
     def counted(self: DecoderPool, data: bytes, hw: Any, frames: int, views: Any) -> Any:
         asked.append(len(views))
         return render(self, data, hw, frames, views)
 
-    monkeypatch.setattr(DecoderPool, "render", counted)
+    monkeypatch.setattr(DecoderPool, "render_video", counted)
     path, summary = run(root, tmp_path, pixels, "4x3", shard_rows=1, levels=("p5n",))
     assert summary.rows_written == 12 and asked == [12]
     with open_store(path) as store:
@@ -211,7 +211,7 @@ def test_a_clip_that_is_partly_broken_loses_only_those_views(
 ) -> None:
     """As when a decoder fails on one group of pictures: rows do not depend on who was asked together."""
     plan, dataset = planned(root, pixels, "4x3"), open_dataset("k400", root, "val")
-    render = DecoderPool.render
+    render = DecoderPool.render_video
 
     def broken(self: DecoderPool, data: bytes, hw: Any, frames: int, views: Sequence[Any]) -> Any:
         if any(max(view.frames) == 66 for view in views):
@@ -220,7 +220,7 @@ def test_a_clip_that_is_partly_broken_loses_only_those_views(
 
     loader = RowLoader(dataset, plan, SourceDigests())
     sound = loader.load_views(range(12))
-    monkeypatch.setattr(DecoderPool, "render", broken)
+    monkeypatch.setattr(DecoderPool, "render_video", broken)
     found = loader.load_views(range(12))
     for row, loaded in found.items():
         if isinstance(loaded, LoadedRow):
@@ -240,7 +240,7 @@ def test_a_clip_that_takes_too_long_is_tried_once(
         tries.append(arguments)
         raise TookTooLong(UNDECODABLE, "the decoder was not done after 120 s")
 
-    monkeypatch.setattr(DecoderPool, "render", late)
+    monkeypatch.setattr(DecoderPool, "render_video", late)
     found = RowLoader(open_dataset("k400", root, "val"), plan, SourceDigests()).load_views(range(12))
     assert len(tries) == 1
     reasons = [loaded.reason for loaded in found.values() if isinstance(loaded, SkippedRow)]
