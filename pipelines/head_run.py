@@ -27,6 +27,7 @@ from pipelines.ranks import Ranks, from_first_rank
 from pipelines.schedules import warmup_steps
 from pipelines.shallow_levels import open_for_test
 from pipelines.tasks import task_of
+from pipelines.tasks.contract import percent
 from pipelines.training_callbacks import Validation
 from pipelines.validation import StoreMeasure
 from stores.reader import open_store
@@ -118,7 +119,7 @@ def report(run: HeadRun, seconds: float) -> dict[str, Any]:
     losses = [row["loss"] for row in read_metrics(run.folder / runs.METRICS) if "loss" in row]
     figures = run.validation.last if run.validation else {}
     loss = float(losses[-1])
-    scores = "".join(f", {name} {100 * value:.2f}" for name, value in list(figures.items())[:1])
+    scores = "".join(f", {name} {percent(value)}" for name, value in list(figures.items())[:1])
     print(f"{run.folder}: {run.config.max_steps} steps, loss {loss:.4f}{scores}")
     return {
         "run": str(run.folder),

@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import re
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from pycocotools.cocoeval import COCOeval
 
 from extract.datasets.coco import CATEGORY_IDS, CLASS_NAMES
 from pipelines import evaluate, extract_features, predict, train_head
+from pipelines.__main__ import main
 from pipelines.arguments import parse
 from pipelines.coco_metrics import NUMBERS
 from pipelines.config import EvaluateConfig, ExtractConfig, PredictConfig, TrainConfig
@@ -175,6 +177,34 @@ def test_evaluate_says_what_the_official_tool_says(
             official.summarize()
         ours = [-1 if summary[name][each] is None else summary[name][each] for each in NUMBERS]
         assert ours == pytest.approx(official.stats.tolist(), abs=1e-9)
+
+
+def test_a_split_without_objects_has_no_scores(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write_thing_split(tmp_path, "val2017", 1, CATEGORY_IDS, CLASS_NAMES)
+    path = data / "annotations" / "instances_val2017.json"
+    path.write_text(json.dumps({**read_json(path), "annotations": []}))
+    store = extract_features.run(
+        ExtractConfig(
+            dataset="coco", data=str(data), split="val2017", model="swinv2-nano", device="cpu", workers=1,
+            short_side=CROP_PX, stores=str(tmp_path / "features"),
+        )
+    )["store"]  # fmt: skip
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    assert main(["evaluate", "--run", str(copy), "--store", store, "--device", "cpu", "--json"]) == 0
+    line, text = capsys.readouterr().out.splitlines()[-2:]
+    assert line == "box AP - mask AP - (single) AP50 - and -, 1 records: no object is annotated"
+    for written in (text, (copy / "evaluate.json").read_text()):
+        summary = json.loads(written, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
+        assert set(summary["scores"].values()) == {None}
+    assert main(["report", str(copy), "--json"]) == 0
+    assert not any("box AP (single)" in name for name in read_report(capsys)["rows"][0])
+
+
+def read_report(capsys: pytest.CaptureFixture[str]) -> Any:
+    return json.loads(capsys.readouterr().out.splitlines()[-1])
 
 
 def test_many_views_are_merged_live(
