@@ -26,6 +26,7 @@ from pipelines.arguments import parse
 from pipelines.coco_metrics import NUMBERS
 from pipelines.config import EvaluateConfig, ExtractConfig, PredictConfig, TrainConfig
 from pipelines.demo.thing_files import write_thing_split
+from pipelines.exit_codes import USAGE
 from pipelines.metrics_file import read_metrics
 from stores.reader import open_store
 from tests.pipelines.made_detections import read_json
@@ -149,6 +150,24 @@ def empty(content: dict[str, Any]) -> int:
         not any(each["image_id"] == image["id"] for each in content["annotations"])
         for image in content["images"]
     )
+
+
+@pytest.mark.parametrize("head", ["htc-bifpn5", "fpn,htc-bifpn5"])
+@pytest.mark.parametrize("more", [[], ["--seeds", "2"]])
+def test_a_head_that_the_store_cannot_teach_is_refused_before_a_folder_is_made(
+    head: str, more: list[str], extracted: Extracted, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = f"--head {head} --stores {extracted.stores} --run {tmp_path / 'run'} --max-steps 1 --device cpu"
+    assert main(["train-head", *words.split(), *more]) == USAGE
+    message = capsys.readouterr().err
+    assert "head htc-bifpn5 learns from stuff, which " in message
+    assert "take htc-nosem-bifpn5, or another of bifpn1, " in message
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_its_semantic_branch_a_head_needs_no_stuff(extracted: Extracted, tmp_path: Path) -> None:
+    words = "--head htc-bifpn5 --head-settings.semantic false --max-steps 1 --batch-size 2 --val-every 0"
+    assert train_head.run(config(extracted, tmp_path / "run", *words.split()))["steps"] == 1
 
 
 def test_the_loss_falls(run: Path) -> None:
