@@ -15,10 +15,10 @@ import torch
 from extract.datasets.coco import CATEGORY_IDS, CLASS_NAMES, open_dataset
 from extract.sources import decode_image
 from pipelines.config import DemoConfig
+from pipelines.demo.ade20k_path import CROP_PX, HEAD, DemoSize
 from pipelines.demo.steps import DemoStores, Training, aligned, check_head, fill_both, train_and_evaluate
 from pipelines.demo.thing_files import write_thing_split
 from pipelines.demo.things import OUTLINES
-from pipelines.demo.whole_path import CROP_PX, HEAD, DemoSize
 from pipelines.detection_picture import draw_detections, draw_truth, write_grid
 from pipelines.detections_of_views import detections
 from pipelines.run_model import build_run_model

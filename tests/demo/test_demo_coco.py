@@ -16,12 +16,12 @@ from pycocotools.coco import COCO
 from extract.datasets import open_dataset
 from extract.datasets.coco import CATEGORIES, CATEGORY_IDS, CLASS_NAMES
 from pipelines.config import DemoConfig
+from pipelines.demo.ade20k_path import DemoSize
 from pipelines.demo.coco_path import fill_stores, make_things, run_coco_demo, train_and_measure
 from pipelines.demo.scenes import make_scene
 from pipelines.demo.steps import DemoStores, Training
 from pipelines.demo.thing_files import write_thing_split
 from pipelines.demo.things import OUTLINES, SIDES_PX, make_thing_scene
-from pipelines.demo.whole_path import DemoSize
 from pipelines.exit_codes import UsageError
 from pipelines.joined_stores import JoinedStores
 

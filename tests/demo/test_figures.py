@@ -11,9 +11,9 @@ from scipy.spatial import cKDTree
 
 from pipelines import evaluate
 from pipelines.config import EvaluateConfig
+from pipelines.demo.ade20k_path import DemoSize, Score, fill_stores, make_scenes, train_and_measure
 from pipelines.demo.scenes import make_scene
 from pipelines.demo.steps import DemoStores, Training
-from pipelines.demo.whole_path import DemoSize, Score, fill_stores, make_scenes, train_and_measure
 from pipelines.metrics import Confusion
 
 pytestmark = pytest.mark.slow

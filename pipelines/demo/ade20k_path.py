@@ -1,4 +1,4 @@
-"""`demo`: made scenes, their stores, heads trained from them, a table and a picture, by ordinary verbs."""
+"""`demo`: made scenes with label maps, their stores, heads trained from them, a table and a picture."""
 
 from __future__ import annotations
 
