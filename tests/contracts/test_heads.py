@@ -13,9 +13,9 @@ from heads import _presets, build_head, head_settings
 from heads.contract import Head, HeadError
 from heads.segmentation import PixelClassifier
 from stores.pyramid import PyramidSpec
-from tests.heads.conftest import one_thread  # noqa: F401 - a fixture of this file too
 from tests.heads.detection_targets import random_targets
 from tests.heads.pyramids import clip_pyramid, pyramid_of, random_clips, random_features, random_labels
+from tests.one_thread import one_thread  # noqa: F401 - a fixture of this file
 
 CLASSES = 5
 PADDED_HW = (160, 224)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -36,16 +35,9 @@ from stores.writer import StoreWriter
 from tests.extract.extraction import live_levels, row_digests, skipped
 from tests.extract.made_k400 import CLASSES, decoded, made_frames, video_bytes, write_clips, write_folder
 from tests.extract.test_memory_bound import Live
+from tests.unsynced import unsynced  # noqa: F401 - a fixture of this file
 
 CROP_PX = 32
-
-
-@pytest.fixture(autouse=True, scope="module")
-def unsynced() -> Iterator[None]:
-    """No test here cuts the power."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda fd: None)
-        yield
 
 
 class Pixels:
