@@ -31,7 +31,7 @@ BACKBONES: Mapping[str, _Row] = {
     "swinv2-s": _Row("swinv2_small_window8_256.ms_in1k"),
     "swinv2-b": _Row("swinv2_base_window12_192.ms_in22k"),
     "swinv2-l": _Row("swinv2_large_window12_192.ms_in22k"),
-    # [S] depths of the paper's 3-billion-parameter model; timm's entry is one block pair short in stage 4.
+    # Depths of the paper's 3-billion-parameter model; timm's entry is one block pair short in stage 4.
     # Window 40 is the papers' at 640 px; stage 4's grid of 20 caps its window.
     "swinv2-g": _Row(
         "swinv2_cr_giant_384.untrained", {"depths": [2, 2, 42, 4], "window_size": [40, 40, 40, 20]}

@@ -1,9 +1,9 @@
 """View recipes of video: random clips to train on, clips times crops to test on.
 
 Offsets are mmaction's SampleFrames (mmaction2@08de558 mmaction/datasets/transforms/loading.py), crops its
-RandomResizedCrop and ThreeCrop (processing.py beside it); clips of 16 frames, every fourth, are spec/heads.md
-4. Frames beyond the end begin again at the first. Deviation: frames are resized by Pillow with antialiasing
-instead of cv2.
+RandomResizedCrop and ThreeCrop (processing.py beside it). Clips have 16 frames, as in Lin et al. (NeurIPS
+2022), of every fourth frame: they span what Video Swin's 32 frames, every second, do. Frames beyond the end
+begin again at the first. Deviation: frames are resized by Pillow with antialiasing instead of cv2.
 """
 
 from __future__ import annotations

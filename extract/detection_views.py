@@ -1,9 +1,9 @@
 """View recipes of detection: large-scale jittering to train on, keep-ratio whole images to test on.
 
-LargeScaleJitter is mmdet's (mmdetection@19bceba configs/common/lsj-100e_coco-instance.py, spec/heads.md 2.4):
-a scale between 0.1 and 2, a crop of 1024 px, flip. Deviation: images are resized by Pillow with antialiasing
-(see `extract.view`). KeepRatio is the papers' 800/1333 test; sizes of the multi-scale test are nowhere
-printed, ours are of the range that Swin's HTC++ trains with (spec/heads.md 2.3).
+LargeScaleJitter is mmdet's (mmdetection@19bceba configs/common/lsj-100e_coco-instance.py): a scale between
+0.1 and 2, a crop of 1024 px, flip. Deviation: images are resized by Pillow with antialiasing (see
+`extract.view`). KeepRatio is the papers' 800/1333 test; sizes of the multi-scale test are nowhere
+printed, ours are of the range that Swin's HTC++ trains with (short side 400 to 1400, long side up to 1600).
 """
 
 from __future__ import annotations

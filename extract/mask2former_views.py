@@ -1,9 +1,9 @@
 """Mask2Former's own training views of ADE20K, `--view-recipe ade20k-m2f`.
 
 Source: facebookresearch/Mask2Former mask2former/data/dataset_mappers/mask_former_semantic_dataset_mapper.py
-with configs/ade20k/semantic-segmentation/Base-ADE20K-SemanticSegmentation.yaml (also spec/heads.md 3.1), and
-what these call in detectron2: ResizeShortestEdge, RandomCrop, ColorAugSSDTransform, RandomFlip. What differs
-from `ade20k` (mmseg): the short side takes one of 16 sizes, a crop is never drawn again for its classes
+with configs/ade20k/semantic-segmentation/Base-ADE20K-SemanticSegmentation.yaml, and what these call in
+detectron2: ResizeShortestEdge, RandomCrop, ColorAugSSDTransform, RandomFlip. What differs from `ade20k`
+(mmseg): the short side takes one of 16 sizes, a crop is never drawn again for its classes
 (SINGLE_CATEGORY_MAX_AREA is 1), and the hue may move by 18 either way. Deviations: the padding is zero after
 normalisation, there grey 128 before it (0.07 to 0.43 after it); labels are resized by the nearest cell centre
 instead of Pillow's steps.

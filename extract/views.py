@@ -1,9 +1,9 @@
 """View recipes: which views of a record a store holds. Each data set's module names its own.
 
-RandomCrops is mmseg's training pipeline (mmsegmentation@02677ac configs/_base_/datasets/ade20k.py, also
-spec/heads.md 3.3), WholeImages its whole-image test. Deviations from mmseg: images are resized
-by Pillow with antialiasing (as Mask2Former does) instead of cv2, labels by the nearest cell centre, and test
-views are padded to multiples of 32 with zeros after normalisation.
+RandomCrops is mmseg's training pipeline (mmsegmentation@02677ac configs/_base_/datasets/ade20k.py),
+WholeImages its whole-image test. Deviations from mmseg: images are resized by Pillow with antialiasing (as
+Mask2Former does) instead of cv2, labels by the nearest cell centre, and test views are padded to multiples of
+32 with zeros after normalisation.
 """
 
 from __future__ import annotations

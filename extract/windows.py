@@ -16,7 +16,7 @@ from torch.nn import functional as F
 HW = tuple[int, int]
 
 MASKED = -100.0
-"""Added to the logit of a pair from different regions. [R] microsoft/Swin-Transformer
+"""Added to the logit of a pair from different regions: microsoft/Swin-Transformer
 models/swin_transformer_v2.py; transformers 5.x adds it twice."""
 
 

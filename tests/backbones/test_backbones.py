@@ -56,7 +56,7 @@ def test_a_changed_window_keeps_the_coordinates_of_pretraining():
 
 
 def test_the_giant_has_three_billion_parameters():
-    """[V] spec: 2997.5M with depths 2, 2, 42, 4; timm's own entry has 2594.7M."""
+    """2997.5M with depths 2, 2, 42, 4; timm's own entry has 2594.7M."""
     with torch.device("meta"):
         trunk = build_trunk(backbone_card("swinv2-g"))
     assert sum(parameter.numel() for parameter in trunk.parameters()) == 2_997_525_696
