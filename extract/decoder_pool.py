@@ -4,7 +4,7 @@ A decoder that hangs, crashes or eats the memory takes its process with it and n
 many cores decode, the interpreter of the extraction stays free to drive the device: threads would hold it for
 a fifth of their time, so that five of them were as many as could work at once. What this costs: half a second
 and 60 MB for each process, and the way of the source and of its views through pipes, 2 ms of a core for a
-view of 16 frames at 224 px, beside 20 to 100 ms to decode it (docs/kinetics.md).
+view of 16 frames at 224 px, beside 20 to 100 ms to decode it (docs/k400.md).
 """
 
 from __future__ import annotations
