@@ -14,7 +14,14 @@ import torch
 
 from extract.backbones import BackboneCard, backbone_card
 from extract.compressed_bytes import measured
-from extract.datasets import Dataset, dataset_module, default_levels, open_dataset, view_recipe
+from extract.datasets import (
+    Dataset,
+    chosen_split,
+    dataset_module,
+    default_levels,
+    open_dataset,
+    view_recipe,
+)
 from extract.plan import Estimate, estimate_plan
 from extract.views import ViewRecipe
 from pipelines.config import PlanConfig
@@ -60,7 +67,8 @@ def prepare(config: PlanConfig) -> Extraction:
     """
     if config.codec not in codec_names():
         raise UsageError(f"--codec {config.codec}: expected one of {', '.join(codec_names())}")
-    is_training = _split(config) in dataset_module(config.dataset).TRAINING_SPLITS
+    split = chosen_split(config.dataset, config.split)
+    is_training = split in dataset_module(config.dataset).TRAINING_SPLITS
     recipe, views = choose_views(config, is_training)
     levels = config.levels or default_levels(config.dataset)
     card = backbone_card(config.model, config.model_args, levels)
@@ -90,22 +98,13 @@ def prepare(config: PlanConfig) -> Extraction:
     )
 
 
-def _split(config: PlanConfig) -> str:
-    module = dataset_module(config.dataset)
-    split = config.split or str(module.TRAINING_SPLITS[0])
-    if split not in module.OFFICIAL_SPLITS:
-        raise UsageError(
-            f"{config.dataset} has no split {split!r}; it has {', '.join(module.OFFICIAL_SPLITS)}"
-        )
-    return split
-
-
 def choose_views(config: PlanConfig, is_training: bool) -> tuple[ViewRecipe, int | None]:
     """The view recipe, and how many views of it; None where the recipe says so itself.
 
     Raises UsageError for a combination that does not exist.
     """
-    split, views, module = _split(config), config.views, dataset_module(config.dataset)
+    split, views = chosen_split(config.dataset, config.split), config.views
+    module = dataset_module(config.dataset)
     sizes = {"crop_size": config.crop_size, "short_side": config.short_side}
     if is_training:
         if isinstance(views, str) or (views is not None and views < 1):
