@@ -43,11 +43,13 @@ class PlanConfig(VerbConfig):
     codec: str = "int8"
     """How features are stored: a file of stores/codecs."""
     views: int | str | None = None
-    """Training splits: how many seeded views of each record (1). Test splits: single (default) or ms-flip."""
+    """Training splits: how many seeded views of each record (1). Test splits: single (default), ms-flip for
+    images or 4x3 for videos."""
     view_recipe: str | None = None
     """Augmentation of a training split; None: the one named after the data set."""
     crop_size: int | None = None
-    """Side of a training view in pixels, a multiple of 32; None: the view recipe's."""
+    """Side of a training view, of videos also of a test view, in pixels, a multiple of 32; None: the view
+    recipe's."""
     short_side: int | None = None
     """Short side of a single-scale test view in pixels; None: the view recipe's."""
     seed: int = 0
@@ -65,7 +67,8 @@ class PlanConfig(VerbConfig):
     batch_size: int | None = None
     """Rows of a forward pass at 512 px, fewer of larger ones. None: 32 on a GPU, or what fits; 4 on a CPU."""
     workers: int | None = None
-    """Threads that decode images; None: one a processor core."""
+    """Threads that decode images, or wait for the processes that decode videos; None: one a processor
+    core."""
     shard_rows: int | None = None
     """Rows of a shard, a power of two; None: shards of at most 128 MiB, at least eight of them a bin."""
 
@@ -316,7 +319,8 @@ class EvaluateConfig(VerbConfig):
     short_side: int | None = None
     """Short side of a test view at ratio 1 in pixels, for `live`; None: that of the run's training views."""
     weights: str | None = None
-    """Weights of the backbone, for `live`; None: those recorded in the run."""
+    """Weights of the backbone, for `live` and for levels that are recomputed; None: those recorded in the
+    run."""
     precision: Literal["fp32", "bf16"] | None = None
     """bf16 is autocast of the head; None: bf16 on a GPU, fp32 on a CPU."""
     device: str = "auto"
@@ -327,14 +331,14 @@ class EvaluateConfig(VerbConfig):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PredictConfig(VerbConfig):
-    """A run, and new images to show it."""
+    """A run, and new images or videos to show it."""
 
     run: str
     """Folder of the run; its last checkpoint is taken."""
     input: str
-    """An image, or a folder of images."""
+    """An image or video, as the run's task takes them, or a folder of such."""
     out: str | None = None
-    """Folder of the pictures and label maps; None: <run>/predictions."""
+    """Folder of the pictures and JSON files; None: <run>/predictions."""
     weights: str | None = None
     """Weights of the backbone; None: those recorded in the run."""
     device: str = "auto"

@@ -126,7 +126,8 @@ def test_help_of_the_program_and_of_every_verb(capsys: pytest.CaptureFixture[str
     for verb in VERBS:
         assert verb in program
         assert main([verb, "--help"]) == 0
-        assert f"python -m pipelines {verb}" in capsys.readouterr().out
+        shown = capsys.readouterr().out
+        assert f"python -m pipelines {verb}" in shown and "(default )" not in shown
 
 
 def test_unknown_verb_and_unknown_flag(capsys: pytest.CaptureFixture[str]) -> None:
