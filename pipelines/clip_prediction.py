@@ -11,7 +11,7 @@ from extract.datasets import Record
 from extract.sources import FileSource
 from extract.video import Videos
 from pipelines.clip_pictures import draw_prediction
-from pipelines.json_summary import write_summary
+from pipelines.json_output import write_json
 from pipelines.live_backbone import live_features
 from pipelines.tasks.video import TOP
 
@@ -49,5 +49,5 @@ def predict_video(model: RunModel, source: Path, base: Path) -> dict[str, Any]:
         "classes": likeliest,
     }
     draw_prediction(clips[len(clips) // 2], likeliest, Path(f"{base}.png"))
-    write_summary(Path(f"{base}.json"), summary)
+    write_json(Path(f"{base}.json"), summary)
     return summary

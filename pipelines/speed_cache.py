@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from pipelines.json_output import write_json
 from stores.canonical_json import canonical_json, sha256_hex
 
 FILE_NAME = "speed.json"
@@ -72,11 +73,9 @@ class SpeedCache:
         return found if isinstance(found, dict) else {}
 
     def _write(self, entries: dict[str, Any]) -> None:
-        partial = self._path.with_name(f".{FILE_NAME}.{os.getpid()}")
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_text(json.dumps(entries, indent=1))
-            partial.replace(self._path)
+            write_json(self._path, entries)
         except OSError:  # a home that cannot be written: it is measured again next time
             return
 

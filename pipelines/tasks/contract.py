@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from pipelines.run_model import RunModel
 
 Arrays = Mapping[str, npt.NDArray[Any]]
+IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+"""Of the files that `predict` takes for images."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

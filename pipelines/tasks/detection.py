@@ -25,8 +25,8 @@ from pipelines.coco_results import (
 )
 from pipelines.detections_of_views import detections, merged, unflipped
 from pipelines.devices import autocast
-from pipelines.json_summary import write_summary
-from pipelines.tasks.contract import Arrays, TestView, percent
+from pipelines.json_output import write_json
+from pipelines.tasks.contract import IMAGE_ENDINGS, Arrays, TestView, percent
 
 if TYPE_CHECKING:
     from pipelines.run_model import RunModel
@@ -124,7 +124,7 @@ class Detection:
     )
     main_score = "box AP"
     source_kind = "images"
-    source_endings = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+    source_endings = IMAGE_ENDINGS
 
     def head_targets(self, stored: Arrays) -> Arrays:
         return stored
@@ -161,7 +161,7 @@ class Detection:
             "width": width,
             "instances": [_instance(found, number, model.class_names) for number in range(len(found))],
         }
-        write_summary(Path(f"{base}.json"), summary)
+        write_json(Path(f"{base}.json"), summary)
         return summary
 
     def describe_prediction(self, summary: Mapping[str, Any]) -> str:

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from heads.contract import Head
 from pipelines.devices import autocast
-from pipelines.json_summary import write_summary
+from pipelines.json_output import write_json
 from pipelines.metrics import Confusion
-from pipelines.tasks.contract import Arrays, TestView, percent
+from pipelines.tasks.contract import IMAGE_ENDINGS, Arrays, TestView, percent
 
 if TYPE_CHECKING:
     from pipelines.run_model import RunModel
@@ -71,7 +71,7 @@ class Segmentation:
     test_targets = ("original_labels",)
     main_score = "mIoU"
     source_kind = "images"
-    source_endings = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+    source_endings = IMAGE_ENDINGS
 
     def head_targets(self, stored: Arrays) -> Arrays:
         return stored
@@ -136,7 +136,7 @@ class Segmentation:
                 for label in present
             ],
         }
-        write_summary(Path(f"{base}.json"), summary)
+        write_json(Path(f"{base}.json"), summary)
         return summary
 
     def describe_prediction(self, summary: Mapping[str, Any]) -> str:
