@@ -6,7 +6,7 @@ import logging
 from typing import Any
 
 from extract.backbones import FrozenBackbone, load_backbone
-from extract.batch_shapes import fit_batches
+from extract.batch_shapes import fit_batches, try_sizes
 from extract.extractor import Summary, TooManyFailed, extract
 from extract.plan import build_plan
 from extract.weights import require_source
@@ -30,6 +30,7 @@ def run(config: ExtractConfig) -> dict[str, Any]:
 
     Raises:
         WeightsUnavailable, SpaceError: before the backbone is loaded.
+        SizeRefused: the backbone takes no images of the views' sizes; nothing is written.
         IdentityError: a source file changed since the store was begun.
         BatchTooLarge: the device's memory does not hold a batch; what was finished stays.
         WorkFailed: more records than `max_failed` cannot be used; what was finished stays.
@@ -42,6 +43,8 @@ def run(config: ExtractConfig) -> dict[str, Any]:
     backbone = load_backbone(
         extraction.card, config.weights, device=extraction.device, precision=extraction.precision
     )
+    if extraction.card.family == "features":  # a Swin takes every size
+        try_sizes(extraction.estimate.plan, backbone)
     writer = _open_writer(config, extraction, backbone)
     remember_weights(extraction.stores, backbone.weights_sha256, config.weights)
     if writer.complete:

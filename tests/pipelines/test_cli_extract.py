@@ -125,6 +125,18 @@ def test_plan_of_a_giant_needs_no_weights_and_extract_says_what_to_pass(
     assert "--weights" in err
 
 
+def test_a_backbone_of_a_fixed_size_is_refused_before_anything_is_written(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fixed = [*words, "--model", "timm:levit_128s"]
+    for verb, more in (("extract", []), ("plan", ["--head", "linear"])):
+        code, summary, _, _ = result(capsys, verb, *fixed, *more)
+        assert code == 2
+        assert "does not take images of 64x64 px" in summary["error"]
+    assert not (tmp_path / "features").exists()
+    assert result(capsys, "extract", *fixed, "--crop-size", "224")[0] == 0
+
+
 def test_hub_weights_without_network(
     words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
