@@ -8,6 +8,7 @@ for you", and the field says how. Nothing heavy is imported here, so that `--hel
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -20,6 +21,13 @@ class VerbConfig:
     """Print a summary as one line of JSON, the last line of stdout."""
     debug: bool = False
     """Show the traceback of an error; the environment variable PERMAFROST_DEBUG=1 does the same."""
+
+
+def _require_at_least(config: VerbConfig, least: Mapping[str, int]) -> None:
+    """Raises ValueError for a count below the least it can be; None is chosen elsewhere."""
+    for name, number in least.items():
+        if (value := getattr(config, name)) is not None and value < number:
+            raise ValueError(f"{name} {value}: expected {number} or more")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,6 +80,9 @@ class PlanConfig(VerbConfig):
     shard_rows: int | None = None
     """Rows of a shard, a power of two; None: shards of at most 128 MiB, at least eight of them a bin."""
 
+    def __post_init__(self) -> None:
+        _require_at_least(self, {"workers": 1, "batch_size": 1})
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ForecastConfig(PlanConfig):
@@ -96,6 +107,12 @@ class ExtractConfig(PlanConfig):
     """Broken records that may be skipped, else exit code 1; None: 1 % of all, at least 10, never all."""
     codec_limit: float | None = None
     """Stop where the codec changes a level's median channel by more than this share of its deviation."""
+
+    def __post_init__(self) -> None:
+        PlanConfig.__post_init__(self)
+        _require_at_least(self, {"max_failed": 0})
+        if self.codec_limit is not None and self.codec_limit <= 0:
+            raise ValueError(f"codec_limit {self.codec_limit:g}: expected a share above 0, such as 0.02")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -278,9 +295,7 @@ class TrainConfig(VerbConfig):
     """Log to TensorBoard too, beside the CSV file."""
 
     def __post_init__(self) -> None:
-        for name, least in _LEAST.items():
-            if (value := getattr(self, name)) is not None and value < least:
-                raise ValueError(f"{name} {value}: expected {least} or more")
+        _require_at_least(self, _LEAST)
         if self.epochs is not None and self.epochs <= 0:
             raise ValueError(f"epochs {self.epochs:g}: expected more than 0")
         fraction = self.data_fraction

@@ -1,7 +1,16 @@
 """`plan` and `extract` from the command line, on small made data and the nano backbone with drawn weights."""
 
+import contextlib
+import fcntl
 import json
+import os
+import pty
+import re
 import shlex
+import struct
+import subprocess
+import sys
+import termios
 from pathlib import Path
 from typing import Any
 
@@ -270,11 +279,45 @@ def test_progress_on_a_terminal_and_elsewhere(capsys: pytest.CaptureFixture[str]
     )
     with ExtractionProgress("made", on_terminal=True) as progress:
         progress(moment)
-    assert "made:  25%" in capsys.readouterr().err
+    drawn = capsys.readouterr().err
+    assert (
+        " 25%|" in drawn
+        and "| 3/12 rows, 1.5 images/s, 2 MB/s, waits for decode, 6.0 s left, 1 failed" in drawn
+    )
     assert shard_line("made", moment) == (
         "made: shard 64x64-0 done, 1 of 4; 3 of 12 rows, 1 records failed, 1.5 images/s, 2 MB/s, "
         "waits for decode, 6.0 s left"
     )
+
+
+@pytest.mark.parametrize(("columns", "bar"), [(80, True), (0, False)])
+def test_the_live_line_fits_a_terminal(
+    columns: int, bar: bool, words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """80 columns hold all of it, and one without a size, where a bar would be empty, gets lines."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24 if columns else 0, columns, 0, 0))
+    command = [sys.executable, "-m", "pipelines", "extract", *words, "--views", "9"]
+    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs) as process:
+        os.close(theirs)
+        shown = b""
+        with contextlib.suppress(OSError):  # Linux says so when the other end is closed
+            while read := os.read(ours, 1 << 16):
+                shown += read
+    os.close(ours)
+    assert process.returncode == 0
+    live = [
+        line
+        for line in shown.decode().replace("\r", "\n").split("\n")
+        if " images/s, " in line and "left" in line
+    ]
+    assert live and all((" rows, " in line and "%|" in line) == bar for line in live)
+    if bar:
+        assert max(map(len, live)) <= columns
+        assert any(
+            re.search(r" rows, [\d.]+ images/s, \d+ MB/s, waits for \w+, [\d.]+ s left", line)
+            for line in live
+        )
 
 
 def test_interrupted(
@@ -315,6 +358,11 @@ def test_settings_from_a_file(words: list[str], tmp_path: Path, capsys: pytest.C
         ("--split validation --views 4x3", "single or ms-flip"),
         ("--crop-size 65", "multiple of 32"),
         ("--device tpu", "--device tpu"),
+        ("--workers 0", "workers 0: expected 1 or more"),
+        ("--batch-size -3", "batch_size -3: expected 1 or more"),
+        ("--max-failed -1", "max_failed -1: expected 0 or more"),
+        ("--codec-limit 0", "codec_limit 0: expected a share above 0"),
+        ("--weights random:", "random:SEED"),
         ("--stores s3://bucket/features", "expected a folder, not a URL"),
         ("--subset 0%", "subset"),
         ("--subset none.txt", "neither a share such as 1%"),
