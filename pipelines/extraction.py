@@ -27,7 +27,7 @@ from extract.views import ViewRecipe
 from pipelines.config import PlanConfig
 from pipelines.devices import choose_device
 from pipelines.exit_codes import UsageError
-from pipelines.stores_folder import local_folder
+from pipelines.stores_folder import existing_folder, local_folder
 from stores.codecs import codec_names
 from stores.errors import SpaceError
 from stores.layout import ShardId
@@ -133,13 +133,17 @@ def free_bytes(folder: Path) -> int:
     return shutil.disk_usage(existing_folder(folder)).free
 
 
-def existing_folder(folder: Path) -> Path:
-    """`folder`, or the nearest one above it that exists."""
-    return next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
-
-
 def check_space(extraction: Extraction) -> None:
-    """Raises SpaceError where a new store does not fit; what one that was begun lacks, check_rest knows."""
+    """Raises SpaceError where a new store does not fit; what one that was begun lacks, check_rest knows.
+
+    Raises UsageError where nothing can be written.
+    """
+    folder = existing_folder(extraction.stores)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UsageError(
+            f"--stores {extraction.stores}: {folder} cannot be written (no permission, or read-only): pass "
+            f"another --stores, or mend it"
+        )
     plan = extraction.estimate.plan
     begun = any(extraction.stores.glob(f"{plan.name}-????????/plan.json"))
     free = free_bytes(extraction.stores)
@@ -148,10 +152,15 @@ def check_space(extraction: Extraction) -> None:
 
 
 def check_rest(writer: StoreWriter, pending: Sequence[ShardId], total_bytes: int) -> None:
-    """Raises SpaceError where what is left of `total_bytes` does not fit; a row's bytes go by its area."""
-    plan, free = writer.plan, free_bytes(writer.path)
-    area = [b.height_px * b.width_px for b in plan.bins]
-    left = sum(area[shard.bin] * len(plan.shard_rows(shard)) for shard in pending)
-    needed = total_bytes * left // sum(size * b.rows for size, b in zip(area, plan.bins, strict=True))
+    """Raises SpaceError where what is left of `total_bytes` does not fit."""
+    needed, free = rest_bytes(writer, pending, total_bytes), free_bytes(writer.path)
     if needed > free:
         raise SpaceError(str(writer.path), needed, free)
+
+
+def rest_bytes(writer: StoreWriter, pending: Sequence[ShardId], total_bytes: int) -> int:
+    """What pending shards take of `total_bytes`; a row's bytes go by its area."""
+    plan = writer.plan
+    area = [b.height_px * b.width_px for b in plan.bins]
+    left = sum(area[shard.bin] * len(plan.shard_rows(shard)) for shard in pending)
+    return total_bytes * left // sum(size * b.rows for size, b in zip(area, plan.bins, strict=True))

@@ -21,7 +21,7 @@ _BAR = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} rows{postfix}"
 
 
 def is_terminal() -> bool:
-    """Whether stderr is a terminal with room for a bar; one without a size, as in some containers, is a log."""
+    """Whether stderr is a terminal with room for a bar; without a size it is a log."""
     return sys.stderr.isatty() and os.get_terminal_size(sys.stderr.fileno()).columns > 0
 
 

@@ -106,10 +106,18 @@ def _readable_stores(folder: Path) -> Iterator[FoundStore]:
 
 
 def local_folder(stores: str) -> Path:
-    """The folder that --stores names. Raises UsageError for a URL: stores are read and written on disks."""
+    """The folder that --stores names. Raises UsageError for a URL: stores are read and written on disks; and
+    where a file stands in its place."""
     if "://" in stores:
         raise UsageError(f"--stores {stores}: expected a folder, not a URL; mount or copy the stores")
+    if not existing_folder(Path(stores)).is_dir():
+        raise UsageError(f"--stores {stores}: {existing_folder(Path(stores))} is a file, expected a folder")
     return Path(stores)
+
+
+def existing_folder(folder: Path) -> Path:
+    """`folder`, or the nearest one above it that exists."""
+    return next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
 
 
 def stores_asked_for(store: str | None, stores: str) -> list[Path]:

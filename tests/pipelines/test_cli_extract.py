@@ -1,6 +1,7 @@
 """`plan` and `extract` from the command line, on small made data and the nano backbone with drawn weights."""
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -18,6 +19,7 @@ import pytest
 
 import pipelines.extract_features
 import pipelines.extraction
+import pipelines.speed_probe
 from extract.progress import Progress
 from pipelines.__main__ import main
 from pipelines.known_weights import known_weights
@@ -176,6 +178,55 @@ def test_too_little_space_is_seen_before_the_backbone_is_loaded(
     assert not (tmp_path / "features").exists()
 
 
+def test_a_disk_that_fills_up_names_bytes_and_the_way_on(
+    words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(pipelines.extract_features, "extract", fail)
+    monkeypatch.setattr(pipelines.extract_features, "free_bytes", lambda _: 7)
+    code, _, _, err = result(capsys, "extract", *words)
+    assert code == 5
+    assert re.search(r"features/\S+: the plan needs [1-9]\d+ bytes .* and 7 \(0.00 GB\) are free", err)
+    assert f"to go on: python -m pipelines extract {shlex.join(words)}" in err
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
+def test_plan_of_a_disk_that_cannot_be_tried_still_plans(
+    number: int,
+    words: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(pipelines.speed_probe, "measure_disk", fail)
+    monkeypatch.setenv("PERMAFROST_CACHE", str(tmp_path / "cache"))
+    code, summary, out, _ = result(capsys, "plan", *words)
+    assert code == 0
+    assert summary["rows"] == TRAINING
+    assert f"cannot be\n            tried ({os.strerror(number)})" in out
+
+
+def test_a_folder_that_cannot_be_written_is_seen_first(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    for verb in ("plan", "extract"):
+        for stores in ("file", "file/below"):
+            code, summary, _, _ = result(capsys, verb, *words, "--stores", str(tmp_path / stores))
+            assert code == 2
+            assert "file is a file, expected a folder" in summary["error"]
+    monkeypatch.setattr(pipelines.extraction.os, "access", lambda *_: False)  # root may write anywhere
+    monkeypatch.setattr(pipelines.extract_features, "load_backbone", lambda *_, **__: pytest.fail("loaded"))
+    code, summary, _, _ = result(capsys, "extract", *words)
+    assert code == 2
+    assert "cannot be written" in summary["error"]
+
+
 def test_a_broken_image_is_skipped_and_too_many_stop_the_run(
     words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -318,6 +369,19 @@ def test_the_live_line_fits_a_terminal(
             re.search(r" rows, [\d.]+ images/s, \d+ MB/s, waits for \w+, [\d.]+ s left", line)
             for line in live
         )
+
+
+def test_sigterm_is_an_interrupt_that_leaves_no_files(words: list[str], tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "pipelines", "extract", *words, "--views", "400", "--shard-rows", "4"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        while "shard 64x64-0 done" not in process.stderr.readline():
+            assert process.poll() is None
+        process.terminate()
+        rest = process.stderr.read()
+    assert process.returncode == 130, rest
+    assert "interrupted; to go on: python -m pipelines extract" in rest
+    assert not list(tmp_path.rglob("*.partial"))
 
 
 def test_interrupted(

@@ -37,6 +37,14 @@ def test_status_of_a_complete_store(store: Path, capsys: pytest.CaptureFixture[s
     assert "training-3 view 1: undecodable: not an image" in capsys.readouterr().out
 
 
+def test_status_tells_a_record_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    skipped = {("training-3", 0), ("training-3", 1)}
+    store = make_store(tmp_path / "features", skipped=frozenset(skipped))
+    assert main(["status", "--store", str(store)]) == 0
+    out = capsys.readouterr().out
+    assert "training-3 (2 views): undecodable: not an image" in out and out.count("training-3") == 1
+
+
 def test_status_of_an_unfinished_store(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (store / "MANIFEST.json").unlink()
     next((store / "receipts").glob("*-0.json")).unlink()
