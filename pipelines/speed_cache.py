@@ -7,6 +7,7 @@ was measured. It may be deleted at any time, and one that cannot be read is meas
 from __future__ import annotations
 
 import json
+import logging
 import os
 import platform
 import time
@@ -19,6 +20,8 @@ import torch
 
 from pipelines.json_output import write_json
 from stores.canonical_json import canonical_json, sha256_hex
+
+logger = logging.getLogger(__name__)
 
 FILE_NAME = "speed.json"
 MAX_AGE_S = 7 * 86400
@@ -50,6 +53,7 @@ class SpeedCache:
         known = {} if self._remeasure else self._read()
         if (figures := self._fresh(known.get(key))) is not None:
             return figures
+        logger.info("measuring this machine: %s", f"{stage} {facts['head']}" if "head" in facts else stage)
         figures = measure()
         self._write({**self._read(), key: {"stage": stage, "time": time.time(), "figures": figures}})
         return figures

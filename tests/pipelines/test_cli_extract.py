@@ -204,6 +204,7 @@ def test_plan_of_a_disk_that_cannot_be_tried_still_plans(
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(pipelines.speed_probe, "measure_disk", fail)
+    monkeypatch.setattr(pipelines.speed_probe, "MEASURED_S", 0.05)
     monkeypatch.setenv("PERMAFROST_CACHE", str(tmp_path / "cache"))
     code, summary, out, _ = result(capsys, "plan", *words)
     assert code == 0
