@@ -67,17 +67,25 @@ def run(config: ForecastConfig) -> dict[str, Any]:
 def geometry(extraction: Extraction) -> dict[str, Any]:
     """What the store will hold, in numbers."""
     estimate, plan = extraction.estimate, extraction.estimate.plan
+    filled = len(plan.rows) - _empty_rows(extraction)
     return {
         "name": plan.name,
         "records": len(extraction.dataset.records),
         "rows": len(plan.rows),
-        "levels": dict(estimate.bytes_by_level),
+        "levels": {name: size * filled // len(plan.rows) for name, size in estimate.bytes_by_level.items()},
         "bytes": estimate.total_bytes,
         "files": estimate.files,
         "bins": {b.name: b.rows for b in plan.bins},
         "shards": len(plan.shards()),
         "free_bytes": free_bytes(extraction.stores),
     }
+
+
+def _empty_rows(extraction: Extraction) -> int:
+    """Rows of records outside the subset."""
+    dataset, plan = extraction.dataset, extraction.estimate.plan
+    outside = 0 if dataset.subset is None else len(dataset.records) - len(dataset.subset)
+    return outside * plan.rows.view_count
 
 
 def print_geometry(extraction: Extraction, summary: dict[str, Any]) -> None:
@@ -93,10 +101,10 @@ def print_geometry(extraction: Extraction, summary: dict[str, Any]) -> None:
     more = f" and {len(plan.bins) - 6} more" if len(plan.bins) > 6 else ""
     print(f"  bins      {len(plan.bins)}: {bins}{more}")
     for level in plan.pyramid:
-        size = summary["levels"][level.name]
+        size, of_all = summary["levels"][level.name], extraction.estimate.bytes_by_level[level.name]
         print(
             f"  level     {level.name}: stride {level.stride_px} px, {level.channels} channels, {plan.codec},"
-            f" {gigabytes(size)} ({size / len(plan.rows) / 1e6:.2f} MB a row)"
+            f" {gigabytes(size)} ({gigabytes(of_all // len(plan.rows))} a row)"
         )
     print(
         f"  bytes     {gigabytes(summary['bytes'])} in {summary['files']} files, {summary['shards']} shards"

@@ -15,6 +15,9 @@ from stores.errors import IncompleteStore
 from stores.layout import StorePlan
 from stores.store_folder import StoreFolder
 
+MAX_LISTED = 8
+"""Entries of a list that are printed."""
+
 
 def run(config: StoreConfig) -> dict[str, Any]:
     """Prints identity and sizes of one store, or of each under the folder."""
@@ -78,7 +81,18 @@ def _print(store: Mapping[str, Any]) -> None:
     print(f"  on disk   {gigabytes(store['bytes_on_disk'])}, planned {gigabytes(store['planned_bytes'])}")
     print(f"  identity  {store['identity_digest']}")
     for field, value in _flat(store["identity"]):
-        print(f"    {field}: {value}")
+        print(f"    {field}: {_shortened(value)}")
+
+
+def _shortened(value: Any) -> Any:
+    """A long list by its first entries, as of class names; `--json` has all.
+
+    >>> _shortened([1, 2, 3]), _shortened(list(range(150)))
+    ([1, 2, 3], '[0, 1, 2, 3, 4, 5, 6, 7, ... 150 in all]')
+    """
+    if not isinstance(value, list) or len(value) <= MAX_LISTED:
+        return value
+    return f"[{', '.join(map(str, value[:MAX_LISTED]))}, ... {len(value)} in all]"
 
 
 def _flat(identity: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

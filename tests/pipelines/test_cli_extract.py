@@ -19,6 +19,7 @@ import pytest
 
 import pipelines.extract_features
 import pipelines.extraction
+import pipelines.plan_store
 import pipelines.speed_probe
 from extract.progress import Progress
 from pipelines.__main__ import main
@@ -176,6 +177,20 @@ def test_too_little_space_is_seen_before_the_backbone_is_loaded(
     assert code == 5
     assert "1000" in err
     assert not (tmp_path / "features").exists()
+
+
+def test_the_levels_of_a_subset_are_those_of_its_rows(
+    words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise pipelines.plan_store.TooLarge("geometry is all that is looked at")
+
+    monkeypatch.setattr(pipelines.plan_store, "measure_speed", stop)
+    _, whole, _, _ = result(capsys, "plan", *words)
+    _, half, out, _ = result(capsys, "plan", *words, "--subset", "50%")
+    assert half["levels"] == {name: size // 2 for name, size in whole["levels"].items()}
+    assert sum(half["levels"].values()) < half["bytes"]
+    assert "kB a row)" in out and "0.00 MB" not in out
 
 
 def test_a_disk_that_fills_up_names_bytes_and_the_way_on(
