@@ -8,7 +8,7 @@ from typing import Any
 
 from pipelines.byte_sizes import gigabytes
 from pipelines.config import StoreConfig
-from pipelines.stores_folder import stores_asked_for
+from pipelines.stores_folder import DamagedStores, look_at_each, stores_asked_for
 from stores.arrays import sharded_arrays
 from stores.committed import read_manifest, read_plan
 from stores.errors import IncompleteStore
@@ -20,11 +20,14 @@ MAX_LISTED = 8
 
 
 def run(config: StoreConfig) -> dict[str, Any]:
-    """Prints identity and sizes of one store, or of each under the folder."""
-    stores = [_describe(path) for path in stores_asked_for(config.store, config.stores)]
+    """Prints identity and sizes of one store, or of each under the folder; DamagedStores at the end."""
+    stores, damaged = look_at_each(stores_asked_for(config.store, config.stores), _describe)
     for store in stores:
         _print(store)
-    return {"stores": stores}
+    summary = {"stores": stores, "damaged": damaged}
+    if damaged:
+        raise DamagedStores(summary)
+    return summary
 
 
 def _describe(path: Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 from extract.sources import BAD_TARGET
 from pipelines.config import StoreConfig
 from pipelines.skipped_rows import skipped_lines
-from pipelines.stores_folder import stores_asked_for
+from pipelines.stores_folder import DamagedStores, look_at_each, stores_asked_for
 from stores.records import OUTCOME_NAMES
 from stores.verify import store_status
 
@@ -19,11 +19,14 @@ _OUTCOMES = {**OUTCOME_NAMES, BAD_TARGET: "unusable annotation"}
 
 
 def run(config: StoreConfig) -> dict[str, Any]:
-    """Prints the state of one store, or of each under the folder."""
-    stores = [_state(path) for path in stores_asked_for(config.store, config.stores)]
+    """Prints the state of one store, or of each under the folder; DamagedStores at the end."""
+    stores, damaged = look_at_each(stores_asked_for(config.store, config.stores), _state)
     for store in stores:
         _print(store)
-    return {"stores": stores}
+    summary = {"stores": stores, "damaged": damaged}
+    if damaged:
+        raise DamagedStores(summary)
+    return summary
 
 
 def _state(path: Path) -> dict[str, Any]:

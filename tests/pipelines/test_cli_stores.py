@@ -92,7 +92,7 @@ def test_verify_of_an_unfinished_store_and_of_another_manifest(
     (store / "MANIFEST.json").unlink()
     code, summary, _ = result(capsys, "verify", "--store", str(store))
     assert code == 4
-    assert "MANIFEST.json" in summary["error"]
+    assert "MANIFEST.json" in summary["error"] and summary["error"].count(str(store)) == 1
 
 
 @pytest.mark.parametrize("verb", ["status", "info", "verify", "gc"])
@@ -105,6 +105,21 @@ def test_no_store_is_a_usage_error_that_lists_those_there_are(
     code, _, err = result(capsys, verb, "--stores", str(store / "none"))
     assert code == 2
     assert "holds no store" in err
+
+
+@pytest.mark.parametrize("verb", ["status", "info", "gc"])
+def test_a_damaged_store_does_not_hide_the_others(
+    verb: str, store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = store.parent / "aaa"
+    broken.mkdir()
+    (broken / "plan.json").write_text("{")
+    assert main([verb, "--stores", str(store.parent)]) == 4
+    out, err = capsys.readouterr()
+    assert f"{broken}: DAMAGED: {broken / 'plan.json'} is not readable JSON" in out and str(broken) in err
+    assert (str(store) in out) == (verb != "gc") and ("no orphaned files" in out) == (verb == "gc")
+    code, summary, _ = result(capsys, verb, "--stores", str(store.parent))
+    assert (code, list(summary["damaged"])) == (4, [str(broken)])
 
 
 def test_gc_lists_and_then_deletes(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
