@@ -32,6 +32,7 @@ from PIL import Image
 
 from benchmarks.backbones import measure as measure_backbones
 from benchmarks.backbones import timm_forward
+from benchmarks.machine import processor_seconds
 from extract.backbones import BackboneCard, FrozenBackbone, backbone_card, load_backbone
 from extract.batch_shapes import fit_batches
 from extract.codec_error import sample_steps
@@ -88,9 +89,9 @@ def timm_rates(
 
 def _timed(run: Callable[[], object]) -> tuple[float, float]:
     """Seconds, and of them the seconds of all processors."""
-    began, used = time.perf_counter(), time.process_time()
+    began, used = time.perf_counter(), processor_seconds()
     run()
-    return time.perf_counter() - began, time.process_time() - used
+    return time.perf_counter() - began, processor_seconds() - used
 
 
 def decode_all(dataset: Dataset, plan: StorePlan, workers: int) -> None:

@@ -58,6 +58,17 @@ def fit_batches(plan: StorePlan, backbone: Backbone) -> StorePlan:
         logger.info("a batch of %s px does not fit the device's memory: %d rows", b.name, b.batch_rows)
 
 
+def try_sizes(plan: StorePlan, backbone: Backbone) -> None:
+    """Sends one empty image of the smallest and of the largest bin through the backbone.
+
+    Raises extract.timm_maps.SizeRefused where the backbone was made for images of another size.
+    """
+    by_area = sorted(range(len(plan.bins)), key=lambda index: _pixels(plan.bins[index]))
+    for index in {by_area[0], by_area[-1]}:
+        steps = sample_steps(plan, ShardId(index, 0))
+        encode_batch(backbone, plan.codec, [None], view_shape(plan, index), steps).wait()
+
+
 def halved(bins: Sequence[Bin], index: int, problem: str) -> tuple[Bin, ...]:
     """The bins with half the rows in a batch of the one at `index`, and no batch of more pixels than that.
 

@@ -12,7 +12,7 @@ import torch._dynamo
 from torch import Tensor
 
 from extract import frozen_attention, fused_attention, patches
-from extract.frozen_attention import AttentionWeights, BranchWeights
+from extract.frozen_attention import AttentionWeights, Biases, BranchWeights
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,7 @@ class BlockFunctions:
     """Those of `frozen_attention` for a CPU, of `fused_attention` for a GPU."""
 
     enter: Callable[[Tensor, Tensor, int, AttentionWeights], tuple[Tensor, Tensor, Tensor]]
-    mix: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+    mix: Callable[[Tensor, Tensor, Tensor, Biases], Tensor]
     project: Callable[[Tensor, BranchWeights], Tensor]
     leave: Callable[[Tensor, Tensor, Tensor, BranchWeights], Tensor]
     sum_bias: Callable[[Tensor, Tensor, Tensor | None, torch.dtype], Tensor]
@@ -44,14 +44,16 @@ def allow_variants() -> None:
 
 
 def _for_a_cpu(compiled: bool) -> BlockFunctions:
-    enter, mix, leave = frozen_attention.enter, frozen_attention.mix, frozen_attention.leave
+    enter, leave = frozen_attention.enter, frozen_attention.leave
     if compiled:
         # In the one thread that calls (`image_threads`).
         of_any_size = partial(compiled_of_any_size, options={"cpp.threads": 1})
         enter = of_any_size(enter, {0: (0, 1), 1: (0,)})
-        mix = of_any_size(mix, {0: (0,), 1: (0,), 2: (0,)})
         leave = of_any_size(leave, {0: (0, 1), 1: (0, 1), 2: (0,)})
-    return BlockFunctions(enter, mix, frozen_attention.project, leave, fused_attention.sum_bias)
+    # Plain products gain nothing by being compiled.
+    return BlockFunctions(
+        enter, frozen_attention.mix, frozen_attention.project, leave, fused_attention.sum_bias
+    )
 
 
 def _for_a_gpu(compiled: bool) -> BlockFunctions:

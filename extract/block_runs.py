@@ -16,12 +16,12 @@ from torch.nn import functional as F
 
 from extract.block_functions import BlockFunctions
 from extract.image_threads import share
-from extract.windows import Split, WindowPlan
+from extract.windows import WindowPlan
 
 if TYPE_CHECKING:
     from extract.folded_block import FoldedBlock
 
-_GROUP_VALUES = 48 << 10
+_GROUP_VALUES = 192 << 10
 """Values of a group's map, tokens times channels: what is made of its 192 KiB stays in a core's cache, deep
 maps are cut into several groups that threads can share, and small models' maps are not cut into crumbs."""
 
@@ -31,13 +31,8 @@ def run_at_once(block: FoldedBlock, x_NLC: Tensor, plan: WindowPlan, functions: 
     images = len(x_NLC)
     source = F.pad(x_NLC, (0, 0, 0, 1)) if plan.padded else x_NLC
     q, k, v = functions.enter(source, plan.gather, plan.tokens, block.attention_weights)
-    mixed = [
-        block.mix(q[part], k[part], v[part], split, functions).transpose(1, 2)
-        for first, last, split in plan.runs
-        for part in (slice(first * images, last * images),)
-    ]
-    together = torch.cat(mixed) if len(mixed) > 1 else mixed[0]
-    branch = functions.project(together.transpose(1, 2), block.branch_weights)
+    runs = [(first * images, last * images, split) for first, last, split in plan.runs]
+    branch = functions.project(block.mix(q, k, v, runs, functions), block.branch_weights)
     return functions.leave(x_NLC, branch, plan.scatter, block.branch_weights)
 
 
@@ -52,11 +47,11 @@ def run_in_groups(block: FoldedBlock, x_NLC: Tensor, plan: WindowPlan, functions
     branch = x_NLC.new_empty(1, len(plan.gather), channels, dtype=block.dtype)
     out = torch.empty_like(x_NLC)
 
-    def attend(group: tuple[int, int, Split]) -> None:
-        start, stop, split = group
+    def attend(group: tuple[int, int]) -> None:
+        start, stop = group
         place = slice(start * tokens, stop * tokens)
         q, k, v = functions.enter(source, plan.gather[place], tokens, attention)
-        mixed = block.mix(q, k, v, split, functions)
+        mixed = block.mix(q, k, v, plan.runs_between(start, stop), functions)
         branch[0, place] = functions.project(mixed, rest).view(-1, channels)
 
     def feed(group: tuple[int, int]) -> None:
@@ -64,20 +59,16 @@ def run_in_groups(block: FoldedBlock, x_NLC: Tensor, plan: WindowPlan, functions
         out[:, start:stop] = functions.leave(x_NLC[:, start:stop], branch, plan.scatter[start:stop], rest)
 
     size = max(1, _GROUP_VALUES // channels)
-    windows = max(1, size // tokens)
-    share(
-        attend,
-        [(*group, split) for first, last, split in plan.runs for group in _groups(first, last, windows)],
-    )
-    share(feed, _groups(0, x_NLC.shape[1], size))
+    share(attend, _groups(len(plan.gather) // tokens, max(1, size // tokens)))
+    share(feed, _groups(x_NLC.shape[1], size))
     return out
 
 
-def _groups(first: int, last: int, size: int) -> Iterator[tuple[int, int]]:
-    """first..last in pieces of at most `size`.
+def _groups(count: int, size: int) -> Iterator[tuple[int, int]]:
+    """0..count in pieces of at most `size`.
 
-    >>> list(_groups(0, 5, 2))
+    >>> list(_groups(5, 2))
     [(0, 2), (2, 4), (4, 5)]
     """
-    for start in range(first, last, size):
-        yield start, min(start + size, last)
+    for start in range(0, count, size):
+        yield start, min(start + size, count)

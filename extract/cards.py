@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from torch import nn
+
 from extract.trunks import family_of, pretrained_windows_of, probe, stages_of, windows_of
 from stores.pyramid import Level, PyramidSpec
 
@@ -31,7 +33,7 @@ BACKBONES: Mapping[str, _Row] = {
     "swinv2-s": _Row("swinv2_small_window8_256.ms_in1k"),
     "swinv2-b": _Row("swinv2_base_window12_192.ms_in22k"),
     "swinv2-l": _Row("swinv2_large_window12_192.ms_in22k"),
-    # [S] depths of the paper's 3-billion-parameter model; timm's entry is one block pair short in stage 4.
+    # Depths of the paper's 3-billion-parameter model; timm's entry is one block pair short in stage 4.
     # Window 40 is the papers' at 640 px; stage 4's grid of 20 caps its window.
     "swinv2-g": _Row(
         "swinv2_cr_giant_384.untrained", {"depths": [2, 2, 42, 4], "window_size": [40, 40, 40, 20]}
@@ -133,6 +135,7 @@ def backbone_card(
     windows: Windows = ()
     pretrained: Windows = ()
     if family != "features":
+        _require_whole_heads(trunk)
         windows = _every_stage(args["window_size"], trunk) if "window_size" in args else windows_of(trunk)
     if family == "swinv2":
         pretrained = pretrained_windows_of(trunk) or _row_windows(row, given)
@@ -160,17 +163,33 @@ def _row(model: str) -> _Row:
     raise ValueError(f"no backbone {model!r}; there are {', '.join(BACKBONES)}, and timm:<id> for timm's own")
 
 
+_OWN_ARGUMENTS = {
+    **dict.fromkeys(
+        ("always_partition", "dynamic_img_size", "strict_img_size", "drop_path_rate"),
+        "fixed for every frozen backbone",
+    ),
+    **dict.fromkeys(("num_classes", "features_only", "in_chans"), "a backbone gives levels of RGB images"),
+    **dict.fromkeys(
+        ("pretrained", "checkpoint_path", "cache_dir", "pretrained_cfg", "pretrained_cfg_overlay"),
+        "weights are named by --weights",
+    ),
+    **dict.fromkeys(("scriptable", "exportable", "no_jit"), "no part of a model"),
+}
+"""Constructor arguments that are not the caller's, and why."""
+
+
 def _refuse_own_arguments(given: Mapping[str, Any]) -> None:
-    own = {
-        "always_partition",
-        "dynamic_img_size",
-        "strict_img_size",
-        "drop_path_rate",
-        "num_classes",
-        "features_only",
-    }
-    if taken := sorted(own & given.keys()):
-        raise ValueError(f"--model-args {', '.join(taken)}: fixed for every frozen backbone, cannot be given")
+    for name in sorted(_OWN_ARGUMENTS.keys() & given.keys()):
+        raise ValueError(f"--model-args {name}: cannot be given, {_OWN_ARGUMENTS[name]}")
+
+
+def _require_whole_heads(trunk: nn.Module) -> None:
+    """Raises ValueError where heads do not divide the channels of a stage: timm notices when it runs."""
+    for number, stage in enumerate(stages_of(trunk), start=1):
+        attention = stage.blocks[0].attn
+        channels, heads = attention.qkv.in_features, attention.num_heads
+        if channels % heads:
+            raise ValueError(f"stage {number} has {channels} channels, which {heads} heads do not divide")
 
 
 def _every_stage(window_size: Any, trunk: Any) -> Windows:

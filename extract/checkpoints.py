@@ -11,6 +11,8 @@ import argparse
 import json
 import re
 import sys
+import zipfile
+import zlib
 from collections import OrderedDict
 from collections.abc import Container, Mapping
 from pathlib import Path
@@ -22,16 +24,22 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-_CONTAINERS = ("model", "state_dict", "teacher", "student")
+_CONTAINERS = ("model", "state_dict", "teacher", "student", "module")
 """Keys a training script may have put its weights under; EsViT evaluates the teacher."""
-_PREFIXES = ("module.", "backbone.", "encoder.")
-"""Wrappers of data-parallel training, of EsViT and of SimMIM."""
+_NESTED = 2
+"""Containers inside each other that are looked into: `{"model": {"state_dict": ...}}` and no cycle."""
+_PREFIXES = ("module.", "model.", "backbone.", "encoder.")
+"""Wrappers of data-parallel training, of Lightning, of EsViT and of SimMIM."""
+_PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".tar")
+"""Ends of the names of files that torch.save wrote; `checkpoint.pth.tar` is one too."""
+_CHUNK_BYTES = 16 << 20  # 16 MiB: a checksum is taken of so much at a time
 _NOT_OF_A_TRUNK = re.compile(
     r"relative_position_index|relative_coords_table|attn_mask|^mask_token$|^decoder\.|^head(_dense)?\."
 )
 """Buffers that follow from the windows, SimMIM's own parts, and the classifiers of Swin files."""
 _OFFICIAL_MERGE = "layers.0.downsample.reduction.weight"
 """Official files merge patches at the end of a stage, timm at the start of the next one."""
+_COORDINATES = "relative_coords_table"
 
 
 _DAMAGED = (
@@ -39,9 +47,12 @@ _DAMAGED = (
     EOFError,
     RuntimeError,
     json.JSONDecodeError,
+    UnicodeDecodeError,
     LookupError,
     TypeError,
     AttributeError,
+    zipfile.BadZipFile,
+    zlib.error,
 )
 """What the readers of the formats raise for bytes that are not theirs."""
 
@@ -50,47 +61,100 @@ def read_checkpoint(path: Path | str, trunk: nn.Module) -> dict[str, Tensor]:
     """The tensors of a checkpoint, named as in `trunk`, on the CPU, in the file's own dtypes.
 
     Args:
-        path: a .safetensors, a .pth (or .pt, .bin), an index (`*.safetensors.index.json`) or a folder.
+        path: a .safetensors, a .pth (or .pt, .bin, .ckpt), an index (`*.safetensors.index.json`) or a folder.
         trunk: the timm model they are for, without classifier; a name it holds is never dropped.
 
     Raises:
-        ValueError: the file is none of these, is damaged, or holds more than tensors.
+        ValueError: the file is none of these, is damaged, holds more than tensors, or was made for position
+            coordinates that are not the trunk's.
     """
     path = Path(path)
-    try:
-        content = _read(path)
-    except _DAMAGED as error:
-        raise ValueError(f"{path} is not a whole checkpoint: {error}") from error
-    except UnpicklingError as error:
-        raise ValueError(
-            f"{path} holds more than tensors and was not loaded: {_reason(error)}. If you trust it, save its "
-            f"weights alone as .safetensors"
-        ) from error
-    return rename(_weights_in(content, path), trunk)
+    tensors = _timm_names(_weights_in(_read(path), path), trunk)
+    _require_same_coordinates(tensors, trunk, path)
+    return _of_the_trunk(tensors, trunk)
 
 
-def _reason(error: UnpicklingError) -> str:
-    """torch's one telling line: the rest advises to load without checks."""
-    return str(error).split("WeightsUnpickler error:")[-1].split("Please ")[0].split("Check the ")[0].strip()
+def _not_whole(path: Path, reason: str) -> ValueError:
+    """The error for a file that is not what its name says: with its size and how it begins, which tell an
+    interrupted download from a web page or a pointer of Git LFS."""
+    with path.open("rb") as file:
+        beginning = file.read(24)
+    size = path.stat().st_size
+    found = f"{size} bytes that begin with {beginning!r}" if size else "an empty file"
+    return ValueError(f"{path} is not a whole checkpoint: {reason or 'it ends too early'} ({found})")
 
 
-def rename(tensors: Mapping[str, Tensor], trunk: nn.Module) -> dict[str, Tensor]:
-    """Tensors under timm's names: prefixes stripped, merges moved, buffers and classifiers dropped."""
+def _reason(error: Exception) -> str:
+    """What torch found; the rest of its text advises to load without checks."""
+    text = str(error)
+    telling = re.search(r"unsupported .*", text, re.IGNORECASE)
+    line = telling[0] if telling else text.partition("\n")[0]
+    return re.split(r"In PyTorch |Please |This is an internal ", line)[0].strip().rstrip(".")
+
+
+def _timm_names(tensors: Mapping[str, Tensor], trunk: nn.Module) -> dict[str, Tensor]:
+    """Tensors under timm's names: prefixes stripped, merges moved."""
     known = trunk.state_dict().keys()
     unwrapped = {_unwrapped(name, known): tensor for name, tensor in tensors.items()}
     if len(unwrapped) < len(tensors):
         raise ValueError(
             "two names of the checkpoint are the same tensor of the model once prefixes are dropped"
         )
-    tensors = unwrapped
-    if _OFFICIAL_MERGE in tensors:
-        tensors = {_merge_moved(name): tensor for name, tensor in tensors.items()}
+    if _OFFICIAL_MERGE in unwrapped:
+        return {_merge_moved(name): tensor for name, tensor in unwrapped.items()}
+    return unwrapped
+
+
+def _of_the_trunk(tensors: Mapping[str, Tensor], trunk: nn.Module) -> dict[str, Tensor]:
+    """Without buffers that follow from the windows, parts of SimMIM and classifiers."""
+    known = trunk.state_dict().keys()
     classifiers = tuple(f"{name}." for name in _classifiers(trunk))
     return {
         name: tensor
         for name, tensor in tensors.items()
         if name in known or not (_NOT_OF_A_TRUNK.search(name) or name.startswith(classifiers))
     }
+
+
+def _require_same_coordinates(tensors: Mapping[str, Tensor], trunk: nn.Module, path: Path) -> None:
+    """Refuses SwinV2 weights whose position coordinates are relative to other windows than the trunk's.
+
+    All shapes of such a file fit, and its features would be wrong without a word. Official files tell the
+    windows by a table of coordinates that timm does not keep.
+    """
+    modules = dict(trunk.named_modules())
+    for name, table in tensors.items():
+        if not name.endswith(_COORDINATES):
+            continue
+        module = modules.get(name.removesuffix(f".{_COORDINATES}"))
+        ours = tuple(getattr(module, "pretrained_window_size", ()))
+        theirs = _pretrained_window(table)
+        if any(ours) and theirs and theirs != ours:
+            raise ValueError(
+                f"{path}: {name} is relative to windows of {theirs[0]}x{theirs[1]} cells, the model's "
+                f"coordinates to {ours[0]}x{ours[1]}; take the model of this checkpoint (such as "
+                f"timm:swinv2_base_window16_256.ms_in1k), or pass pretrained_window_sizes by --model-args"
+            )
+
+
+def _pretrained_window(table: Tensor) -> tuple[int, int] | None:
+    """The window that a table of coordinates (1, 2h-1, 2w-1, 2) of a window h x w is relative to.
+
+    Its largest value is log2(1 + 8 r) / log2(8), where r = (w - 1) / (pretrained w - 1); None for a table
+    that does not say. [R] microsoft/Swin-Transformer:models/swin_transformer_v2.py
+
+    >>> _pretrained_window(torch.full((1, 15, 15, 2), 1.05664))
+    (8, 8)
+    >>> _pretrained_window(torch.zeros(1, 15, 15, 2))
+    """
+    if table.ndim != 4 or table.shape[-1] != 2 or min(table.shape[1:3]) < 3:
+        return None
+    largest = table.float().reshape(-1, 2).amax(0).tolist()
+    ratios = [(2 ** (3 * value) - 1) / 8 for value in largest]
+    if not all(0.01 < ratio < 100 for ratio in ratios):
+        return None
+    height, width = ((side - 1) / 2 / ratio + 1 for side, ratio in zip(table.shape[1:3], ratios, strict=True))
+    return round(height), round(width)
 
 
 def filtered_by_timm(tensors: Mapping[str, Tensor], trunk: nn.Module) -> Mapping[str, Tensor]:
@@ -129,26 +193,46 @@ def _classifiers(trunk: nn.Module) -> tuple[str, ...]:
     return (named,) if isinstance(named, str) else tuple(named)
 
 
-def _weights_in(content: Mapping[str, Any], path: Path) -> Mapping[str, Tensor]:
+def _weights_in(content: Mapping[Any, Any], path: Path) -> Mapping[str, Tensor]:
     """The tensors of a training script's dict: those under `model`, `teacher`, ..., or all of them."""
-    inner = next((content[key] for key in _CONTAINERS if isinstance(content.get(key), Mapping)), content)
-    tensors = {name: value for name, value in inner.items() if isinstance(value, Tensor)}
-    if not tensors:
-        raise ValueError(f"{path} holds no tensors, at its top or under {', '.join(_CONTAINERS)}")
-    return tensors
+    if tensors := _tensors_of(content, _NESTED):
+        return tensors
+    held = ", ".join(sorted(map(str, content))[:12]) or "nothing"
+    raise ValueError(
+        f"{path} holds no tensors, at its top or under {', '.join(_CONTAINERS)}; its keys are {held}"
+    )
 
 
-def _read(path: Path) -> Mapping[str, Any]:
+def _tensors_of(content: Mapping[Any, Any], nested: int) -> Mapping[str, Tensor]:
+    """Those of the first container that has any, else of `content` itself."""
+    for key in _CONTAINERS if nested else ():
+        inner = content.get(key)
+        if isinstance(inner, Mapping) and (found := _tensors_of(inner, nested - 1)):
+            return found
+    return {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+
+
+def _read(path: Path) -> Mapping[Any, Any]:
     if path.is_dir():
         return _read_folder(path)
-    if path.suffix == ".safetensors":
-        tensors: Mapping[str, Any] = load_file(path)
-        return tensors
-    if path.name.endswith(".safetensors.index.json"):
+    name = path.name.lower()
+    if name.endswith(".safetensors"):
+        return _read_safetensors(path)
+    if name.endswith(".safetensors.index.json"):
         return _read_index(path)
-    if path.suffix in (".pth", ".pt", ".bin"):
+    if name.endswith(_PICKLES):
         return _read_pickle(path)
-    raise ValueError(f"{path}: expected .pth, .pt, .bin, .safetensors, .safetensors.index.json or a folder")
+    raise ValueError(
+        f"{path}: expected {', '.join(_PICKLES)}, .safetensors, .safetensors.index.json or a folder"
+    )
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        tensors: dict[str, Tensor] = load_file(path)
+    except _DAMAGED as error:
+        raise _not_whole(path, _reason(error)) from error
+    return tensors
 
 
 def _read_folder(folder: Path) -> Mapping[str, Any]:
@@ -164,7 +248,13 @@ def _read_folder(folder: Path) -> Mapping[str, Any]:
 
 
 def _read_index(index: Path) -> Mapping[str, Any]:
-    weight_map = json.loads(index.read_text())["weight_map"]
+    try:
+        weight_map = json.loads(index.read_text())["weight_map"]
+        names_all_files = all(isinstance(name, str) for name in weight_map.values())
+    except _DAMAGED as error:
+        raise _not_whole(index, f"{type(error).__name__}: {error}") from error
+    if not names_all_files:
+        raise ValueError(f'{index}: expected {{"weight_map": {{"<tensor>": "<file>", ...}}}}')
     names = sorted(set(weight_map.values()))
     if outside := [name for name in names if Path(name).name != name]:
         raise ValueError(f"{index} names files outside its folder: {', '.join(outside)}")
@@ -180,20 +270,44 @@ def _read_index(index: Path) -> Mapping[str, Any]:
 def _merged(shards: list[Path]) -> dict[str, Tensor]:
     merged: dict[str, Tensor] = {}
     for shard in shards:
-        tensors = load_file(shard)
+        tensors = _read_safetensors(shard)
         if twice := sorted(merged.keys() & tensors.keys()):
             raise ValueError(f"{shard} repeats {', '.join(twice[:20])} of another shard")
         merged.update(tensors)
     return merged
 
 
-def _read_pickle(path: Path) -> Mapping[str, Any]:
+def _read_pickle(path: Path) -> Mapping[Any, Any]:
     # EsViT's files carry an argparse.Namespace, SimMIM's a yacs node: a dict with attributes. Filling
     # these runs no code, and yacs need not be there.
     inert: list[Any] = [argparse.Namespace, (OrderedDict, "yacs.config.CfgNode")]
-    with torch.serialization.safe_globals(inert):
-        content = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        _require_checksums(path)
+        with torch.serialization.safe_globals(inert):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except _DAMAGED as error:
+        raise _not_whole(path, _reason(error)) from error
+    except UnpicklingError as error:
+        if "Unsupported operand" in str(error):  # no pickle, or one of a protocol that torch never writes
+            raise _not_whole(path, _reason(error)) from error
+        raise ValueError(
+            f"{path} holds more than tensors and was not loaded: {_reason(error)}. If you trust it, save its "
+            f"weights alone as .safetensors"
+        ) from error
     if not isinstance(content, Mapping):
         raise ValueError(f"{path} holds a {type(content).__name__}, expected a dict of tensors")
-    weights: Mapping[str, Any] = content
+    weights: Mapping[Any, Any] = content
     return weights
+
+
+def _require_checksums(path: Path) -> None:
+    """Raises BadZipFile where a part of torch's zip file is not what was saved: torch.load compares no
+    checksum. A file saved with `set_crc32_options(False)` has zeros in their place, which say nothing."""
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        for part in archive.infolist():
+            if part.CRC:
+                with archive.open(part) as file:
+                    while file.read(_CHUNK_BYTES):
+                        pass

@@ -14,7 +14,7 @@ from extract.video_container import DECODER_NAMES
 from extract.view import MULTIPLE_PX, Hw, View
 
 CLIP_FRAMES = 16
-"""T, the frames of a view (spec/heads.md 4)."""
+"""T, the frames of a view: those of the frozen video heads of Lin et al., NeurIPS 2022."""
 CLIP_VIEWS_REVISION = 1
 """Part of every video store's identity; raised whenever the code of clip views gives other numbers."""
 

@@ -1,9 +1,9 @@
 """View recipes of video: random clips to train on, clips times crops to test on.
 
 Offsets are mmaction's SampleFrames (mmaction2@08de558 mmaction/datasets/transforms/loading.py), crops its
-RandomResizedCrop and ThreeCrop (processing.py beside it); clips of 16 frames, every fourth, are spec/heads.md
-4. Frames beyond the end begin again at the first. Deviation: frames are resized by Pillow with antialiasing
-instead of cv2.
+RandomResizedCrop and ThreeCrop (processing.py beside it). Clips have 16 frames, as in Lin et al. (NeurIPS
+2022), of every fourth frame: they span what Video Swin's 32 frames, every second, do. Frames beyond the end
+begin again at the first. Deviation: frames are resized by Pillow with antialiasing instead of cv2.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from extract.clip_view import CLIP_FRAMES, ClipView, clip_rule
 from extract.draws import Draws
 from extract.records import Record
 from extract.video_container import DECODER_NAMES
-from extract.view import MULTIPLE_PX, Hw, keep_ratio
-from extract.views import ViewRecipe
+from extract.view import Hw, keep_ratio
+from extract.views import SeededViews, ViewRecipe, check_crop, check_short_side, draw_corner
 
 CROP_PX = 224
 SHORT_TO_CROP = 256 / 224
@@ -48,18 +48,16 @@ def last_start(frames: int, stride: int = STRIDE) -> int:
 
 
 def _check_sizes(crop_px: int, short_px: int) -> None:
-    if not MULTIPLE_PX <= crop_px <= MAX_SIDE_PX or crop_px % MULTIPLE_PX:
-        raise ValueError(f"crop_size {crop_px}: expected a multiple of {MULTIPLE_PX} px up to {MAX_SIDE_PX}")
-    if not 2 <= short_px <= MAX_SIDE_PX:
-        raise ValueError(f"a short side of {short_px} px, expected 2 to {MAX_SIDE_PX}")
+    check_crop(crop_px, MAX_SIDE_PX)
+    check_short_side(short_px, MAX_SIDE_PX)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class RandomClips:
+class RandomClips(SeededViews):
     """Training views: a clip at a random start, a random part of its frames, flip."""
 
-    name: str
     frames = CLIP_FRAMES
+    name: str
     crop_px: int = CROP_PX
     """Side of the view; a multiple of 32."""
     short_px: int = round(CROP_PX * SHORT_TO_CROP)
@@ -74,14 +72,6 @@ class RandomClips:
 
     def __post_init__(self) -> None:
         _check_sizes(self.crop_px, self.short_px)
-
-    @property
-    def fixed_count(self) -> int | None:
-        return None
-
-    @property
-    def looks_at_truth(self) -> bool:
-        return False
 
     def identity(self) -> dict[str, Any]:
         return {
@@ -98,9 +88,7 @@ class RandomClips:
         }
 
     def view(self, dataset: str, record: Record, index: int, seed: int, truth: Any = None) -> ClipView:
-        def draws(purpose: str) -> Draws:
-            return Draws(dataset, record.key, index, seed, purpose)
-
+        draws = partial(Draws, dataset, record.key, index, seed)
         count = record.frames or 1
         # mmaction draws as if frames were skipped behind the last one too
         last = max(0, count - CLIP_FRAMES * self.stride)
@@ -124,8 +112,7 @@ class RandomClips:
             aspect = math.exp(draws.uniform(*map(math.log, self.aspect_range)))
             height, width = round(math.sqrt(area / aspect)), round(math.sqrt(area * aspect))
             if 1 <= height <= scaled[0] and 1 <= width <= scaled[1]:
-                corner = draws.integer(scaled[0] - height + 1), draws.integer(scaled[1] - width + 1)
-                return corner, (height, width)
+                return draw_corner(draws, scaled, (height, width)), (height, width)
         side = min(scaled)
         return ((scaled[0] - side) // 2, (scaled[1] - side) // 2), (side, side)
 
@@ -135,10 +122,11 @@ class ClipsTimesCrops:
     """Test views: clips spread over the video, of each so many crops along the long side; the same for every
     seed. View `clip * crops + crop`; of three crops the first is the left or upper one, then the middle."""
 
+    frames = CLIP_FRAMES
+    looks_at_truth = False
     name: str
     clips: int
     crops: int
-    frames = CLIP_FRAMES
     crop_px: int = CROP_PX
     """Side of the view; a multiple of 32."""
     short_px: int = CROP_PX
@@ -153,10 +141,6 @@ class ClipsTimesCrops:
     @property
     def fixed_count(self) -> int | None:
         return self.clips * self.crops
-
-    @property
-    def looks_at_truth(self) -> bool:
-        return False
 
     def identity(self) -> dict[str, Any]:
         return {

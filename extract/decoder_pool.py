@@ -1,8 +1,10 @@
-"""Processes that decode videos, as many at once as there are processor cores.
+"""Processes that decode images and videos, as many at once as there are processor cores.
 
-A decoder that hangs, crashes or eats the memory takes its process with it and not the extraction. What this
-costs: half a second and 60 MB for each process, and the way of the video and of its views through pipes, 2 ms
-of a core for a view of 16 frames at 224 px, beside 20 to 100 ms to decode it (docs/kinetics.md).
+A decoder that hangs, crashes or eats the memory takes its process with it and not the extraction. And however
+many cores decode, the interpreter of the extraction stays free to drive the device: threads would hold it for
+a fifth of their time, so that five of them were as many as could work at once. What this costs: half a second
+and 60 MB for each process, and the way of the source and of its views through pipes, 2 ms of a core for a
+view of 16 frames at 224 px, beside 20 to 100 ms to decode it (docs/k400.md).
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from extract.clip_view import ClipView
 from extract.decoder_process import receive, send
 from extract.sources import SourceError, TookTooLong
 from extract.video_container import DECODER_NAMES, ClipFacts
+from extract.view import View
 from stores.records import UNDECODABLE
 
 logger = logging.getLogger(__name__)
@@ -87,7 +90,7 @@ class DecoderPool:
         facts = header["facts"]
         return ClipFacts(**{**facts, "hw": tuple(facts["hw"])})
 
-    def render(
+    def render_video(
         self, data: bytes, hw: tuple[int, int], frames: int, views: Sequence[ClipView]
     ) -> list[npt.NDArray[np.uint8]]:
         """Views of a video, each of whose frames is decoded once.
@@ -105,7 +108,7 @@ class DecoderPool:
             OSError: the system killed the decoder, or has no memory for it.
         """
         request = {
-            "do": "render",
+            "do": "video",
             "hw": hw,
             "frames": frames,
             "views": [view.to_params().tolist() for view in views],
@@ -128,6 +131,25 @@ class DecoderPool:
                 for blob, shape in zip(blobs, shapes, strict=True)
             ]
         raise ValueError("no video decoder is installed: pip install av decord")
+
+    def render_image(
+        self, data: bytes, hw: tuple[int, int], views: Sequence[View]
+    ) -> list[npt.NDArray[np.uint8]]:
+        """Views of an image, which is decoded once; see extract.image_views.
+
+        Raises:
+            SourceError: the image cannot be decoded, or not within the time limit.
+            OSError: the system killed the decoder, or has no memory for it.
+        """
+        request = {"do": "image", "hw": hw, "views": [view.to_params().tolist() for view in views]}
+        try:
+            _, blobs = self._ask(request, [data])
+        except DecoderDied as death:
+            raise self._reason(death) from None
+        return [
+            np.frombuffer(blob, dtype=np.uint8).reshape(*view.padded_hw, 3)
+            for blob, view in zip(blobs, views, strict=True)
+        ]
 
     def _tell(self, what: str) -> None:
         if not self._told:
@@ -156,7 +178,7 @@ class DecoderPool:
         if "os_error" in header:
             raise OSError(*header["os_error"])
         if "no_memory" in header:
-            raise MemoryError("the video decoder has no memory")
+            raise MemoryError("the decoder has no memory")
         return header, parts
 
     def _taken(self) -> subprocess.Popen[bytes]:
@@ -192,7 +214,7 @@ def _exchange(
         return reply
     code = process.wait()
     if code == -signal.SIGKILL:
-        raise OSError(errno.ENOMEM, "the system killed the video decoder: probably too little memory")
+        raise OSError(errno.ENOMEM, "the system killed the decoder: probably too little memory")
     if code > 0:
         raise RuntimeError(f"{' '.join(process.args)} ended with exit code {code}: run it to see why")  # type: ignore[arg-type]
     raise DecoderDied(-code)

@@ -1,4 +1,4 @@
-"""The process in which videos are opened and decoded: one that may hang, or die, and then is replaced.
+"""The process in which sources are decoded: one that may hang, or die, and then is replaced.
 
 It reads requests from its standard input and answers on its standard output until the input ends. Each
 request is given so many seconds; then the kernel ends the process, whatever it is doing, even where nobody
@@ -24,8 +24,10 @@ import numpy.typing as npt
 
 from extract.clip_decoders import read_frames
 from extract.clip_view import ClipView, render_clips
+from extract.image_views import render_image
 from extract.sources import SourceError
 from extract.video_container import clip_facts
+from extract.view import View
 from stores.records import WRONG_SIZE
 
 _MAX_HEADER_BYTES = 64 << 20  # 64 MiB
@@ -113,12 +115,15 @@ def answer(request: Mapping[str, Any], blobs: Sequence[bytearray]) -> tuple[dict
     if request["do"] == "facts":
         with Region(request["path"], request["offset"], request["size"]) as region:
             return {"facts": asdict(clip_facts(io.BufferedReader(region, 1 << 16)))}, []
+    if request["do"] == "image":
+        images = [View.from_params(params) for params in request["views"]]
+        return {}, render_image(bytes(blobs[0]), tuple(request["hw"]), images)
     views = [ClipView.from_params(params) for params in request["views"]]
-    clips, decoder = _render(bytes(blobs[0]), request, views)
+    clips, decoder = _render_video(bytes(blobs[0]), request, views)
     return {"decoder": decoder}, clips
 
 
-def _render(
+def _render_video(
     data: bytes, request: Mapping[str, Any], views: Sequence[ClipView]
 ) -> tuple[list[npt.NDArray[np.uint8]], str]:
     """The views, and the first decoder that gave them. Raises the SourceError of the last one."""

@@ -1,35 +1,34 @@
 """View recipes of detection: large-scale jittering to train on, keep-ratio whole images to test on.
 
-LargeScaleJitter is mmdet's (mmdetection@19bceba configs/common/lsj-100e_coco-instance.py, spec/heads.md 2.4):
-a scale between 0.1 and 2, a crop of 1024 px, flip. Deviation: images are resized by Pillow with antialiasing
-(see `extract.view`). KeepRatio is the papers' 800/1333 test; sizes of the multi-scale test are nowhere
-printed, ours are of the range that Swin's HTC++ trains with (spec/heads.md 2.3).
+LargeScaleJitter is mmdet's (mmdetection@19bceba configs/common/lsj-100e_coco-instance.py): a scale between
+0.1 and 2, a crop of 1024 px, flip. Deviation: images are resized by Pillow with antialiasing (see
+`extract.view`). KeepRatio is the papers' 800/1333 test; sizes of the multi-scale test are nowhere
+printed, ours are of the range that Swin's HTC++ trains with (short side 400 to 1400, long side up to 1600).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from extract.draws import Draws
 from extract.instances import mask_rule
 from extract.records import Record
-from extract.view import MULTIPLE_PX, View, keep_ratio, padded_up, replay_rule
-from extract.views import refuse_crop
+from extract.view import View, keep_ratio, padded_up, replay_rule
+from extract.views import MAX_SIDE_PX, SeededViews, check_crop, draw_corner, refuse_crop, within_crop
 
 CROP_PX = 1024
 SHORT_PX, LONG_PX = 800, 1333
 MS_SHORT_PX, MS_LONG_PX = (600, 800, 1000, 1200, 1400), 1600
-MAX_SIDE_PX = 1 << 14
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class LargeScaleJitter:
+class LargeScaleJitter(SeededViews):
     """Views that show an image at a tenth to twice the crop's size. All are padded to the crop's size: one
     bin."""
 
     name: str
-    frames = None
     crop_px: int = CROP_PX
     """Side of the square crop, which the image fits at ratio 1; a multiple of 32."""
     ratio_range: tuple[float, float] = (0.1, 2.0)
@@ -37,18 +36,7 @@ class LargeScaleJitter:
     """Probability."""
 
     def __post_init__(self) -> None:
-        if not MULTIPLE_PX <= self.crop_px <= MAX_SIDE_PX or self.crop_px % MULTIPLE_PX:
-            raise ValueError(
-                f"crop_size {self.crop_px}: expected a multiple of {MULTIPLE_PX} px up to {MAX_SIDE_PX}"
-            )
-
-    @property
-    def fixed_count(self) -> int | None:
-        return None
-
-    @property
-    def looks_at_truth(self) -> bool:
-        return False
+        check_crop(self.crop_px, MAX_SIDE_PX)
 
     def identity(self) -> dict[str, Any]:
         return {
@@ -62,16 +50,13 @@ class LargeScaleJitter:
         }
 
     def view(self, dataset: str, record: Record, index: int, seed: int, truth: Any = None) -> View:
-        def draws(purpose: str) -> Draws:
-            return Draws(dataset, record.key, index, seed, purpose)
-
+        draws = partial(Draws, dataset, record.key, index, seed)
         side_px = int(self.crop_px * draws("scale").uniform(*self.ratio_range))
         resized = keep_ratio(record.original_hw, side_px, side_px)
-        valid = (min(resized[0], self.crop_px), min(resized[1], self.crop_px))
-        corner = draws("crop")
+        valid = within_crop(resized, self.crop_px)
         return View(
             resized_hw=resized,
-            crop_yx=(corner.integer(resized[0] - valid[0] + 1), corner.integer(resized[1] - valid[1] + 1)),
+            crop_yx=draw_corner(draws("crop"), resized, valid),
             valid_hw=valid,
             padded_hw=(self.crop_px, self.crop_px),
             flip=draws("flip").happens(self.flip),
@@ -82,8 +67,9 @@ class LargeScaleJitter:
 class KeepRatio:
     """Test views: the whole image at several sizes, padded to multiples of 32; the same for every seed."""
 
-    name: str
     frames = None
+    looks_at_truth = False
+    name: str
     sizes_px: tuple[tuple[int, int], ...] = ((LONG_PX, SHORT_PX),)
     """Bounds of the long and of the short side of each size; the image is as large as both allow."""
     flips: tuple[bool, ...] = (False,)
@@ -96,10 +82,6 @@ class KeepRatio:
     @property
     def fixed_count(self) -> int | None:
         return len(self.sizes_px) * len(self.flips)
-
-    @property
-    def looks_at_truth(self) -> bool:
-        return False
 
     def identity(self) -> dict[str, Any]:
         return {

@@ -11,7 +11,7 @@ all images, T tokens of a window, H heads, D channels of a head, R offsets betwe
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Any, Protocol
 
@@ -23,7 +23,7 @@ from extract.block_runs import run_at_once, run_in_groups
 from extract.frozen_attention import AttentionWeights, BranchWeights
 from extract.fused_attention import sum_bias
 from extract.position_bias import cr_table, offset_index, v2_table
-from extract.windows import HW, Split, split_mask, window_plan
+from extract.windows import HW, Run, Split, split_mask, window_plan
 
 _LARGEST_LOG_SCALE = math.log(100)
 """[R] microsoft/Swin-Transformer models/swin_transformer_v2.py clamps logit_scale at ln(1 / 0.01)."""
@@ -130,22 +130,28 @@ class FoldedBlock(nn.Module):
         return constants_bytes(self.heads, self.window, self.shift, self.dtype)
 
     def mix(
-        self, q_BHTD: Tensor, k_BHTD: Tensor, v_BHTD: Tensor, split: Split, functions: BlockFunctions
+        self, q_BHTD: Tensor, k_BHTD: Tensor, v_BHTD: Tensor, runs: Sequence[Run], functions: BlockFunctions
     ) -> Tensor:
-        """Attention, (B, H, T, D), of windows that share a mask, as many heads at a time as memory allows."""
-        size = self._heads_at_a_time(len(q_BHTD), q_BHTD.device)
-        parts = [
-            functions.mix(q_BHTD[:, h], k_BHTD[:, h], v_BHTD[:, h], self.bias(split, h, functions.sum_bias))
-            for start in range(0, self.heads, size)
-            for h in (slice(start, start + size),)
-        ]
+        """Attention, (B, H, T, D), of as many heads at a time as memory allows.
+
+        Args:
+            runs: windows that share a mask; together all windows, in order.
+        """
+        size = self._heads_at_a_time(len(q_BHTD), len(runs), q_BHTD.device)
+        parts = []
+        for start in range(0, self.heads, size):
+            h = slice(start, start + size)
+            biases = [
+                (slice(first, last), self.bias(split, h, functions.sum_bias)) for first, last, split in runs
+            ]
+            parts.append(functions.mix(q_BHTD[:, h], k_BHTD[:, h], v_BHTD[:, h], biases))
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
-    def _heads_at_a_time(self, windows: int, device: torch.device) -> int:
+    def _heads_at_a_time(self, windows: int, runs: int, device: torch.device) -> int:
         of_a_head = self.tokens**2 * 4
         if device.type == "cpu":
             return max(1, _LOGITS_BYTES // (of_a_head * windows))
-        return self.heads if self.keeps_bias else max(1, _SUMMED_BYTES // of_a_head)
+        return self.heads if self.keeps_bias else max(1, _SUMMED_BYTES // (of_a_head * runs))
 
     def bias(
         self, split: Split, heads: slice = slice(None), sum_bias: Callable[..., Tensor] = sum_bias

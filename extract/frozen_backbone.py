@@ -120,12 +120,14 @@ class FrozenBackbone(nn.Module):
 
     def normalise(self, pixels_NHWC: Tensor, valid_hw: Tensor) -> Tensor:
         """float32 (N, H, W, 3): (x / 255 - mean) / std, and 0 beyond each image's valid size."""
-        height, width = pixels_NHWC.shape[1:3]
-        x = (pixels_NHWC.float() / 255 - self.mean) / self.std
+        height, width, colours = pixels_NHWC.shape[1:]
+        # The colours of a row side by side: a loop over three of them at a time takes ten times as long.
+        x = pixels_NHWC.flatten(2).float()
+        x = x.div_(255).sub_(self.mean.repeat(width)).div_(self.std.repeat(width))
         rows = torch.arange(height, device=x.device) < valid_hw[:, 0, None]
-        columns = torch.arange(width, device=x.device) < valid_hw[:, 1, None]
+        columns = torch.arange(width, device=x.device).repeat_interleave(colours) < valid_hw[:, 1, None]
         inside = rows[:, :, None] & columns[:, None, :]
-        return torch.where(inside[..., None], x, 0.0)
+        return torch.where(inside, x, 0.0).view(pixels_NHWC.shape)
 
     def _final_norm(self, x_NHWC: Tensor) -> Tensor:
         if self.norm_weight is None:  # SwinV2-G's last block ends with its final norm

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from extract import frozen_attention
-from extract.frozen_attention import SMALLEST_NORM, AttentionWeights, BranchWeights, linear
+from extract.frozen_attention import SMALLEST_NORM, AttentionWeights, Biases, BranchWeights, linear
 
 _MOST_TOKENS_WITHOUT_CUDNN = 144
 """Tokens of a window. On an H100 cuDNN's kernel takes 1.7 times as long as the other for 64 of them, 0.87 for
@@ -43,10 +43,18 @@ def enter(
     return q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
 
 
-def mix(q_BHTD: Tensor, k_BHTD: Tensor, v_BHTD: Tensor, bias_HTT: Tensor) -> Tensor:
-    """In one kernel, whose logits and softmax are float32 also where its inputs are float16."""
+def mix(q_BHTD: Tensor, k_BHTD: Tensor, v_BHTD: Tensor, biases: Biases) -> Tensor:
+    """As `frozen_attention.mix`, (B, H, T, D) in memory (B, T, H, D): one kernel a bias, whose logits and
+    softmax are float32 also where its inputs are float16."""
     with _kernels(q_BHTD):
-        return F.scaled_dot_product_attention(q_BHTD, k_BHTD, v_BHTD, attn_mask=bias_HTT[None], scale=1.0)
+        mixed_BTHD = [
+            F.scaled_dot_product_attention(
+                q_BHTD[some], k_BHTD[some], v_BHTD[some], attn_mask=bias_HTT[None], scale=1.0
+            ).transpose(1, 2)
+            for some, bias_HTT in biases
+        ]
+    together = mixed_BTHD[0] if len(mixed_BTHD) == 1 else torch.cat(mixed_BTHD)
+    return together.transpose(1, 2)
 
 
 def _kernels(q_BHTD: Tensor) -> AbstractContextManager[object]:

@@ -1,9 +1,9 @@
 """Mask2Former's own training views of ADE20K, `--view-recipe ade20k-m2f`.
 
 Source: facebookresearch/Mask2Former mask2former/data/dataset_mappers/mask_former_semantic_dataset_mapper.py
-with configs/ade20k/semantic-segmentation/Base-ADE20K-SemanticSegmentation.yaml (also spec/heads.md 3.1), and
-what these call in detectron2: ResizeShortestEdge, RandomCrop, ColorAugSSDTransform, RandomFlip. What differs
-from `ade20k` (mmseg): the short side takes one of 16 sizes, a crop is never drawn again for its classes
+with configs/ade20k/semantic-segmentation/Base-ADE20K-SemanticSegmentation.yaml, and what these call in
+detectron2: ResizeShortestEdge, RandomCrop, ColorAugSSDTransform, RandomFlip. What differs from `ade20k`
+(mmseg): the short side takes one of 16 sizes, a crop is never drawn again for its classes
 (SINGLE_CATEGORY_MAX_AREA is 1), and the hue may move by 18 either way. Deviations: the padding is zero after
 normalisation, there grey 128 before it (0.07 to 0.43 after it); labels are resized by the nearest cell centre
 instead of Pillow's steps.
@@ -12,13 +12,23 @@ instead of Pillow's steps.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from extract.colour import HUE_DELTA, colour_rule, draw_colour
 from extract.draws import Draws
 from extract.records import Record
-from extract.view import MULTIPLE_PX, Hw, View, replay_rule
-from extract.views import CROP_PX, LONG_TO_SHORT
+from extract.view import Hw, View, replay_rule
+from extract.views import (
+    CROP_PX,
+    LONG_TO_SHORT,
+    MAX_SIDE_PX,
+    SeededViews,
+    check_crop,
+    check_short_side,
+    draw_corner,
+    within_crop,
+)
 
 RATIOS = tuple(range(5, 21))
 """Of the short side, in tenths: MIN_SIZE_TRAIN is `[int(x * 0.1 * 512) for x in range(5, 21)]`."""
@@ -27,11 +37,10 @@ HUES = 2 * HUE_DELTA + 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Mask2FormerCrops:
+class Mask2FormerCrops(SeededViews):
     """One of 16 short sides, a crop, flip, colour. All are padded to the crop's size: one bin."""
 
     name: str = "ade20k-m2f"
-    frames = None
     crop_px: int = CROP_PX
     """Side of the square crop; a multiple of 32."""
     short_px: int | None = None
@@ -40,10 +49,8 @@ class Mask2FormerCrops:
     """Probability."""
 
     def __post_init__(self) -> None:
-        if self.crop_px < MULTIPLE_PX or self.crop_px % MULTIPLE_PX:
-            raise ValueError(f"crop_size {self.crop_px}: expected a multiple of {MULTIPLE_PX} px")
-        if not 2 <= self.base_short_px <= 1 << 14:
-            raise ValueError(f"a short side of {self.base_short_px} px, expected 2 to {1 << 14}")
+        check_crop(self.crop_px, MAX_SIDE_PX)
+        check_short_side(self.base_short_px, MAX_SIDE_PX)
 
     @property
     def base_short_px(self) -> int:
@@ -58,14 +65,6 @@ class Mask2FormerCrops:
         """The longest that a long side may be: MAX_SIZE_TRAIN."""
         return LONG_TO_SHORT * self.base_short_px
 
-    @property
-    def fixed_count(self) -> int | None:
-        return None
-
-    @property
-    def looks_at_truth(self) -> bool:
-        return False
-
     def identity(self) -> dict[str, Any]:
         return {
             "recipe": self.name,
@@ -78,16 +77,13 @@ class Mask2FormerCrops:
         }
 
     def view(self, dataset: str, record: Record, index: int, seed: int, truth: Any = None) -> View:
-        def draws(purpose: str) -> Draws:
-            return Draws(dataset, record.key, index, seed, purpose)
-
+        draws = partial(Draws, dataset, record.key, index, seed)
         short_px = self.short_sides_px[draws("scale").integer(len(RATIOS))]
         resized = shortest_edge(record.original_hw, short_px, self.long_px)
-        valid = (min(resized[0], self.crop_px), min(resized[1], self.crop_px))
-        crop = draws("crop")
+        valid = within_crop(resized, self.crop_px)
         return View(
             resized_hw=resized,
-            crop_yx=(crop.integer(resized[0] - valid[0] + 1), crop.integer(resized[1] - valid[1] + 1)),
+            crop_yx=draw_corner(draws("crop"), resized, valid),
             valid_hw=valid,
             padded_hw=(self.crop_px, self.crop_px),
             flip=draws("flip").happens(self.flip),

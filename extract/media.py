@@ -1,4 +1,4 @@
-"""How the bytes of a source become the pixels of its views: images here, videos in extract/video.py."""
+"""How the bytes of a source become the pixels of its views: extract/images.py, extract/video.py."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from extract.records import Record
-from extract.sources import DECODER, LIMIT_PX, SourceError, decode_image
-from extract.view import VIEW_PARAMS, View
-from stores.records import WRONG_SIZE
+from extract.view import View
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -35,24 +33,3 @@ class Media(Protocol):
 
         Raises SourceError where the bytes are not what the record promised.
         """
-
-
-class Images:
-    """Sources that are one image each; a `Media`."""
-
-    view_params = VIEW_PARAMS
-
-    @property
-    def decoder(self) -> Mapping[str, Any]:
-        return {"name": DECODER, "limit_px": LIMIT_PX}
-
-    def view_from_params(self, params: Sequence[float] | npt.NDArray[Any]) -> View:
-        return View.from_params(params)
-
-    def render(self, data: bytes, record: Record, views: Sequence[View]) -> list[Pixels]:
-        rgb = decode_image(data)
-        if rgb.shape[:2] != record.original_hw:
-            height, width = record.original_hw
-            found = f"{rgb.shape[1]}x{rgb.shape[0]} pixels"
-            raise SourceError(WRONG_SIZE, f"decodes to {found}, its header promised {width}x{height}")
-        return [view.apply_image(rgb) for view in views]

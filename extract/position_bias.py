@@ -37,7 +37,7 @@ def _offsets(window: HW) -> Tensor:
 def v2_table(attention: Any, window: HW, pretrained_window: HW) -> Tensor:
     """float32 (H, R): 16 sigmoid(MLP(log-spaced offsets)).
 
-    [R] microsoft/Swin-Transformer models/swin_transformer_v2.py: offsets are relative to the window of
+    As microsoft/Swin-Transformer models/swin_transformer_v2.py: offsets are relative to the window of
     pretraining, times 8, sign(x) log2(|x| + 1) / log2(8).
     """
     extent = torch.tensor([max(size - 1, 1) for size in pretrained_window])

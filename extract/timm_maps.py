@@ -16,6 +16,10 @@ from torch.nn import functional as F
 from extract.frozen_attention import linear
 
 
+class SizeRefused(ValueError):
+    """A model was made for images of another size, as transformers with learned positions are."""
+
+
 class _Linear(nn.Linear):
     """Without gradients, in float32."""
 
@@ -36,21 +40,40 @@ class TimmMaps(nn.Module):
                     module.__class__ = _Linear
         self.stages = tuple(stages)
         self.dtype = dtype
+        self._taken: set[tuple[int, int]] = set()
+        """Heights and widths that went through: what fails of these later is not the model's doing."""
 
     def forward(self, x_NHWC: Tensor) -> dict[int, Tensor]:
         """Stage -> its raw output, (N, y, x, C), of normalised pixels (N, H, W, 3)."""
         height, width = x_NHWC.shape[1:3]
         # A stem cuts what a stride of four leaves over; the official Swin pads it with zeros.
         x = F.pad(x_NHWC, (0, 0, 0, -width % 4, 0, -height % 4)).permute(0, 3, 1, 2).contiguous()
-        with self._precision(x.device):
-            maps = self.trunk.forward_intermediates(
-                x,
-                indices=[stage - 1 for stage in self.stages],
-                stop_early=True,
-                output_fmt="NCHW",
-                intermediates_only=True,
-            )
+        maps = self._maps(x)
         return {stage: level.permute(0, 2, 3, 1) for stage, level in zip(self.stages, maps, strict=True)}
+
+    def _maps(self, x_NCHW: Tensor) -> Sequence[Tensor]:
+        size = (x_NCHW.shape[2], x_NCHW.shape[3])
+        try:
+            with self._precision(x_NCHW.device):
+                maps: Sequence[Tensor] = self.trunk.forward_intermediates(
+                    x_NCHW,
+                    indices=[stage - 1 for stage in self.stages],
+                    stop_early=True,
+                    output_fmt="NCHW",
+                    intermediates_only=True,
+                )
+        except torch.OutOfMemoryError:
+            raise
+        except (AssertionError, LookupError, ValueError, RuntimeError) as error:
+            if size in self._taken:
+                raise
+            raise SizeRefused(
+                f"{type(self.trunk).__name__} does not take images of {size[0]}x{size[1]} px ({error}): a "
+                f"model of a fixed size is made for another by --model-args.img_size, where timm offers it; "
+                f"else choose views of its size (--crop-size) or another backbone"
+            ) from error
+        self._taken.add(size)
+        return maps
 
     def _precision(self, device: torch.device) -> AbstractContextManager[Any]:
         if self.dtype is torch.float32:

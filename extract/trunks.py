@@ -10,6 +10,8 @@ Letters in tensor names: N images, H and W cells, C channels.
 
 from __future__ import annotations
 
+import difflib
+import json
 import math
 from collections.abc import Mapping
 from functools import lru_cache
@@ -30,6 +32,16 @@ SWIN_FAMILIES: Mapping[type[nn.Module], str] = {
     SwinTransformer: "swin",
 }
 """Trunk class -> the family's name in cards. Every other backbone is of the family `features`."""
+_NOT_BUILT = (
+    TypeError,
+    ValueError,
+    AssertionError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    RuntimeError,
+)
+"""What constructors raise for arguments they cannot take."""
 
 
 def _padded_then_rolled(block: Any, x_NHWC: Tensor) -> Tensor:
@@ -79,22 +91,34 @@ def create_trunk(timm_id: str, arguments: Mapping[str, Any], **more: Any) -> nn.
     """A timm model without weights, in training mode, on the current default device.
 
     Raises:
-        ValueError: timm knows no such model, or the model takes no such argument.
+        ValueError: timm knows no such model, or it cannot be built with these arguments.
     """
+    if ":" in timm_id or "/" in timm_id:
+        raise ValueError(
+            f"timm:{timm_id}: expected the name of one of timm's models, such as timm:resnet50.a1_in1k; its "
+            f"weights can come from a file, by --weights"
+        )
     settings = {key: _tuples(value) for key, value in arguments.items()}
     try:
         trunk: nn.Module = timm.create_model(timm_id, pretrained=False, **settings, **more)
-    except RuntimeError as error:
-        if "Unknown model" not in str(error):
-            raise
-        stem = timm_id.split(".")[0]
-        near = timm.list_models(f"*{stem[: max(4, len(stem) // 2)]}*")[:8]
-        hint = f"; similar: {', '.join(near)}" if near else ""
-        raise ValueError(f"timm {timm.__version__} has no model {timm_id!r}{hint}") from error
-    except TypeError as error:
-        given = ", ".join(arguments)
-        raise ValueError(f"{timm_id} does not take the model arguments {{{given}}}: {error}") from error
+    except _NOT_BUILT as error:
+        if "Unknown model" in str(error) or "pretrained tag" in str(error):
+            raise ValueError(_no_such_model(timm_id)) from error
+        given = json.dumps(dict(arguments))
+        raise ValueError(
+            f"{timm_id} cannot be built with the model arguments {given}: {type(error).__name__}: {error}"
+        ) from error
     return correct_attention(trunk)
+
+
+def _no_such_model(timm_id: str) -> str:
+    name, _, tag = timm_id.partition(".")
+    tags = [full.partition(".")[2] for full in timm.list_pretrained(f"{name}.*")]
+    if tag and timm.is_model(name):
+        return f"timm {timm.__version__} has no tag {tag!r} of {name}; there are {', '.join(tags) or 'none'}"
+    near = difflib.get_close_matches(name, timm.list_models(), n=8, cutoff=0.5)
+    hint = f"; similar: {', '.join(near)}" if near else ""
+    return f"timm {timm.__version__} has no model {timm_id!r}{hint}"
 
 
 def _tuples(value: Any) -> Any:
@@ -103,14 +127,14 @@ def _tuples(value: Any) -> Any:
 
 
 @lru_cache(maxsize=64)
-def _probe_swin(timm_id: str, arguments: tuple[tuple[str, Any], ...]) -> nn.Module:
+def _probe_once(timm_id: str, arguments_json: str) -> nn.Module:
     with torch.device("meta"):
-        return create_trunk(timm_id, dict(arguments), num_classes=0)
+        return create_trunk(timm_id, json.loads(arguments_json), num_classes=0)
 
 
 def probe(timm_id: str, arguments: Mapping[str, Any]) -> nn.Module:
     """The model on the meta device: its structure and sizes without memory or time."""
-    return _probe_swin(timm_id, tuple((key, _tuples(value)) for key, value in sorted(arguments.items())))
+    return _probe_once(timm_id, json.dumps(dict(arguments), sort_keys=True))
 
 
 def family_of(trunk: nn.Module) -> str:

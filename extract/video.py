@@ -52,7 +52,7 @@ class Videos:
             raise TypeError("a video has views of the class ClipView only")
         if not data:
             raise SourceError(UNDECODABLE, "an empty file")
-        return self.pool.render(data, record.original_hw, record.frames or 1, clips)
+        return self.pool.render_video(data, record.original_hw, record.frames or 1, clips)
 
     def facts(self, source: ByteSource) -> ClipFacts:
         """What a video's container says, NOTHING_KNOWN where it cannot be used.

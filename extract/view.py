@@ -92,8 +92,8 @@ class View:
     def apply_image(self, rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         """The view of uint8 RGB (H, W, 3): uint8 (padded H, W, 3), zero where it is padding."""
         (height, width), (y, x), (valid_y, valid_x) = self.resized_hw, self.crop_yx, self.valid_hw
-        resized = np.asarray(Image.fromarray(rgb).resize((width, height), Image.Resampling.BILINEAR))
-        crop = resized[y : y + valid_y, x : x + valid_x]
+        resized = Image.fromarray(rgb).resize((width, height), Image.Resampling.BILINEAR)
+        crop = np.asarray(resized.crop((x, y, x + valid_x, y + valid_y)))
         out = np.zeros((*self.padded_hw, 3), dtype=np.uint8)
         out[:valid_y, :valid_x] = self.colour.apply(crop[:, ::-1] if self.flip else crop)
         return out
@@ -114,7 +114,7 @@ def label_crop(
         (2 * np.arange(start, start + size, dtype=np.int64) + 1) * here // (2 * resized)
         for here, resized, start, size in zip(labels.shape, resized_hw, crop_yx, size_hw, strict=True)
     )
-    crop: npt.NDArray[np.uint8] = labels[rows[:, None], columns[None, :]]
+    crop: npt.NDArray[np.uint8] = labels.take(rows, 0).take(columns, 1)  # half the time of both at once
     return crop
 
 

@@ -1,15 +1,16 @@
 """View recipes: which views of a record a store holds. Each data set's module names its own.
 
-RandomCrops is mmseg's training pipeline (mmsegmentation@02677ac configs/_base_/datasets/ade20k.py, also
-spec/heads.md 3.3), WholeImages its whole-image test. Deviations from mmseg: images are resized
-by Pillow with antialiasing (as Mask2Former does) instead of cv2, labels by the nearest cell centre, and test
-views are padded to multiples of 32 with zeros after normalisation.
+RandomCrops is mmseg's training pipeline (mmsegmentation@02677ac configs/_base_/datasets/ade20k.py),
+WholeImages its whole-image test. Deviations from mmseg: images are resized by Pillow with antialiasing (as
+Mask2Former does) instead of cv2, labels by the nearest cell centre, and test views are padded to multiples of
+32 with zeros after normalisation.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from functools import partial
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,7 @@ from extract.view import IGNORE, MULTIPLE_PX, Hw, View, keep_ratio, label_crop, 
 CROP_PX = 512
 SHORT_PX = 512
 LONG_TO_SHORT = 4  # the papers' (2048, 512)
+MAX_SIDE_PX = 1 << 14
 
 
 class ViewRecipe(Protocol):
@@ -65,12 +67,21 @@ class ViewRecipe(Protocol):
         """
 
 
+class SeededViews:
+    """What recipes of training views have in common: each view is drawn, as many as are asked for."""
+
+    __slots__ = ()
+    fixed_count: ClassVar[int | None] = None
+    looks_at_truth: ClassVar[bool] = False
+    frames: ClassVar[int | None] = None
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
-class RandomCrops:
+class RandomCrops(SeededViews):
     """mmseg's training views: rescale, crop, flip, colour. All are padded to the crop's size: one bin."""
 
+    looks_at_truth = True
     name: str
-    frames = None
     crop_px: int = CROP_PX
     """Side of the square crop; a multiple of 32."""
     short_px: int | None = None
@@ -83,21 +94,12 @@ class RandomCrops:
     """Probability."""
 
     def __post_init__(self) -> None:
-        if self.crop_px < MULTIPLE_PX or self.crop_px % MULTIPLE_PX:
-            raise ValueError(f"crop_size {self.crop_px}: expected a multiple of {MULTIPLE_PX} px")
-        _check_short_side(self.base_short_px)
+        check_crop(self.crop_px, MAX_SIDE_PX)
+        check_short_side(self.base_short_px, MAX_SIDE_PX)
 
     @property
     def base_short_px(self) -> int:
         return self.crop_px if self.short_px is None else self.short_px
-
-    @property
-    def fixed_count(self) -> int | None:
-        return None
-
-    @property
-    def looks_at_truth(self) -> bool:
-        return True
 
     def identity(self) -> dict[str, Any]:
         return {
@@ -120,12 +122,10 @@ class RandomCrops:
         seed: int,
         truth: Any = None,
     ) -> View:
-        def draws(purpose: str) -> Draws:
-            return Draws(dataset, record.key, index, seed, purpose)
-
+        draws = partial(Draws, dataset, record.key, index, seed)
         ratio, short_px = draws("scale").uniform(*self.ratio_range), self.base_short_px
         resized = keep_ratio(record.original_hw, int(short_px * LONG_TO_SHORT * ratio), int(short_px * ratio))
-        valid = (min(resized[0], self.crop_px), min(resized[1], self.crop_px))
+        valid = within_crop(resized, self.crop_px)
         return View(
             resized_hw=resized,
             crop_yx=self._crop(draws("crop"), resized, valid, truth),
@@ -136,15 +136,12 @@ class RandomCrops:
         )
 
     def _crop(self, draws: Draws, resized: Hw, valid: Hw, labels: npt.NDArray[np.uint8] | None) -> Hw:
-        def corner() -> Hw:
-            return draws.integer(resized[0] - valid[0] + 1), draws.integer(resized[1] - valid[1] + 1)
-
-        chosen = corner()
+        chosen = draw_corner(draws, resized, valid)
         if labels is not None and resized != valid:
             for _ in range(self.tries):
                 if _is_varied(label_crop(labels, resized, chosen, valid), self.cat_max_ratio):
                     break
-                chosen = corner()
+                chosen = draw_corner(draws, resized, valid)
         return chosen
 
 
@@ -157,23 +154,20 @@ def _is_varied(labels: npt.NDArray[np.uint8], max_share: float) -> bool:
 class WholeImages:
     """Test views: the whole image at several scales, padded to multiples of 32; the same for every seed."""
 
-    name: str
     frames = None
+    looks_at_truth = False
+    name: str
     ratios: tuple[float, ...] = (1.0,)
     flips: tuple[bool, ...] = (False,)
     short_px: int = SHORT_PX
     """Short side at ratio 1; the long side is at most four times as long."""
 
     def __post_init__(self) -> None:
-        _check_short_side(self.short_px)
+        check_short_side(self.short_px, MAX_SIDE_PX)
 
     @property
     def fixed_count(self) -> int | None:
         return len(self.ratios) * len(self.flips)
-
-    @property
-    def looks_at_truth(self) -> bool:
-        return False
 
     def identity(self) -> dict[str, Any]:
         return {
@@ -199,9 +193,26 @@ class WholeImages:
         return View(resized_hw=resized, valid_hw=resized, padded_hw=padded_up(resized), flip=self.flips[flip])
 
 
-def _check_short_side(short_px: int) -> None:
-    if not 2 <= short_px <= 1 << 14:
-        raise ValueError(f"a short side of {short_px} px, expected 2 to {1 << 14}")
+def within_crop(resized: Hw, crop_px: int) -> Hw:
+    """The size of what a square crop shows of an image."""
+    return min(resized[0], crop_px), min(resized[1], crop_px)
+
+
+def draw_corner(draws: Draws, whole: Hw, part: Hw) -> Hw:
+    """Where in `whole` a part of that size begins, any place being as likely."""
+    return draws.integer(whole[0] - part[0] + 1), draws.integer(whole[1] - part[1] + 1)
+
+
+def check_crop(crop_px: int, most_px: int) -> None:
+    """Raises ValueError for a side that no crop can have."""
+    if not MULTIPLE_PX <= crop_px <= most_px or crop_px % MULTIPLE_PX:
+        raise ValueError(f"crop_size {crop_px}: expected a multiple of {MULTIPLE_PX} px up to {most_px}")
+
+
+def check_short_side(short_px: int, most_px: int) -> None:
+    """Raises ValueError for a side that no image is resized to."""
+    if not 2 <= short_px <= most_px:
+        raise ValueError(f"a short side of {short_px} px, expected 2 to {most_px}")
 
 
 def refuse_crop(name: str, crop_size: int | None) -> None:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_RANDOM = "random:"
+
 BUNDLED = Path(__file__).parent / "bundled" / "swinv2_nano.safetensors"
 """Weights of swinv2-nano, which `timm` means for that model: float16, trained by pipelines/demo."""
 
@@ -78,24 +80,27 @@ def get_weights(card: BackboneCard, source: str, trunk: nn.Module) -> Weights:
     Raises:
         WeightsUnavailable: there is nothing to be had, with what to pass instead.
         WeightsMismatch: names or shapes differ from the trunk's.
+        ValueError: no checkpoint, a damaged one, or numbers that are not finite.
     """
-    if source.startswith("random:"):
-        return _random(card, source.removeprefix("random:"), trunk)
+    if source.startswith(_RANDOM):
+        return _random(card, _seed(source), trunk)
     tensors = _published(card, trunk) if source == "timm" else read_checkpoint(_existing(source), trunk)
     if card.family == "features":
         tensors = filtered_by_timm(tensors, trunk)
     require_match(tensors, trunk, f"{source} for {card.model}")
+    _require_finite(tensors, source)
     return Weights.of(tensors)
 
 
 def require_source(card: BackboneCard, source: str) -> None:
-    """Raises WeightsUnavailable where `source` cannot have weights of `card`; reads and downloads nothing.
+    """Raises WeightsUnavailable where `source` cannot have weights of `card`, ValueError for `random:`
+    without a seed; reads and downloads nothing.
 
     What passes may still turn out to be unreachable or unfit: `get_weights` finds out.
     """
-    if source.startswith("random:"):
-        return
-    if source != "timm":
+    if source.startswith(_RANDOM):
+        _seed(source)
+    elif source != "timm":
         _existing(source)
     elif card.model != "swinv2-nano":
         try:
@@ -106,12 +111,20 @@ def require_source(card: BackboneCard, source: str) -> None:
 
 def _existing(source: str) -> Path:
     path = Path(source).expanduser()
-    if not path.exists():
+    if not source or not path.exists():
+        download = " (download it first)" if "://" in source else ""
         raise WeightsUnavailable(
-            f"no weights at {path}: expected a .pth, a .safetensors, an index of sharded safetensors or "
-            f"their folder; or pass timm, or random:SEED for a test"
+            f"no weights at {source or repr(source)}: expected a .pth, a .safetensors, an index of sharded "
+            f"safetensors or their folder{download}; or pass timm, or random:SEED for a test"
         )
     return path
+
+
+def _seed(source: str) -> str:
+    """What stands behind `random:`."""
+    if seed := source.removeprefix(_RANDOM):
+        return seed
+    raise ValueError("random: needs a seed, random:SEED, such as random:0")
 
 
 def _published(card: BackboneCard, trunk: nn.Module) -> Mapping[str, Tensor]:
@@ -135,13 +148,20 @@ def _nothing_published(card: BackboneCard, error: OSError) -> WeightsUnavailable
 
 
 def require_match(tensors: Mapping[str, Tensor], trunk: nn.Module, what: str) -> None:
-    """Raises WeightsMismatch, listing every difference, unless names and shapes are exactly the trunk's."""
-    expected = {name: tuple(tensor.shape) for name, tensor in trunk.state_dict().items()}
+    """Raises WeightsMismatch, listing every difference, unless names and shapes are exactly the trunk's, and
+    numbers are whole or not as the trunk's are (a quantised file's are not)."""
+    model = trunk.state_dict()
+    expected = {name: tuple(tensor.shape) for name, tensor in model.items()}
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     reshaped = [
         f"{name} is {found[name]}, the model's is {expected[name]}"
         for name in sorted(expected.keys() & found.keys())
         if expected[name] != found[name]
+    ]
+    quantised = [
+        f"{name} is {str(tensors[name].dtype).removeprefix('torch.')}"
+        for name in sorted(expected.keys() & found.keys())
+        if not _is_as_fine(tensors[name], model[name])
     ]
     problems = [
         f"{len(names)} {word}: {_listed(names)}"
@@ -149,6 +169,7 @@ def require_match(tensors: Mapping[str, Tensor], trunk: nn.Module, what: str) ->
             ("missing", sorted(expected.keys() - found.keys())),
             ("unexpected", sorted(found.keys() - expected.keys())),
             ("of another shape", reshaped),
+            ("not in float16, bfloat16, float32 or float64", quantised),
         )
         if names
     ]
@@ -159,6 +180,26 @@ def require_match(tensors: Mapping[str, Tensor], trunk: nn.Module, what: str) ->
         )
 
 
+def _is_as_fine(given: Tensor, like: Tensor) -> bool:
+    """Whether `given` can stand for `like`: floating point of two bytes or more, where that is one."""
+    return not like.is_floating_point() or (given.is_floating_point() and given.itemsize >= 2)
+
+
+def _require_finite(tensors: Mapping[str, Tensor], source: str) -> None:
+    """Raises ValueError where weights are not numbers: every feature would be none either."""
+    broken = [
+        name
+        for name, value in sorted(tensors.items())
+        if value.is_floating_point() and not value.isfinite().all()
+    ]
+    if broken:
+        raise ValueError(
+            f"weights {source} are not finite in {len(broken)} of {len(tensors)} tensors: "
+            f"{_listed(broken, 8)}; the training they come from diverged, or they exceed their precision: "
+            f"take another checkpoint"
+        )
+
+
 def _listed(names: Iterable[str], limit: int = 40) -> str:
     names = list(names)
     more = f", ... and {len(names) - limit} more" if len(names) > limit else ""
@@ -166,8 +207,6 @@ def _listed(names: Iterable[str], limit: int = 40) -> str:
 
 
 def _random(card: BackboneCard, seed: str, trunk: nn.Module) -> Weights:
-    if not seed:
-        raise ValueError("random: needs a seed, random:SEED, such as random:0")
     logger.warning(
         "RANDOM WEIGHTS (random:%s) for %s: features mean nothing; for tests and benchmarks only",
         seed,

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 HW = tuple[int, int]
 
 MASKED = -100.0
-"""Added to the logit of a pair from different regions. [R] microsoft/Swin-Transformer
+"""Added to the logit of a pair from different regions: microsoft/Swin-Transformer
 models/swin_transformer_v2.py; transformers 5.x adds it twice."""
 
 
@@ -88,6 +88,8 @@ def shift_mask(
 
 Split = tuple[bool, bool]
 """Whether a window of a rolled map holds tokens of two sides: of its bottom row, of its right column."""
+Run = tuple[int, int, Split]
+"""Windows that need the same mask: the first, the last + 1, and which mask."""
 
 
 def split_mask(window: HW, shift: HW, split: Split) -> Tensor:
@@ -118,8 +120,16 @@ class WindowPlan:
     """int64 (height * width,): for each row of the map its place in `gather`."""
     padded: bool
     """Whether there are padding tokens."""
-    runs: tuple[tuple[int, int, Split], ...]
-    """First window, last + 1, and which mask; in order, covering all windows."""
+    runs: tuple[Run, ...]
+    """In order, covering all windows."""
+
+    def runs_between(self, start: int, stop: int) -> list[Run]:
+        """The runs of the windows from `start` to before `stop`, counted from `start`."""
+        return [
+            (max(first, start) - start, min(last, stop) - start, split)
+            for first, last, split in self.runs
+            if first < stop and last > start
+        ]
 
 
 @lru_cache(maxsize=64)  # eight for each padded size: four stages, shifted and not; under 1 MB each

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 _MAX_LOG_RATIO = math.log(1000 / 16)  # mmdet:core/bbox/coder/delta_xywh_bbox_coder.py, wh_ratio_clip
+_LEAST_SIDE_PX = 1e-6  # the logarithm of a side of 0 would be infinite
 _LEAST_UNION_PX2 = 1e-6  # two empty boxes overlap by 0, not by 0 / 0
 
 
@@ -22,7 +23,7 @@ def encode_boxes(boxes: Tensor, references: Tensor, stds: Tensor) -> Tensor:
     """
     size_2 = (references[..., 2:] - references[..., :2]).clamp(min=0)
     size_2 = torch.where(size_2 > 0, size_2, 1)
-    target_size_2 = (boxes[..., 2:] - boxes[..., :2]).clamp(min=_LEAST_UNION_PX2)
+    target_size_2 = (boxes[..., 2:] - boxes[..., :2]).clamp(min=_LEAST_SIDE_PX)
     shift_2 = (boxes[..., :2] + boxes[..., 2:] - references[..., :2] - references[..., 2:]) / (2 * size_2)
     return torch.cat([shift_2, (target_size_2 / size_2).log()], -1) / stds
 

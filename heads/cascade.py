@@ -69,7 +69,7 @@ class CascadeSettings(DetectionSettings):
 
 
 class Cascade(DetectionHead):
-    """Box and mask heads in three stages; boxes are refined for all classes alike."""
+    """Box and mask heads in three stages; with the box head 2fc boxes are refined for all classes alike."""
 
     def __init__(self, pyramid: PyramidSpec, num_classes: int, settings: CascadeSettings) -> None:
         super().__init__(pyramid, num_classes, settings)

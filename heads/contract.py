@@ -44,6 +44,11 @@ class Head(nn.Module, ABC):
         """Levels it reads, finest first."""
         return self.pyramid.names
 
+    @property
+    @abstractmethod
+    def target_names(self) -> tuple[str, ...]:
+        """What its losses read of each row's targets."""
+
     @abstractmethod
     def losses(
         self,

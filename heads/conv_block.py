@@ -1,4 +1,4 @@
-"""Convolution, norm, ReLU: the block that segmentation heads are made of."""
+"""Convolution, norm, ReLU: the block of segmentation heads and of box heads with convolutions."""
 
 from __future__ import annotations
 

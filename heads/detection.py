@@ -34,7 +34,7 @@ from heads.contract import (
 from heads.conventions import CONVENTIONS, Conventions
 from heads.detections import Detections, DetectRule, to_output
 from heads.fpn import FPN
-from heads.ground_truth import GroundTruth, image_sizes, stack_truth
+from heads.ground_truth import TRUTH_TARGETS, GroundTruth, image_sizes, stack_truth
 from heads.input_norm import INPUT_NORMS, build_input_norms
 from heads.residual_fpn import ResidualFPN
 from heads.roi_pooling import pool_rois
@@ -130,6 +130,10 @@ class DetectionHead(Head):
         self.rpn = RegionProposals(
             settings.width, [*strides_px, 2 * strides_px[-1]], settings.anchor_scale, self.conventions
         )
+
+    @property
+    def target_names(self) -> tuple[str, ...]:
+        return TRUTH_TARGETS
 
     def choose_conventions(self) -> Conventions:
         return CONVENTIONS[self.settings.conventions]

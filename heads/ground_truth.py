@@ -14,7 +14,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 from heads.contract import HeadError, SizeYX, Targets
 
-_KEYS = ("boxes", "labels", "mask_bits", "mask_hw", "mask_yx")
+TRUTH_TARGETS = ("boxes", "labels", "mask_bits", "mask_hw", "mask_yx")
+"""What `stack_truth` reads of each row's targets."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,7 +65,7 @@ def stack_truth(
         raise HeadError(f"{len(targets)} targets for {len(valid_hw)} images")
     for image, target in enumerate(targets):
         _check_target(image, target, num_classes)
-    parts = {key: [target[key].to(device, non_blocking=True) for target in targets] for key in _KEYS}
+    parts = {key: [target[key].to(device, non_blocking=True) for target in targets] for key in TRUTH_TARGETS}
     counts = [len(boxes) for boxes in parts["boxes"]]
     slots = max(1, *counts)  # even where no image has a box there is a row to gather
     exists_NG = (torch.arange(slots) < torch.tensor(counts)[:, None]).to(device, non_blocking=True)
@@ -98,7 +99,7 @@ def image_sizes(valid_hw: Sequence[SizeYX], device: torch.device) -> Tensor:
 
 def _check_target(image: int, target: object, num_classes: int) -> None:
     assert isinstance(target, dict)
-    if missing := [key for key in _KEYS if key not in target]:
+    if missing := [key for key in TRUTH_TARGETS if key not in target]:
         raise HeadError(f"target {image} has no {', '.join(missing)}; it has {', '.join(target)}")
     count = len(target["boxes"])
     for key in ("labels", "mask_hw", "mask_yx"):

@@ -24,7 +24,7 @@ from heads.ground_truth import GroundTruth
 from heads.mask_head import MASK_CELLS, MaskHead
 from heads.roi_sampling import RoISamples
 from heads.rpn import Proposals
-from heads.semantic_branch import SemanticBranch, stuff_loss
+from heads.semantic_branch import STUFF, SemanticBranch, stuff_loss
 from stores.pyramid import PyramidSpec
 
 
@@ -55,6 +55,10 @@ class HTC(Cascade):
             if settings.semantic
             else None
         )
+
+    @property
+    def target_names(self) -> tuple[str, ...]:
+        return super().target_names if self.semantic is None else (*super().target_names, STUFF)
 
     def build_mask_head(self, stage: int) -> MaskHead:
         outputs = self.num_classes + self.first_class

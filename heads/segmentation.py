@@ -18,6 +18,10 @@ class SegmentationHead(Head):
 
     task = "segmentation"
 
+    @property
+    def target_names(self) -> tuple[str, ...]:
+        return ("labels",)
+
     def predict(
         self, features: Features, valid_hw: Sequence[SizeYX], output_hw: Sequence[SizeYX]
     ) -> list[Tensor]:

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from heads.contract import HeadError, Targets
 
+STUFF = "stuff"
+"""The target with the stuff map."""
 IGNORED_STUFF = 255
 _CONVS = 4
 _FUSION_LEVEL = 1
@@ -62,15 +64,15 @@ def stuff_loss(scores_NKyx: Tensor, targets: Targets, stride_px: int) -> Tensor:
     grid = tuple(scores_NKyx.shape[2:])
     labels = []
     for image, target in enumerate(targets):
-        if "stuff" not in target:
+        if STUFF not in target:
             raise HeadError(
                 f"target {image} has no stuff map, which the semantic branch learns from; without stuff maps "
                 "take the head htc-nosem-bifpn5"
             )
-        coarse_yx = target["stuff"][::stride_px, ::stride_px]
+        coarse_yx = target[STUFF][::stride_px, ::stride_px]
         missing = [cells - have for cells, have in zip(grid, coarse_yx.shape, strict=True)]
         if min(missing) < 0:
-            height, width = target["stuff"].shape
+            height, width = target[STUFF].shape
             limit = f"{grid[0]}x{grid[1]} cells of {stride_px} px"
             raise HeadError(f"stuff map of {height}x{width} px, expected at most {limit}")
         labels.append(F.pad(coarse_yx, (0, missing[1], 0, missing[0]), value=IGNORED_STUFF))

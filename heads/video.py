@@ -97,6 +97,10 @@ class ClipHead(Head):
         nn.init.normal_(self.classifier.weight, std=0.01)  # mmaction2 models/heads/i3d_head.py, init_std
         nn.init.zeros_(self.classifier.bias)
 
+    @property
+    def target_names(self) -> tuple[str, ...]:
+        return ("label",)
+
     def forward(
         self, features: Features, valid_hw: Sequence[SizeYX], generator: torch.Generator | None = None
     ) -> Tensor:

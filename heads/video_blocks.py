@@ -1,6 +1,6 @@
 """Transformer blocks over a clip's tokens: SwinV2's block, whose window is all of time or all of the clip.
 
-[R] microsoft/Swin-Transformer models/swin_transformer_v2.py: cosine attention with a learned scale, a bias
+As microsoft/Swin-Transformer models/swin_transformer_v2.py: cosine attention with a learned scale, a bias
 from log-spaced offsets, and norms after attention and MLP (res-post-norm).
 Letters in tensor names: N clips, G groups of tokens that see each other, L tokens of a group, C channels,
 H heads, D channels of a head.

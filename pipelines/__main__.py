@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import shlex
@@ -17,6 +16,7 @@ from pipelines.config import config_yaml
 from pipelines.exit_codes import DONE, INTERRUPTED, USAGE, exit_code, is_foreseen
 from pipelines.head_grid import parse_command
 from pipelines.help_text import program_help, verb_help
+from pipelines.json_output import json_text
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (Exception, KeyboardInterrupt) as error:
         return _explain(error, words, general.json, general.debug)
     if config.json:
-        print(json.dumps(summary), flush=True)
+        print(json_text(summary), flush=True)
     return DONE
 
 
@@ -69,7 +69,7 @@ def _explain(error: BaseException, words: Sequence[str], as_json: bool, debug: b
     print(f"{' '.join(words[:1])}: {message}", file=sys.stderr)
     if as_json:
         summary: Mapping[str, Any] = getattr(error, "summary", {})
-        print(json.dumps({**summary, "error": message, "exit_code": code}), flush=True)
+        print(json_text({**summary, "error": message, "exit_code": code}), flush=True)
     return code
 
 

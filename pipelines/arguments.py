@@ -115,20 +115,24 @@ def _read_words(words: Sequence[str], settings: Mapping[str, Setting]) -> tuple[
     rest = list(words)
     while rest:
         word = rest.pop(0)
-        if not word.startswith("--") and "run" in settings and settings["run"].is_list:
+        takes_folders = "run" in settings and settings["run"].is_list
+        if takes_folders and word.strip() and not word.startswith("--"):
             runs.append(word)  # report runs/a runs/b
             continue
         if not word.startswith("--"):
             raise UsageError(f"unexpected {word!r}: flags are written --name value{_as_flag(word)}")
         flag, has_value, value = word.partition("=")
         if flag == "--config":
-            files.append(Path(value if has_value else _next_value(flag, rest)))
+            path = value if has_value else _next_value(flag, rest)
+            if not path.strip():
+                raise UsageError(f"--config: expected a file, found {path!r}")
+            files.append(Path(path))
             continue
         name, setting = _resolve(flag[2:], settings, flag)
         if not has_value:
             switch = setting.is_switch and not (rest and rest[0].lower() in _TRUTH)
             value = "true" if switch else _next_value(flag, rest)
-        flags.append(_Given(name, _as_text(value, setting, name), flag))
+        flags.append(_given(name, value, setting, flag))
     if runs:
         flags.append(_Given("run", json.dumps(runs), "the folders named"))
     return files, flags
@@ -191,19 +195,30 @@ def _flatten(
         if setting.is_mapping and full == setting.name and isinstance(value, dict):
             yield from (_Given(f"{full}.{item}", _plain(inner), source) for item, inner in value.items())
         else:
-            yield _Given(full, _as_text(_plain(value), setting, full), source)
+            yield _given(full, _plain(value), setting, source)
 
 
 def _plain(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _as_text(value: str, setting: Setting, name: str) -> str:
+def _given(name: str, value: str, setting: Setting, source: str) -> _Given:
+    """A value that somebody gave. Raises UsageError where it says nothing: it would read as None, and None
+    often means everything."""
+    parts = value.split(",") if setting.is_list and not value.startswith("[") else [value]
+    says_nothing = not all(part.strip() for part in parts)
+    if says_nothing or (setting.is_list and setting.default is None and not value.strip("[] ")):
+        advice = "a value is missing" if setting.is_required else "to keep its default, leave it out"
+        raise UsageError(f"{source}: expected {setting.expected}, found {value!r}; {advice}")
+    return _Given(name, _as_text(value, setting), source)
+
+
+def _as_text(value: str, setting: Setting) -> str:
     """A value as jsonargparse reads it: lists as JSON, switches as true and false."""
     if setting.is_switch:
         return _TRUTH.get(value.lower(), value)
     if setting.is_list and value != "null" and not value.startswith("["):
-        parts = [part.strip() for part in value.split(",") if part.strip()]
+        parts = [part.strip() for part in value.split(",")]
         return json.dumps(parts) if str in _item_types(setting) else f"[{','.join(parts)}]"
     return value
 

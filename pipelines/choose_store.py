@@ -121,16 +121,11 @@ def find_test_store(
     if found:
         lines = "".join(f"\n  {store.path}" for store in found)
         raise UsageError(f"{len(found)} test stores fit this run; pass --store with one of:{lines}")
-    query = test_store_query(record, split=split or _test_split(record.dataset))
+    from extract.datasets import first_test_split  # for an error only: measuring needs no data set
+
+    query = test_store_query(record, split=split or first_test_split(record.dataset))
     line = query.extract_command + (f" VIEWS={views}" if views else "")
     raise UsageError(
         f"no complete {query} under {folder}; with the WEIGHTS and DATA of the training store, make it by:"
         f"\n  {line}"
     )
-
-
-def _test_split(dataset: str) -> str:
-    from extract.datasets import dataset_module  # for an error only: training and measuring need no data set
-
-    module = dataset_module(dataset)
-    return str(next(split for split in module.OFFICIAL_SPLITS if split not in module.TRAINING_SPLITS))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ from extract.datasets import Record
 from extract.sources import FileSource
 from extract.video import Videos
 from pipelines.clip_pictures import draw_prediction
+from pipelines.json_output import write_json
 from pipelines.live_backbone import live_features
 from pipelines.tasks.video import TOP
 
@@ -49,5 +49,5 @@ def predict_video(model: RunModel, source: Path, base: Path) -> dict[str, Any]:
         "classes": likeliest,
     }
     draw_prediction(clips[len(clips) // 2], likeliest, Path(f"{base}.png"))
-    Path(f"{base}.json").write_text(json.dumps(summary, indent=2) + "\n")
+    write_json(Path(f"{base}.json"), summary)
     return summary

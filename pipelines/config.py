@@ -8,6 +8,7 @@ for you", and the field says how. Nothing heavy is imported here, so that `--hel
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -20,6 +21,13 @@ class VerbConfig:
     """Print a summary as one line of JSON, the last line of stdout."""
     debug: bool = False
     """Show the traceback of an error; the environment variable PERMAFROST_DEBUG=1 does the same."""
+
+
+def _require_at_least(config: VerbConfig, least: Mapping[str, int]) -> None:
+    """Raises ValueError for a count below the least it can be; None is chosen elsewhere."""
+    for name, number in least.items():
+        if (value := getattr(config, name)) is not None and value < number:
+            raise ValueError(f"{name} {value}: expected {number} or more")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,11 +51,13 @@ class PlanConfig(VerbConfig):
     codec: str = "int8"
     """How features are stored: a file of stores/codecs."""
     views: int | str | None = None
-    """Training splits: how many seeded views of each record (1). Test splits: single (default) or ms-flip."""
+    """Training splits: how many seeded views of each record (1). Test splits: single (default), ms-flip for
+    images or 4x3 for videos."""
     view_recipe: str | None = None
     """Augmentation of a training split; None: the one named after the data set."""
     crop_size: int | None = None
-    """Side of a training view in pixels, a multiple of 32; None: the view recipe's."""
+    """Side of a training view, of videos also of a test view, in pixels, a multiple of 32; None: the view
+    recipe's."""
     short_side: int | None = None
     """Short side of a single-scale test view in pixels; None: the view recipe's."""
     seed: int = 0
@@ -65,9 +75,13 @@ class PlanConfig(VerbConfig):
     batch_size: int | None = None
     """Rows of a forward pass at 512 px, fewer of larger ones. None: 32 on a GPU, or what fits; 4 on a CPU."""
     workers: int | None = None
-    """Threads that decode images; None: one a processor core."""
+    """Threads that decode images, or wait for the processes that decode videos; None: one a processor
+    core."""
     shard_rows: int | None = None
     """Rows of a shard, a power of two; None: shards of at most 128 MiB, at least eight of them a bin."""
+
+    def __post_init__(self) -> None:
+        _require_at_least(self, {"workers": 1, "batch_size": 1})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,6 +107,12 @@ class ExtractConfig(PlanConfig):
     """Broken records that may be skipped, else exit code 1; None: 1 % of all, at least 10, never all."""
     codec_limit: float | None = None
     """Stop where the codec changes a level's median channel by more than this share of its deviation."""
+
+    def __post_init__(self) -> None:
+        PlanConfig.__post_init__(self)
+        _require_at_least(self, {"max_failed": 0})
+        if self.codec_limit is not None and self.codec_limit <= 0:
+            raise ValueError(f"codec_limit {self.codec_limit:g}: expected a share above 0, such as 0.02")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -275,9 +295,7 @@ class TrainConfig(VerbConfig):
     """Log to TensorBoard too, beside the CSV file."""
 
     def __post_init__(self) -> None:
-        for name, least in _LEAST.items():
-            if (value := getattr(self, name)) is not None and value < least:
-                raise ValueError(f"{name} {value}: expected {least} or more")
+        _require_at_least(self, _LEAST)
         if self.epochs is not None and self.epochs <= 0:
             raise ValueError(f"epochs {self.epochs:g}: expected more than 0")
         fraction = self.data_fraction
@@ -316,7 +334,8 @@ class EvaluateConfig(VerbConfig):
     short_side: int | None = None
     """Short side of a test view at ratio 1 in pixels, for `live`; None: that of the run's training views."""
     weights: str | None = None
-    """Weights of the backbone, for `live`; None: those recorded in the run."""
+    """Weights of the backbone, for `live` and for levels that are recomputed; None: those recorded in the
+    run."""
     precision: Literal["fp32", "bf16"] | None = None
     """bf16 is autocast of the head; None: bf16 on a GPU, fp32 on a CPU."""
     device: str = "auto"
@@ -327,14 +346,14 @@ class EvaluateConfig(VerbConfig):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PredictConfig(VerbConfig):
-    """A run, and new images to show it."""
+    """A run, and new images or videos to show it."""
 
     run: str
     """Folder of the run; its last checkpoint is taken."""
     input: str
-    """An image, or a folder of images."""
+    """An image or video, as the run's task takes them, or a folder of such."""
     out: str | None = None
-    """Folder of the pictures and label maps; None: <run>/predictions."""
+    """Folder of the pictures and JSON files; None: <run>/predictions."""
     weights: str | None = None
     """Weights of the backbone; None: those recorded in the run."""
     device: str = "auto"

@@ -67,6 +67,11 @@ class TrainingData(LightningDataModule):
     levels: tuple[str, ...]
     """Those the head reads; set before the first batch."""
 
+    @property
+    def target_names(self) -> tuple[str, ...]:
+        """Targets that a head is given of each row."""
+        return task_of(self.identity["dataset"]["task"]).training_targets
+
     def batches(self, stretch: Stretch) -> Iterator[Batch]:
         """The batches of those steps."""
         raise NotImplementedError
@@ -125,6 +130,10 @@ class StoreData(TrainingData):
 
     def describe(self) -> str:
         return self._joined.describe()
+
+    @property
+    def target_names(self) -> tuple[str, ...]:
+        return tuple(name for name in super().target_names if all(name in s.targets for s in self._joined))
 
     @property
     def stored_levels(self) -> tuple[str, ...]:

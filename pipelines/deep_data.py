@@ -50,13 +50,9 @@ class DeepData(StoreData):
         folders = (Path(config.stores), *(store.path.parent for store in stores))
         self._weights = config.weights or first_known_weights(folders, backbone["weights_sha256"])
         require_source(backbone_card(backbone["model"], backbone["args"]), self._weights or "timm")
-        self._source = open_pixels(
-            self._first,
-            check_recomputable(self._first.plan, lacking(self.pyramid.names, stores.pyramid.names),
-                               config.pixels, self.describe()),
-            config.data,
-            len(os.sched_getaffinity(0)),
-        )  # fmt: skip
+        missing = lacking(self.pyramid.names, stores.pyramid.names)
+        pixels = check_recomputable(self._first.plan, missing, config.pixels, self.describe())
+        self._source = open_pixels(self._first, pixels, config.data, len(os.sched_getaffinity(0)))
 
     @property
     def stored_levels(self) -> tuple[str, ...]:

@@ -17,13 +17,13 @@ from extract.extractor import shards_at_once
 from extract.memory_bound import encoded_row_bytes
 from stores.codecs import codec
 from stores.layout import Bin, DenseTarget, ShardId, StorePlan, Target
+from stores.records import UNDECODABLE
 from stores.writer import StoreWriter
 
 SHARDS = 4
 MOST_BYTES = 384 << 20
 """Of features that are written: a few seconds of a slow disk."""
 _BLOCK = 1 << 20
-_CODE = 4  # any outcome: a skipped row leaves a hole
 
 
 def measure_disk(plan: StorePlan, folder: Path) -> dict[str, float]:
@@ -101,7 +101,7 @@ def _write_shard(
     sha256, written = bytes(32), 0
     for row in shard.rows:
         if written == most_rows:
-            shard.skip(row, _CODE, "not part of the measurement", source_sha256=sha256)
+            shard.skip(row, UNDECODABLE, "not part of the measurement", source_sha256=sha256)
             continue
         original_hw = plan.rows.original_hw[plan.global_row(shard_id.bin, row)].tolist()
         targets = {target.name: _no_target(target, b, original_hw) for target in plan.targets}

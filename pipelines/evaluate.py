@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Generator
@@ -16,6 +15,7 @@ from pipelines.choose_store import find_test_store
 from pipelines.config import EvaluateConfig
 from pipelines.devices import choose_device, uses_bf16
 from pipelines.evaluation import check_measurable, store_views, views_name
+from pipelines.json_output import write_json
 from pipelines.read_ahead import read_ahead
 from pipelines.runs import RunRecord, load_head, read_run
 from pipelines.shallow_levels import open_for_test
@@ -90,5 +90,5 @@ def _views(
 def _write(folder: Path, record: RunRecord, figures: Figures, summary: dict[str, Any]) -> None:
     """evaluate.json and what else the task writes; those of several views beside those of single ones."""
     suffix = "" if figures.views == "single" else "-" + figures.views.replace("+", "-")
-    (folder / f"evaluate{suffix}.json").write_text(json.dumps(summary, indent=2) + "\n")
+    write_json(folder / f"evaluate{suffix}.json", summary)
     figures.write(folder, suffix, record.class_names)

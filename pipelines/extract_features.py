@@ -2,27 +2,45 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from typing import Any
 
 from extract.backbones import FrozenBackbone, load_backbone
-from extract.batch_shapes import fit_batches
+from extract.batch_shapes import fit_batches, try_sizes
 from extract.extractor import Summary, TooManyFailed, extract
 from extract.plan import build_plan
 from extract.weights import require_source
 from pipelines.byte_sizes import duration, gigabytes
 from pipelines.config import ExtractConfig
 from pipelines.exit_codes import WorkFailed
-from pipelines.extraction import Extraction, check_rest, check_space, prepare
+from pipelines.extraction import (
+    Extraction,
+    check_rest,
+    check_space,
+    free_bytes,
+    prepare,
+    rest_bytes,
+)
 from pipelines.known_weights import remember_weights
 from pipelines.plan_store import geometry, print_geometry
 from pipelines.progress import ExtractionProgress, counted
+from pipelines.skipped_rows import skipped_lines
+from pipelines.termination import termination_as_interrupt
+from stores.errors import SpaceError
 from stores.writer import StoreWriter
 
 logger = logging.getLogger(__name__)
 
 MAX_LISTED = 20
-"""Skipped rows that are printed; `status` lists all."""
+"""Skipped records that are printed; `status` lists more."""
+
+
+class DiskFull(SpaceError):
+    """The disk filled up while a store was written."""
+
+    resumable = True
+    """What was finished stays: the same command goes on, once there is room."""
 
 
 def run(config: ExtractConfig) -> dict[str, Any]:
@@ -30,6 +48,7 @@ def run(config: ExtractConfig) -> dict[str, Any]:
 
     Raises:
         WeightsUnavailable, SpaceError: before the backbone is loaded.
+        SizeRefused: the backbone takes no images of the views' sizes; nothing is written.
         IdentityError: a source file changed since the store was begun.
         BatchTooLarge: the device's memory does not hold a batch; what was finished stays.
         WorkFailed: more records than `max_failed` cannot be used; what was finished stays.
@@ -42,6 +61,8 @@ def run(config: ExtractConfig) -> dict[str, Any]:
     backbone = load_backbone(
         extraction.card, config.weights, device=extraction.device, precision=extraction.precision
     )
+    if extraction.card.family == "features":  # a Swin takes every size
+        try_sizes(extraction.estimate.plan, backbone)
     writer = _open_writer(config, extraction, backbone)
     remember_weights(extraction.stores, backbone.weights_sha256, config.weights)
     if writer.complete:
@@ -76,7 +97,7 @@ def _fill(
         logger.info("%s: going on, %d of %d shards are done", writer.path, shards - len(pending), shards)
     check_rest(writer, pending, extraction.estimate.total_bytes)
     try:
-        with ExtractionProgress(writer.path.name) as progress:
+        with termination_as_interrupt(), ExtractionProgress(writer.path.name) as progress:
             return extract(
                 extraction.dataset,
                 writer.plan,
@@ -90,8 +111,14 @@ def _fill(
             )
     except TooManyFailed as error:
         raise WorkFailed(
-            f"{error}; what was finished stays, and the same command goes on from there"
+            f"{error}; what was finished stays: mend these records (a new store then), or go on with the "
+            f"same command and a larger --max-failed"
         ) from error
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        rest = rest_bytes(writer, writer.pending(), extraction.estimate.total_bytes)
+        raise DiskFull(str(writer.path), rest, free_bytes(writer.path)) from error
 
 
 def _allowed_failures(extraction: Extraction) -> int:
@@ -102,10 +129,11 @@ def _allowed_failures(extraction: Extraction) -> int:
 
 
 def _print(writer: StoreWriter, summary: Summary) -> None:
-    for key, view, reason in summary.skipped[:MAX_LISTED]:
-        print(f"  skipped   {key} view {view}: {reason}")
-    if len(summary.skipped) > MAX_LISTED:
-        print(f"  skipped   {len(summary.skipped) - MAX_LISTED} more rows: python -m pipelines status")
+    lines = skipped_lines(summary.skipped)
+    for line in lines[:MAX_LISTED]:
+        print(f"  skipped   {line}")
+    if len(lines) > MAX_LISTED:
+        print(f"  skipped   {len(lines) - MAX_LISTED} more: python -m pipelines status --store {writer.path}")
     print(
         f"{writer.path} is complete: {summary.rows_written} rows written, {len(summary.skipped)} skipped, in"
         f" {duration(summary.seconds)} ({summary.images_per_s:.1f} images/s, {gigabytes(summary.bytes)};"

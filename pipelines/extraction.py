@@ -14,13 +14,20 @@ import torch
 
 from extract.backbones import BackboneCard, backbone_card
 from extract.compressed_bytes import measured
-from extract.datasets import Dataset, dataset_module, default_levels, open_dataset, view_recipe
+from extract.datasets import (
+    Dataset,
+    chosen_split,
+    dataset_module,
+    default_levels,
+    open_dataset,
+    view_recipe,
+)
 from extract.plan import Estimate, estimate_plan
 from extract.views import ViewRecipe
 from pipelines.config import PlanConfig
 from pipelines.devices import choose_device
 from pipelines.exit_codes import UsageError
-from pipelines.stores_folder import local_folder
+from pipelines.stores_folder import existing_folder, local_folder
 from stores.codecs import codec_names
 from stores.errors import SpaceError
 from stores.layout import ShardId
@@ -60,7 +67,8 @@ def prepare(config: PlanConfig) -> Extraction:
     """
     if config.codec not in codec_names():
         raise UsageError(f"--codec {config.codec}: expected one of {', '.join(codec_names())}")
-    is_training = _split(config) in dataset_module(config.dataset).TRAINING_SPLITS
+    split = chosen_split(config.dataset, config.split)
+    is_training = split in dataset_module(config.dataset).TRAINING_SPLITS
     recipe, views = choose_views(config, is_training)
     levels = config.levels or default_levels(config.dataset)
     card = backbone_card(config.model, config.model_args, levels)
@@ -90,22 +98,13 @@ def prepare(config: PlanConfig) -> Extraction:
     )
 
 
-def _split(config: PlanConfig) -> str:
-    module = dataset_module(config.dataset)
-    split = config.split or str(module.TRAINING_SPLITS[0])
-    if split not in module.OFFICIAL_SPLITS:
-        raise UsageError(
-            f"{config.dataset} has no split {split!r}; it has {', '.join(module.OFFICIAL_SPLITS)}"
-        )
-    return split
-
-
 def choose_views(config: PlanConfig, is_training: bool) -> tuple[ViewRecipe, int | None]:
     """The view recipe, and how many views of it; None where the recipe says so itself.
 
     Raises UsageError for a combination that does not exist.
     """
-    split, views, module = _split(config), config.views, dataset_module(config.dataset)
+    split, views = chosen_split(config.dataset, config.split), config.views
+    module = dataset_module(config.dataset)
     sizes = {"crop_size": config.crop_size, "short_side": config.short_side}
     if is_training:
         if isinstance(views, str) or (views is not None and views < 1):
@@ -134,13 +133,17 @@ def free_bytes(folder: Path) -> int:
     return shutil.disk_usage(existing_folder(folder)).free
 
 
-def existing_folder(folder: Path) -> Path:
-    """`folder`, or the nearest one above it that exists."""
-    return next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
-
-
 def check_space(extraction: Extraction) -> None:
-    """Raises SpaceError where a new store does not fit; what one that was begun lacks, check_rest knows."""
+    """Raises SpaceError where a new store does not fit; what one that was begun lacks, check_rest knows.
+
+    Raises UsageError where nothing can be written.
+    """
+    folder = existing_folder(extraction.stores)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UsageError(
+            f"--stores {extraction.stores}: {folder} cannot be written (no permission, or read-only): pass "
+            f"another --stores, or mend it"
+        )
     plan = extraction.estimate.plan
     begun = any(extraction.stores.glob(f"{plan.name}-????????/plan.json"))
     free = free_bytes(extraction.stores)
@@ -149,10 +152,15 @@ def check_space(extraction: Extraction) -> None:
 
 
 def check_rest(writer: StoreWriter, pending: Sequence[ShardId], total_bytes: int) -> None:
-    """Raises SpaceError where what is left of `total_bytes` does not fit; a row's bytes go by its area."""
-    plan, free = writer.plan, free_bytes(writer.path)
-    area = [b.height_px * b.width_px for b in plan.bins]
-    left = sum(area[shard.bin] * len(plan.shard_rows(shard)) for shard in pending)
-    needed = total_bytes * left // sum(size * b.rows for size, b in zip(area, plan.bins, strict=True))
+    """Raises SpaceError where what is left of `total_bytes` does not fit."""
+    needed, free = rest_bytes(writer, pending, total_bytes), free_bytes(writer.path)
     if needed > free:
         raise SpaceError(str(writer.path), needed, free)
+
+
+def rest_bytes(writer: StoreWriter, pending: Sequence[ShardId], total_bytes: int) -> int:
+    """What pending shards take of `total_bytes`; a row's bytes go by its area."""
+    plan = writer.plan
+    area = [b.height_px * b.width_px for b in plan.bins]
+    left = sum(area[shard.bin] * len(plan.shard_rows(shard)) for shard in pending)
+    return total_bytes * left // sum(size * b.rows for size, b in zip(area, plan.bins, strict=True))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shlex
 import time
 import warnings
 from collections.abc import Callable
@@ -89,9 +88,7 @@ def fit(
     try:
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     except SystemExit as stopped:  # Lightning's answer to an interrupt
-        raise Interrupted(
-            f"python -m pipelines train-head --resume --run {shlex.quote(str(folder))}"
-        ) from stopped
+        raise Interrupted(runs.resume_command(folder)) from stopped
     return clock() - began
 
 

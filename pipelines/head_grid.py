@@ -152,7 +152,10 @@ def _values(words: Sequence[str], document: Mapping[str, Any], names: Sequence[s
         return []
     items = found if isinstance(found, list) else str(found).split(",")
     texts = [str(item).strip() for item in items]
-    return list(dict.fromkeys(text for text in texts if text))
+    if len(texts) > 1 and not all(texts):
+        kind = "names" if names == _HEAD else "values"
+        raise UsageError(f"--{names[0]}: expected {kind} with commas between, found {found!r}")
+    return list(dict.fromkeys(texts))
 
 
 def _last_flag(words: Sequence[str], names: Sequence[str]) -> str | None:

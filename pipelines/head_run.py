@@ -6,12 +6,14 @@ import dataclasses
 import logging
 from contextlib import ExitStack
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from heads import build_head
+from heads import build_head, head_names
+from heads.contract import HeadError
 from pipelines import runs
 from pipelines.choose_store import fitting_test_stores
 from pipelines.config import TrainConfig
@@ -27,6 +29,7 @@ from pipelines.ranks import Ranks, from_first_rank
 from pipelines.schedules import warmup_steps
 from pipelines.shallow_levels import open_for_test
 from pipelines.tasks import task_of
+from pipelines.tasks.contract import percent
 from pipelines.training_callbacks import Validation
 from pipelines.validation import StoreMeasure
 from stores.reader import open_store
@@ -93,7 +96,8 @@ def prepare(
 def build_module(config: TrainConfig, data: TrainingData) -> HeadModule:
     """The head of a run; `data` learns which levels it reads.
 
-    Raises UsageError where it cannot be built on the levels there are.
+    Raises UsageError where it cannot be built on the levels there are, or learns from targets that are not
+    there.
     """
     pyramid = data.pyramid.select(config.levels) if config.levels else data.pyramid
     dataset = data.identity["dataset"]
@@ -108,8 +112,31 @@ def build_module(config: TrainConfig, data: TrainingData) -> HeadModule:
         )
     except ValueError as error:
         raise UsageError(f"{error} ({data.describe()})") from error
+    if missing := [name for name in head.target_names if name not in data.target_names]:
+        raise UsageError(
+            f"head {config.head} learns from {', '.join(missing)}, which {data.describe()} does not give; "
+            f"{_heads_to_take(config.head, data)}"
+        )
     data.levels = head.levels
     return HeadModule(head, config)
+
+
+def _heads_to_take(instead_of: str, data: TrainingData) -> str:
+    """Advice: the heads that the data can teach, the one whose name is most alike first."""
+    task, num_classes = data.identity["dataset"]["task"], data.identity["dataset"]["num_classes"]
+    names = []
+    for name in head_names(task):
+        try:
+            with torch.device("meta"):  # without memory or first weights
+                head = build_head(name, task, data.pyramid, num_classes)
+        except HeadError:  # of levels that are not there
+            continue
+        if set(head.target_names) <= set(data.target_names):
+            names.append(name)
+    if not names:
+        return "there is no head that learns from what it gives; extract a training split"
+    best, *others = sorted(names, key=lambda name: -SequenceMatcher(a=instead_of, b=name).ratio())
+    return f"take {best}, or another of {', '.join(sorted(others))}"
 
 
 def report(run: HeadRun, seconds: float) -> dict[str, Any]:
@@ -118,7 +145,7 @@ def report(run: HeadRun, seconds: float) -> dict[str, Any]:
     losses = [row["loss"] for row in read_metrics(run.folder / runs.METRICS) if "loss" in row]
     figures = run.validation.last if run.validation else {}
     loss = float(losses[-1])
-    scores = "".join(f", {name} {100 * value:.2f}" for name, value in list(figures.items())[:1])
+    scores = "".join(f", {name} {percent(value)}" for name, value in list(figures.items())[:1])
     print(f"{run.folder}: {run.config.max_steps} steps, loss {loss:.4f}{scores}")
     return {
         "run": str(run.folder),

@@ -43,7 +43,7 @@ def _flag_help(setting: Setting) -> str:
     note = ""
     if setting.is_required:
         note = " (required)"
-    elif not setting.is_switch and setting.default not in (None, {}):
+    elif not setting.is_switch and setting.default not in (None, {}, ()):
         default = setting.default
         note = f" (default {','.join(map(str, default)) if isinstance(default, tuple) else default})"
     return _paragraph(setting.flag + value, setting.text + note)

@@ -8,9 +8,10 @@ backbone again by itself.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable
 from pathlib import Path
+
+from pipelines.json_output import write_json
 
 FILE_NAME = "weights.json"
 
@@ -22,9 +23,7 @@ def remember_weights(stores: Path, weights_sha256: str, weights: str) -> None:
     if known.get(weights_sha256) == spec:
         return
     stores.mkdir(parents=True, exist_ok=True)
-    partial = stores / f".{FILE_NAME}.{os.getpid()}"
-    partial.write_text(json.dumps({**known, weights_sha256: spec}, indent=2) + "\n")
-    partial.replace(stores / FILE_NAME)
+    write_json(stores / FILE_NAME, {**known, weights_sha256: spec})
 
 
 def known_weights(stores: Path, weights_sha256: str) -> str | None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from extract.backbones import FrozenBackbone, backbone_card, load_backbone
 from extract.datasets import dataset_module, view_recipe
 from extract.views import ViewRecipe
-from pipelines.runs import RunRecord
+from pipelines.runs import RunRecord, without_precision
 from stores.canonical_json import diff_identity
 from stores.errors import IdentityError
 
@@ -52,7 +52,7 @@ def load_same_backbone(
     card = backbone_card(wanted["model"], wanted["args"], levels)
     backbone = load_backbone(card, source, device=device, precision=precision)
     for field, theirs, ours in diff_identity(
-        _without_precision(wanted), _without_precision(backbone.identity())
+        without_precision(wanted), without_precision(backbone.identity())
     ):
         raise IdentityError(
             f"backbone.{field}",
@@ -61,11 +61,6 @@ def load_same_backbone(
             f"weights {source}: pass --weights with those the run's store was made with",
         )
     return backbone
-
-
-def _without_precision(identity: Mapping[str, Any]) -> dict[str, Any]:
-    """A run from a GPU's store (fp16) may be shown images on a CPU (fp32)."""
-    return {name: value for name, value in identity.items() if name != "precision"}
 
 
 def live_features(

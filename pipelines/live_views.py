@@ -8,7 +8,7 @@ from collections.abc import Generator, Iterator
 import torch
 
 from extract.backbones import FrozenBackbone
-from extract.datasets import Dataset, dataset_module, open_dataset
+from extract.datasets import Dataset, first_test_split, open_dataset
 from extract.sources import SourceError
 from extract.views import ViewRecipe
 from pipelines.config import EvaluateConfig
@@ -27,9 +27,8 @@ def open_live_views(
 
     Raises as `open_dataset` and `load_run_backbone` do, IdentityError for other classes than the run's.
     """
-    module = dataset_module(record.dataset)
-    test_splits = [split for split in module.OFFICIAL_SPLITS if split not in module.TRAINING_SPLITS]
-    dataset = open_dataset(record.dataset, config.data or record.data, config.split or test_splits[0])
+    split = config.split or first_test_split(record.dataset)
+    dataset = open_dataset(record.dataset, config.data or record.data, split)
     record.check_same_classes(dataset.class_names, f"{dataset.name} {dataset.split}")
     recipe = run_test_recipe(record, config.views, config.short_side)
     backbone = load_run_backbone(record, config.weights, device)

@@ -14,7 +14,6 @@ import gc
 import json
 import logging
 import os
-import shlex
 import threading
 import time
 from collections.abc import Iterator
@@ -35,6 +34,7 @@ from pipelines.fitting import fit, quieten_lightning
 from pipelines.head_grid import ManyHeadsConfig
 from pipelines.head_run import HeadRun, build_module, prepare, report
 from pipelines.head_turns import SharedBatches
+from pipelines.json_output import write_json
 from pipelines.malloc_arenas import share_one_arena
 from pipelines.module import HeadModule
 from pipelines.ranks import ranks_of
@@ -129,11 +129,7 @@ def _record(group: Path, names: list[str], stopped: dict[str, str]) -> None:
     before: dict[str, Any] = {"heads": names, "stopped": {}}
     if path.exists():
         before = json.loads(path.read_text())
-    partial = path.with_suffix(".partial")
-    partial.write_text(
-        json.dumps({"heads": before["heads"], "stopped": {**before["stopped"], **stopped}}, indent=2) + "\n"
-    )
-    partial.replace(path)
+    write_json(path, {"heads": before["heads"], "stopped": {**before["stopped"], **stopped}})
 
 
 @dataclass(kw_only=True, slots=True)
@@ -193,9 +189,7 @@ def _train(
         shared.stop(WorkFailed("interrupted"))
         for thread in threads:
             thread.join()
-        raise Interrupted(
-            f"python -m pipelines train-head --resume --run {shlex.quote(str(group))}"
-        ) from interrupt
+        raise Interrupted(runs.resume_command(group)) from interrupt
     if shared.error is not None:
         raise shared.error
     return outcomes

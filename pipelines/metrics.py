@@ -60,12 +60,12 @@ class Confusion:
         """Pixels of each class, or predicted as it."""
         return (self.counts_KK.sum(0) + self.counts_KK.sum(1) - self.counts_KK.diagonal()).tolist()
 
-    def miou(self) -> float:
-        """The mean IoU of the classes that occur; NaN when nothing was counted."""
+    def miou(self) -> float | None:
+        """The mean IoU of the classes that occur; None where nothing was counted."""
         present = [value for value in self.iou() if value is not None]
-        return sum(present) / len(present) if present else float("nan")
+        return sum(present) / len(present) if present else None
 
-    def pixel_accuracy(self) -> float:
-        """The share of counted pixels that are right; NaN when nothing was counted."""
+    def pixel_accuracy(self) -> float | None:
+        """The share of counted pixels that are right; None where nothing was counted."""
         total = int(self.counts_KK.sum())
-        return int(self.counts_KK.trace()) / total if total else float("nan")
+        return int(self.counts_KK.trace()) / total if total else None

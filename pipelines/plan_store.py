@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +15,8 @@ from pipelines.speed_cache import SpeedCache
 from pipelines.speed_probe import Speed, TooLarge, available_bytes, measure_speed, program_seconds
 from pipelines.store_ways import Way, compare_ways, with_all_levels
 
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+"""Why a disk cannot be tried: no fault of a plan, which is there to be asked first."""
 BUSY = 0.15
 """A share of the processors' time that is worth telling."""
 
@@ -33,6 +36,16 @@ def run(config: ForecastConfig) -> dict[str, Any]:
         speed = measure_speed(extraction, cache, prepared_s)
     except TooLarge as error:
         print(f"  time      not measured: {error}")
+        return summary
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        print(
+            f"  time      not measured, nor whether caching pays: the disk of {extraction.stores} cannot be"
+        )
+        print(
+            f"            tried ({error.strerror}); --stores on one that has room and can be written says it"
+        )
         return summary
     print_time(extraction, speed)
     summary |= {**speed.to_json(), "estimated_seconds": speed.total_seconds}
@@ -54,11 +67,12 @@ def run(config: ForecastConfig) -> dict[str, Any]:
 def geometry(extraction: Extraction) -> dict[str, Any]:
     """What the store will hold, in numbers."""
     estimate, plan = extraction.estimate, extraction.estimate.plan
+    filled = len(plan.rows) - _empty_rows(extraction)
     return {
         "name": plan.name,
         "records": len(extraction.dataset.records),
         "rows": len(plan.rows),
-        "levels": dict(estimate.bytes_by_level),
+        "levels": {name: size * filled // len(plan.rows) for name, size in estimate.bytes_by_level.items()},
         "bytes": estimate.total_bytes,
         "files": estimate.files,
         "bins": {b.name: b.rows for b in plan.bins},
@@ -67,21 +81,30 @@ def geometry(extraction: Extraction) -> dict[str, Any]:
     }
 
 
+def _empty_rows(extraction: Extraction) -> int:
+    """Rows of records outside the subset."""
+    dataset, plan = extraction.dataset, extraction.estimate.plan
+    outside = 0 if dataset.subset is None else len(dataset.records) - len(dataset.subset)
+    return outside * plan.rows.view_count
+
+
 def print_geometry(extraction: Extraction, summary: dict[str, Any]) -> None:
     """The numbers of `geometry` as text."""
     plan, views = extraction.estimate.plan, plan_views(extraction)
     print(f"{plan.name} under {extraction.stores}")
     print(f"  rows      {summary['rows']}: {summary['records']} records, {views}")
     if extraction.dataset.subset is not None:
-        print(f"  subset    {len(extraction.dataset.subset)} records are filled, the rest stays empty")
+        print(
+            f"  subset    {len(extraction.dataset.subset)} of the records, the rows of the others stay empty"
+        )
     bins = ", ".join(f"{name} ({rows})" for name, rows in list(summary["bins"].items())[:6])
     more = f" and {len(plan.bins) - 6} more" if len(plan.bins) > 6 else ""
     print(f"  bins      {len(plan.bins)}: {bins}{more}")
     for level in plan.pyramid:
-        size = summary["levels"][level.name]
+        size, of_all = summary["levels"][level.name], extraction.estimate.bytes_by_level[level.name]
         print(
             f"  level     {level.name}: stride {level.stride_px} px, {level.channels} channels, {plan.codec},"
-            f" {gigabytes(size)} ({size / len(plan.rows) / 1e6:.2f} MB a row)"
+            f" {gigabytes(size)} ({gigabytes(of_all // len(plan.rows))} a row)"
         )
     print(
         f"  bytes     {gigabytes(summary['bytes'])} in {summary['files']} files, {summary['shards']} shards"
@@ -129,7 +152,7 @@ def print_advice(extraction: Extraction, advice: Advice) -> None:
         print(f"            the store is read from {where}")
     for variant in advice.variants:
         steps = ", ".join(
-            f"{head} needs more levels" if seconds is None else f"{head} {_milliseconds(seconds)} a step"
+            f"{head} needs more levels" if seconds is None else f"{head} {_step(seconds)} a step"
             for head, seconds in variant.heads.items()
         )
         print(f"  instead   {variant.codec} {','.join(variant.levels)}: {gigabytes(variant.bytes)}; {steps}")
@@ -147,7 +170,7 @@ def print_advice(extraction: Extraction, advice: Advice) -> None:
 def print_ways(ways: Sequence[Way]) -> None:
     """What storing all levels, the deep ones or none takes, and the way to take."""
     for way in ways:
-        steps = ", ".join(f"{head} {_milliseconds(seconds)}" for head, seconds in way.heads.items())
+        steps = ", ".join(f"{head} {_step(seconds)}" for head, seconds in way.heads.items())
         room = "" if way.fits else "; DOES NOT FIT"
         print(
             f"  way       {way.name}: {gigabytes(way.bytes)}, {steps} a step, one run of each in"
@@ -162,16 +185,20 @@ def _verdict(forecast: HeadForecast) -> str:
 
     >>> _verdict(HeadForecast(head="fpn", steps=10, batch_size=2, head_seconds=0.1, read_seconds=0.2,
     ...     cached_seconds=0.2, online_seconds=0.3, break_even_runs=2, visits_per_view=1.0))
-    'pays from run 2 on: a step takes 200 ms from the store (head 100, reading 200), 300 ms online'
+    'pays from run 2 on: a step takes 200 ms from the store (head 100 ms, reading 200 ms), 300 ms online'
     """
     runs = forecast.break_even_runs
     answer = "DOES NOT PAY" if runs is None else f"pays from run {runs} on"
     return (
-        f"{answer}: a step takes {_milliseconds(forecast.cached_seconds)} from the store"
-        f" (head {forecast.head_seconds * 1e3:.0f}, reading {forecast.read_seconds * 1e3:.0f}),"
-        f" {_milliseconds(forecast.online_seconds)} online"
+        f"{answer}: a step takes {_step(forecast.cached_seconds)} from the store"
+        f" (head {_step(forecast.head_seconds)}, reading {_step(forecast.read_seconds)}),"
+        f" {_step(forecast.online_seconds)} online"
     )
 
 
-def _milliseconds(seconds: float) -> str:
-    return f"{seconds * 1e3:.0f} ms"
+def _step(seconds: float) -> str:
+    """
+    >>> _step(0.2), _step(246.603)
+    ('200 ms', '246.6 s')
+    """
+    return f"{seconds * 1e3:.0f} ms" if seconds < 10 else f"{seconds:.1f} s"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,11 +17,18 @@ from pipelines.byte_sizes import duration
 
 logger = logging.getLogger(__name__)
 
+_BAR = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} rows{postfix}"
+
+
+def is_terminal() -> bool:
+    """Whether stderr is a terminal with room for a bar; without a size it is a log."""
+    return sys.stderr.isatty() and os.get_terminal_size(sys.stderr.fileno()).columns > 0
+
 
 @contextmanager
 def counted(what: str, total: int) -> Iterator[Callable[[int, int], None]]:
     """A callback (done, total) for `total` like things; one line says it elsewhere than on a terminal."""
-    if not sys.stderr.isatty():
+    if not is_terminal():
         logger.info("%s (%d)", what, total)
         yield lambda done, total: None
         return
@@ -32,8 +40,9 @@ class ExtractionProgress:
     """A callback for `extract.extractor.extract`; closes its bar when left."""
 
     def __init__(self, name: str, *, on_terminal: bool | None = None) -> None:
+        """Args: name: of the store, with which a log line begins; a bar needs its room for the figures."""
         self._name = name
-        self._on_terminal = sys.stderr.isatty() if on_terminal is None else on_terminal
+        self._on_terminal = is_terminal() if on_terminal is None else on_terminal
         self._bar: Any = None
 
     def __enter__(self) -> Self:
@@ -53,11 +62,19 @@ class ExtractionProgress:
 
     def _draw(self, progress: Progress) -> None:
         if self._bar is None:
-            self._bar = tqdm(total=progress.rows_total, desc=self._name, unit="row", file=sys.stderr)
+            self._bar = tqdm(total=progress.rows_total, bar_format=_BAR, file=sys.stderr)
+        self._bar.set_postfix_str(speed_text(progress), refresh=False)
         self._bar.update(progress.rows_done - self._bar.n)
-        self._bar.set_postfix_str(
-            f"{progress.mb_per_s:.0f} MB/s, {progress.failed_records} failed, waits for {progress.bottleneck}"
-        )
+
+
+def speed_text(progress: Progress) -> str:
+    """How fast, what is slowest, how long still: short enough for a bar beside it in 80 columns."""
+    left = progress.seconds_left
+    return (
+        f"{progress.images_per_s:.1f} images/s, {progress.mb_per_s:.0f} MB/s, waits for {progress.bottleneck}"
+        + ("" if left is None else f", {duration(left)} left")
+        + (f", {progress.failed_records} failed" if progress.failed_records else "")
+    )
 
 
 def shard_line(name: str, progress: Progress) -> str:

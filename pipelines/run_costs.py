@@ -14,6 +14,8 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from pipelines.json_output import write_json
+
 COSTS = "costs.json"
 WARMUP_STEPS = 10
 """First steps of a session that are not timed where there are more: kernels are chosen, memory is found."""
@@ -95,7 +97,7 @@ class CostLog(Callback):
         """The pause is over."""
         if self._pauses(trainer.global_step):
             if trainer.is_global_zero:
-                _write(self._folder / COSTS, self._costs(module))
+                write_json(self._folder / COSTS, dataclasses.asdict(self._costs(module)))
             self._restart_clock()
 
     def _restart_clock(self) -> None:
@@ -134,9 +136,3 @@ def _wait_for(device: torch.device) -> None:
 
 def _peak_resident_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def _write(path: Path, costs: RunCosts) -> None:
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(dataclasses.asdict(costs), indent=2) + "\n")
-    partial.replace(path)

@@ -98,8 +98,9 @@ def _evaluated(folder: Path) -> dict[str, dict[str, float]]:
             summary = json.loads(path.read_text())
         except ValueError as error:
             raise UsageError(f"{path} is not what evaluate writes: {error}; evaluate again") from error
-        if "scores" in summary:
-            found[str(summary["views"])] = {name: float(value) for name, value in summary["scores"].items()}
+        known = {name: float(value) for name, value in summary.get("scores", {}).items() if value is not None}
+        if known:
+            found[str(summary["views"])] = known
     return found
 
 

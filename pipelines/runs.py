@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -26,6 +27,7 @@ from heads.contract import Head
 from pipelines.config import RUN_CONFIG, TrainConfig, config_yaml
 from pipelines.devices import choose_device
 from pipelines.exit_codes import UsageError
+from pipelines.json_output import write_json
 from pipelines.memory_format import channels_last
 from stores.canonical_json import diff_identity
 from stores.errors import IdentityError
@@ -137,8 +139,13 @@ class RunRecord:
 
 
 def _source_of(identity: Mapping[str, Any]) -> dict[str, Any]:
-    backbone = {name: value for name, value in identity["backbone"].items() if name != "precision"}
+    backbone = without_precision(identity["backbone"])
     return {"dataset": {"name": identity["dataset"]["name"]}, "backbone": backbone}
+
+
+def without_precision(backbone: Mapping[str, Any]) -> dict[str, Any]:
+    """The identity of a backbone on any device: fp16 on a GPU and fp32 on a CPU are of the same weights."""
+    return {name: value for name, value in backbone.items() if name != "precision"}
 
 
 def new_run_folder(named: str | None, store_name: str, head: str) -> Path:
@@ -168,7 +175,12 @@ def write_run(folder: Path, config: TrainConfig, record: RunRecord) -> None:
     """Records a new run; run.json comes last, so a folder with one is complete."""
     (folder / CHECKPOINTS).mkdir(exist_ok=True)
     (folder / RUN_CONFIG).write_text(config_yaml(dataclasses.replace(config, resume=False)))
-    (folder / RUN_RECORD).write_text(json.dumps(record.to_json(), indent=2) + "\n")
+    write_json(folder / RUN_RECORD, record.to_json())
+
+
+def resume_command(folder: Path) -> str:
+    """What goes on with a run, or with several of one folder."""
+    return f"python -m pipelines train-head --resume --run {shlex.quote(str(folder))}"
 
 
 def read_run(folder: Path) -> RunRecord:
@@ -244,8 +256,8 @@ def load_head(folder: Path, device: torch.device) -> tuple[Head, int]:
         raise
     except Exception as error:  # unpickling raises whatever broken bytes lead it to
         raise UsageError(
-            f"{path} is no checkpoint that can be read ({type(error).__name__}); without it the one "
-            "before is taken"
+            f"{path} is no checkpoint that can be read ({type(error).__name__}); remove it, and the one "
+            "before it is taken"
         ) from error
     head = record.build_head()
     head.load_state_dict({name.removeprefix("head."): value for name, value in state.items()})

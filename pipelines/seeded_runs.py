@@ -43,10 +43,22 @@ def train_seeds(
         folder.mkdir(parents=True, exist_ok=True)
         (folder / RUN_CONFIG).write_text(config_yaml(dataclasses.replace(config, resume=False)))
     summaries = []
-    for seed in seeds:
-        logger.info("seed %d, of %d to %d", seed, seeds[0], seeds[-1])
-        summaries.append(train(_with_seed(config, seed, folder)))
+    try:
+        for seed in seeds:
+            logger.info("seed %d, of %d to %d", seed, seeds[0], seeds[-1])
+            summaries.append(train(_with_seed(config, seed, folder)))
+    except BaseException:
+        if folder is not None and not any(folder.glob("seed*")):
+            _remove_unbegun(folder)
+        raise
     return {"run": config.run, "seeds": list(seeds), "runs": summaries}
+
+
+def _remove_unbegun(folder: Path) -> None:
+    """Of a first run that was refused: else the mended command would be told that there are runs already."""
+    (folder / RUN_CONFIG).unlink(missing_ok=True)
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
 
 
 def _refuse_other_runs(folder: Path, resume: bool) -> None:

@@ -50,8 +50,8 @@ def check_recomputable(
 ) -> PixelsFrom:
     """Where the pixels come from.
 
-    Raises LevelMissing for levels that are no shallower than the stored ones, or without pixels asked for or
-    stored; UsageError for stored pixels that are not there, and for videos.
+    Raises LevelMissing for levels that are no shallower than the stored ones, for videos, and without pixels
+    asked for or stored; UsageError for stored pixels that are not there.
     """
     stored = plan.pyramid.names
     text = f"{where} holds {', '.join(stored)}; the head needs {', '.join(missing)} too"

@@ -7,6 +7,7 @@ was measured. It may be deleted at any time, and one that cannot be read is meas
 from __future__ import annotations
 
 import json
+import logging
 import os
 import platform
 import time
@@ -17,7 +18,10 @@ from typing import Any
 
 import torch
 
+from pipelines.json_output import write_json
 from stores.canonical_json import canonical_json, sha256_hex
+
+logger = logging.getLogger(__name__)
 
 FILE_NAME = "speed.json"
 MAX_AGE_S = 7 * 86400
@@ -49,6 +53,7 @@ class SpeedCache:
         known = {} if self._remeasure else self._read()
         if (figures := self._fresh(known.get(key))) is not None:
             return figures
+        logger.info("measuring this machine: %s", f"{stage} {facts['head']}" if "head" in facts else stage)
         figures = measure()
         self._write({**self._read(), key: {"stage": stage, "time": time.time(), "figures": figures}})
         return figures
@@ -72,11 +77,9 @@ class SpeedCache:
         return found if isinstance(found, dict) else {}
 
     def _write(self, entries: dict[str, Any]) -> None:
-        partial = self._path.with_name(f".{FILE_NAME}.{os.getpid()}")
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_text(json.dumps(entries, indent=1))
-            partial.replace(self._path)
+            write_json(self._path, entries)
         except OSError:  # a home that cannot be written: it is measured again next time
             return
 

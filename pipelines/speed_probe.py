@@ -34,8 +34,9 @@ from extract.trunks import probe
 from extract.view_sweep import views_at_once
 from extract.weights import Weights
 from pipelines.disk_probe import measure_disk
-from pipelines.extraction import Extraction, existing_folder
+from pipelines.extraction import Extraction
 from pipelines.speed_cache import Figures, SpeedCache
+from pipelines.stores_folder import existing_folder
 from stores.errors import IdentityError
 from stores.layout import ShardId, StorePlan
 

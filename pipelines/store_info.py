@@ -8,20 +8,26 @@ from typing import Any
 
 from pipelines.byte_sizes import gigabytes
 from pipelines.config import StoreConfig
-from pipelines.stores_folder import stores_asked_for
+from pipelines.stores_folder import DamagedStores, look_at_each, stores_asked_for
 from stores.arrays import sharded_arrays
 from stores.committed import read_manifest, read_plan
 from stores.errors import IncompleteStore
 from stores.layout import StorePlan
 from stores.store_folder import StoreFolder
 
+MAX_LISTED = 8
+"""Entries of a list that are printed."""
+
 
 def run(config: StoreConfig) -> dict[str, Any]:
-    """Prints identity and sizes of one store, or of each under the folder."""
-    stores = [_describe(path) for path in stores_asked_for(config.store, config.stores)]
+    """Prints identity and sizes of one store, or of each under the folder; DamagedStores at the end."""
+    stores, damaged = look_at_each(stores_asked_for(config.store, config.stores), _describe)
     for store in stores:
         _print(store)
-    return {"stores": stores}
+    summary = {"stores": stores, "damaged": damaged}
+    if damaged:
+        raise DamagedStores(summary)
+    return summary
 
 
 def _describe(path: Path) -> dict[str, Any]:
@@ -78,7 +84,18 @@ def _print(store: Mapping[str, Any]) -> None:
     print(f"  on disk   {gigabytes(store['bytes_on_disk'])}, planned {gigabytes(store['planned_bytes'])}")
     print(f"  identity  {store['identity_digest']}")
     for field, value in _flat(store["identity"]):
-        print(f"    {field}: {value}")
+        print(f"    {field}: {_shortened(value)}")
+
+
+def _shortened(value: Any) -> Any:
+    """A long list by its first entries, as of class names; `--json` has all.
+
+    >>> _shortened([1, 2, 3]), _shortened(list(range(150)))
+    ([1, 2, 3], '[0, 1, 2, 3, 4, 5, 6, 7, ... 150 in all]')
+    """
+    if not isinstance(value, list) or len(value) <= MAX_LISTED:
+        return value
+    return f"[{', '.join(map(str, value[:MAX_LISTED]))}, ... {len(value)} in all]"
 
 
 def _flat(identity: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

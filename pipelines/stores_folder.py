@@ -5,18 +5,19 @@ Only plan.json is read, a small file; whether a store can be trusted is `open_st
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pipelines.exit_codes import UsageError
 from stores.canonical_json import parse_canonical
-from stores.errors import FormatError, NoSuchStore, StoreError
+from stores.errors import FormatError, IntegrityError, NoSuchStore, StoreError
 
 # As in stores.manifest, which needs numpy: the parsing of a command line comes by here and must be quick.
 PLAN, MANIFEST = "plan.json", "MANIFEST.json"
 MAX_PLAN_BYTES = 1 << 20  # 1 MiB
+T = TypeVar("T")
 TRAINING, TEST = "training", "test"
 
 
@@ -106,10 +107,18 @@ def _readable_stores(folder: Path) -> Iterator[FoundStore]:
 
 
 def local_folder(stores: str) -> Path:
-    """The folder that --stores names. Raises UsageError for a URL: stores are read and written on disks."""
+    """The folder that --stores names. Raises UsageError for a URL: stores are read and written on disks; and
+    where a file stands in its place."""
     if "://" in stores:
         raise UsageError(f"--stores {stores}: expected a folder, not a URL; mount or copy the stores")
+    if not existing_folder(Path(stores)).is_dir():
+        raise UsageError(f"--stores {stores}: {existing_folder(Path(stores))} is a file, expected a folder")
     return Path(stores)
+
+
+def existing_folder(folder: Path) -> Path:
+    """`folder`, or the nearest one above it that exists."""
+    return next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
 
 
 def stores_asked_for(store: str | None, stores: str) -> list[Path]:
@@ -125,6 +134,27 @@ def stores_asked_for(store: str | None, stores: str) -> list[Path]:
             f"{folder} holds no store; pass --store or --stores, or make one with `make extract`"
         )
     return found
+
+
+class DamagedStores(IntegrityError):
+    """Some of the stores that were looked at cannot be read; carries the summary, with the others in it."""
+
+    def __init__(self, summary: dict[str, Any]) -> None:
+        self.summary = summary
+        super().__init__("; ".join(f"{store}: {problem}" for store, problem in summary["damaged"].items()))
+
+
+def look_at_each(paths: Sequence[Path], look: Callable[[Path], T]) -> tuple[list[T], dict[str, str]]:
+    """What `look` finds in each store, and what is wrong with those it cannot read: one damaged store must
+    not hide the others."""
+    found, damaged = [], {}
+    for path in paths:
+        try:
+            found.append(look(path))
+        except IntegrityError as error:
+            damaged[str(path)] = str(error)
+            print(f"{path}: DAMAGED: {error}")
+    return found, damaged
 
 
 def find_store(folder: Path, query: StoreQuery) -> FoundStore:

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from pipelines import runs
 from pipelines.feed_log import PaceMeter, Reading
 from pipelines.module import HeadModule
+from pipelines.tasks.contract import percent
 
 logger = logging.getLogger(__name__)
 
@@ -96,15 +97,15 @@ class Validation(Callback):
 
     def __init__(
         self,
-        measure: Callable[[HeadModule], Mapping[str, float]],
+        measure: Callable[[HeadModule], Mapping[str, float | None]],
         *,
         every: int,
         max_steps: int,
         name: str = "",
     ) -> None:
         self._measure, self._every, self._max_steps, self._name = measure, every, max_steps, name
-        self.last: Mapping[str, float] = {}
-        """The figures of the last validation."""
+        self.last: Mapping[str, float | None] = {}
+        """The scores of the last validation."""
 
     def follows(self, step: int) -> bool:
         """Whether it comes after step `step`."""
@@ -119,8 +120,9 @@ class Validation(Callback):
         pl_module.eval()
         self.last = self._measure(pl_module)
         pl_module.train()
-        log_everywhere(trainer, self.last, trainer.global_step)
-        shown = " ".join(f"{name} {100 * value:.2f}" for name, value in self.last.items())
+        known = {name: value for name, value in self.last.items() if value is not None}
+        log_everywhere(trainer, known, trainer.global_step)
+        shown = " ".join(f"{name} {percent(value)}" for name, value in self.last.items())
         prefix = self._name and f"{self._name}: "
         logger.info("%sstep %d/%d %s", prefix, trainer.global_step, self._max_steps, shown)
 

@@ -25,8 +25,8 @@ class StoreMeasure:
         """
         self._store, self._bf16, self._shallow = store, bf16, shallow
 
-    def __call__(self, module: HeadModule) -> Mapping[str, float]:
-        """`Figures.scores`, 0..1. The module is in evaluation mode."""
+    def __call__(self, module: HeadModule) -> Mapping[str, float | None]:
+        """`Figures.scores`. The module is in evaluation mode."""
         task = task_of(module.head.task)
         levels, shallow = module.head.levels, self._shallow
         check_measurable(self._store, levels, task, shallow)

@@ -69,7 +69,7 @@ VERBS: dict[str, Verb] = {
     "predict": Verb(
         module="pipelines.predict",
         config_class=config.PredictConfig,
-        text="The frozen backbone and a trained head on new images.",
+        text="The frozen backbone and a trained head on new images or videos.",
         example="--run runs/first --input photo.jpg",
     ),
     "gc": Verb(

@@ -26,7 +26,8 @@ class Damaged(IntegrityError):
 
     def __init__(self, summary: dict[str, Any]) -> None:
         self.summary = summary
-        problems = [f"{p['store']}: {p['what']}" for store in summary["stores"] for p in store["problems"]]
+        found = [problem for store in summary["stores"] for problem in store["problems"]]
+        problems = [p["what"] if p["store"] in p["what"] else f"{p['store']}: {p['what']}" for p in found]
         rest = f", and {len(problems) - 1} more" if len(problems) > 1 else ""
         super().__init__(f"{problems[0]}{rest}; extract again what cannot be trusted")
 

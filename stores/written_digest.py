@@ -8,13 +8,15 @@ from concurrent.futures import Executor, Future
 
 Piece = memoryview | bytes
 _PIECE_BYTES = 1 << 20  # 1 MiB: what is read back stays in the cache
+_HANDED_OVER_BYTES = 128 << 10
+"""128 KiB: digesting less takes no longer than to wake a thread for it."""
 
 
 class WrittenDigest:
     """Takes the pieces of a file as they are written and digests those that follow on each other.
 
     What comes after a gap is read back at the end. Digesting takes longer than writing to the page cache, so
-    it is done beside it.
+    large pieces are digested beside it.
 
     Args:
         thread: an executor of one thread, which keeps the pieces in their order.
@@ -28,8 +30,13 @@ class WrittenDigest:
 
     def take(self, offset: int, pieces: Sequence[Piece]) -> None:
         """Pieces that are being written at this offset; they must stay as they are until `wait` returns."""
-        if offset == self._end:
-            self._end += sum(map(len, pieces))
+        if offset != self._end:
+            return
+        length = sum(map(len, pieces))
+        self._end += length
+        if length < _HANDED_OVER_BYTES and self._running is None:
+            self._update(pieces)
+        else:
             self._running = self._thread.submit(self._update, pieces)
 
     def _update(self, pieces: Sequence[Piece]) -> None:

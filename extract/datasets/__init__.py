@@ -19,9 +19,11 @@ __all__ = [
     "Dataset",
     "DatasetLayoutError",
     "Record",
+    "chosen_split",
     "dataset_module",
     "dataset_names",
     "default_levels",
+    "first_test_split",
     "open_dataset",
     "view_recipe",
 ]
@@ -45,6 +47,21 @@ def default_levels(name: str) -> tuple[str, ...] | None:
     return levels
 
 
+def chosen_split(name: str, split: str | None = None) -> str:
+    """`split`, or the training split where it is None. Raises ValueError for one there is not."""
+    module = dataset_module(name)
+    chosen = split or str(module.TRAINING_SPLITS[0])
+    if chosen not in module.OFFICIAL_SPLITS:
+        raise ValueError(f"{name} has no split {chosen!r}; it has {', '.join(module.OFFICIAL_SPLITS)}")
+    return chosen
+
+
+def first_test_split(name: str) -> str:
+    """The split that a data set's heads are measured on where nobody says."""
+    module = dataset_module(name)
+    return str(next(split for split in module.OFFICIAL_SPLITS if split not in module.TRAINING_SPLITS))
+
+
 def open_dataset(
     name: str, data: str | Path | None = None, split: str | None = None, subset: str | None = None
 ) -> Dataset:
@@ -61,10 +78,7 @@ def open_dataset(
         ValueError: an unknown data set, split or subset.
         OSError: something could not be read.
     """
-    module = dataset_module(name)
-    chosen = split or module.TRAINING_SPLITS[0]
-    if chosen not in module.OFFICIAL_SPLITS:
-        raise ValueError(f"{name} has no split {chosen!r}; it has {', '.join(module.OFFICIAL_SPLITS)}")
+    module, chosen = dataset_module(name), chosen_split(name, split)
     where = data if data is not None else Path("data") / module.DEFAULT_FOLDER
     dataset: Dataset = module.open_dataset(where, chosen, subset)
     return dataset

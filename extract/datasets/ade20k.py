@@ -2,7 +2,7 @@
 
 Official layout: `ADEChallengeData2016/images/{training,validation}/*.jpg` and the label maps
 `annotations/{training,validation}/*.png`: 0 is what nobody named, 1..150 are the classes. As in mmseg
-(`reduce_zero_label`, spec/heads.md 3.3) 0 becomes 255 = ignore and 1..150 become 0..149.
+(`reduce_zero_label`) 0 becomes 255 = ignore and 1..150 become 0..149.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from extract.images import Images
 from extract.mask2former_views import Mask2FormerCrops
-from extract.media import Images
 from extract.records import READ_THREADS, DatasetLayoutError, Record, annotation_digest
 from extract.sources import (
     BAD_TARGET,

@@ -47,9 +47,9 @@ from extract import instance_targets
 from extract.coco_annotations import annotation_bytes, instances_of, parse_annotations
 from extract.coco_files import ImageEntry, from_folder, from_tars
 from extract.detection_views import large_scale_jitter, ms_flip, single
+from extract.images import Images
 from extract.instance_targets import Survey
 from extract.instances import Instances
-from extract.media import Images
 from extract.records import DatasetLayoutError, Record, annotation_digest
 from extract.tar_samples import find_tars
 from extract.view import View

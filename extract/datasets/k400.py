@@ -33,7 +33,7 @@ DEFAULT_FOLDER = FOLDER
 OFFICIAL_SPLITS = SPLITS
 TRAINING_SPLITS = ("train",)
 DEFAULT_LEVELS = ("p5n",)
-"""What a store keeps where nobody says: the last stage after the backbone's own norm (spec/heads.md 4)."""
+"""What a store keeps where nobody says: p5 after the backbone's own norm, which video heads read."""
 
 
 class K400:

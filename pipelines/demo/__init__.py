@@ -9,9 +9,9 @@ if TYPE_CHECKING:
 
 
 def run(config: DemoConfig) -> dict[str, Any]:
-    """See `run_demo` of pipelines/demo/whole_path.py, `run_coco_demo` of coco_path.py, `run_k400_demo` of
+    """See `run_demo` of pipelines/demo/ade20k_path.py, `run_coco_demo` of coco_path.py, `run_k400_demo` of
     k400_path.py."""
-    from pipelines.demo.whole_path import DemoSize, run_demo  # late: scenes and pretraining need none of it
+    from pipelines.demo.ade20k_path import DemoSize, run_demo  # late: scenes and pretraining need none of it
 
     if config.dataset == "coco":
         from pipelines.demo.coco_path import run_coco_demo

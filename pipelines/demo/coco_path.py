@@ -6,7 +6,6 @@ from __future__ import annotations
 import csv
 import logging
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,17 +14,15 @@ import torch
 
 from extract.datasets.coco import CATEGORY_IDS, CLASS_NAMES, open_dataset
 from extract.sources import decode_image
-from heads import head_names
-from pipelines import evaluate, extract_features, train_head
-from pipelines.arguments import parse
-from pipelines.config import DemoConfig, EvaluateConfig, ExtractConfig, TrainConfig
+from pipelines.config import DemoConfig
+from pipelines.demo.ade20k_path import CROP_PX, HEAD, DemoSize
+from pipelines.demo.steps import DemoStores, Training, aligned, check_head, fill_both, train_and_evaluate
 from pipelines.demo.thing_files import write_thing_split
 from pipelines.demo.things import OUTLINES
-from pipelines.demo.whole_path import CROP_PX, HEAD, MODEL, DemoSize, DemoStores
 from pipelines.detection_picture import draw_detections, draw_truth, write_grid
 from pipelines.detections_of_views import detections
-from pipelines.exit_codes import UsageError
 from pipelines.run_model import build_run_model
+from pipelines.tasks.contract import percent
 from pipelines.tasks.detection import TASK, truth_of
 
 logger = logging.getLogger(__name__)
@@ -56,12 +53,12 @@ def run_coco_demo(config: DemoConfig, size: DemoSize) -> dict[str, Any]:
     Returns the figures and where table and picture are. Raises UsageError for an unknown head.
     """
     head = config.head or HEAD
-    if head not in head_names("detection"):
-        raise UsageError(f"--head {head}: expected one of {', '.join(head_names('detection'))}")
+    check_head(head, "detection")
     began, root = time.perf_counter(), Path(config.run)
     data = make_things(root / "data", size)
     stores = fill_stores(data, root / "features", size)
-    score = train_and_measure(head, stores, root / "runs", seed=config.seed, max_steps=size.max_steps)
+    training = Training(seed=config.seed, max_steps=size.max_steps)
+    score = train_and_measure(head, stores, root / "runs", training)
     picture = root / "detections.png"
     draw_scenes(data, score.run, picture, min(SHOWN_SCENES, size.validation_scenes))
     seconds = time.perf_counter() - began
@@ -93,42 +90,29 @@ def make_things(folder: Path, size: DemoSize) -> Path:
 
 def fill_stores(data: Path, stores: Path, size: DemoSize) -> DemoStores:
     """Extracts both splits; a complete store is left as it is."""
-    common: dict[str, Any] = {"dataset": DATASET, "data": str(data), "model": MODEL, "stores": str(stores)}
-    training = ExtractConfig(**common, split=TRAINING, views=size.views, crop_size=CROP_PX)
-    validation = ExtractConfig(**common, split=VALIDATION, short_side=CROP_PX)
-    filled = [extract_features.run(each) for each in (training, validation)]
-    return DemoStores(training=Path(filled[0]["store"]), validation=Path(filled[1]["store"]))
+    return fill_both(
+        DATASET,
+        data,
+        stores,
+        training={"split": TRAINING, "views": size.views, "crop_size": CROP_PX},
+        validation={"split": VALIDATION, "short_side": CROP_PX},
+    )
 
 
 def train_and_measure(
-    head: str,
-    stores: DemoStores,
-    runs: Path,
-    *,
-    seed: int = 0,
-    max_steps: int | None = None,
-    more: Sequence[str] = (),
+    head: str, stores: DemoStores, runs: Path, training: Training | None = None
 ) -> DetectionScore:
-    """A new run of `head` by the demo's recipe, and its figures.
-
-    Args:
-        more: further words of `train-head`, such as --lr 0.001.
-    """
-    run = next(folder for n in range(1, 10_000) if not (folder := runs / f"{head}-{n}").exists())
-    words = ["--head", head, "--recipe", RECIPE, "--run", str(run), "--seed", str(seed)]
-    words += ["--store", str(stores.training), "--val-store", str(stores.validation)]
-    words += [] if max_steps is None else ["--max-steps", str(max_steps)]
-    trained = train_head.run(parse(TrainConfig, [*words, *more]))
-    summary = evaluate.run(EvaluateConfig(run=str(run), store=str(stores.validation)))
-    box, mask = summary["box"], summary["mask"]
+    """A new run of `head` by the demo's recipe, and its figures."""
+    run = train_and_evaluate(head, RECIPE, stores, runs, training)
+    box, mask = run.figures["box"], run.figures["mask"]
     return DetectionScore(
         head=head,
-        run=run,
+        run=run.folder,
         box_ap=box["AP"],
         mask_ap=mask["AP"],
         box_ap50=box["AP50"],
         mask_ap50=mask["AP50"],
-        seconds=trained["seconds"],
+        seconds=run.seconds,
     )
 
 
@@ -155,8 +139,8 @@ def _table(run: Path) -> str:
     cells += [
         (row["name"], _percent(row["box_ap"]), _percent(row["mask_ap"]), row["objects"]) for row in rows
     ]
-    return "\n".join(f"{name:<18}{box:>10}{mask:>10}{objects:>10}" for name, box, mask, objects in cells)
+    return aligned(cells)
 
 
 def _percent(share: str) -> str:
-    return f"{100 * float(share):.2f}" if share else "-"
+    return percent(float(share) if share else None)

@@ -3,7 +3,6 @@ picture. It shows what a mean over a clip's frames cannot tell, and attention ov
 
 from __future__ import annotations
 
-import csv
 import logging
 import time
 from collections.abc import Sequence
@@ -15,11 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from heads import head_names
-from pipelines import evaluate, extract_features, train_head
-from pipelines.arguments import parse
 from pipelines.clip_pictures import draw_clips
-from pipelines.config import DemoConfig, EvaluateConfig, ExtractConfig, TrainConfig
+from pipelines.config import DemoConfig
 from pipelines.demo.clips import (
     CLASS_NAMES,
     Clip,
@@ -31,9 +27,15 @@ from pipelines.demo.clips import (
     write_training,
     write_validation,
 )
-from pipelines.demo.whole_path import MODEL, DemoStores
+from pipelines.demo.steps import (
+    DemoStores,
+    Training,
+    check_head,
+    fill_both,
+    train_and_evaluate,
+    write_table,
+)
 from pipelines.evaluation import store_views
-from pipelines.exit_codes import UsageError
 from pipelines.runs import load_head
 from pipelines.tasks import task_of
 from stores.reader import open_store
@@ -81,16 +83,14 @@ def run_k400_demo(config: DemoConfig, size: ClipDemoSize) -> dict[str, Any]:
 
     Returns the figures of each head and where table and picture are. Raises UsageError for an unknown head.
     """
-    if config.head is not None and config.head not in head_names("video"):
-        raise UsageError(f"--head {config.head}: expected one of {', '.join(head_names('video'))}")
+    if config.head is not None:
+        check_head(config.head, "video")
     began, root = time.perf_counter(), Path(config.run)
     data = make_clips(root / "data", size)
     stores = fill_stores(data, root / "features", size)
     heads = dict.fromkeys((LINEAR, *((config.head,) if config.head else HEADS)))
-    scores = [
-        train_and_measure(head, stores, root / "runs", seed=config.seed, max_steps=size.max_steps)
-        for head in heads
-    ]
+    training = Training(seed=config.seed, max_steps=size.max_steps)
+    scores = [train_and_measure(head, stores, root / "runs", training) for head in heads]
     table, picture = _write_table(root, scores), root / "clips.png"
     draw_clips(_shown(scores, min(len(CLASS_NAMES), size.validation_clips)), picture)
     seconds = time.perf_counter() - began
@@ -128,49 +128,30 @@ def make_clips(folder: Path, size: ClipDemoSize) -> Path:
 
 def fill_stores(data: Path, stores: Path, size: ClipDemoSize) -> DemoStores:
     """Extracts both splits; a complete store is left as it is."""
-    common: dict[str, Any] = {
-        "dataset": "k400",
-        "data": str(data),
-        "model": MODEL,
-        "stores": str(stores),
-        "crop_size": CROP_PX,
-    }
-    training = ExtractConfig(**common, split="train", views=size.views)
-    # One view in the middle, which sees the same pictures of a clip and of its reversal: see MOMENTS.
-    validation = ExtractConfig(**common, split="val", views="single")
-    filled = [extract_features.run(each) for each in (training, validation)]
-    return DemoStores(training=Path(filled[0]["store"]), validation=Path(filled[1]["store"]))
+    return fill_both(
+        "k400",
+        data,
+        stores,
+        training={"split": "train", "views": size.views, "crop_size": CROP_PX},
+        # One view in the middle, which sees the same pictures of a clip and of its reversal: see MOMENTS.
+        validation={"split": "val", "views": "single", "crop_size": CROP_PX},
+    )
 
 
 def train_and_measure(
-    head: str,
-    stores: DemoStores,
-    runs: Path,
-    *,
-    seed: int = 0,
-    max_steps: int | None = None,
-    more: Sequence[str] = (),
+    head: str, stores: DemoStores, runs: Path, training: Training | None = None
 ) -> ClipScore:
-    """A new run of `head` by the demo's recipe, and its figures.
-
-    Args:
-        more: further words of `train-head`, such as --head-settings.position_bias false.
-    """
-    run = next(folder for n in range(1, 10_000) if not (folder := runs / f"{head}-{n}").exists())
-    words = ["--head", head, "--recipe", RECIPE, "--run", str(run), "--seed", str(seed)]
-    words += ["--store", str(stores.training), "--val-store", str(stores.validation)]
-    words += [] if max_steps is None else ["--max-steps", str(max_steps)]
-    trained = train_head.run(parse(TrainConfig, [*words, *more]))
-    summary = evaluate.run(EvaluateConfig(run=str(run), store=str(stores.validation)))
-    scores, labels = class_scores(run, stores.validation)
+    """A new run of `head` by the demo's recipe, and its figures."""
+    run = train_and_evaluate(head, RECIPE, stores, runs, training)
+    scores, labels = class_scores(run.folder, stores.validation)
     return ClipScore(
         head=head,
-        run=run,
-        top1=summary["top1"],
+        run=run.folder,
+        top1=run.figures["top1"],
         inside_pairs=inside_pairs(scores, labels),
         reversal_gap=reversal_gap(scores),
         probability={key: float(scores[key].softmax(0)[labels[key]]) for key in scores},
-        seconds=trained["seconds"],
+        seconds=run.seconds,
     )
 
 
@@ -228,13 +209,7 @@ def _write_table(root: Path, scores: Sequence[ClipScore]) -> str:
         ("reversal gap", *(f"{score.reversal_gap:.1e}" for score in scores)),
         ("training seconds", *(f"{score.seconds:.0f}" for score in scores)),
     ]
-    header = ("in %", *(score.head for score in scores))
-    with (root / "table.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([header, *rows])
-    lines = [f"{name:<18}" + "".join(f"{cell:>11}" for cell in cells) for name, *cells in (header, *rows)]
-    text = "\n".join(lines)
-    (root / "table.txt").write_text(text + "\n")
-    return text
+    return write_table(root, [("in %", *(score.head for score in scores)), *rows])
 
 
 def _last_line(scores: Sequence[ClipScore], clips: int) -> str:

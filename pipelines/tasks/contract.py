@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from pipelines.run_model import RunModel
 
 Arrays = Mapping[str, npt.NDArray[Any]]
+IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+"""Of the files that `predict` takes for images."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,6 +39,15 @@ class TestView:
     """The task's `test_targets`: untouched, the same for all views of a record."""
 
 
+def percent(share: float | None) -> str:
+    """A score as people read it.
+
+    >>> percent(0.12344), percent(None)
+    ('12.34', '-')
+    """
+    return "-" if share is None else f"{100 * share:.2f}"
+
+
 class Figures(Protocol):
     """What a head scores on a test split."""
 
@@ -48,11 +59,12 @@ class Figures(Protocol):
     def views(self) -> str:
         """single, ms+flip or 4x3."""
 
-    def scores(self) -> Mapping[str, float]:
-        """Shares in 0..1 by the name they are logged under, the one that counts first."""
+    def scores(self) -> Mapping[str, float | None]:
+        """Shares in 0..1 by the name they are logged under, the one that counts first; None where there was
+        nothing to score."""
 
     def line(self) -> str:
-        """One line for people: in per cent."""
+        """One line for people: in per cent, and why where there are no scores."""
 
     def summary(self) -> Mapping[str, Any]:
         """Everything, as JSON takes it."""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
@@ -27,7 +25,8 @@ from pipelines.coco_results import (
 )
 from pipelines.detections_of_views import detections, merged, unflipped
 from pipelines.devices import autocast
-from pipelines.tasks.contract import Arrays, TestView
+from pipelines.json_output import write_json
+from pipelines.tasks.contract import IMAGE_ENDINGS, Arrays, TestView, percent
 
 if TYPE_CHECKING:
     from pipelines.run_model import RunModel
@@ -56,19 +55,20 @@ class DetectionFigures:
     def records(self) -> int:
         return len(self.truths)
 
-    def scores(self) -> Mapping[str, float]:
-        """box AP, mask AP and both at IoU 0.5; NaN where no object is annotated."""
+    def scores(self) -> Mapping[str, float | None]:
+        """box AP, mask AP and both at IoU 0.5; None where no object is annotated."""
         return {
-            f"{kind} {name}": math.nan if (value := numbers.numbers[name]) is None else value
+            f"{kind} {name}": numbers.numbers[name]
             for name in ("AP", "AP50")
             for kind, numbers in (("box", self.box), ("mask", self.mask))
         }
 
     def line(self) -> str:
-        shown = {name: f"{100 * value:.2f}" for name, value in self.scores().items()}
+        shown = {name: percent(value) for name, value in self.scores().items()}
+        nothing = ": no object is annotated" if self.scores()["box AP"] is None else ""
         return (
             f"box AP {shown['box AP']} mask AP {shown['mask AP']} ({self.views}) "
-            f"AP50 {shown['box AP50']} and {shown['mask AP50']}, {self.records} records"
+            f"AP50 {shown['box AP50']} and {shown['mask AP50']}, {self.records} records{nothing}"
         )
 
     def summary(self) -> Mapping[str, Any]:
@@ -124,7 +124,7 @@ class Detection:
     )
     main_score = "box AP"
     source_kind = "images"
-    source_endings = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+    source_endings = IMAGE_ENDINGS
 
     def head_targets(self, stored: Arrays) -> Arrays:
         return stored
@@ -161,7 +161,7 @@ class Detection:
             "width": width,
             "instances": [_instance(found, number, model.class_names) for number in range(len(found))],
         }
-        Path(f"{base}.json").write_text(json.dumps(summary, indent=2) + "\n")
+        write_json(Path(f"{base}.json"), summary)
         return summary
 
     def describe_prediction(self, summary: Mapping[str, Any]) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -17,8 +16,9 @@ from torch import Tensor
 
 from heads.contract import Head
 from pipelines.devices import autocast
+from pipelines.json_output import write_json
 from pipelines.metrics import Confusion
-from pipelines.tasks.contract import Arrays, TestView
+from pipelines.tasks.contract import IMAGE_ENDINGS, Arrays, TestView, percent
 
 if TYPE_CHECKING:
     from pipelines.run_model import RunModel
@@ -30,8 +30,10 @@ _SHOWN_CLASSES = 8
 class SegmentationFigures:
     """What a segmentation head scores."""
 
-    miou: float
-    pixel_accuracy: float
+    miou: float | None
+    """None where no pixel has a label that counts."""
+    pixel_accuracy: float | None
+    """As `miou`."""
     iou_by_class: list[float | None]
     """None for a class that occurs neither in the truth nor in a prediction."""
     intersections: list[int]
@@ -39,13 +41,14 @@ class SegmentationFigures:
     records: int
     views: str
 
-    def scores(self) -> Mapping[str, float]:
+    def scores(self) -> Mapping[str, float | None]:
         return {"mIoU": self.miou, "pixel_accuracy": self.pixel_accuracy}
 
     def line(self) -> str:
+        nothing = ": no pixel has a label that counts" if self.miou is None else ""
         return (
-            f"mIoU {100 * self.miou:.2f} ({self.views}) pixel accuracy {100 * self.pixel_accuracy:.2f}, "
-            f"{self.records} records"
+            f"mIoU {percent(self.miou)} ({self.views}) pixel accuracy {percent(self.pixel_accuracy)}, "
+            f"{self.records} records{nothing}"
         )
 
     def summary(self) -> Mapping[str, Any]:
@@ -68,7 +71,7 @@ class Segmentation:
     test_targets = ("original_labels",)
     main_score = "mIoU"
     source_kind = "images"
-    source_endings = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+    source_endings = IMAGE_ENDINGS
 
     def head_targets(self, stored: Arrays) -> Arrays:
         return stored
@@ -133,7 +136,7 @@ class Segmentation:
                 for label in present
             ],
         }
-        Path(f"{base}.json").write_text(json.dumps(summary, indent=2) + "\n")
+        write_json(Path(f"{base}.json"), summary)
         return summary
 
     def describe_prediction(self, summary: Mapping[str, Any]) -> str:

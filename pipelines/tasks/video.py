@@ -19,7 +19,7 @@ from torch import Tensor
 
 from heads.contract import Head
 from pipelines.devices import autocast
-from pipelines.tasks.contract import Arrays, TestView
+from pipelines.tasks.contract import Arrays, TestView, percent
 
 if TYPE_CHECKING:
     from pipelines.run_model import RunModel
@@ -52,17 +52,18 @@ class VideoFigures:
     def records(self) -> int:
         return len(self.named)
 
-    def top(self, count: int) -> float:
-        """The share of records whose class is among their `count` likeliest; NaN of no records."""
+    def top(self, count: int) -> float | None:
+        """The share of records whose class is among their `count` likeliest; None of no records."""
         hits = [record.label in record.best[:count] for record in self.named]
-        return float(np.mean(hits)) if hits else float("nan")
+        return float(np.mean(hits)) if hits else None
 
-    def scores(self) -> Mapping[str, float]:
+    def scores(self) -> Mapping[str, float | None]:
         return {"top-1": self.top(1), "top-5": self.top(TOP)}
 
     def line(self) -> str:
-        top1, top5 = (100 * self.top(count) for count in (1, TOP))
-        return f"top-1 {top1:.2f} top-5 {top5:.2f} ({self.views}), {self.records} records"
+        top1, top5 = (percent(self.top(count)) for count in (1, TOP))
+        nothing = "" if self.named else ": there is none to name"
+        return f"top-1 {top1} top-5 {top5} ({self.views}), {self.records} records{nothing}"
 
     def confusion(self) -> Counts:
         """int64 (K, K): how many records of each class (row) were taken for each class (column)."""

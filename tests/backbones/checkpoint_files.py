@@ -17,7 +17,7 @@ Tensors = Mapping[str, Tensor]
 
 
 def _official_names(tensors: Tensors) -> dict[str, Tensor]:
-    """Merges at the end of a stage, buffers of the windows, a classifier. [R] microsoft/Swin-Transformer"""
+    """Merges at the end of a stage, buffers of the windows, a classifier: microsoft/Swin-Transformer."""
     named = {
         re.sub(r"^layers\.(\d)\.downsample", lambda m: f"layers.{int(m[1]) - 1}.downsample", name): tensor
         for name, tensor in tensors.items()

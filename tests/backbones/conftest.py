@@ -1,14 +1,3 @@
-"""One thread: small products on a busy machine spend their time waiting for the other threads."""
+"""Tests of backbones run on one thread."""
 
-from collections.abc import Iterator
-
-import pytest
-import torch
-
-
-@pytest.fixture(autouse=True, scope="package")
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+from tests.one_thread import one_thread  # noqa: F401 - a fixture of this folder

@@ -2,6 +2,8 @@
 
 import json
 import logging
+import math
+import os
 import pickle
 
 import numpy as np
@@ -157,6 +159,137 @@ def test_a_truncated_file_is_named(tmp_path):
         path.write_bytes(path.read_bytes()[:-1000])
         with pytest.raises(ValueError, match=path.name):
             load_backbone(card, str(path))
+
+
+def test_one_changed_byte_of_a_pickle_is_noticed(tmp_path):
+    """torch.load itself compares no checksum."""
+    card = backbone_card("swinv2-nano")
+    path = checkpoint_files.bare(drawn(card), tmp_path)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"state\.bin is not a whole checkpoint: Bad CRC-32"):
+        load_backbone(card, str(path))
+
+
+def test_a_pickle_without_checksums_loads(tmp_path):
+    card = backbone_card("swinv2-nano")
+    torch.serialization.set_crc32_options(False)
+    try:
+        path = checkpoint_files.bare(drawn(card), tmp_path)
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert weights_sha256(card, str(path)) == weights_sha256(card, "random:3")
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "model.pth"])
+def test_what_is_no_checkpoint_at_all_shows_its_beginning(tmp_path, name):
+    (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1")
+    with pytest.raises(
+        ValueError, match=r"not a whole checkpoint.*42 bytes that begin with b'version https"
+    ) as e:
+        weights_sha256(backbone_card("swinv2-nano"), str(tmp_path / name))
+    assert "more than tensors" not in str(e.value)
+
+
+def test_a_refused_pickle_is_not_recommended(tmp_path):
+    """torch's own text says how to load it without checks."""
+
+    class Hostile:
+        def __reduce__(self):
+            return (os.system, (f"touch {tmp_path}/owned",))
+
+    torch.save({"model": {}, "payload": Hostile()}, tmp_path / "hostile.pth")
+    with pytest.raises(
+        ValueError, match=r"loaded: unsupported GLOBAL posix\.system .*blocked\. If"
+    ) as caught:
+        weights_sha256(backbone_card("swinv2-nano"), str(tmp_path / "hostile.pth"))
+    assert "weights_only" not in str(caught.value)
+
+
+def test_a_damaged_shard_is_named(tmp_path):
+    card = backbone_card("swinv2-nano")
+    index = checkpoint_files.sharded_index(drawn(card), tmp_path)
+    shard = tmp_path / "model-00002-of-00003.safetensors"
+    shard.write_bytes(shard.read_bytes()[:5000])
+    with pytest.raises(ValueError, match=r"model-00002-of-00003\.safetensors is not a whole checkpoint"):
+        weights_sha256(card, str(index))
+
+
+@pytest.mark.parametrize(
+    "content", [b"\xff\xfe", b"[]", b"{", b'{"weight_map": [1]}', b'{"weight_map": {"a": 1}}']
+)
+def test_an_index_that_is_none_is_named(tmp_path, content):
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_bytes(content)
+    with pytest.raises(ValueError, match=r"index\.json( is not a whole checkpoint|: expected)"):
+        weights_sha256(backbone_card("swinv2-nano"), str(index))
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda tensors: {"state_dict": {f"model.{name}": tensor for name, tensor in tensors.items()}},
+        lambda tensors: {"model": {"state_dict": tensors}},
+        lambda tensors: {"module": tensors},
+        lambda tensors: {"model": {"name": "swin"}, "state_dict": tensors},
+    ],
+    ids=["lightning", "nested", "deepspeed", "a model without tensors beside"],
+)
+@pytest.mark.parametrize("name", ["last.ckpt", "CHECKPOINT.PTH", "best.pth.tar"])
+def test_wrappers_of_training_scripts(tmp_path, wrap, name):
+    card = backbone_card("swinv2-nano")
+    torch.save(wrap(drawn(card)), tmp_path / name)
+    assert weights_sha256(card, str(tmp_path / name)) == weights_sha256(card, "random:3")
+
+
+def test_names_that_are_no_text_are_listed(tmp_path):
+    torch.save({1: torch.zeros(2)}, tmp_path / "model.pth")
+    with pytest.raises(WeightsMismatch, match="1 unexpected: 1"):
+        weights_sha256(backbone_card("swinv2-nano"), str(tmp_path / "model.pth"))
+
+
+def test_quantised_weights_are_refused(tmp_path):
+    card = backbone_card("swinv2-nano")
+    tensors = drawn(card)
+    tensors["norm.weight"] = tensors["norm.weight"].to(torch.int8)
+    save_file(tensors, tmp_path / "model.safetensors")
+    with pytest.raises(WeightsMismatch, match=r"1 not in float16, .*: norm\.weight is int8"):
+        weights_sha256(card, str(tmp_path / "model.safetensors"))
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path):
+    """Else every record would be skipped for it, one by one."""
+    card = backbone_card("swinv2-nano")
+    tensors = drawn(card)
+    tensors["norm.weight"][3] = math.nan
+    save_file(tensors, tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match=r"not finite in 1 of \d+ tensors: norm\.weight"):
+        weights_sha256(card, str(tmp_path / "model.safetensors"))
+
+
+def coordinates(window, pretrained):
+    """The table of an official file. [R] microsoft/Swin-Transformer:models/swin_transformer_v2.py"""
+    offsets = torch.arange(1 - window, window, dtype=torch.float32) * 8 / (pretrained - 1)
+    one = offsets.sign() * (offsets.abs() + 1).log2() / 3
+    return torch.stack(torch.meshgrid(one, one, indexing="ij"), -1)[None]
+
+
+@pytest.mark.parametrize(("window", "pretrained", "fits"), [(8, 8, True), (16, 8, True), (16, 16, False)])
+def test_coordinates_relative_to_another_window_are_refused(tmp_path, window, pretrained, fits):
+    """Shapes do not tell: weights of windows of 16 fit a model whose coordinates are relative to 8."""
+    card = backbone_card("swinv2-t", SMALL)
+    table = {"layers.1.blocks.0.attn.relative_coords_table": coordinates(window, pretrained)}
+    torch.save({"model": {**drawn(card), **table}}, tmp_path / "swinv2.pth")
+    if fits:
+        assert weights_sha256(card, str(tmp_path / "swinv2.pth")) == weights_sha256(card, "random:3")
+        return
+    with pytest.raises(
+        ValueError, match=r"relative to windows of 16x16 cells, the model's coordinates to 8x8"
+    ):
+        weights_sha256(card, str(tmp_path / "swinv2.pth"))
+    as_made = backbone_card("swinv2-t", {**SMALL, "pretrained_window_sizes": [16, 16, 16, 16]})
+    assert weights_sha256(as_made, str(tmp_path / "swinv2.pth")) == weights_sha256(card, "random:3")
 
 
 def test_an_index_stays_in_its_folder_and_names_what_is_there(tmp_path):

@@ -13,9 +13,9 @@ from heads import _presets, build_head, head_settings
 from heads.contract import Head, HeadError
 from heads.segmentation import PixelClassifier
 from stores.pyramid import PyramidSpec
-from tests.heads.conftest import one_thread  # noqa: F401 - a fixture of this file too
 from tests.heads.detection_targets import random_targets
 from tests.heads.pyramids import clip_pyramid, pyramid_of, random_clips, random_features, random_labels
+from tests.one_thread import one_thread  # noqa: F401 - a fixture of this file
 
 CLASSES = 5
 PADDED_HW = (160, 224)
@@ -96,6 +96,26 @@ def test_losses_are_named_finite_scalars_that_fall(task: str, name: str) -> None
         total(losses).backward()
         optimiser.step()
     assert all(torch.tensor(history).isfinite()) and history[-1] < history[0]
+
+
+@every_head
+def test_losses_need_the_targets_it_names_and_no_others(task: str, name: str) -> None:
+    head = small_head(name, task)
+    needed = [{key: target[key] for key in head.target_names} for target in TARGETS[task]()]
+    assert total(head.losses(features(task), needed, VALID_HW)).isfinite()
+    for missing in head.target_names:
+        fewer = [{key: value for key, value in target.items() if key != missing} for target in needed]
+        with pytest.raises((HeadError, KeyError), match=missing):
+            head.losses(features(task), fewer, VALID_HW)
+
+
+@every_head
+def test_a_head_without_memory_names_its_targets(task: str, name: str) -> None:
+    """As the refusal of a head that a store cannot teach builds those it can."""
+    with torch.device("meta"):
+        found = build_head(name, task, pyramid(task), CLASSES)
+    assert found.target_names == small_head(name, task).target_names
+    assert all(parameter.is_meta for parameter in found.parameters())
 
 
 @every_head

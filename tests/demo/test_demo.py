@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from pipelines.config import DemoConfig
+from pipelines.demo.ade20k_path import DemoSize, run_demo
 from pipelines.demo.picture import COLOURS
 from pipelines.demo.scenes import CLASS_LABELS
-from pipelines.demo.whole_path import DemoSize, run_demo
 from pipelines.exit_codes import UsageError
 
 TINY = DemoSize(training_scenes=8, validation_scenes=3, views=1, max_steps=2)

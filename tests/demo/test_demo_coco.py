@@ -16,11 +16,12 @@ from pycocotools.coco import COCO
 from extract.datasets import open_dataset
 from extract.datasets.coco import CATEGORIES, CATEGORY_IDS, CLASS_NAMES
 from pipelines.config import DemoConfig
+from pipelines.demo.ade20k_path import DemoSize
 from pipelines.demo.coco_path import fill_stores, make_things, run_coco_demo, train_and_measure
 from pipelines.demo.scenes import make_scene
+from pipelines.demo.steps import DemoStores, Training
 from pipelines.demo.thing_files import write_thing_split
 from pipelines.demo.things import OUTLINES, SIDES_PX, make_thing_scene
-from pipelines.demo.whole_path import DemoSize, DemoStores
 from pipelines.exit_codes import UsageError
 from pipelines.joined_stores import JoinedStores
 
@@ -141,7 +142,7 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, DemoStores]:
 @pytest.mark.slow
 def test_held_out_things_are_found(full: tuple[Path, DemoStores]) -> None:
     root, stores = full
-    scores = [train_and_measure("bifpn1", stores, root / "runs", seed=seed) for seed in SEEDS]
+    scores = [train_and_measure("bifpn1", stores, root / "runs", Training(seed=seed)) for seed in SEEDS]
     for seed, score in zip(SEEDS, scores, strict=True):
         shares = (score.box_ap50, score.mask_ap50, score.box_ap, score.mask_ap)
         shown = "box AP50 {:.2f} mask AP50 {:.2f} box AP {:.2f} mask AP {:.2f}".format(
@@ -165,7 +166,7 @@ def test_features_of_other_rows_teach_nothing(
         return with_right_ones(self, elsewhere[rows], names)
 
     monkeypatch.setattr(JoinedStores, "read_targets", of_another_row)
-    score = train_and_measure("bifpn1", stores, root / "runs", seed=0)
+    score = train_and_measure("bifpn1", stores, root / "runs")
     print(
         f"\nFIGURE shuffled rows: box AP50 {100 * score.box_ap50:.2f} mask AP50 {100 * score.mask_ap50:.2f}"
     )

@@ -30,6 +30,7 @@ from pipelines.demo.k400_path import (
     run_k400_demo,
     train_and_measure,
 )
+from pipelines.demo.steps import Training
 from pipelines.exit_codes import UsageError
 
 TINY = ClipDemoSize(training_clips=6, validation_clips=2, max_steps=2)
@@ -147,7 +148,7 @@ def test_attention_tells_the_order_and_a_mean_cannot(tmp_path: Path) -> None:
         score = train_and_measure(head, stores, tmp_path / "runs")
         assert score.inside_pairs >= 0.9 and score.top1 >= 0.9
     for head in HEADS:
-        blind = ("--head-settings.position_bias", "false")
-        score = train_and_measure(head, stores, tmp_path / "runs", more=blind)
+        blind = Training(more=("--head-settings.position_bias", "false"))
+        score = train_and_measure(head, stores, tmp_path / "runs", blind)
         assert score.inside_pairs == pytest.approx(0.5, abs=0.05)
         print(head, "without position bias", score.inside_pairs, score.reversal_gap)

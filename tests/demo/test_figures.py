@@ -11,8 +11,9 @@ from scipy.spatial import cKDTree
 
 from pipelines import evaluate
 from pipelines.config import EvaluateConfig
+from pipelines.demo.ade20k_path import DemoSize, Score, fill_stores, make_scenes, train_and_measure
 from pipelines.demo.scenes import make_scene
-from pipelines.demo.whole_path import DemoSize, DemoStores, Score, fill_stores, make_scenes, train_and_measure
+from pipelines.demo.steps import DemoStores, Training
 from pipelines.metrics import Confusion
 
 pytestmark = pytest.mark.slow
@@ -43,7 +44,8 @@ class Measured:
         key = (head, weights, codec, *more)
         if key not in self._scores:
             runs = self.root / "runs" / "-".join(part.strip("-").replace(":", "-") for part in key)
-            self._scores[key] = train_and_measure(head, self.stores(weights, codec), runs, more=more)
+            stores = self.stores(weights, codec)
+            self._scores[key] = train_and_measure(head, stores, runs, Training(more=more))
             print(f"\nFIGURE {' '.join(key)}: mIoU {100 * self._scores[key].miou:.2f}")
         return self._scores[key]
 

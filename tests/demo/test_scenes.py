@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 from extract.datasets import open_dataset
+from pipelines.demo.ade20k_path import DemoSize
 from pipelines.demo.pretrain import SPLIT, Pretraining
 from pipelines.demo.scenes import CLASS_LABELS, SIDES_PX, make_scene, write_split
 from pipelines.demo.textures import PATTERNS, generator, paint
-from pipelines.demo.whole_path import DemoSize
 
 SPLITS = (SPLIT, "training", "validation")
 

@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -25,14 +24,7 @@ from stores.status import store_status
 from stores.writer import StoreWriter
 from tests.extract.extraction import Wrapped, live_levels, planned, row_digests, run, skipped
 from tests.extract.made_ade20k import make_pairs, write_folder, write_split
-
-
-@pytest.fixture(autouse=True, scope="module")
-def unsynced() -> Iterator[None]:
-    """No test here cuts the power."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda fd: None)
-        yield
+from tests.unsynced import unsynced  # noqa: F401 - a fixture of this file
 
 
 @pytest.fixture(scope="module")

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -36,16 +35,9 @@ from stores.writer import StoreWriter
 from tests.extract.extraction import live_levels, row_digests, skipped
 from tests.extract.made_k400 import CLASSES, decoded, made_frames, video_bytes, write_clips, write_folder
 from tests.extract.test_memory_bound import Live
+from tests.unsynced import unsynced  # noqa: F401 - a fixture of this file
 
 CROP_PX = 32
-
-
-@pytest.fixture(autouse=True, scope="module")
-def unsynced() -> Iterator[None]:
-    """No test here cuts the power."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda fd: None)
-        yield
 
 
 class Pixels:
@@ -191,13 +183,13 @@ def test_twelve_views_are_decoded_once(
     root: Path, tmp_path: Path, pixels: Pixels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[int] = []
-    render = DecoderPool.render
+    render = DecoderPool.render_video
 
     def counted(self: DecoderPool, data: bytes, hw: Any, frames: int, views: Any) -> Any:
         asked.append(len(views))
         return render(self, data, hw, frames, views)
 
-    monkeypatch.setattr(DecoderPool, "render", counted)
+    monkeypatch.setattr(DecoderPool, "render_video", counted)
     path, summary = run(root, tmp_path, pixels, "4x3", shard_rows=1, levels=("p5n",))
     assert summary.rows_written == 12 and asked == [12]
     with open_store(path) as store:
@@ -211,7 +203,7 @@ def test_a_clip_that_is_partly_broken_loses_only_those_views(
 ) -> None:
     """As when a decoder fails on one group of pictures: rows do not depend on who was asked together."""
     plan, dataset = planned(root, pixels, "4x3"), open_dataset("k400", root, "val")
-    render = DecoderPool.render
+    render = DecoderPool.render_video
 
     def broken(self: DecoderPool, data: bytes, hw: Any, frames: int, views: Sequence[Any]) -> Any:
         if any(max(view.frames) == 66 for view in views):
@@ -220,7 +212,7 @@ def test_a_clip_that_is_partly_broken_loses_only_those_views(
 
     loader = RowLoader(dataset, plan, SourceDigests())
     sound = loader.load_views(range(12))
-    monkeypatch.setattr(DecoderPool, "render", broken)
+    monkeypatch.setattr(DecoderPool, "render_video", broken)
     found = loader.load_views(range(12))
     for row, loaded in found.items():
         if isinstance(loaded, LoadedRow):
@@ -240,7 +232,7 @@ def test_a_clip_that_takes_too_long_is_tried_once(
         tries.append(arguments)
         raise TookTooLong(UNDECODABLE, "the decoder was not done after 120 s")
 
-    monkeypatch.setattr(DecoderPool, "render", late)
+    monkeypatch.setattr(DecoderPool, "render_video", late)
     found = RowLoader(open_dataset("k400", root, "val"), plan, SourceDigests()).load_views(range(12))
     assert len(tries) == 1
     reasons = [loaded.reason for loaded in found.values() if isinstance(loaded, SkippedRow)]

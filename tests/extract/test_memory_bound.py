@@ -68,6 +68,9 @@ def test_a_slow_disk_does_not_fill_the_memory(
         return batch
 
     def slow_write(self: ShardJob, *arguments: Any) -> None:
+        until = time.monotonic() + 20  # as slow as it must be for batches to wait, on a busy machine too
+        while batches.most < 3 and time.monotonic() < until:
+            time.sleep(0.01)
         time.sleep(0.03)
         write(self, *arguments)
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import extract.colour
-import extract.media
+import extract.images
 import extract.plan
 import extract.view
 from extract.backbones import BackboneCard, backbone_card
@@ -176,8 +176,8 @@ def test_every_choice_that_changes_bytes_changes_the_identity(
         (extract.colour, "PROBABILITY", 0.6),
         (extract.view, "MULTIPLE_PX", 64),
         (extract.view, "VIEWS_REVISION", 2),
-        (extract.media, "DECODER", "another"),
-        (extract.media, "LIMIT_PX", 1 << 20),
+        (extract.images, "DECODER", "another"),
+        (extract.images, "LIMIT_PX", 1 << 20),
         (extract.plan, "FORMAT_VERSION", 2),
     ],
 )

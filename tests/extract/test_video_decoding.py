@@ -86,17 +86,17 @@ def misbehaving() -> MakePool:
 
 def test_views_are_crops_of_the_exact_frames(data: bytes) -> None:
     views = [clip(3), clip(6, flip=True), clip(40, decoder="pyav")]
-    clips = decoder_pool().render(data, (48, 64), 70, views)
+    clips = decoder_pool().render_video(data, (48, 64), 70, views)
     for found, view in zip(clips, views, strict=True):
         assert found.shape == (16, 32, 64, 3)
         assert np.array_equal(found, expected_clip(data, view))
-        (alone,) = decoder_pool().render(data, (48, 64), 70, [view])
+        (alone,) = decoder_pool().render_video(data, (48, 64), 70, [view])
         assert np.array_equal(alone, found)
 
 
 def test_a_short_video_begins_again(data: bytes) -> None:
     short = video_bytes(made_frames(0, 10))
-    (found,) = decoder_pool().render(short, (48, 64), 10, [clip(0, frames=10)])
+    (found,) = decoder_pool().render_video(short, (48, 64), 10, [clip(0, frames=10)])
     assert np.array_equal(found[:5], found[5:10])
     assert not np.array_equal(found[0], found[1])
 
@@ -104,7 +104,7 @@ def test_a_short_video_begins_again(data: bytes) -> None:
 def test_a_video_that_is_not_as_it_was_listed_is_refused(data: bytes) -> None:
     for hw, frames in (((48, 64), 71), ((64, 48), 70)):
         with pytest.raises(SourceError, match="holds 70 frames of 64x48 pixels, its container said") as error:
-            decoder_pool().render(data, hw, frames, [clip()])
+            decoder_pool().render_video(data, hw, frames, [clip()])
         assert error.value.code == WRONG_SIZE
 
 
@@ -113,7 +113,7 @@ def test_pyav_decodes_what_decord_cannot(data: bytes, monkeypatch: pytest.Monkey
         raise ValueError("as if the codec were unknown")
         yield
 
-    request = {"do": "render", "hw": [48, 64], "frames": 70, "views": [clip(2).to_params()]}
+    request = {"do": "video", "hw": [48, 64], "frames": 70, "views": [clip(2).to_params()]}
     monkeypatch.setitem(DECODERS, "decord", fail)  # type: ignore[misc]
     header, (found,) = answer({**request, "decoders": ["decord", "pyav"]}, [bytearray(data)])
     assert header == {"decoder": "pyav"} and np.array_equal(found, expected_clip(data, clip(2)))
@@ -126,8 +126,8 @@ def test_a_decoder_that_hangs_is_killed_and_other_videos_go_on(
 ) -> None:
     pool = misbehaving("decord=hang", limit_s=1.5, processes=2)
     with ThreadPoolExecutor(1) as thread, caplog.at_level(logging.WARNING):
-        hanging = thread.submit(pool.render, data, (48, 64), 70, [clip(2)])
-        pool.render(data, (48, 64), 70, [clip(decoder="pyav")])
+        hanging = thread.submit(pool.render_video, data, (48, 64), 70, [clip(2)])
+        pool.render_video(data, (48, 64), 70, [clip(decoder="pyav")])
         assert not hanging.done()
         assert np.array_equal(hanging.result()[0], expected_clip(data, clip(2)))
     (message,) = caplog.messages
@@ -150,7 +150,7 @@ def test_a_video_that_no_decoder_does_is_refused_and_the_next_is_decoded(
 ) -> None:
     pool = misbehaving(decoders, limit_s)
     with pytest.raises(SourceError) as error:
-        pool.render(data, (48, 64), 70, [clip()])
+        pool.render_video(data, (48, 64), 70, [clip()])
     assert (error.value.code, error.value.reason) == (UNDECODABLE, reason)
     assert isinstance(error.value, TookTooLong) == ("pyav=hang" in decoders)
     path = tmp_path / "clip.mp4"
@@ -161,7 +161,7 @@ def test_a_video_that_no_decoder_does_is_refused_and_the_next_is_decoded(
 def test_many_threads_share_few_processes(data: bytes) -> None:
     pool, views = DecoderPool(processes=2), [clip(start) for start in range(7)]
     with ThreadPoolExecutor(5) as threads:
-        clips = list(threads.map(lambda view: pool.render(data, (48, 64), 70, [view])[0], views))
+        clips = list(threads.map(lambda view: pool.render_video(data, (48, 64), 70, [view])[0], views))
     for found, view in zip(clips, views, strict=True):
         assert np.array_equal(found, expected_clip(data, view))
     assert 1 <= len(pool._idle) <= 2

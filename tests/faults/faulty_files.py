@@ -63,13 +63,6 @@ def kills_half_way(files: FaultyFiles, run: Callable[[], Any], shortened: Callab
     raise Killed
 
 
-def kills_after(files: FaultyFiles, run: Callable[[], Any], shortened: Callable[[], Any]) -> Any:
-    """The process dies once the operation is done."""
-    run()
-    files.die()
-    raise Killed
-
-
 class FaultyFiles(Files):
     """Counts operations from 0 and applies the fault of each number; jobs run one after another."""
 

@@ -36,7 +36,7 @@ def head_of(name: str, channels: int = 64, classes: int = 5, **settings: object)
     ],
 )
 def test_parameter_counts(name: str, size: str, parameters: int) -> None:
-    """Blocks + classifier of 400 classes. spec/heads.md 4 prints 28.4, 50.4 and 113.3 M for the blocks alone.
+    """Blocks + classifier of 400 classes; 28.4, 50.4 and 113.3 M are of the blocks alone, counted apart.
 
     A block of C channels and h = C/32 heads: 12 C^2 + 12 C of projections, biases and norms, h scales, and
     512 (axes + 1 + h) of the position bias.
@@ -54,7 +54,7 @@ def test_parameter_counts(name: str, size: str, parameters: int) -> None:
 
 
 def test_blocks_of_swinv2_g_are_no_bottleneck() -> None:
-    """805 M: as many as explain the 30.5 GB of table 7 (spec/heads.md 4)."""
+    """805 M: as many as explain the 30.5 GB of table 7."""
     with torch.device("meta"):
         head = build_head("global4", "video", clip_pyramid(8 * SWINV2_CHANNELS["g"]), 400)
     assert parameter_count(head.blocks) == pytest.approx(805e6, rel=2e-3)

@@ -13,11 +13,13 @@ from pipelines.config import (
     OptimizerConfig,
     PlanConfig,
     PredictConfig,
+    ReportConfig,
     TrainConfig,
     VerifyConfig,
     config_yaml,
 )
 from pipelines.exit_codes import UsageError
+from pipelines.head_grid import parse_command
 from pipelines.settings import settings_of
 from pipelines.verbs import VERBS
 from stores.errors import NoSuchStore
@@ -172,6 +174,50 @@ def test_wrong_words_are_refused(words: list[str], message: str) -> None:
     with pytest.raises(UsageError) as caught:
         parse(TrainConfig, ["--head", "linear", "--dataset", "none", *words])
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("verb", sorted(VERBS))
+def test_a_flag_without_text_is_refused(verb: str) -> None:
+    """As a shell leaves it of --levels "$LEVELS": nothing was said, and None often means everything."""
+    config_class = VERBS[verb].config_class
+    for setting in settings_of(config_class).values():
+        for text in ("", " "):
+            with pytest.raises(UsageError) as caught:
+                parse_command(config_class, [f"{setting.flag}={text}"])
+            assert str(caught.value).startswith(
+                f"{setting.flag}: expected {setting.expected}, found {text!r}"
+            )
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--levels", "p4,,p5"], "--levels: expected a list such as a,b, found 'p4,,p5'"),
+        (["--levels", ","], "--levels: expected a list such as a,b, found ','"),
+        (["--levels", "[]"], "--levels: expected a list such as a,b, found '[]'"),
+        (["--store", "a,"], "--store: expected a list such as a,b, found 'a,'"),
+        (["--head", "fpn,,linear"], "--head: expected names with commas between, found 'fpn,,linear'"),
+        (["--head", "fpn,"], "--head: expected names with commas between, found 'fpn,'"),
+        (["--lr", "1e-3,"], "--lr: expected values with commas between, found '1e-3,'"),
+        (["--config", ""], "--config: expected a file, found ''"),
+    ],
+)
+def test_a_list_with_nothing_in_it_is_refused(words: list[str], message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse_command(TrainConfig, ["--head", "linear", "--dataset", "none", *words])
+    assert message in str(caught.value)
+
+
+def test_a_list_that_may_be_empty_is_taken(tmp_path: Path) -> None:
+    config = parse(TrainConfig, ["--head", "linear", "--dataset", "none", "--milestones", "[]"])
+    assert config.schedule.milestones == ()
+    with pytest.raises(UsageError, match="unexpected ''"):
+        parse(ReportConfig, ["runs/a", ""])
+    file = tmp_path / "empty.yaml"
+    for text in ("levels: []", "subset: ''"):
+        file.write_text(text)
+        with pytest.raises(UsageError, match=r"empty\.yaml: (levels|subset): expected"):
+            parse(PlanConfig, [*EXTRACT, "--config", str(file)])
 
 
 def test_required_flags_are_named() -> None:

@@ -1,7 +1,17 @@
 """`plan` and `extract` from the command line, on small made data and the nano backbone with drawn weights."""
 
+import contextlib
+import errno
+import fcntl
 import json
+import os
+import pty
+import re
 import shlex
+import struct
+import subprocess
+import sys
+import termios
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +19,8 @@ import pytest
 
 import pipelines.extract_features
 import pipelines.extraction
+import pipelines.plan_store
+import pipelines.speed_probe
 from extract.progress import Progress
 from pipelines.__main__ import main
 from pipelines.known_weights import known_weights
@@ -125,6 +137,18 @@ def test_plan_of_a_giant_needs_no_weights_and_extract_says_what_to_pass(
     assert "--weights" in err
 
 
+def test_a_backbone_of_a_fixed_size_is_refused_before_anything_is_written(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fixed = [*words, "--model", "timm:levit_128s"]
+    for verb, more in (("extract", []), ("plan", ["--head", "linear"])):
+        code, summary, _, _ = result(capsys, verb, *fixed, *more)
+        assert code == 2
+        assert "does not take images of 64x64 px" in summary["error"]
+    assert not (tmp_path / "features").exists()
+    assert result(capsys, "extract", *fixed, "--crop-size", "224")[0] == 0
+
+
 def test_hub_weights_without_network(
     words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -153,6 +177,70 @@ def test_too_little_space_is_seen_before_the_backbone_is_loaded(
     assert code == 5
     assert "1000" in err
     assert not (tmp_path / "features").exists()
+
+
+def test_the_levels_of_a_subset_are_those_of_its_rows(
+    words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise pipelines.plan_store.TooLarge("geometry is all that is looked at")
+
+    monkeypatch.setattr(pipelines.plan_store, "measure_speed", stop)
+    _, whole, _, _ = result(capsys, "plan", *words)
+    _, half, out, _ = result(capsys, "plan", *words, "--subset", "50%")
+    assert half["levels"] == {name: size // 2 for name, size in whole["levels"].items()}
+    assert sum(half["levels"].values()) < half["bytes"]
+    assert "kB a row)" in out and "0.00 MB" not in out
+
+
+def test_a_disk_that_fills_up_names_bytes_and_the_way_on(
+    words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(pipelines.extract_features, "extract", fail)
+    monkeypatch.setattr(pipelines.extract_features, "free_bytes", lambda _: 7)
+    code, _, _, err = result(capsys, "extract", *words)
+    assert code == 5
+    assert re.search(r"features/\S+: the plan needs [1-9]\d+ bytes .* and 7 \(0.00 GB\) are free", err)
+    assert f"to go on: python -m pipelines extract {shlex.join(words)}" in err
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
+def test_plan_of_a_disk_that_cannot_be_tried_still_plans(
+    number: int,
+    words: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(pipelines.speed_probe, "measure_disk", fail)
+    monkeypatch.setattr(pipelines.speed_probe, "MEASURED_S", 0.05)
+    monkeypatch.setenv("PERMAFROST_CACHE", str(tmp_path / "cache"))
+    code, summary, out, _ = result(capsys, "plan", *words)
+    assert code == 0
+    assert summary["rows"] == TRAINING
+    assert f"cannot be\n            tried ({os.strerror(number)})" in out
+
+
+def test_a_folder_that_cannot_be_written_is_seen_first(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    for verb in ("plan", "extract"):
+        for stores in ("file", "file/below"):
+            code, summary, _, _ = result(capsys, verb, *words, "--stores", str(tmp_path / stores))
+            assert code == 2
+            assert "file is a file, expected a folder" in summary["error"]
+    monkeypatch.setattr(pipelines.extraction.os, "access", lambda *_: False)  # root may write anywhere
+    monkeypatch.setattr(pipelines.extract_features, "load_backbone", lambda *_, **__: pytest.fail("loaded"))
+    code, summary, _, _ = result(capsys, "extract", *words)
+    assert code == 2
+    assert "cannot be written" in summary["error"]
 
 
 def test_a_broken_image_is_skipped_and_too_many_stop_the_run(
@@ -258,11 +346,58 @@ def test_progress_on_a_terminal_and_elsewhere(capsys: pytest.CaptureFixture[str]
     )
     with ExtractionProgress("made", on_terminal=True) as progress:
         progress(moment)
-    assert "made:  25%" in capsys.readouterr().err
+    drawn = capsys.readouterr().err
+    assert (
+        " 25%|" in drawn
+        and "| 3/12 rows, 1.5 images/s, 2 MB/s, waits for decode, 6.0 s left, 1 failed" in drawn
+    )
     assert shard_line("made", moment) == (
         "made: shard 64x64-0 done, 1 of 4; 3 of 12 rows, 1 records failed, 1.5 images/s, 2 MB/s, "
         "waits for decode, 6.0 s left"
     )
+
+
+@pytest.mark.parametrize(("columns", "bar"), [(80, True), (0, False)])
+def test_the_live_line_fits_a_terminal(
+    columns: int, bar: bool, words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """80 columns hold all of it, and one without a size, where a bar would be empty, gets lines."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24 if columns else 0, columns, 0, 0))
+    command = [sys.executable, "-m", "pipelines", "extract", *words, "--views", "9"]
+    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs) as process:
+        os.close(theirs)
+        shown = b""
+        with contextlib.suppress(OSError):  # Linux says so when the other end is closed
+            while read := os.read(ours, 1 << 16):
+                shown += read
+    os.close(ours)
+    assert process.returncode == 0
+    live = [
+        line
+        for line in shown.decode().replace("\r", "\n").split("\n")
+        if " images/s, " in line and "left" in line
+    ]
+    assert live and all((" rows, " in line and "%|" in line) == bar for line in live)
+    if bar:
+        assert max(map(len, live)) <= columns
+        assert any(
+            re.search(r" rows, [\d.]+ images/s, \d+ MB/s, waits for \w+, [\d.]+ s left", line)
+            for line in live
+        )
+
+
+def test_sigterm_is_an_interrupt_that_leaves_no_files(words: list[str], tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "pipelines", "extract", *words, "--views", "400", "--shard-rows", "4"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        while "shard 64x64-0 done" not in process.stderr.readline():
+            assert process.poll() is None
+        process.terminate()
+        rest = process.stderr.read()
+    assert process.returncode == 130, rest
+    assert "interrupted; to go on: python -m pipelines extract" in rest
+    assert not list(tmp_path.rglob("*.partial"))
 
 
 def test_interrupted(
@@ -303,6 +438,11 @@ def test_settings_from_a_file(words: list[str], tmp_path: Path, capsys: pytest.C
         ("--split validation --views 4x3", "single or ms-flip"),
         ("--crop-size 65", "multiple of 32"),
         ("--device tpu", "--device tpu"),
+        ("--workers 0", "workers 0: expected 1 or more"),
+        ("--batch-size -3", "batch_size -3: expected 1 or more"),
+        ("--max-failed -1", "max_failed -1: expected 0 or more"),
+        ("--codec-limit 0", "codec_limit 0: expected a share above 0"),
+        ("--weights random:", "random:SEED"),
         ("--stores s3://bucket/features", "expected a folder, not a URL"),
         ("--subset 0%", "subset"),
         ("--subset none.txt", "neither a share such as 1%"),

@@ -100,6 +100,24 @@ def test_summary_is_the_last_line_of_stdout(doctor_that: Any, capsys: pytest.Cap
     assert capsys.readouterr().out == ""
 
 
+def valid_json(text: str) -> Any:
+    """As a strict reader takes it: NaN and Infinity are no JSON."""
+    return json.loads(text, parse_constant=lambda word: pytest.fail(f"{word} in {text}"))
+
+
+def test_what_is_no_number_is_null(doctor_that: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    none = {"score": float("nan"), "of": [float("inf"), {"class": (-float("inf"), 1.5)}]}
+    doctor_that(lambda config: none)
+    assert main(["doctor", "--json"]) == 0
+    shown = {"score": None, "of": [None, {"class": [None, 1.5]}]}
+    assert valid_json(capsys.readouterr().out) == shown
+    failure = WorkFailed("one head was stopped")
+    failure.summary = none  # type: ignore[attr-defined]
+    doctor_that(raising(failure))
+    assert main(["doctor", "--json"]) == 1
+    assert valid_json(capsys.readouterr().out) == {**shown, "error": str(failure), "exit_code": 1}
+
+
 def test_help_of_the_program_and_of_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     program = capsys.readouterr().out
@@ -108,7 +126,8 @@ def test_help_of_the_program_and_of_every_verb(capsys: pytest.CaptureFixture[str
     for verb in VERBS:
         assert verb in program
         assert main([verb, "--help"]) == 0
-        assert f"python -m pipelines {verb}" in capsys.readouterr().out
+        shown = capsys.readouterr().out
+        assert f"python -m pipelines {verb}" in shown and "(default )" not in shown
 
 
 def test_unknown_verb_and_unknown_flag(capsys: pytest.CaptureFixture[str]) -> None:

@@ -37,6 +37,14 @@ def test_status_of_a_complete_store(store: Path, capsys: pytest.CaptureFixture[s
     assert "training-3 view 1: undecodable: not an image" in capsys.readouterr().out
 
 
+def test_status_tells_a_record_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    skipped = {("training-3", 0), ("training-3", 1)}
+    store = make_store(tmp_path / "features", skipped=frozenset(skipped))
+    assert main(["status", "--store", str(store)]) == 0
+    out = capsys.readouterr().out
+    assert "training-3 (2 views): undecodable: not an image" in out and out.count("training-3") == 1
+
+
 def test_status_of_an_unfinished_store(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (store / "MANIFEST.json").unlink()
     next((store / "receipts").glob("*-0.json")).unlink()
@@ -84,7 +92,7 @@ def test_verify_of_an_unfinished_store_and_of_another_manifest(
     (store / "MANIFEST.json").unlink()
     code, summary, _ = result(capsys, "verify", "--store", str(store))
     assert code == 4
-    assert "MANIFEST.json" in summary["error"]
+    assert "MANIFEST.json" in summary["error"] and summary["error"].count(str(store)) == 1
 
 
 @pytest.mark.parametrize("verb", ["status", "info", "verify", "gc"])
@@ -97,6 +105,21 @@ def test_no_store_is_a_usage_error_that_lists_those_there_are(
     code, _, err = result(capsys, verb, "--stores", str(store / "none"))
     assert code == 2
     assert "holds no store" in err
+
+
+@pytest.mark.parametrize("verb", ["status", "info", "gc"])
+def test_a_damaged_store_does_not_hide_the_others(
+    verb: str, store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = store.parent / "aaa"
+    broken.mkdir()
+    (broken / "plan.json").write_text("{")
+    assert main([verb, "--stores", str(store.parent)]) == 4
+    out, err = capsys.readouterr()
+    assert f"{broken}: DAMAGED: {broken / 'plan.json'} is not readable JSON" in out and str(broken) in err
+    assert (str(store) in out) == (verb != "gc") and ("no orphaned files" in out) == (verb == "gc")
+    code, summary, _ = result(capsys, verb, "--stores", str(store.parent))
+    assert (code, list(summary["damaged"])) == (4, [str(broken)])
 
 
 def test_gc_lists_and_then_deletes(store: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,21 +27,13 @@ from stores.pyramid import Level, PyramidSpec
 from stores.reader import open_store
 from stores.records import RowTable
 from stores.zstd_frames import encode_frame
+from tests.one_thread import one_thread  # noqa: F401 - a fixture of this file
 from tests.pipelines.extracted import WEIGHTS, extract_store, write_coloured_data
 from tests.test_layers import loaded_after
 
 CPU = torch.device("cpu")
 DEEP = {"levels": ("p4", "p5")}
 STEPS = 30
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Bit equality asks for the same order of every sum."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 class Made:

@@ -29,6 +29,7 @@ from pipelines.module import build_optimizer
 from pipelines.store_feed import dequantise
 from pipelines.tasks.detection import TASK
 from stores.reader import Store, open_store
+from tests.one_thread import one_thread  # noqa: F401 - a fixture of this file
 
 STEPS, BATCH, CROP_PX = 5, 3, 64
 SMALL = {
@@ -38,15 +39,6 @@ SMALL = {
 }
 Row = tuple[dict[str, torch.Tensor], dict[str, torch.Tensor], tuple[int, int]]
 """Features, targets and valid size."""
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Bit equality asks for the same order of every sum."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import re
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,12 @@ from pycocotools.cocoeval import COCOeval
 
 from extract.datasets.coco import CATEGORY_IDS, CLASS_NAMES
 from pipelines import evaluate, extract_features, predict, train_head
+from pipelines.__main__ import main
 from pipelines.arguments import parse
 from pipelines.coco_metrics import NUMBERS
 from pipelines.config import EvaluateConfig, ExtractConfig, PredictConfig, TrainConfig
 from pipelines.demo.thing_files import write_thing_split
+from pipelines.exit_codes import USAGE
 from pipelines.metrics_file import read_metrics
 from stores.reader import open_store
 from tests.pipelines.made_detections import read_json
@@ -149,6 +152,24 @@ def empty(content: dict[str, Any]) -> int:
     )
 
 
+@pytest.mark.parametrize("head", ["htc-bifpn5", "fpn,htc-bifpn5"])
+@pytest.mark.parametrize("more", [[], ["--seeds", "2"]])
+def test_a_head_that_the_store_cannot_teach_is_refused_before_a_folder_is_made(
+    head: str, more: list[str], extracted: Extracted, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = f"--head {head} --stores {extracted.stores} --run {tmp_path / 'run'} --max-steps 1 --device cpu"
+    assert main(["train-head", *words.split(), *more]) == USAGE
+    message = capsys.readouterr().err
+    assert "head htc-bifpn5 learns from stuff, which " in message
+    assert "take htc-nosem-bifpn5, or another of bifpn1, " in message
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_its_semantic_branch_a_head_needs_no_stuff(extracted: Extracted, tmp_path: Path) -> None:
+    words = "--head htc-bifpn5 --head-settings.semantic false --max-steps 1 --batch-size 2 --val-every 0"
+    assert train_head.run(config(extracted, tmp_path / "run", *words.split()))["steps"] == 1
+
+
 def test_the_loss_falls(run: Path) -> None:
     losses = [float(row["loss"]) for row in read_metrics(run / "metrics.csv") if "loss" in row]
     assert len(losses) == 20
@@ -175,6 +196,34 @@ def test_evaluate_says_what_the_official_tool_says(
             official.summarize()
         ours = [-1 if summary[name][each] is None else summary[name][each] for each in NUMBERS]
         assert ours == pytest.approx(official.stats.tolist(), abs=1e-9)
+
+
+def test_a_split_without_objects_has_no_scores(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write_thing_split(tmp_path, "val2017", 1, CATEGORY_IDS, CLASS_NAMES)
+    path = data / "annotations" / "instances_val2017.json"
+    path.write_text(json.dumps({**read_json(path), "annotations": []}))
+    store = extract_features.run(
+        ExtractConfig(
+            dataset="coco", data=str(data), split="val2017", model="swinv2-nano", device="cpu", workers=1,
+            short_side=CROP_PX, stores=str(tmp_path / "features"),
+        )
+    )["store"]  # fmt: skip
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    assert main(["evaluate", "--run", str(copy), "--store", store, "--device", "cpu", "--json"]) == 0
+    line, text = capsys.readouterr().out.splitlines()[-2:]
+    assert line == "box AP - mask AP - (single) AP50 - and -, 1 records: no object is annotated"
+    for written in (text, (copy / "evaluate.json").read_text()):
+        summary = json.loads(written, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
+        assert set(summary["scores"].values()) == {None}
+    assert main(["report", str(copy), "--json"]) == 0
+    assert not any("box AP (single)" in name for name in read_report(capsys)["rows"][0])
+
+
+def read_report(capsys: pytest.CaptureFixture[str]) -> Any:
+    return json.loads(capsys.readouterr().out.splitlines()[-1])
 
 
 def test_many_views_are_merged_live(

@@ -219,9 +219,9 @@ def test_the_line_that_users_rely_on(made_truths) -> None:
 
 def test_nothing_annotated_is_no_number() -> None:
     found = figures([truth_of_masks(1, [], [])], [perfect(truth_of_masks(1, [], []))], "single")
-    assert np.isnan(found.scores()["box AP"])
+    assert set(found.scores().values()) == {None}
     assert found.summary()["box"]["AP"] is None
-    assert found.line().startswith("box AP nan mask AP nan (single)")
+    assert found.line() == "box AP - mask AP - (single) AP50 - and -, 1 records: no object is annotated"
 
 
 def test_the_files_of_an_evaluation(made_truths, tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ from pipelines.metrics_file import read_metrics
 from pipelines.row_stream import EndlessRows
 from pipelines.store_feed import Batch, dequantise
 from stores.reader import Store, open_store
+from tests.one_thread import one_thread  # noqa: F401 - a fixture of this file
 from tests.pipelines.extracted import MODEL, WEIGHTS, extract_store, write_coloured_data
 
 STEPS, BATCH, VIEWS = 30, 4, 2
@@ -52,15 +53,6 @@ BOUNDS = {"float16": 5e-3, "int8": 2e-2}
 Features = dict[str, torch.Tensor]
 """Of one row: level -> float32 (1, C, y, x)."""
 Labels = npt.NDArray[np.uint8]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Bit equality asks for the same order of every sum."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

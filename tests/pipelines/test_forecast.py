@@ -8,15 +8,19 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 import pipelines.speed_probe
+from extract.backbones import backbone_card
 from pipelines import caching_advice, head_probe
 from pipelines.__main__ import main
+from pipelines.config import TrainConfig
 from pipelines.speed_cache import FIGURES_REVISION, FILE_NAME, SpeedCache
 from tests.extract.made_ade20k import write_folder
 
@@ -53,8 +57,12 @@ def test_plan_measures_once_and_writes_nothing_else(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     first, out = plan(capsys, [*words, "--head", "linear"])
+    for stage in ("decode", "backbone", "disk", "head linear"):
+        assert f"measuring this machine: {stage}" in caplog.messages, "a minute of silence looks like a hang"
+    caplog.clear()
     for stage in ("decode_seconds", "forward_seconds", "write_seconds", "start_seconds", "read_bytes_per_s"):
         assert first[stage] > 0
     rows = first["rows"] * (first["decode_seconds"] + first["forward_seconds"])
@@ -67,6 +75,7 @@ def test_plan_measures_once_and_writes_nothing_else(
     )
     second, _ = plan(capsys, [*words, "--head", "linear"])
     assert second == {**first, "free_bytes": second["free_bytes"]}
+    assert "measuring" not in caplog.text
     with pytest.raises(pytest.fail.Exception):
         main(["plan", *words, "--remeasure"])
 
@@ -146,6 +155,26 @@ def test_a_damaged_cache_is_measured_anew(damage: str, tmp_path: Path) -> None:
     assert SpeedCache().get("disk", {"a": 1}, lambda: {"x": 2.0}) == {"x": 1.0}
     assert SpeedCache().get("disk", {"a": 2}, lambda: {"x": 2.0}) == {"x": 2.0}
     assert SpeedCache(remeasure=True).get("disk", {"a": 1}, lambda: {"x": 3.0}) == {"x": 3.0}
+
+
+@pytest.mark.parametrize(("seconds", "steps"), [(0.01, 1 + 3), (30.0, 1 + 1)])
+def test_a_slow_step_is_not_taken_again_and_again(
+    seconds: float, steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One to warm up, then three, or as many as make a few seconds."""
+    taken: list[float] = []
+
+    def timed(work: Callable[[], None]) -> float:
+        work()
+        taken.append(seconds)
+        return seconds
+
+    monkeypatch.setattr(head_probe, "STEPS", 3)
+    monkeypatch.setattr(head_probe, "_timed", timed)
+    pyramid = backbone_card("swinv2-nano").pyramid
+    training = TrainConfig(head="linear", batch_size=2)
+    found = head_probe.head_step_seconds(training, "segmentation", pyramid, 3, (32, 32), torch.device("cpu"))
+    assert (1 + len(taken), found) == (steps, seconds)
 
 
 def test_old_figures_are_measured_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

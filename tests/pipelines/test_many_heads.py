@@ -27,6 +27,7 @@ from pipelines.joined_stores import JoinedStores
 from pipelines.metrics_file import read_metrics
 from pipelines.module import HeadModule
 from pipelines.store_feed import Batch, StoreFeed
+from tests.one_thread import one_thread  # noqa: F401 - a fixture of this file
 from tests.pipelines.made_stores import make_store
 
 STEPS, BATCH = 4, 4
@@ -35,15 +36,6 @@ HEADS = {
     "masks": {"head": "m2f-pd1-td3", "head_settings": {"width": 32, "queries": 8, "points": 112}, "lr": 3e-4},
     "linear": {"head": "linear", "lr": 1e-2, "head_settings": {"dropout": 0.3}},
 }
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Sums on a CPU depend on the number of threads; a run and its copy among others need the same."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +66,6 @@ def train(tmp_path: Path, settings: dict[str, Any], *words: str) -> int:
 @pytest.fixture(scope="module")
 def alone(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of the heads' separate runs."""
-    torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("alone")
     for name, settings in HEADS.items():
         assert train(folder, {**shared(store), **settings}, "--run", str(folder / name)) == 0
@@ -84,7 +75,6 @@ def alone(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def together(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of the same runs side by side."""
-    torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("together")
     rows: list[int] = []
     read = JoinedStores.read_encoded

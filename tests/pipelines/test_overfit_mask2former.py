@@ -1,7 +1,7 @@
 """Mask2Former learns four real images of ADE20K by heart, from a store of a backbone that knows nothing.
 
 Enough to show that targets, points, matching and prediction belong together: a mistake in any of them (labels
-off by one, x and y swapped, a wrong crop) leaves it far below. Figures in docs/mask2former.md.
+off by one, x and y swapped, a wrong crop) leaves it far below. Figures in docs/ade20k.md.
 """
 
 import shutil

@@ -12,7 +12,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,19 +26,11 @@ from pipelines.joined_stores import JoinedStores
 from pipelines.known_weights import remember_weights
 from pipelines.metrics_file import read_metrics
 from stores.errors import IdentityError
+from tests.one_thread import one_thread  # noqa: F401 - a fixture of this file
 from tests.pipelines.extracted import extract_store, write_coloured_data
 from tests.pipelines.made_stores import make_store
 
 STEPS = 24
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Sums on a CPU depend on the number of threads; a run and its resumed copy need the same."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +71,6 @@ def config_of(stores: Path, run: Path, **changes: Any) -> TrainConfig:
 
 @pytest.fixture(scope="module")
 def finished(stores: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
-    torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("runs") / "whole"
     return folder, train_head.run(config_of(stores, folder))
 

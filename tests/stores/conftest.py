@@ -1,24 +1,15 @@
 """Fixtures of the tests of stores."""
 
-import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from stores.layout import Bin
 from tests.faults.made_stores import P4, P5, MadeRows, extract, small_plan
+from tests.unsynced import unsynced  # noqa: F401 - a fixture of this folder
 
 ONE_BIN = (Bin(height_px=64, width_px=64, rows=12, shard_rows=4),)
 SKIPPED = frozenset({(0, 5)})
-
-
-@pytest.fixture(scope="module", autouse=True)
-def unsynced() -> Iterator[None]:
-    """No test here cuts the power, and waiting for the disk is most of what small stores cost."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda fd: None)
-        yield
 
 
 @pytest.fixture(scope="module")

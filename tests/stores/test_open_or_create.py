@@ -28,16 +28,10 @@ from tests.faults.made_stores import (
     small_plan,
 )
 
-NO_SKIPS = frozenset()
-
 
 @pytest.fixture
 def rows():
     return MadeRows(small_plan())
-
-
-def partials(path):
-    return list(path.rglob("*.partial"))
 
 
 def rows_with(plan, **changed):

@@ -14,7 +14,6 @@ from stores.errors import (
 )
 from stores.files import Files
 from stores.layout import ShardId
-from stores.records import RowTable
 from stores.verify import verify_store
 from stores.writer import StoreWriter
 from tests.faults.made_stores import (
@@ -26,8 +25,6 @@ from tests.faults.made_stores import (
     small_plan,
 )
 
-NO_SKIPS = frozenset()
-
 
 @pytest.fixture
 def rows():
@@ -36,11 +33,6 @@ def rows():
 
 def partials(path):
     return list(path.rglob("*.partial"))
-
-
-def rows_with(plan, **changed):
-    fields = {name: getattr(plan.rows, name) for name in RowTable.__dataclass_fields__}
-    return RowTable(**{**fields, **changed})
 
 
 @pytest.fixture

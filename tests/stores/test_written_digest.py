@@ -5,14 +5,17 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from stores import written_digest
 from stores.written_digest import WrittenDigest
 
 CONTENT = bytes(range(256)) * 40
 LENGTHS = (1000, 3000, 240, 6000)
 
 
+@pytest.mark.parametrize("handed_over_bytes", [0, 2000, 1 << 20])
 @pytest.mark.parametrize("order", [(0, 1, 2, 3), (3, 2, 1, 0), (0, 2, 1, 3), (1, 0, 2, 3), (0, 1), ()])
-def test_pieces_in_any_order(order):
+def test_pieces_in_any_order(order, handed_over_bytes, monkeypatch):
+    monkeypatch.setattr(written_digest, "_HANDED_OVER_BYTES", handed_over_bytes)
     starts = [sum(LENGTHS[:i]) for i in range(len(LENGTHS))]
     read_back = []
 
@@ -43,3 +46,12 @@ def test_memory_may_be_used_again_after_waiting():
             total.update(memory)
             digest.wait()
         assert digest.finish(lambda length, offset: b"") == (3 * len(memory), total.hexdigest())
+
+
+def test_small_pieces_behind_a_large_one_wait_for_their_turn():
+    """Frames that were held back are taken one after another, without a wait between them."""
+    with ThreadPoolExecutor(1) as thread:
+        digest, content = WrittenDigest(thread), bytes(1 << 20) + b"the end"
+        digest.take(0, [content[: 1 << 20]])
+        digest.take(1 << 20, [content[1 << 20 :]])
+        assert digest.finish(lambda length, offset: b"")[1] == hashlib.sha256(content).hexdigest()

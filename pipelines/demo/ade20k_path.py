@@ -1,8 +1,7 @@
-"""`demo`: made scenes, their stores, heads trained from them, a table and a picture, by ordinary verbs."""
+"""`demo`: made scenes with label maps, their stores, heads trained from them, a table and a picture."""
 
 from __future__ import annotations
 
-import csv
 import logging
 import time
 from collections.abc import Mapping, Sequence
@@ -11,18 +10,23 @@ from pathlib import Path
 from typing import Any
 
 from extract.datasets.ade20k import CLASS_NAMES
-from heads import head_names
-from pipelines import evaluate, extract_features, train_head
-from pipelines.arguments import parse
-from pipelines.config import DemoConfig, EvaluateConfig, ExtractConfig, TrainConfig
+from pipelines.config import DemoConfig
 from pipelines.demo.picture import draw_predictions
 from pipelines.demo.scenes import CLASS_LABELS, write_split
+from pipelines.demo.steps import (
+    DemoStores,
+    Training,
+    check_head,
+    fill_both,
+    train_and_evaluate,
+    write_table,
+)
 from pipelines.exit_codes import UsageError
 from pipelines.recipe_files import default_recipe
+from pipelines.tasks.contract import percent
 
 logger = logging.getLogger(__name__)
 
-MODEL = "swinv2-nano"
 CROP_PX = 128
 LINEAR, HEAD = "linear", "bifpn1"
 SHOWN_SCENES = 6
@@ -44,14 +48,6 @@ class DemoSize:
     """Seeded views of each training scene."""
     max_steps: int | None = None
     """Of each head; None: the recipes'."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DemoStores:
-    """The folders of the two complete stores."""
-
-    training: Path
-    validation: Path
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,10 +74,8 @@ def run_demo(config: DemoConfig, size: DemoSize) -> dict[str, Any]:
     data = make_scenes(root / "data", size)
     stores = fill_stores(data, root / "features", size)
     heads = dict.fromkeys((LINEAR, head))
-    scores = [
-        train_and_measure(each, stores, root / "runs", seed=config.seed, max_steps=size.max_steps)
-        for each in heads
-    ]
+    training = Training(seed=config.seed, max_steps=size.max_steps)
+    scores = [train_and_measure(each, stores, root / "runs", training) for each in heads]
     table = _write_table(root, scores)
     picture = root / "predictions.png"
     draw_predictions(data, scores[-1].run, picture, min(SHOWN_SCENES, size.validation_scenes))
@@ -125,47 +119,26 @@ def fill_stores(
     Args:
         weights: as --weights; timm is the bundled backbone.
     """
-    common: dict[str, Any] = {
-        "dataset": "ade20k",
-        "data": str(data),
-        "model": MODEL,
-        "weights": weights,
-        "codec": codec,
-        "stores": str(stores),
-    }
-    training = ExtractConfig(**common, split="training", views=size.views, crop_size=CROP_PX)
-    validation = ExtractConfig(**common, split="validation", short_side=CROP_PX)
-    filled = [extract_features.run(each) for each in (training, validation)]
-    return DemoStores(training=Path(filled[0]["store"]), validation=Path(filled[1]["store"]))
+    made = {"weights": weights, "codec": codec}
+    return fill_both(
+        "ade20k",
+        data,
+        stores,
+        training={**made, "split": "training", "views": size.views, "crop_size": CROP_PX},
+        validation={**made, "split": "validation", "short_side": CROP_PX},
+    )
 
 
-def train_and_measure(
-    head: str,
-    stores: DemoStores,
-    runs: Path,
-    *,
-    seed: int = 0,
-    max_steps: int | None = None,
-    more: Sequence[str] = (),
-) -> Score:
-    """A new run of `head` by the demo's recipe, and its figures.
-
-    Args:
-        more: further words of `train-head`, such as --lr 0.001.
-    """
-    run = _new_run(runs, head)
-    words = ["--head", head, "--recipe", _recipe(head), "--run", str(run), "--seed", str(seed)]
-    words += ["--store", str(stores.training), "--val-store", str(stores.validation)]
-    words += [] if max_steps is None else ["--max-steps", str(max_steps)]
-    trained = train_head.run(parse(TrainConfig, [*words, *more]))
-    figures = evaluate.run(EvaluateConfig(run=str(run), store=str(stores.validation)))
+def train_and_measure(head: str, stores: DemoStores, runs: Path, training: Training | None = None) -> Score:
+    """A new run of `head` by the demo's recipe, and its figures."""
+    run = train_and_evaluate(head, _recipe(head), stores, runs, training)
     return Score(
         head=head,
-        run=run,
-        miou=figures["miou"],
-        pixel_accuracy=figures["pixel_accuracy"],
-        iou_by_class={name: figures["iou_by_class"][label] for name, label in CLASS_LABELS.items()},
-        seconds=trained["seconds"],
+        run=run.folder,
+        miou=run.figures["miou"],
+        pixel_accuracy=run.figures["pixel_accuracy"],
+        iou_by_class={name: run.figures["iou_by_class"][label] for name, label in CLASS_LABELS.items()},
+        seconds=run.seconds,
     )
 
 
@@ -174,42 +147,25 @@ def _recipe(head: str) -> str:
 
     Raises UsageError for a head that is unknown or too new to have one.
     """
-    paper = default_recipe("ade20k", head) if head in head_names("segmentation") else None
+    check_head(head, "segmentation")
+    paper = default_recipe("ade20k", head)
     if paper is None or paper.stem not in SMALL_RECIPES:
-        raise UsageError(f"--head {head}: expected one of {', '.join(head_names('segmentation'))}")
+        raise UsageError(f"--head {head}: the demo has no small recipe for it; expected one such as {HEAD}")
     return SMALL_RECIPES[paper.stem]
-
-
-def _new_run(runs: Path, head: str) -> Path:
-    """The first free folder runs/<head>-<n>; every demo trains afresh."""
-    number = 1
-    while (runs / f"{head}-{number}").exists():
-        number += 1
-    return runs / f"{head}-{number}"
 
 
 def _write_table(root: Path, scores: Sequence[Score]) -> str:
     """table.csv and table.txt: IoU in percent by class and head. Returns the text."""
     rows = [
-        (name, *(_percent(score.iou_by_class[name]) for score in scores))
+        (name, *(percent(score.iou_by_class[name]) for score in scores))
         for name in sorted(CLASS_LABELS, key=CLASS_NAMES.index)
     ]
     rows += [
-        ("mIoU", *(_percent(score.miou) for score in scores)),
-        ("pixel accuracy", *(_percent(score.pixel_accuracy) for score in scores)),
+        ("mIoU", *(percent(score.miou) for score in scores)),
+        ("pixel accuracy", *(percent(score.pixel_accuracy) for score in scores)),
         ("training seconds", *(f"{score.seconds:.0f}" for score in scores)),
     ]
-    header = ("IoU in %", *(score.head for score in scores))
-    with (root / "table.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([header, *rows])
-    lines = [f"{name:<18}" + "".join(f"{cell:>10}" for cell in cells) for name, *cells in (header, *rows)]
-    text = "\n".join(lines)
-    (root / "table.txt").write_text(text + "\n")
-    return text
-
-
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{100 * share:.2f}"
+    return write_table(root, [("IoU in %", *(score.head for score in scores)), *rows])
 
 
 def _last_line(scores: Sequence[Score], scenes: int) -> str:

@@ -1,0 +1,20 @@
+"""Skipped rows as lines to print: one a record, whose views mostly share their reason."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+def skipped_lines(rows: Iterable[tuple[str, int, str]]) -> list[str]:
+    """Rows (record key, view, reason) as text, a record and reason once.
+
+    >>> skipped_lines([("a", 0, "an empty file"), ("b", 1, "too dark"), ("a", 1, "an empty file")])
+    ['a (2 views): an empty file', 'b view 1: too dark']
+    """
+    views: dict[tuple[str, str], list[int]] = {}
+    for key, view, reason in rows:
+        views.setdefault((key, reason), []).append(view)
+    return [
+        f"{key} view {seen[0]}: {reason}" if len(seen) == 1 else f"{key} ({len(seen)} views): {reason}"
+        for (key, reason), seen in views.items()
+    ]
