@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from extract.cards import BACKBONES, REVISION, BackboneCard, backbone_card
+from extract.compiler import compiles
 from extract.frozen_backbone import PRECISIONS, FrozenBackbone
 from extract.trunks import create_trunk, probe
 from extract.weights import WeightsMismatch, WeightsUnavailable, get_weights
@@ -66,8 +67,9 @@ def load_backbone(
         weights: `timm` (the hub's; for swinv2-nano the bundled file), a path (see
             `extract.weights.get_weights`), or `random:SEED`, which warns.
         precision: fp32, fp16 or bf16 of the forward pass; None: `default_precision`.
-        compiled: run SwinV2 through torch.compile, a minute's work at the start; None: on a GPU. It moves the
-            last bits of the features, so fill a store one way; it is no part of the identity.
+        compiled: run SwinV2 through torch.compile, and record its launches on a GPU; a minute's work at the
+            start. None: on a GPU that can. It moves the last bits of the features, so fill a store one way;
+            it is no part of the identity.
 
     Raises:
         WeightsUnavailable: the weights cannot be had; says what to pass.
@@ -75,7 +77,7 @@ def load_backbone(
         ValueError: no such precision.
     """
     device = torch.device(device)
-    compiled = device.type == "cuda" if compiled is None else compiled
+    compiled = compiles(device) if compiled is None else compiled
     precision = precision or default_precision(device)
     if precision not in PRECISIONS:
         raise ValueError(f"precision {precision!r}; there are {', '.join(PRECISIONS)}")

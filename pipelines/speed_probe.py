@@ -23,6 +23,7 @@ import numpy as np
 from extract.backbones import build_trunk
 from extract.batch_shapes import fit_batches, shape_matters
 from extract.codec_error import sample_steps
+from extract.compiler import compiles
 from extract.encoded_batch import encode_batch, view_shape
 from extract.frozen_backbone import FrozenBackbone
 from extract.memory_bound import encoded_row_bytes
@@ -235,7 +236,7 @@ def _measure_forward(extraction: Extraction, indices: Sequence[int]) -> Figures:
         weights,
         device=extraction.device,
         precision=extraction.precision,
-        compiled=extraction.device.type == "cuda",
+        compiled=compiles(extraction.device),
     )
     plan = fit_batches(extraction.estimate.plan, backbone)
     start, figures = time.perf_counter() - began, {}
