@@ -17,7 +17,7 @@ from pipelines.byte_sizes import duration
 
 logger = logging.getLogger(__name__)
 
-_BAR = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} rows{postfix}"
+_BAR = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{postfix}"
 
 
 def is_terminal() -> bool:
@@ -69,9 +69,10 @@ class ExtractionProgress:
 
 def speed_text(progress: Progress) -> str:
     """How fast, what is slowest, how long still: short enough for a bar beside it in 80 columns."""
-    left = progress.seconds_left
+    left, rate = progress.seconds_left, progress.images_per_s
     return (
-        f"{progress.images_per_s:.1f} images/s, {progress.mb_per_s:.0f} MB/s, waits for {progress.bottleneck}"
+        f"{rate:.{0 if rate >= 100 else 1}f} images/s, {progress.mb_per_s:.0f} MB/s,"
+        f" waits for {progress.bottleneck}"
         + ("" if left is None else f", {duration(left)} left")
         + (f", {progress.failed_records} failed" if progress.failed_records else "")
     )
