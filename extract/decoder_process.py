@@ -30,6 +30,8 @@ from extract.video_container import clip_facts
 from extract.view import View
 from stores.records import WRONG_SIZE
 
+_NICENESS = 10
+"""Below the thread that drives the device: decoders work ahead and fill what it and the backbone leave."""
 _MAX_HEADER_BYTES = 64 << 20  # 64 MiB
 
 
@@ -164,6 +166,7 @@ def serve(requests: IO[bytes], replies: IO[bytes]) -> None:
 def main() -> None:
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints must not stand between the replies
+    os.nice(_NICENESS)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, whose end is this one's
     try:
