@@ -2,8 +2,9 @@
 
 Each gets the same batch: timm normalised float pixels, ours uint8 pixels, which it normalises. The medians of
 the rounds are told in milliseconds an image, with the processors' time, and how many times as fast as timm
-eager each is, round by round. Weights are drawn: speed does not depend on them. What an extraction runs is
-`ours` on a CPU and `ours compiled` on a GPU.
+eager each is, round by round. Weights are those of a new model: drawn ones may ask for float32 in places (see
+extract.precision), and else speed does not depend on them. What an extraction runs is `ours` on a CPU and
+`ours compiled` on a GPU.
 
     python -m benchmarks.backbones [--models swinv2-t,swinv2-b] [--sizes 512] [--batch 2] [--no-compile]
 """
@@ -23,8 +24,9 @@ from typing import Any
 import timm
 import torch
 
-from extract.backbones import BackboneCard, backbone_card, default_precision, load_backbone
-from extract.frozen_backbone import PRECISIONS
+from extract.backbones import BackboneCard, backbone_card, build_trunk, default_precision
+from extract.frozen_backbone import PRECISIONS, FrozenBackbone
+from extract.weights import Weights
 
 RIVALS = ("timm eager", "timm compiled", "ours", "ours compiled")
 GOALS = {
@@ -53,7 +55,8 @@ def timm_forward(
 def our_forward(
     card: BackboneCard, device: torch.device, precision: str, pixels: torch.Tensor, compiled: bool
 ) -> Callable[[], object]:
-    backbone = load_backbone(card, "random:0", device=device, precision=precision, compiled=compiled)
+    weights = Weights(build_trunk(card).state_dict(), sha256="untrained")
+    backbone = FrozenBackbone(card, weights, device=device, precision=precision, compiled=compiled)
     valid = torch.tensor([pixels.shape[1:3]] * len(pixels))
     return lambda: backbone(pixels, valid)
 

@@ -141,7 +141,7 @@ def _pretrained_window(table: Tensor) -> tuple[int, int] | None:
     """The window that a table of coordinates (1, 2h-1, 2w-1, 2) of a window h x w is relative to.
 
     Its largest value is log2(1 + 8 r) / log2(8), where r = (w - 1) / (pretrained w - 1); None for a table
-    that does not say. [R] microsoft/Swin-Transformer:models/swin_transformer_v2.py
+    that does not say (microsoft/Swin-Transformer:models/swin_transformer_v2.py).
 
     >>> _pretrained_window(torch.full((1, 15, 15, 2), 1.05664))
     (8, 8)

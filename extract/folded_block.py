@@ -26,7 +26,7 @@ from extract.position_bias import cr_table, offset_index, v2_table
 from extract.windows import HW, Run, Split, split_mask, window_plan
 
 _LARGEST_LOG_SCALE = math.log(100)
-"""[R] microsoft/Swin-Transformer models/swin_transformer_v2.py clamps logit_scale at ln(1 / 0.01)."""
+"""microsoft/Swin-Transformer models/swin_transformer_v2.py clamps logit_scale at ln(1 / 0.01)."""
 KEPT_BYTES = 1 << 30
 """1 GiB of constants kept for all blocks of a backbone; what is beyond is summed again in every batch."""
 _LOGITS_BYTES = 2 << 20

@@ -24,7 +24,7 @@ Biases = Sequence[tuple[slice, Tensor]]
 SMALLEST_NORM = 1e-12
 """eps of torch.nn.functional.normalize."""
 NORM_EPS = 1e-5
-"""eps of every LayerNorm of SwinV2. [R] timm, transformers, microsoft/Swin-Transformer"""
+"""eps of every LayerNorm of SwinV2, in timm, transformers and microsoft/Swin-Transformer."""
 
 
 class AttentionWeights(NamedTuple):

@@ -28,7 +28,7 @@ USUAL_HEADS = {
 WARN_VISITS = 40
 """More visits of each fixed view than this bring a warning.
 
-[D] No paper trains on fixed views. 160,000 steps of 16 rows of ADE20K visit a record 127 times, so that four
+No paper trains on fixed views. 160,000 steps of 16 rows of ADE20K visit a record 127 times, so that four
 views stay below it and one does not. `benchmarks/views.py` measures what more views are worth.
 """
 

@@ -77,7 +77,7 @@ class FakeGpu(TorchDispatchMode):
 def _fused_attention(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, attn_mask: torch.Tensor, *, scale: float
 ) -> Any:
-    # [R] pytorch aten/src/ATen/native/transformers/attention.cpp pads, that is copies, other masks.
+    # pytorch aten/src/ATen/native/transformers/attention.cpp pads, that is copies, other masks.
     assert all(stride % 8 == 0 for stride in attn_mask.stride()[:-1]), f"unaligned {attn_mask.stride()}"
     mask = attn_mask.expand(*q.shape[:3], k.shape[2])
     return aten._scaled_dot_product_efficient_attention(q, k, v, mask, False, scale=scale)[0]

@@ -269,7 +269,7 @@ def test_weights_that_are_not_finite_are_refused(tmp_path):
 
 
 def coordinates(window, pretrained):
-    """The table of an official file. [R] microsoft/Swin-Transformer:models/swin_transformer_v2.py"""
+    """The table of an official file. microsoft/Swin-Transformer:models/swin_transformer_v2.py"""
     offsets = torch.arange(1 - window, window, dtype=torch.float32) * 8 / (pretrained - 1)
     one = offsets.sign() * (offsets.abs() + 1).log2() / 3
     return torch.stack(torch.meshgrid(one, one, indexing="ij"), -1)[None]
