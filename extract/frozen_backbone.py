@@ -20,11 +20,12 @@ from extract.cards import BackboneCard
 from extract.folded_swin import FoldedSwin, step_makers
 from extract.frozen_attention import NORM_EPS
 from extract.image_threads import map_images
-from extract.precision import fit_steps, report
+from extract.precision import PROBE_HW, fit_steps, fit_whole, report
 from extract.replays import Replays
 from extract.timm_maps import TimmMaps
-from extract.trunks import create_trunk
+from extract.trunks import create_trunk, probe
 from extract.weights import Weights
+from extract.windows import HW
 
 logger = logging.getLogger(__name__)
 
@@ -51,8 +52,7 @@ class FrozenBackbone(nn.Module):
         self.card = card
         self.pyramid = card.pyramid
         self.weights_sha256 = weights.sha256
-        self.network, exact_steps = _network(card, weights, PRECISIONS[precision], compiled, device)
-        self.precision = f"{precision}-after-{exact_steps}" if exact_steps else precision
+        self.network, self.precision = _network(card, weights, precision, compiled, device)
         for name, value in (
             ("mean", torch.tensor(card.mean)),
             ("std", torch.tensor(card.std)),
@@ -148,26 +148,48 @@ def _together(each: Sequence[Mapping[str, Tensor]], name: str) -> Tensor:
 
 
 def _network(
-    card: BackboneCard, weights: Weights, dtype: torch.dtype, compiled: bool, device: torch.device
-) -> tuple[nn.Module, int]:
-    """The network, and how many of its first steps are in float32 although `dtype` is not."""
-    stages = sorted({level.stage for level in card.pyramid})
-    if card.family in ("swinv2", "swinv2_cr"):
-        # Only names and shapes are taken from the trunk: three billion parameters need not exist twice.
-        with torch.device("meta"):
-            trunk = create_trunk(card.timm_id, card.constructor_args, num_classes=0)
-        trunk.load_state_dict(dict(weights.tensors), assign=True)
-        makers = step_makers(trunk, stages=stages[-1], pretrained_windows=card.pretrained_windows)
-        with _full_accumulation():
-            fitted = fit_steps(makers, dtype, device)
-        report(card.model, dtype, fitted)
-        ends = [maker.ends_stage for maker in makers]
-        return FoldedSwin(fitted.steps, ends, compiled=compiled), fitted.exact
-    if compiled:
-        logger.info("%s is not compiled: only SwinV2 is", card.model)
-    trunk = create_trunk(card.timm_id, card.constructor_args, num_classes=0)
-    trunk.load_state_dict(dict(weights.tensors))
-    return TimmMaps(trunk, stages=stages, dtype=dtype), 0
+    card: BackboneCard, weights: Weights, precision: str, compiled: bool, device: torch.device
+) -> tuple[nn.Module, str]:
+    """The network, and the precision it came to: some of its steps, or all, may have to be in float32."""
+    stages, dtype = sorted({level.stage for level in card.pyramid}), PRECISIONS[precision]
+    if card.family not in ("swinv2", "swinv2_cr"):
+        if compiled:
+            logger.info("%s is not compiled: only SwinV2 is", card.model)
+        return _timm_maps(card, weights, stages, precision, device)
+    # Only names and shapes are taken from the trunk: three billion parameters need not exist twice.
+    with torch.device("meta"):
+        trunk = create_trunk(card.timm_id, card.constructor_args, num_classes=0)
+    trunk.load_state_dict(dict(weights.tensors), assign=True)
+    makers = step_makers(trunk, stages=stages[-1], pretrained_windows=card.pretrained_windows)
+    with _full_accumulation():
+        fitted = fit_steps(makers, dtype, device)
+    exact = f"its first {fitted.exact} of {len(makers)} steps run" if fitted.exact else ""
+    report(card.model, dtype, fitted.errors, exact)
+    ends = [maker.ends_stage for maker in makers]
+    network = FoldedSwin(fitted.steps, ends, compiled=compiled)
+    return network, f"{precision}-after-{fitted.exact}" if fitted.exact else precision
+
+
+def _timm_maps(
+    card: BackboneCard, weights: Weights, stages: Sequence[int], precision: str, device: torch.device
+) -> tuple[nn.Module, str]:
+    def make(dtype: torch.dtype) -> TimmMaps:
+        trunk = create_trunk(card.timm_id, card.constructor_args, num_classes=0)
+        trunk.load_state_dict(dict(weights.tensors))
+        return TimmMaps(trunk, stages=stages, dtype=dtype)
+
+    with _full_accumulation():
+        fitted = fit_whole(make, PRECISIONS[precision], device, [PROBE_HW, _own_hw(card)])
+    report(card.model, PRECISIONS[precision], fitted.errors, "it runs" if fitted.exact else "")
+    return fitted.network, "fp32" if fitted.exact else precision
+
+
+def _own_hw(card: BackboneCard) -> HW:
+    """The images a model was made for: all that some take."""
+    trunk: Any = probe(card.timm_id, card.constructor_args)
+    size = card.args.get("img_size", trunk.pretrained_cfg["input_size"][1:])
+    height, width = (size, size) if isinstance(size, int) else size
+    return height, width
 
 
 @contextmanager

@@ -9,7 +9,7 @@ amplify: the first steps of a network run in float32, as few as keep every level
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +18,8 @@ from torch.nn import functional as F
 
 from extract.block_functions import functions_for
 from extract.folded_swin import StepMaker
+from extract.timm_maps import SizeRefused
+from extract.windows import HW
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +27,7 @@ LIMIT = 0.003
 """Largest error of a float16 level against float32: rms of the difference over rms of the level."""
 _PROBE_LIMIT = 0.002
 """What the probe image may err; others err by up to 1.3 times as much (uniform noise does)."""
-_PROBE_HW = (256, 320)
+PROBE_HW = (256, 320)
 """Pixels of the image tried: several windows a side in the first stages, and a padded last one."""
 
 
@@ -73,6 +75,45 @@ def fit_steps(
     return FittedSteps(steps, within, errors)
 
 
+@dataclass(frozen=True, slots=True)
+class FittedWhole:
+    """A network whose precision is one throughout."""
+
+    network: nn.Module
+    exact: bool
+    """Whether it is in float32 although another precision was asked for."""
+    errors: Mapping[int, float]
+    """Stage -> the error it has, or would have, in that precision; empty for float32, or without a probe."""
+
+
+@torch.inference_mode()
+def fit_whole(
+    make: Callable[[torch.dtype], nn.Module], dtype: torch.dtype, device: torch.device, sizes: Iterable[HW]
+) -> FittedWhole:
+    """A network of other steps than ours: in float16 if every level of the probe stays within the limit, else
+    in float32.
+
+    Args:
+        make: the network in a precision, on the CPU.
+        dtype: as of `fit_steps`.
+        sizes: heights and widths of a probe; the first one that the network takes counts.
+    """
+    network = make(dtype).to(device)
+    if dtype is torch.float32:
+        return FittedWhole(network, False, {})
+    exact = make(torch.float32).to(device)
+    for hw in sizes:
+        x = probe_image(hw).to(device)
+        try:
+            levels = exact(x)
+        except SizeRefused:
+            continue
+        errors = {stage: _error(level, levels[stage]) for stage, level in network(x).items()}
+        spoilt = dtype is torch.float16 and max(errors.values()) > _PROBE_LIMIT
+        return FittedWhole(exact if spoilt else network, spoilt, errors)
+    return FittedWhole(network, False, {})
+
+
 @torch.inference_mode()
 def _exact_maps(makers: Sequence[StepMaker], device: torch.device) -> tuple[list[Tensor], dict[int, Tensor]]:
     """The float32 input of every step, and the raw output of every stage, of the probe image."""
@@ -96,36 +137,44 @@ def _errors(
     for step, stage in zip(steps, ends, strict=True):
         x = step(x, functions)
         if stage:
-            error = float((x - levels[stage]).norm() / levels[stage].norm())
-            errors[stage] = error if error == error else float("inf")
+            errors[stage] = _error(x, levels[stage])
     return errors
 
 
-def probe_image() -> Tensor:
+def _error(x: Tensor, exact: Tensor) -> float:
+    """rms of the difference over rms of the level; infinite where x is not finite."""
+    error = float((x.float() - exact).norm() / exact.norm())
+    return error if error == error else float("inf")
+
+
+def probe_image(hw: HW = PROBE_HW) -> Tensor:
     """float32 (1, H, W, 3), normalised: smooth patches with some noise, always the same."""
     generator = torch.Generator().manual_seed(0)
-    height, width = _PROBE_HW
+    height, width = hw
     patches = torch.rand(1, 3, height // 16, width // 16, generator=generator) * 4 - 2
-    smooth = F.interpolate(patches, size=_PROBE_HW, mode="bilinear").permute(0, 2, 3, 1)
+    smooth = F.interpolate(patches, size=hw, mode="bilinear").permute(0, 2, 3, 1)
     return smooth + torch.rand(1, height, width, 3, generator=generator) * 0.4 - 0.2
 
 
-def report(model: str, dtype: torch.dtype, fitted: FittedSteps) -> None:
-    """Logs what a precision below float32 costs."""
-    if not fitted.errors:
+def report(model: str, dtype: torch.dtype, errors: Mapping[int, float], in_float32: str) -> None:
+    """Logs what a precision below float32 costs.
+
+    Args:
+        errors: by stage, if everything ran in it; none for float32.
+        in_float32: what runs in float32 because of them; empty for nothing.
+    """
+    if not errors:
         return
-    errors = ", ".join(f"stage {stage} {error:.2%}" for stage, error in sorted(fitted.errors.items()))
+    told = ", ".join(f"stage {stage} {error:.2%}" for stage, error in sorted(errors.items()))
     name = str(dtype).removeprefix("torch.")
-    if fitted.exact:
+    if in_float32:
         logger.warning(
-            "%s in %s would err by %s on these weights, more than %.1f %%: "
-            "its first %d of %d steps run in float32",
+            "%s in %s would err by %s on these weights, more than %.1f %%: %s in float32",
             model,
             name,
-            errors,
+            told,
             LIMIT * 100,
-            fitted.exact,
-            len(fitted.steps),
+            in_float32,
         )
     else:
-        logger.info("%s in %s errs by %s against float32", model, name, errors)
+        logger.info("%s in %s errs by %s against float32", model, name, told)
