@@ -1,9 +1,10 @@
 """The extraction: decode, forward, encode, write and commit, all at once.
 
-Threads decode rows ahead; the calling thread assembles batches and drives the device; each shard has a
-thread that writes and commits it while the next one is computed. Every queue is bounded. In memory at most:
-`rows_ahead` rows that wait for the device, and `held_batches` batches that are computed, encoded beside their
-views and targets. `memory_bound` tells it in bytes.
+Threads load rows ahead, whose sources processes decode (extract.decoder_pool); the calling thread assembles
+batches and drives the device; each shard has a thread that writes and commits it while the next one is
+computed. Every queue is bounded. In memory at most: `rows_ahead` rows that wait for the device, and
+`held_batches` batches that are computed, encoded beside their views and targets. `memory_bound` tells it in
+bytes.
 
 On a GPU a batch has one shape for each bin: short batches and skipped rows are filled with empty images. A
 CPU takes rows one by one, and no fillers. A GPU that runs out of memory before the first shard is finished
@@ -78,7 +79,7 @@ def extract(
         backbone: frozen, on its device, with the plan's weights.
         writer: of the store.
         batch_rows: rows of a forward pass in bins whose plan does not say it.
-        workers: threads that decode; None: one a processor core.
+        workers: threads that load rows; None: one a processor core.
         max_failed: broken records that may be skipped, earlier runs included; None: 1 % of all, at least 10.
         codec_limit: the codec's largest error of the median channel, relative to its standard deviation; five
         times as much for the worst channel; None: no limit, but a warning above 2 % and 10 %.

@@ -17,7 +17,7 @@ def memory_bound(plan: StorePlan, workers: int, batch_rows: int | None = None) -
 
     Args:
         plan: of the store.
-        workers: threads that decode.
+        workers: threads that load rows.
         batch_rows: rows of a forward pass in bins whose plan does not say it.
     """
     originals = plan.rows.original_hw.astype(np.int64).prod(axis=1)
