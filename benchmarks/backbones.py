@@ -1,10 +1,10 @@
 """Backbones alone: timm as people write it, timm compiled, ours, ours compiled; one run, in turns.
 
-Each gets the same batch: timm normalised float pixels, ours uint8 pixels, which it normalises. The medians of
-the rounds are told in milliseconds an image, with the processors' time, and how many times as fast as timm
-eager each is, round by round. Weights are those of a new model: drawn ones may ask for float32 in places (see
-extract.precision), and else speed does not depend on them. What an extraction runs is `ours` on a CPU and
-`ours compiled` on a GPU.
+Each gets the same batch on its device: timm normalised float pixels, ours uint8 pixels, which it normalises.
+The medians of the rounds are told in milliseconds an image, with the processors' time, and how many times as
+fast as timm eager each is, round by round. Weights are those of a new model: drawn ones may ask for float32
+in places (see extract.precision), and else speed does not depend on them. What an extraction runs is `ours`
+on a CPU and `ours compiled` on a GPU.
 
     python -m benchmarks.backbones [--models swinv2-t,swinv2-b] [--sizes 512] [--batch 2] [--no-compile]
 """
@@ -57,8 +57,8 @@ def our_forward(
 ) -> Callable[[], object]:
     weights = Weights(build_trunk(card).state_dict(), sha256="untrained")
     backbone = FrozenBackbone(card, weights, device=device, precision=precision, compiled=compiled)
-    valid = torch.tensor([pixels.shape[1:3]] * len(pixels))
-    return lambda: backbone(pixels, valid)
+    on_device, valid = pixels.to(device), torch.tensor([pixels.shape[1:3]] * len(pixels))
+    return lambda: backbone(on_device, valid)
 
 
 def measure(

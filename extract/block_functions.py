@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch._dynamo
@@ -13,6 +13,18 @@ from torch import Tensor
 
 from extract import frozen_attention, fused_attention, patches
 from extract.frozen_attention import AttentionWeights, Biases, BranchWeights
+from extract.windows import WindowPlan
+
+if TYPE_CHECKING:
+    from extract.folded_block import FoldedBlock
+
+
+@dataclass(frozen=True, slots=True)
+class MapRun:
+    """`extract.map_run`, which needs Triton."""
+
+    takes: Callable[[FoldedBlock], bool]
+    run: Callable[[FoldedBlock, Tensor, Tensor | None, WindowPlan], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +37,11 @@ class BlockFunctions:
     leave: Callable[[Tensor, Tensor, Tensor, BranchWeights], Tensor]
     sum_bias: Callable[[Tensor, Tensor, Tensor | None, torch.dtype], Tensor]
     patch: Callable[..., Tensor] = patches.patch
+    patch_pixels: Callable[..., Tensor] = patches.patch_pixels
     merge_and_norm: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor] = patches.merge_and_norm
     norm_and_merge: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor] = patches.norm_and_merge
+    on_map: MapRun | None = None
+    """For the blocks that it takes, instead of the others."""
 
 
 @lru_cache(maxsize=4)
@@ -66,6 +81,8 @@ def _for_a_gpu(compiled: bool) -> BlockFunctions:
     )
     if not compiled:
         return plain
+    from extract import map_run  # Triton comes with a GPU's torch alone
+
     maps = {0: (0, 1, 2)}
     return replace(
         plain,  # the fused kernel is called as it is: nothing around it could be fused into it
@@ -73,8 +90,10 @@ def _for_a_gpu(compiled: bool) -> BlockFunctions:
         leave=compiled_of_any_size(plain.leave, {0: (0, 1), 1: (0,), 2: (0,)}),
         sum_bias=compiled_of_any_size(plain.sum_bias, {0: (0,)}),
         patch=compiled_of_any_size(plain.patch, maps),
+        patch_pixels=compiled_of_any_size(plain.patch_pixels, {0: (0, 1, 2), 1: (0,)}),
         merge_and_norm=compiled_of_any_size(plain.merge_and_norm, maps),
         norm_and_merge=compiled_of_any_size(plain.norm_and_merge, maps),
+        on_map=MapRun(map_run.takes, map_run.run_on_map),
     )
 
 

@@ -2,7 +2,8 @@
 
 A shifted map needs at most four different sums of position bias and mask, whatever its size
 (`extract.windows.split_mask`), so constants do not grow with the image. Where even those are too large
-(window 40: 1600 x 1600 a head) they are summed for a few heads at a time, whenever they are needed.
+(window 40: 1600 x 1600 a head) they are summed for a few heads at a time, whenever they are needed. On a GPU
+with a compiler none are made: kernels look the bias up in its table (`extract.map_run`).
 
 Letters in tensor names: N images, H and W cells, L tokens of a map, C channels; in attention, B windows of
 all images, T tokens of a window, H heads, D channels of a head, R offsets between two tokens of a window.
@@ -61,6 +62,8 @@ class FoldedBlock(nn.Module):
     """See the module. A step of `FoldedSwin`; its weights are buffers that no state dict holds."""
 
     table_HR: Tensor
+    log2_table_HR: Tensor
+    """The same times log2(e), for kernels that compute softmax with powers of two."""
 
     def __init__(self, block: Any, pretrained_window: HW | None, *, dtype: torch.dtype) -> None:
         """From timm's block with its weights on the CPU.
@@ -83,6 +86,7 @@ class FoldedBlock(nn.Module):
         else:
             table, qkv_bias = v2_table(block.attn, self.window, pretrained_window), _qkv_bias(block.attn)
         self._hold("table_HR", table)
+        self._hold("log2_table_HR", table * math.log2(math.e))
         self._hold("qkv_weight", block.attn.qkv.weight.to(dtype))
         self._hold("qkv_bias", qkv_bias.to(dtype))
         self._hold("factor_QBHTD", _query_key_factors(block.attn.logit_scale))
@@ -97,11 +101,25 @@ class FoldedBlock(nn.Module):
 
     def forward(self, x_NHWC: Tensor, functions: BlockFunctions) -> Tensor:
         """The block's output, (N, H, W, C) float32, of a float32 map of any size."""
-        images, height, width, channels = x_NHWC.shape
+        return self.advance(x_NHWC, None, functions)[0]
+
+    def advance(
+        self, x_NHWC: Tensor, low_NHWC: Tensor | None, functions: BlockFunctions
+    ) -> tuple[Tensor, Tensor | None]:
+        """`forward` between blocks, which can hand on what they have rounded.
+
+        Args: low_NHWC: x in the block's dtype, or None.
+        Returns: the output, and the same in the block's dtype where that cost nothing.
+        """
+        (images, height, width, channels), device = x_NHWC.shape, x_NHWC.device
+        plan = window_plan((height, width), self.window, self.shift, device)
         x_NLC = x_NHWC.reshape(images, height * width, channels)
-        plan = window_plan((height, width), self.window, self.shift, x_NLC.device)
-        run = run_in_groups if x_NLC.device.type == "cpu" else run_at_once
-        return run(self, x_NLC, plan, functions).view(images, height, width, channels)
+        if functions.on_map is not None and functions.on_map.takes(self):
+            low_NLC = None if low_NHWC is None else low_NHWC.view(x_NLC.shape)
+            out, low = functions.on_map.run(self, x_NLC, low_NLC, plan)
+            return out.view(x_NHWC.shape), low.view(x_NHWC.shape)
+        run = run_in_groups if device.type == "cpu" else run_at_once
+        return run(self, x_NLC, plan, functions).view(x_NHWC.shape), None
 
     def shared_constants(self, grid: HW, device: torch.device) -> object:
         """What `forward` reads for maps of this size besides the block's own: plan, offsets and masks."""

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from extract.block_functions import functions_for
+from extract.block_functions import BlockFunctions, functions_for
 from extract.folded_block import FoldedBlock, keep_constants
-from extract.patches import Merge, Patches
+from extract.patches import Merge, Patches, PixelNorm
 from extract.trunks import stages_of
 from extract.windows import HW
 
@@ -89,10 +89,22 @@ class FoldedSwin(nn.Module):
     def forward(self, x_NHWC: Tensor) -> dict[int, Tensor]:
         """Stage -> its raw output, (N, y, x, C) float32, of normalised pixels (N, H, W, 3)."""
         functions = functions_for(x_NHWC.device.type, self.compiled)
-        outputs = {}
-        x = x_NHWC
-        for step, ends in zip(self.steps, self.ends, strict=True):
-            x = step(x, functions)
+        return self._of_patches(self.steps[0](x_NHWC, functions), functions)
+
+    def of_pixels(self, pixels_NHWC: Tensor, valid_hw: Tensor, norm: PixelNorm) -> dict[int, Tensor]:
+        """The same of uint8 pixels, normalised on the way: on a GPU in a third of the time of both."""
+        functions = functions_for(pixels_NHWC.device.type, self.compiled)
+        patches = self.steps[0]
+        assert isinstance(patches, Patches)
+        return self._of_patches(patches.of_pixels(pixels_NHWC, valid_hw, norm, functions), functions)
+
+    def _of_patches(self, x_NHWC: Tensor, functions: BlockFunctions) -> dict[int, Tensor]:
+        outputs, x, low = {}, x_NHWC, None
+        for step, ends in zip(self.steps[1:], self.ends[1:], strict=True):
+            if isinstance(step, FoldedBlock):
+                x, low = step.advance(x, low, functions)
+            else:
+                x, low = step(x, functions), None
             if ends:
                 outputs[ends] = x
         return outputs

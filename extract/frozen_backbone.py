@@ -6,20 +6,20 @@ Letters in tensor names: N images, H and W pixels or cells, C channels.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from extract.block_functions import compiled_of_any_size
 from extract.cards import BackboneCard
 from extract.folded_swin import FoldedSwin, step_makers
 from extract.frozen_attention import NORM_EPS
 from extract.image_threads import map_images
+from extract.patches import PixelNorm
 from extract.precision import PROBE_HW, fit_steps, fit_whole, report
 from extract.replays import Replays
 from extract.timm_maps import TimmMaps
@@ -61,7 +61,13 @@ class FrozenBackbone(nn.Module):
         ):
             self.register_buffer(name, None if value is None else value.float(), persistent=False)
         self.to(device).eval().requires_grad_(False)
-        self._replays = Replays() if compiled and isinstance(self.network, FoldedSwin) else None
+        replayed = compiled and isinstance(self.network, FoldedSwin) and device.type != "cpu"
+        self._replays = Replays() if replayed else None
+
+    @property
+    def _swin(self) -> FoldedSwin:
+        assert isinstance(self.network, FoldedSwin)
+        return self.network
 
     @property
     def device(self) -> torch.device:
@@ -100,10 +106,9 @@ class FrozenBackbone(nn.Module):
 
     def _levels(self, pixels_NHWC: Tensor, valid_hw: Tensor) -> dict[str, Tensor]:
         if self._replays is None:
-            x_NHWC = self.normalise(pixels_NHWC, valid_hw)
+            maps = self.network(self.normalise(pixels_NHWC, valid_hw))
         else:
-            x_NHWC = _compiled_normalise()(self, pixels_NHWC, valid_hw)
-        maps = self.network(x_NHWC)
+            maps = self._swin.of_pixels(pixels_NHWC, valid_hw, PixelNorm(self.mean, self.std))
         levels = {level.name: maps[level.stage].float() for level in self.pyramid}
         if "p5n" in levels:
             levels["p5n"] = self._final_norm(levels["p5n"])
@@ -115,8 +120,7 @@ class FrozenBackbone(nn.Module):
         return dict(self._replays.run(self._levels, self._read_by_levels, pixels_NHWC, valid_hw))
 
     def _read_by_levels(self, pixels_NHWC: Tensor, _: Tensor) -> object:
-        assert isinstance(self.network, FoldedSwin)
-        return self.network.shared_constants(pixels_NHWC.shape[1], pixels_NHWC.shape[2], pixels_NHWC.device)
+        return self._swin.shared_constants(pixels_NHWC.shape[1], pixels_NHWC.shape[2], pixels_NHWC.device)
 
     def normalise(self, pixels_NHWC: Tensor, valid_hw: Tensor) -> Tensor:
         """float32 (N, H, W, 3): (x / 255 - mean) / std, and 0 beyond each image's valid size."""
@@ -133,12 +137,6 @@ class FrozenBackbone(nn.Module):
         if self.norm_weight is None:  # SwinV2-G's last block ends with its final norm
             return x_NHWC
         return F.layer_norm(x_NHWC, self.norm_weight.shape, self.norm_weight, self.norm_bias, NORM_EPS)
-
-
-@lru_cache(maxsize=1)
-def _compiled_normalise() -> Callable[[FrozenBackbone, Tensor, Tensor], Tensor]:
-    """In one kernel instead of eight."""
-    return compiled_of_any_size(FrozenBackbone.normalise, {1: (0, 1, 2), 2: (0,)})
 
 
 @torch.inference_mode()

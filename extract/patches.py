@@ -5,7 +5,7 @@ Letters in tensor names: N images, H and W pixels or cells, C channels.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,13 @@ from extract.frozen_attention import NORM_EPS, linear
 
 if TYPE_CHECKING:
     from extract.block_functions import BlockFunctions
+
+
+class PixelNorm(NamedTuple):
+    """float32 (3,) each, of values from 0 to 1."""
+
+    mean: Tensor
+    std: Tensor
 
 
 class Patches(nn.Module):
@@ -34,6 +41,14 @@ class Patches(nn.Module):
     def forward(self, x_NHWC: Tensor, functions: BlockFunctions) -> Tensor:
         """(N, y, x, C) float32 of normalised pixels; what the patch does not divide is padded with zeros."""
         return functions.patch(x_NHWC, self.size, self.weight, self.bias, self.norm.weight, self.norm.bias)
+
+    def of_pixels(
+        self, pixels_NHWC: Tensor, valid_hw: Tensor, norm: PixelNorm, functions: BlockFunctions
+    ) -> Tensor:
+        """The same of uint8 pixels, 0 after normalisation beyond each image's valid size, int (N, 2)."""
+        return functions.patch_pixels(
+            pixels_NHWC, valid_hw, norm, self.size, self.weight, self.bias, self.norm.weight, self.norm.bias
+        )
 
 
 class Merge(nn.Module):
@@ -82,6 +97,32 @@ def patch(
     return _norm(linear(patches.to(weight.dtype), weight, bias), norm_weight, norm_bias)
 
 
+def patch_pixels(
+    pixels_NHWC: Tensor,
+    valid_hw: Tensor,
+    norm: PixelNorm,
+    size: tuple[int, int],
+    weight: Tensor,
+    bias: Tensor,
+    norm_weight: Tensor,
+    norm_bias: Tensor,
+) -> Tensor:
+    """See `Patches.of_pixels`. Patches are cut before anything else is done: bytes are moved, not floats."""
+    (rows, columns), (images, height, width, colours) = size, pixels_NHWC.shape
+    if height % rows or width % columns:
+        pixels_NHWC = F.pad(pixels_NHWC, (0, 0, 0, -width % columns, 0, -height % rows))
+    down, across = pixels_NHWC.shape[1] // rows, pixels_NHWC.shape[2] // columns
+    patches = pixels_NHWC.reshape(images, down, rows, across, columns * colours).transpose(2, 3).flatten(3)
+    tokens = rows * columns
+    x = patches.float().div(255).sub(norm.mean.repeat(tokens)).div(norm.std.repeat(tokens))
+    within = torch.arange(tokens, device=x.device).repeat_interleave(colours)
+    row = torch.arange(down, device=x.device)[:, None, None] * rows + within // columns
+    column = torch.arange(across, device=x.device)[:, None] * columns + within % columns
+    inside = (row < valid_hw[:, 0].view(-1, 1, 1, 1)) & (column < valid_hw[:, 1].view(-1, 1, 1, 1))
+    x = torch.where(inside, x, 0.0)
+    return _norm(linear(x.to(weight.dtype), weight, bias), norm_weight, norm_bias)
+
+
 def merge_and_norm(x_NHWC: Tensor, weight: Tensor, norm_weight: Tensor, norm_bias: Tensor) -> Tensor:
     """See `Merge.forward`; of SwinV2."""
     return _norm(linear(_two_by_two(x_NHWC).to(weight.dtype), weight), norm_weight, norm_bias)
@@ -94,7 +135,7 @@ def norm_and_merge(x_NHWC: Tensor, weight: Tensor, norm_weight: Tensor, norm_bia
 
 def _two_by_two(x_NHWC: Tensor) -> Tensor:
     images, height, width, channels = x_NHWC.shape
-    x = F.pad(x_NHWC, (0, 0, 0, width % 2, 0, height % 2))
+    x = F.pad(x_NHWC, (0, 0, 0, width % 2, 0, height % 2)) if height % 2 or width % 2 else x_NHWC
     x = x.view(images, x.shape[1] // 2, 2, x.shape[2] // 2, 2, channels)
     return x.permute(0, 1, 3, 4, 2, 5).flatten(3)
 

@@ -78,12 +78,17 @@ def shift_mask(
     """
     if not any(shift):
         return None
+    label = _window_regions(grid, window, shift, device)
+    differs = label[:, :, None] != label[:, None, :]
+    return torch.zeros(differs.shape, device=device, dtype=dtype).masked_fill_(differs, MASKED)
+
+
+def _window_regions(grid: HW, window: HW, shift: HW, device: torch.device | str | None = None) -> Tensor:
+    """int64 (windows, tokens): the region of each token of a rolled map."""
     rows = _regions(grid[0], window[0], shift[0], device)
     columns = _regions(grid[1], window[1], shift[1], device)
     region = (rows[:, None] * 3 + columns[None, :]).view(1, *grid, 1)
-    label = partition(region, window).squeeze(-1)
-    differs = label[:, :, None] != label[:, None, :]
-    return torch.zeros(differs.shape, device=device, dtype=dtype).masked_fill_(differs, MASKED)
+    return partition(region, window).squeeze(-1)
 
 
 Split = tuple[bool, bool]
@@ -118,10 +123,22 @@ class WindowPlan:
     """int64 (windows * tokens,): row of the map, (height * width) for a padding token."""
     scatter: Tensor
     """int64 (height * width,): for each row of the map its place in `gather`."""
+    regions: Tensor
+    """int8 (windows * tokens,): tokens of a window attend to each other freely where these are equal."""
     padded: bool
     """Whether there are padding tokens."""
     runs: tuple[Run, ...]
     """In order, covering all windows."""
+
+    @property
+    def windows(self) -> int:
+        """How many there are."""
+        return self.runs[-1][1]
+
+    @property
+    def whole(self) -> int:
+        """How many windows, the first ones, hold tokens of one region alone."""
+        return next((first for first, _, split in self.runs if any(split)), self.windows)
 
     def runs_between(self, start: int, stop: int) -> list[Run]:
         """The runs of the windows from `start` to before `stop`, counted from `start`."""
@@ -161,6 +178,7 @@ def window_plan(grid: HW, window: HW, shift: HW, device: torch.device) -> Window
         tokens=window[0] * window[1],
         gather=gather.to(device),
         scatter=scatter[:-1].to(device),
+        regions=_window_regions((rows, columns), window, shift)[order].flatten().to(device, torch.int8),
         padded=len(gather) > height * width,
         runs=tuple(runs),
     )

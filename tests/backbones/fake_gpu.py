@@ -90,7 +90,8 @@ def _plan(grid: HW, window: HW, shift: HW, device: torch.device) -> WindowPlan:
         real = window_plan(grid, window, shift, torch.device("cpu"))
         sizes = len(real.gather), len(real.scatter)
     gather, scatter = (torch.empty(size, dtype=torch.int64, device=device) for size in sizes)
-    return replace(real, gather=gather, scatter=scatter)
+    regions = torch.empty(sizes[0], dtype=torch.int8, device=device)
+    return replace(real, gather=gather, scatter=scatter, regions=regions)
 
 
 @contextmanager

@@ -51,3 +51,14 @@ def test_runs_have_the_masks_of_the_whole_map(grid, window, shift):
     if not plan.padded:
         for tokens, mask in zip(plan.gather.view(-1, plan.tokens), ours, strict=True):
             assert torch.equal(of_map[tuple(tokens.float().tolist())], mask)
+
+
+@pytest.mark.parametrize(("grid", "window", "shift"), CASES)
+def test_tokens_of_a_window_meet_where_their_regions_are_equal(grid, window, shift):
+    plan = window_plan(grid, window, shift, torch.device("cpu"))
+    regions = plan.regions.view(plan.windows, plan.tokens)
+    for first, last, split in plan.runs:
+        apart = split_mask(window, shift, split) < 0
+        for region in regions[first:last]:
+            assert torch.equal(region[:, None] != region[None, :], apart)
+    assert [split != (False, False) for *_, split in plan.runs] == [f >= plan.whole for f, *_ in plan.runs]
