@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def takes(block: FoldedBlock) -> bool:
-    """Whether the kernels can run a block: half precision, heads and a GPU with the matrix units they need."""
+    """Whether the kernels can run a block: half precision, and heads and a GPU that are made for them."""
     qkv_bias = block.attention_weights.qkv_bias
     channels = len(qkv_bias) // 3 // block.heads
     half = block.dtype in (torch.float16, torch.bfloat16)
@@ -31,7 +31,7 @@ def takes(block: FoldedBlock) -> bool:
 
 @lru_cache(maxsize=8)  # GPUs of a machine
 def _is_able(device: torch.device) -> bool:
-    """Ampere or later: their kernels hold instructions of Nvidia's, and keys in more memory than others have."""
+    """Ampere or later: kernels hold instructions of Nvidia's, and keys in more memory than others have."""
     if device.type != "cuda":
         return True  # in Triton's interpreter
     return torch.version.hip is None and torch.cuda.get_device_capability(device) >= (8, 0)

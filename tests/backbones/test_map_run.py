@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from extract import folded_swin, map_run
 from extract.add_normed import add_normed
-from extract.backbones import backbone_card, load_backbone
+from extract.backbones import PRECISIONS, backbone_card, load_backbone
 from extract.block_functions import MapRun, functions_for
 from extract.folded_block import FoldedBlock
 from extract.frozen_attention import AttentionWeights
@@ -130,18 +130,24 @@ def test_a_backbone_on_its_map_is_the_backbone(
 ) -> None:
     """From bytes on, with padded windows, and an image that does not fill its batch's shape."""
     window = {"window_size": [8, 8, 8, 4]} if model == "swinv2-g" else {}
-    backbone = load_backbone(backbone_card(model, {**args, **window}), "random:0", compiled=False)
+    card = backbone_card(model, {**args, **window})
+    precision, most = ("fp32", 1e-5) if DEVICE.type == "cpu" else ("fp16", 0.01)
+    exact, backbone = (
+        load_backbone(card, "random:0", device=DEVICE, precision=name, compiled=False)
+        for name in ("fp32", precision)
+    )
     pixels, valid = images(2, (92, 122))
     valid[1] = torch.tensor([61, 94])
-    expected = backbone(pixels, valid)
+    expected = exact(pixels, valid)
     network = backbone.network
     assert isinstance(network, folded_swin.FoldedSwin)
-    on_map = MapRun(lambda block: True, map_run.run_on_map)  # also in float32
+    on_map = MapRun(lambda block: block.dtype is PRECISIONS[precision], map_run.run_on_map)
     functions = replace(functions_for("cuda", compiled=False), on_map=on_map)
     monkeypatch.setattr(folded_swin, "functions_for", lambda *_: functions)
-    found = network.of_pixels(pixels, valid, PixelNorm(backbone.mean, backbone.std))
+    norm = PixelNorm(backbone.mean, backbone.std)
+    found = network.of_pixels(pixels.to(DEVICE), valid.to(DEVICE), norm)
     for level in backbone.pyramid:
-        assert worst_error(found[level.stage], expected[level.name]) < 1e-5
+        assert worst_error(found[level.stage], expected[level.name]) < most
 
 
 def test_blocks_in_float32_and_heads_of_other_sizes_go_another_way() -> None:
