@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -30,9 +31,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from benchmarks.backbones import measure as measure_backbones
 from benchmarks.backbones import timm_forward
 from benchmarks.machine import processor_seconds
+from benchmarks.rivals import compare, timed
 from extract.backbones import BackboneCard, FrozenBackbone, backbone_card, load_backbone
 from extract.batch_shapes import fit_batches
 from extract.codec_error import sample_steps
@@ -79,11 +80,12 @@ def timm_rates(
     b = plan.bins[0]
     pixels = torch.randint(0, 256, (b.batch_rows or 1, b.height_px, b.width_px, 3), dtype=torch.uint8)
     ways = {"timm eager": False, **({"timm compiled": True} if compiles else {})}
-    rivals = {
-        name: timm_forward(card, device, PRECISIONS[precision], pixels, compiled)
+    turns = {
+        name: partial(timed, timm_forward(card, device, PRECISIONS[precision], pixels, compiled), device)
         for name, compiled in ways.items()
     }
-    found = measure_backbones(rivals, len(pixels), 3, device)
+    with torch.inference_mode():
+        found = compare(turns, len(pixels), rounds=3, warm_up=3)
     return {name: 1e3 / figures["ms_an_image"] for name, figures in found.items()}
 
 
