@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from extract.folded_block import FoldedBlock
 
 
+Step = tuple[Tensor, Tensor | None]
+"""What a network's step returns: a map (N, y, x, C) in float32, and the same rounded to the dtype of its
+products where a kernel has made that along the way. The next step may be given both."""
+
+
 @dataclass(frozen=True, slots=True)
 class MapRun:
     """`extract.map_run`, which needs Triton."""

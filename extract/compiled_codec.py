@@ -15,7 +15,7 @@ import torch._dynamo
 from torch import Tensor
 
 from extract.block_functions import allow_variants
-from extract.device_codec import encode, finite, holds
+from extract.device_codec import checks, encode
 
 logger = logging.getLogger(__name__)
 
@@ -23,8 +23,8 @@ Coded = tuple[dict[str, Tensor], Tensor, Tensor]
 
 
 def coded(codec: str, x: Tensor) -> Coded:
-    """What `encode`, `finite` and `holds` of extract.device_codec give of features, to the last bit."""
-    return encode(codec, x), finite(x), holds(codec, x)
+    """What `encode` and `checks` of extract.device_codec give of features, to the last bit."""
+    return encode(codec, x), *checks(codec, x)
 
 
 def compiled_coded(codec: str, x: Tensor) -> Coded:

@@ -53,17 +53,18 @@ def decode(encoded: Mapping[str, Tensor]) -> Tensor:
     return x
 
 
-def finite(x: Tensor) -> Tensor:
-    """(N,) bool on the device: whether every value of the row x[n] is finite."""
+def checks(codec_name: str, x: Tensor) -> tuple[Tensor, Tensor]:
+    """(N,) bool each, on the device: whether every value of the row x[n] is finite, and whether the codec can
+    hold them all: finite and in its range."""
+    _known(codec_name)
+    are_finite = _finite(x)
+    # Infinity stays infinity in float16, and what rounds beyond 65504 becomes infinity.
+    return are_finite, _finite(x.half()) if codec_name == "float16" else are_finite
+
+
+def _finite(x: Tensor) -> Tensor:
     # Infinity and what is not a number win every maximum: one pass instead of three.
     return x.flatten(1).abs().amax(1).isfinite()
-
-
-def holds(codec_name: str, x: Tensor) -> Tensor:
-    """(N,) bool on the device: whether the codec can hold every value of the row: finite and in its range."""
-    _known(codec_name)
-    # Infinity stays infinity in float16, and what rounds beyond 65504 becomes infinity.
-    return finite(x.half() if codec_name == "float16" else x)
 
 
 def _int8(x: Tensor) -> dict[str, Tensor]:

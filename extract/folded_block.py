@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from extract.block_functions import BlockFunctions
+from extract.block_functions import BlockFunctions, Step
 from extract.block_runs import run_at_once, run_in_groups
 from extract.frozen_attention import AttentionWeights, BranchWeights
 from extract.fused_attention import sum_bias
@@ -99,18 +99,8 @@ class FoldedBlock(nn.Module):
                 value = getattr(norm, part, None)
                 self._hold(f"{name}_{part}", None if value is None else value.float())
 
-    def forward(self, x_NHWC: Tensor, functions: BlockFunctions) -> Tensor:
-        """The block's output, (N, H, W, C) float32, of a float32 map of any size."""
-        return self.advance(x_NHWC, None, functions)[0]
-
-    def advance(
-        self, x_NHWC: Tensor, low_NHWC: Tensor | None, functions: BlockFunctions
-    ) -> tuple[Tensor, Tensor | None]:
-        """`forward` between blocks, which can hand on what they have rounded.
-
-        Args: low_NHWC: x in the block's dtype, or None.
-        Returns: the output, and the same in the block's dtype where that cost nothing.
-        """
+    def forward(self, x_NHWC: Tensor, functions: BlockFunctions, low_NHWC: Tensor | None = None) -> Step:
+        """The block's output, of a map of any size. Args: low_NHWC: x in the block's dtype."""
         (images, height, width, channels), device = x_NHWC.shape, x_NHWC.device
         plan = window_plan((height, width), self.window, self.shift, device)
         x_NLC = x_NHWC.reshape(images, height * width, channels)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from extract.block_functions import BlockFunctions, functions_for
+from extract.block_functions import BlockFunctions, Step, functions_for
 from extract.folded_block import FoldedBlock, keep_constants
 from extract.patches import Merge, Patches, PixelNorm
 from extract.trunks import stages_of
@@ -25,7 +25,7 @@ class StepMaker:
     """One step of the network, to be made in a precision."""
 
     make: Callable[[torch.dtype], nn.Module]
-    """Of products; the module takes a float32 map (N, y, x, C) and `BlockFunctions`, and returns one."""
+    """Of products; the module takes a float32 map (N, y, x, C) and `BlockFunctions`, and returns a `Step`."""
     ends_stage: int | None
     """The stage, from 1, whose raw output leaves this step."""
 
@@ -98,13 +98,10 @@ class FoldedSwin(nn.Module):
         assert isinstance(patches, Patches)
         return self._of_patches(patches.of_pixels(pixels_NHWC, valid_hw, norm, functions), functions)
 
-    def _of_patches(self, x_NHWC: Tensor, functions: BlockFunctions) -> dict[int, Tensor]:
-        outputs, x, low = {}, x_NHWC, None
+    def _of_patches(self, patches: Step, functions: BlockFunctions) -> dict[int, Tensor]:
+        outputs, (x, low) = {}, patches
         for step, ends in zip(self.steps[1:], self.ends[1:], strict=True):
-            if isinstance(step, FoldedBlock):
-                x, low = step.advance(x, low, functions)
-            else:
-                x, low = step(x, functions), None
+            x, low = step(x, functions, low)
             if ends:
                 outputs[ends] = x
         return outputs

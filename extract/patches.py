@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from extract.frozen_attention import NORM_EPS, linear
 
 if TYPE_CHECKING:
-    from extract.block_functions import BlockFunctions
+    from extract.block_functions import BlockFunctions, Step
 
 
 class PixelNorm(NamedTuple):
@@ -38,17 +38,17 @@ class Patches(nn.Module):
         self.register_buffer("bias", embed.proj.bias.detach().to(dtype), persistent=False)
         self.norm = _Norm(embed.norm)
 
-    def forward(self, x_NHWC: Tensor, functions: BlockFunctions) -> Tensor:
-        """(N, y, x, C) float32 of normalised pixels; what the patch does not divide is padded with zeros."""
-        return functions.patch(x_NHWC, self.size, self.weight, self.bias, self.norm.weight, self.norm.bias)
+    def forward(self, x_NHWC: Tensor, functions: BlockFunctions) -> Step:
+        """(N, y, x, C) of normalised pixels; what the patch does not divide is padded with zeros."""
+        parts = self.size, self.weight, self.bias, self.norm.weight, self.norm.bias
+        return functions.patch(x_NHWC, *parts), None
 
     def of_pixels(
         self, pixels_NHWC: Tensor, valid_hw: Tensor, norm: PixelNorm, functions: BlockFunctions
-    ) -> Tensor:
+    ) -> Step:
         """The same of uint8 pixels, 0 after normalisation beyond each image's valid size, int (N, 2)."""
-        return functions.patch_pixels(
-            pixels_NHWC, valid_hw, norm, self.size, self.weight, self.bias, self.norm.weight, self.norm.bias
-        )
+        parts = self.size, self.weight, self.bias, self.norm.weight, self.norm.bias
+        return functions.patch_pixels(pixels_NHWC, valid_hw, norm, *parts), None
 
 
 class Merge(nn.Module):
@@ -63,10 +63,14 @@ class Merge(nn.Module):
         self.register_buffer("weight", merging.reduction.weight.detach().to(dtype), persistent=False)
         self.norm = _Norm(merging.norm)
 
-    def forward(self, x_NHWC: Tensor, functions: BlockFunctions) -> Tensor:
-        """(N, y, x, C) float32 to (N, ceil(y / 2), ceil(x / 2), 2C) float32."""
-        merge = functions.norm_and_merge if self.norm_first else functions.merge_and_norm
-        return merge(x_NHWC, self.weight, self.norm.weight, self.norm.bias)
+    def forward(self, x_NHWC: Tensor, functions: BlockFunctions, low_NHWC: Tensor | None = None) -> Step:
+        """(N, y, x, C) to (N, ceil(y / 2), ceil(x / 2), 2C). Args: low_NHWC: x, rounded."""
+        parts = self.weight, self.norm.weight, self.norm.bias
+        if self.norm_first:
+            return functions.norm_and_merge(x_NHWC, *parts), None
+        if low_NHWC is not None and low_NHWC.dtype is self.weight.dtype:
+            x_NHWC = low_NHWC  # half the bytes, and what it would be rounded to
+        return functions.merge_and_norm(x_NHWC, *parts), None
 
 
 class _Norm(nn.Module):

@@ -122,7 +122,7 @@ def _exact_maps(makers: Sequence[StepMaker], device: torch.device) -> tuple[list
     inputs, levels = [], {}
     for maker in makers:
         inputs.append(x)
-        x = maker.make(torch.float32).to(device)(x, functions)
+        x, _ = maker.make(torch.float32).to(device)(x, functions)
         if maker.ends_stage:
             levels[maker.ends_stage] = x
     return inputs, levels
@@ -135,7 +135,7 @@ def _errors(
     functions = functions_for(x.device.type, compiled=False)
     errors = {}
     for step, stage in zip(steps, ends, strict=True):
-        x = step(x, functions)
+        x, _ = step(x, functions)
         if stage:
             errors[stage] = _error(x, levels[stage])
     return errors

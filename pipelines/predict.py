@@ -42,7 +42,7 @@ def run(config: PredictConfig) -> dict[str, Any]:
     print(f"{len(done)} {kind} predicted into {folder}" + (f", {len(failed)} left out" if failed else ""))
     if not done:
         raise WorkFailed(f"none of the {len(sources)} {kind} under {config.input} could be read")
-    return {"out": str(folder), "images": done, "failed": failed}
+    return {"out": str(folder), kind: done, "failed": failed}
 
 
 def list_sources(source: Path, kind: str, endings: Sequence[str]) -> list[tuple[str, Path]]:

@@ -122,12 +122,14 @@ def test_compiled_decoding_equals_numpy():
     )
 
 
-def test_holds_finds_the_rows_to_skip():
+def test_checks_find_the_rows_to_skip():
     x = torch.ones(5, 2, 2, 3)
     x[1, 0, 0, 0], x[2, 1, 1, 2], x[3, 0, 1, 1] = torch.nan, torch.inf, 70000.0
-    assert device_codec.finite(x).tolist() == [True, False, False, True, True]
-    assert device_codec.holds("int8", x).tolist() == [True, False, False, True, True]
-    assert device_codec.holds("float16", x).tolist() == [True, False, False, False, True]
+    in_int8, in_float16 = (
+        [found.tolist() for found in device_codec.checks(name, x)] for name in ("int8", "float16")
+    )
+    assert in_int8 == [[True, False, False, True, True]] * 2
+    assert in_float16 == [[True, False, False, True, True], [True, False, False, False, True]]
     assert torch.isinf(device_codec.encode("float16", x)["q"][3]).any(), "numpy's codec would raise here"
 
 

@@ -96,13 +96,13 @@ def test_everything_a_forward_reads_is_held(hw: tuple[int, int], monkeypatch: py
     network = load_backbone(backbone_card("swinv2-t", SMALL), "random:0").network
     assert isinstance(network, FoldedSwin)
     held, used = network.shared_constants(*hw, torch.device("cpu")), []
-    whole = FoldedBlock.advance
+    whole = FoldedBlock.forward
 
     def noted(self: FoldedBlock, x_NHWC: Tensor, *rest: Any) -> Any:
         used.append(self.shared_constants(tuple(x_NHWC.shape[1:3]), x_NHWC.device))
         return whole(self, x_NHWC, *rest)
 
-    monkeypatch.setattr(FoldedBlock, "advance", noted)
+    monkeypatch.setattr(FoldedBlock, "forward", noted)
     with torch.inference_mode():
         network(torch.rand(1, *hw, 3))
     assert [id(plan) for plan, *_ in held] == [id(plan) for plan, *_ in used]  # type: ignore[misc]
