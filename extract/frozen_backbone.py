@@ -117,7 +117,8 @@ class FrozenBackbone(nn.Module):
     def _on_gpu(self, pixels_NHWC: Tensor, valid_hw: Tensor) -> dict[str, Tensor]:
         if self._replays is None:
             return self._levels(pixels_NHWC, valid_hw)
-        return dict(self._replays.run(self._levels, self._read_by_levels, pixels_NHWC, valid_hw))
+        with torch.cuda.device(self.device):  # where Triton launches its kernels
+            return dict(self._replays.run(self._levels, self._read_by_levels, pixels_NHWC, valid_hw))
 
     def _read_by_levels(self, pixels_NHWC: Tensor, _: Tensor) -> object:
         return self._swin.shared_constants(pixels_NHWC.shape[1], pixels_NHWC.shape[2], pixels_NHWC.device)

@@ -47,10 +47,11 @@ def run_on_map(
     Args: low_NLC: x in the block's dtype, where the block before has made it.
     """
     attention, rest = block.attention_weights, block.branch_weights
-    low = x_NLC.to(block.dtype) if low_NLC is None else low_NLC
+    x = x_NLC.contiguous()
+    low = x.to(block.dtype) if low_NLC is None else low_NLC
     qkv = linear(low, attention.qkv_weight, attention.qkv_bias)
     mixed = attend(qkv, block.log2_table_HR, block.window, plan, attention)
     branch = linear(mixed, rest.proj_weight, rest.proj_bias)
-    x, low = add_normed(x_NLC, branch, rest.norm1_weight, rest.norm1_bias)
+    x, low = add_normed(x, branch, rest.norm1_weight, rest.norm1_bias)
     branch = linear(linear_gelu(low, rest.fc1_weight, rest.fc1_bias), rest.fc2_weight, rest.fc2_bias)
     return add_normed(x, branch, rest.norm2_weight, rest.norm2_bias, rest.norm3_weight, rest.norm3_bias)
