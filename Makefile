@@ -9,6 +9,9 @@ RUN_PIPELINES := $(BIN)/python -m pipelines
 flag = $(if $($(1)),--$(subst _,-,$(shell echo $(1) | tr A-Z a-z)) '$($(1))')
 flags = $(foreach name,$(1),$(call flag,$(name)))
 
+# Each test file in one process, because its tests share fixtures.
+test_flags = -n $(or $(TEST_PROCESSES),2) --dist loadfile
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-all lint plan extract status info verify train-head evaluate predict report gc doctor benchmark-read
 
@@ -26,11 +29,11 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: setup  ## The whole path on made data with the bundled tiny backbone, under runs/demo ([DATASET=coco|k400] [HEAD=])
 	$(RUN_PIPELINES) demo $(call flags,DATASET HEAD RUN) $(ARGS)
 
-test: setup  ## The test suite: CPU, offline, minutes
-	$(BIN)/python -m pytest $(ARGS)
+test: setup  ## The test suite: CPU, offline, minutes; two processes ([TEST_PROCESSES=])
+	$(BIN)/python -m pytest $(test_flags) $(ARGS)
 
 test-all: setup  ## Every test, the slow ones too
-	$(BIN)/python -m pytest -m 'not gpu' $(ARGS)
+	$(BIN)/python -m pytest $(test_flags) -m 'not gpu' $(ARGS)
 
 lint: setup  ## ruff and mypy
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
