@@ -13,7 +13,7 @@ from torch import Tensor
 from extract.frozen_attention import NORM_EPS
 
 _VALUES = 4096
-"""Of a program, at least: 32 of a thread."""
+"""Of a program, 32 of a thread; a row may have more."""
 
 
 def add_normed(

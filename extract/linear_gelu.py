@@ -17,9 +17,9 @@ def linear_gelu(x_MK: Tensor, weight_NK: Tensor, bias_N: Tensor) -> Tensor:
     """
     rows, (columns, depth) = x_MK.numel() // x_MK.shape[-1], weight_NK.shape
     out = x_MK.new_empty(*x_MK.shape[:-1], columns)
-    tile_m, tile_n, tile_k, warps, stages = config(rows, columns, depth)
-    grid = (triton.cdiv(rows, tile_m) * triton.cdiv(columns, tile_n),)
-    _linear_gelu[grid](
+    # The fastest found on an H100, for 96 channels (SwinV2-T's first stage) and for multiples of 64.
+    tile_m, tile_n, tile_k, warps, stages = (128, 128, 64, 8, 3) if depth % 64 == 0 else (64, 128, 32, 4, 4)
+    _linear_gelu[(triton.cdiv(rows, tile_m) * triton.cdiv(columns, tile_n),)](
         x_MK,
         weight_NK,
         bias_N,
@@ -34,10 +34,6 @@ def linear_gelu(x_MK: Tensor, weight_NK: Tensor, bias_N: Tensor) -> Tensor:
         num_stages=stages,
     )
     return out
-
-
-def config(rows: int, columns: int, depth: int) -> tuple[int, int, int, int, int]:
-    return (128, 128, 64, 8, 3) if depth % 64 == 0 else (64, 128, 32, 4, 4)
 
 
 @triton.jit

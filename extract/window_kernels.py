@@ -80,7 +80,7 @@ def attend_small(
         )
     for start in range(0, tokens, QUERIES):
         i = start + tl.arange(0, QUERIES)
-        place_I = _places(gather, i, length, tokens, QUERIES)
+        place_I = _places(gather, i, length, tokens)
         q_ID = _normalised(_rows(rows, place_I, length, channels, CHANNELS), query_factor, SMALLEST_NORM)
         logits = _logits(q_ID, k_JD, table, regions, i, j, HIGH, WIDE, SPLIT, QUERIES, KEYS, MASKED)
         largest = tl.max(logits, 1)
@@ -141,7 +141,7 @@ def attend_large(
     key_factor = tl.load(factors + HEADS + head)
     query_factor = tl.load(factors + head) * LOG2_E
 
-    place_I = _places(gather, i, length, tokens, QUERIES)
+    place_I = _places(gather, i, length, tokens)
     q_ID = _normalised(_rows(rows, place_I, length, channels, CHANNELS), query_factor, SMALLEST_NORM)
     largest = tl.full((QUERIES,), float("-inf"), tl.float32)
     total = tl.zeros((QUERIES,), tl.float32)
@@ -227,7 +227,7 @@ def _keys_and_values(
     SMALLEST_NORM: tl.constexpr,
 ):
     """Normalised keys and the values. A padding token has what a projection makes of zeros: its bias."""
-    place_J = _places(gather, j, length, tokens, 0)
+    place_J = _places(gather, j, length, tokens)
     k_JD = _rows(rows + channels, place_J, length, channels, CHANNELS)
     v_JD = _rows(rows + 2 * channels, place_J, length, channels, CHANNELS)
     if PADDED:
@@ -239,7 +239,7 @@ def _keys_and_values(
 
 
 @triton.jit
-def _places(gather, t, length, tokens: tl.constexpr, TILE: tl.constexpr):
+def _places(gather, t, length, tokens: tl.constexpr):
     """int32: where tokens of the window stand in the map; `length` for padding and beyond the window."""
     return tl.load(gather + t, mask=t < tokens, other=length).to(tl.int32)
 
