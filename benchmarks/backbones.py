@@ -17,6 +17,7 @@ import json
 import logging
 import os
 import sys
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any, NamedTuple
@@ -111,7 +112,11 @@ def measure(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
             }
             for case in options.cases
         }
-        problems = {case: {name: r.wait() for name, r in rivals.items()} for case, rivals in started.items()}
+        until = time.monotonic() + options.ready_s
+        problems = {
+            case: {name: rival.wait(until) for name, rival in rivals.items()}
+            for case, rivals in started.items()
+        }
         for case, rivals in started.items():
             able = {name: rival for name, rival in rivals.items() if problems[case][name] is None}
             found = compare({name: rival.turn for name, rival in able.items()}, case.batch, options.rounds)
@@ -138,6 +143,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("cases", nargs="*", type=a_case, help="model:side:batch; default: those with goals")
     parser.add_argument("--rivals", type=lambda text: text.split(","), default=list(RIVALS))
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument(
+        "--ready-s", type=float, default=600, help="who takes longer to build and compile is left out"
+    )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--precision", choices=PRECISIONS, help="default: fp16 on a GPU, fp32 on a CPU")
     parser.add_argument("--no-compile", action="store_true", help="leave out what needs a compiler")

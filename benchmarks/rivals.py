@@ -39,8 +39,11 @@ class Rival:
         self._process.start()
         theirs.close()
 
-    def wait(self) -> str | None:
-        """Until it is ready; what is wrong where it cannot be."""
+    def wait(self, until: float) -> str | None:
+        """Until it is ready, or `until` of time.monotonic() and ended. What is wrong where it is not."""
+        if not self._pipe.poll(max(0.0, until - time.monotonic())):
+            self._process.kill()
+            return "not ready in time"
         try:
             problem: str | None = self._pipe.recv()
         except EOFError:
