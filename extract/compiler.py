@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 def compiles(device: torch.device) -> bool:
     """Whether a backbone is compiled by itself: on a GPU, unless a trial fails; a warning then says why.
 
-    A backbone that runs as it is gives the same features within its precision, at half the speed.
+    A backbone that runs as it is gives the same features within its precision, at half the speed or less.
     """
     if device.type != "cuda":
         return False
@@ -23,7 +23,7 @@ def compiles(device: torch.device) -> bool:
         _compile_something(device)
     except (torch._dynamo.exc.TorchDynamoException, RuntimeError, ImportError, OSError) as error:
         problem = (str(error) or repr(error)).splitlines()[0]
-        logger.warning("backbones run uncompiled, at half the speed: %s", problem)
+        logger.warning("backbones run uncompiled, at half the speed or less: %s", problem)
         return False
     return True
 
