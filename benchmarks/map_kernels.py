@@ -9,6 +9,7 @@ Times are medians, on a GPU. On a CPU small cases run in Triton's interpreter: o
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -28,7 +29,6 @@ from extract.position_bias import offset_index
 from extract.window_attention import attend
 from extract.windows import split_mask, window_plan
 
-LOG2_E = torch.tensor(torch.e).log2().item()
 CALLS = 30
 
 
@@ -40,11 +40,16 @@ class Case(NamedTuple):
     """In float64; None where that takes too much memory."""
 
 
+def _low(device: torch.device) -> torch.dtype:
+    """The kernels' precision; in the interpreter, one without rounding to speak of."""
+    return torch.float16 if device.type == "cuda" else torch.float32
+
+
 def attention(
     name: str, images: int, side: int, window: int, heads: int, shift: int, device: torch.device
 ) -> Case:
     plan = window_plan((side, side), (window, window), (shift, shift), device)
-    dtype = torch.float16 if device.type == "cuda" else torch.float32
+    dtype = _low(device)
     channels, tokens = heads * 32, plan.tokens
     x = torch.randn(images, side * side, channels, device=device)
     table = torch.rand(heads, (2 * window - 1) ** 2, device=device) * 16
@@ -62,6 +67,7 @@ def attention(
         for first, last, split in plan.runs
     ]
     summed = [(some, (bias + mask).to(dtype)) for some, mask in splits]
+    log2_table = table * math.log2(math.e)
     q, k, v = fused_attention.enter(F.pad(x, (0, 0, 0, 1)), plan.gather, tokens, weights)
 
     def exact() -> Tensor:
@@ -77,14 +83,14 @@ def attention(
 
     return Case(
         f"attention, {name}",
-        lambda: attend(qkv, table * LOG2_E, (window, window), plan, weights),
+        lambda: attend(qkv, log2_table, (window, window), plan, weights),
         lambda: fused_attention.mix(q, k, v, summed),
         exact if images * plan.windows * heads * tokens**2 < 1 << 28 else None,
     )
 
 
 def product(rows: int, depth: int, device: torch.device) -> Case:
-    dtype = torch.float16 if device.type == "cuda" else torch.float32
+    dtype = _low(device)
     x = torch.randn(rows, depth, device=device).to(dtype)
     weight = (torch.randn(4 * depth, depth, device=device) / depth**0.5).to(dtype)
     bias = torch.randn(4 * depth, device=device).to(dtype)
@@ -97,7 +103,7 @@ def product(rows: int, depth: int, device: torch.device) -> Case:
 
 
 def residual(rows: int, channels: int, device: torch.device) -> Case:
-    dtype = torch.float16 if device.type == "cuda" else torch.float32
+    dtype = _low(device)
     x, branch = torch.randn(2, rows, channels, device=device)
     branch, weight, bias = branch.to(dtype), *torch.randn(2, channels, device=device)
     shape = (channels,)
@@ -111,7 +117,7 @@ def residual(rows: int, channels: int, device: torch.device) -> Case:
 
 def patches(images: int, side: int, device: torch.device) -> Case:
     """With torch's compiler, as an extraction on a GPU."""
-    dtype = torch.float16 if device.type == "cuda" else torch.float32
+    dtype = _low(device)
     functions = functions_for("cuda", compiled=device.type == "cuda")
     pixels = torch.randint(0, 256, (images, side, side, 3), dtype=torch.uint8, device=device)
     valid = torch.full((images, 2), side, device=device)

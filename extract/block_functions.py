@@ -94,7 +94,6 @@ def _for_a_gpu(compiled: bool) -> BlockFunctions:
         enter=compiled_of_any_size(plain.enter, {0: (0, 1), 1: (0,)}),
         leave=compiled_of_any_size(plain.leave, {0: (0, 1), 1: (0,), 2: (0,)}),
         sum_bias=compiled_of_any_size(plain.sum_bias, {0: (0,)}),
-        patch=compiled_of_any_size(plain.patch, maps),
         patch_pixels=compiled_of_any_size(plain.patch_pixels, {0: (0, 1, 2), 1: (0,)}),
         merge_and_norm=compiled_of_any_size(plain.merge_and_norm, maps),
         norm_and_merge=compiled_of_any_size(plain.norm_and_merge, maps),

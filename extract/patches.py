@@ -94,10 +94,7 @@ def patch(
     norm_bias: Tensor,
 ) -> Tensor:
     """See `Patches.forward`."""
-    (rows, columns), (images, height, width, colours) = size, x_NHWC.shape
-    x = F.pad(x_NHWC, (0, 0, 0, -width % columns, 0, -height % rows))
-    down, across = x.shape[1] // rows, x.shape[2] // columns
-    patches = x.view(images, down, rows, across, columns, colours).transpose(2, 3).flatten(3)
+    patches = _cut(x_NHWC, size)
     return _norm(linear(patches.to(weight.dtype), weight, bias), norm_weight, norm_bias)
 
 
@@ -112,19 +109,26 @@ def patch_pixels(
     norm_bias: Tensor,
 ) -> Tensor:
     """See `Patches.of_pixels`. Patches are cut before anything else is done: bytes are moved, not floats."""
-    (rows, columns), (images, height, width, colours) = size, pixels_NHWC.shape
-    if height % rows or width % columns:
-        pixels_NHWC = F.pad(pixels_NHWC, (0, 0, 0, -width % columns, 0, -height % rows))
-    down, across = pixels_NHWC.shape[1] // rows, pixels_NHWC.shape[2] // columns
-    patches = pixels_NHWC.reshape(images, down, rows, across, columns * colours).transpose(2, 3).flatten(3)
-    tokens = rows * columns
-    x = patches.float().div(255).sub(norm.mean.repeat(tokens)).div(norm.std.repeat(tokens))
-    within = torch.arange(tokens, device=x.device).repeat_interleave(colours)
+    patches = _cut(pixels_NHWC, size)
+    (rows, columns), (down, across) = size, patches.shape[1:3]
+    pixels = rows * columns
+    x = patches.float().div(255).sub(norm.mean.repeat(pixels)).div(norm.std.repeat(pixels))
+    within = torch.arange(pixels, device=x.device).repeat_interleave(pixels_NHWC.shape[-1])
     row = torch.arange(down, device=x.device)[:, None, None] * rows + within // columns
     column = torch.arange(across, device=x.device)[:, None] * columns + within % columns
     inside = (row < valid_hw[:, 0].view(-1, 1, 1, 1)) & (column < valid_hw[:, 1].view(-1, 1, 1, 1))
     x = torch.where(inside, x, 0.0)
     return _norm(linear(x.to(weight.dtype), weight, bias), norm_weight, norm_bias)
+
+
+def _cut(x_NHWC: Tensor, size: tuple[int, int]) -> Tensor:
+    """(N, y, x, values of a patch), row by row; what the patch does not divide is padded with zeros."""
+    (rows, columns), (images, height, width, colours) = size, x_NHWC.shape
+    x = x_NHWC
+    if height % rows or width % columns:
+        x = F.pad(x, (0, 0, 0, -width % columns, 0, -height % rows))
+    down, across = x.shape[1] // rows, x.shape[2] // columns
+    return x.reshape(images, down, rows, across, columns * colours).transpose(2, 3).flatten(3)
 
 
 def merge_and_norm(x_NHWC: Tensor, weight: Tensor, norm_weight: Tensor, norm_bias: Tensor) -> Tensor:

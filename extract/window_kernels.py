@@ -50,14 +50,10 @@ def attend_small(
     head = program % HEADS  # heads that lie side by side in memory run side by side
     image = (program // HEADS % images).to(tl.int64)
     window = first_window + program // HEADS // images
-    rows = qkv + image * length * (3 * channels) + head * CHANNELS
-    out = mixed + image * length * channels + head * CHANNELS
-    gather += window * tokens
-    regions += window * tokens
-    qkv_bias += head * CHANNELS
-    table += head * ((2 * HIGH - 1) * (2 * WIDE - 1))
-    key_factor = tl.load(factors + HEADS + head)
-    query_factor = tl.load(factors + head) * LOG2_E
+    rows, out, table, qkv_bias, gather, regions = _at(
+        qkv, mixed, table, qkv_bias, gather, regions, window, image, head, length, HEADS, HIGH, WIDE, CHANNELS
+    )
+    query_factor, key_factor = _factors(factors, head, HEADS)
 
     j = tl.arange(0, KEYS)
     k_JD, v_JD = _keys_and_values(
@@ -132,14 +128,10 @@ def attend_large(
     head = program // parts % HEADS
     image = (program // parts // HEADS % images).to(tl.int64)
     window = first_window + program // parts // HEADS // images
-    rows = qkv + image * length * (3 * channels) + head * CHANNELS
-    out = mixed + image * length * channels + head * CHANNELS
-    gather += window * tokens
-    regions += window * tokens
-    qkv_bias += head * CHANNELS
-    table += head * ((2 * HIGH - 1) * (2 * WIDE - 1))
-    key_factor = tl.load(factors + HEADS + head)
-    query_factor = tl.load(factors + head) * LOG2_E
+    rows, out, table, qkv_bias, gather, regions = _at(
+        qkv, mixed, table, qkv_bias, gather, regions, window, image, head, length, HEADS, HIGH, WIDE, CHANNELS
+    )
+    query_factor, key_factor = _factors(factors, head, HEADS)
 
     place_I = _places(gather, i, length, tokens)
     q_ID = _normalised(_rows(rows, place_I, length, channels, CHANNELS), query_factor, SMALLEST_NORM)
@@ -159,6 +151,42 @@ def attend_large(
         total = total * shrink + tl.sum(p, 1)
         mixed_ID = tl.dot(p.to(v_JD.dtype), v_JD, mixed_ID * shrink[:, None])
     _store(out, place_I, length, mixed_ID / total[:, None], channels, CHANNELS)
+
+
+@triton.jit
+def _at(
+    qkv,
+    mixed,
+    table,
+    qkv_bias,
+    gather,
+    regions,
+    window,
+    image,
+    head,
+    length,
+    HEADS: tl.constexpr,
+    HIGH: tl.constexpr,
+    WIDE: tl.constexpr,
+    CHANNELS: tl.constexpr,
+):
+    """Where a head of a window of an image begins in each of the first six."""
+    channels: tl.constexpr = HEADS * CHANNELS
+    first_token, first_channel = window * (HIGH * WIDE), head * CHANNELS
+    return (
+        qkv + image * length * (3 * channels) + first_channel,
+        mixed + image * length * channels + first_channel,
+        table + head * ((2 * HIGH - 1) * (2 * WIDE - 1)),
+        qkv_bias + first_channel,
+        gather + first_token,
+        regions + first_token,
+    )
+
+
+@triton.jit
+def _factors(factors, head, HEADS: tl.constexpr):
+    """What normalised queries, whose logits are powers of two, and normalised keys are multiplied by."""
+    return tl.load(factors + head) * LOG2_E, tl.load(factors + HEADS + head)
 
 
 @triton.jit

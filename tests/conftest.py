@@ -8,9 +8,8 @@ import pytest
 import torch
 
 if not torch.cuda.is_available():
-    os.environ.setdefault(
-        "TRITON_INTERPRET", "1"
-    )  # kernels of a GPU run in Python; before Triton is imported
+    # A GPU's kernels run in Python. Triton reads it when it is imported.
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 def samples_folder() -> Path | None:
