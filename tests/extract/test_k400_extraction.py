@@ -300,6 +300,9 @@ def test_a_slow_disk_does_not_fill_the_memory_with_clips(
         return found
 
     def slow(self: ShardJob, *arguments: Any) -> None:
+        until = time.monotonic() + 20  # as slow as it must be for clips to wait, on a busy machine too
+        while clips.most < 12 and time.monotonic() < until:
+            time.sleep(0.01)
         time.sleep(0.02)
         write(self, *arguments)
 
@@ -308,7 +311,7 @@ def test_a_slow_disk_does_not_fill_the_memory_with_clips(
     plan = planned(root, pixels, "k400", views=6, shard_rows=1, batch_rows=1)
     run(root, tmp_path, pixels, views=6, shard_rows=1, batch_rows=1)
     assert clips.most <= rows_ahead(1, 2, views_at_once(plan)) + held_batches(plan)
-    assert clips.most > 12 and clips.most_bytes <= memory_bound(plan, 2)
+    assert clips.most >= 12 and clips.most_bytes <= memory_bound(plan, 2)
 
 
 def test_an_interrupted_extraction_of_clips_goes_on_to_the_same_rows(

@@ -29,7 +29,7 @@ class Live:
 
     def __init__(self) -> None:
         self.count = self.bytes = self.most = self.most_bytes = 0
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # an array may be collected while another is counted
 
     def watch(self, array: Any, size: int) -> None:
         self._add(1, size)

@@ -5,7 +5,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -143,10 +142,8 @@ def test_print_config_runs_nothing(doctor_that: Any, capsys: pytest.CaptureFixtu
     assert capsys.readouterr().out == "stores: elsewhere\n"
 
 
-def test_help_needs_under_a_second_and_nothing_heavy() -> None:
-    started = time.perf_counter()
+def test_help_loads_nothing_heavy() -> None:
     shown = in_process("train-head", "--help", PYTHONPROFILEIMPORTTIME="1")
-    assert time.perf_counter() - started < 1
     assert shown.returncode == 0
     imported = {line.rpartition("|")[2].strip() for line in shown.stderr.splitlines()}
     assert "pipelines.config" in imported
