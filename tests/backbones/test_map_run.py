@@ -123,7 +123,11 @@ def test_a_residual_sum_is_torchs(channels: int, last: bool) -> None:
 @torch.inference_mode()
 @pytest.mark.parametrize(
     ("model", "args"),
-    [("swinv2-t", SMALL), ("swinv2-b", {**SMALL, "window_size": 12}), ("swinv2-g", SMALL_GIANT)],
+    [
+        ("swinv2-t", SMALL),
+        pytest.param("swinv2-b", {**SMALL, "window_size": 12}, marks=pytest.mark.slow),
+        ("swinv2-g", SMALL_GIANT),
+    ],
 )
 def test_a_backbone_on_its_map_is_the_backbone(
     model: str, args: dict[str, object], monkeypatch: pytest.MonkeyPatch

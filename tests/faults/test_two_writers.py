@@ -97,7 +97,7 @@ def operations(root: Path, rows: MadeRows, work: Work) -> int:
 
 
 def switch_once_at_each(root: Path, begun: Path, step: int, work: Sequence[Work]) -> None:
-    """For each operation: the first writer gets there, the other does all its work, the first goes on."""
+    """For each `step`-th operation: one writer gets there, the other does all its work, the first goes on."""
     writers = different_writers(ONE_SHARD)
     shutil.copytree(begun, root)
     for at in range(0, operations(root, writers[0], work[0]), step):
@@ -117,8 +117,9 @@ def begun(memory_path: Path) -> Path:
     return memory_path / "begun"
 
 
-def test_two_writers_of_a_shard_switching_at_every_operation(memory_path: Path, begun: Path) -> None:
-    switch_once_at_each(memory_path / "race", begun, 1, [fill_shards, fill_shards])
+@pytest.mark.parametrize("step", [3, pytest.param(1, marks=pytest.mark.slow)])
+def test_two_writers_of_a_shard_switching_once(memory_path: Path, begun: Path, step: int) -> None:
+    switch_once_at_each(memory_path / "race", begun, step, [fill_shards, fill_shards])
 
 
 def test_two_writers_of_a_shard_and_the_manifest(memory_path: Path, begun: Path) -> None:
