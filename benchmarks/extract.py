@@ -36,7 +36,7 @@ from benchmarks.machine import processor_seconds
 from benchmarks.rivals import compare, timed
 from extract.backbones import BackboneCard, FrozenBackbone, backbone_card, load_backbone
 from extract.batch_shapes import fit_batches
-from extract.codec_error import sample_steps
+from extract.codec_error import sample_cells
 from extract.datasets import Dataset, open_dataset, view_recipe
 from extract.encoded_batch import encode_batch, view_shape
 from extract.extractor import Summary, extract
@@ -105,11 +105,11 @@ def decode_all(dataset: Dataset, plan: StorePlan, workers: int) -> None:
 
 def forward_all(backbone: FrozenBackbone, plan: StorePlan) -> None:
     """As many batches as the plan has, of noise, with the codec and the way to the host."""
-    b, steps = plan.bins[0], sample_steps(plan, ShardId(0, 0))
-    shape = view_shape(plan, 0)
+    b, shape = plan.bins[0], view_shape(plan, 0)
     rows, last = [noise_row(shape)] * (b.batch_rows or 1), None
+    sampled = sample_cells(plan, ShardId(0, 0), range(len(rows)))
     for _ in range(-(-b.rows // len(rows))):
-        encoded = encode_batch(backbone, plan.codec, rows, shape, steps)
+        encoded = encode_batch(backbone, plan.codec, rows, shape, sampled)
         if last is not None:
             last.wait()
         last = encoded

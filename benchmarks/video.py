@@ -38,7 +38,7 @@ from extract.backbones import FrozenBackbone, backbone_card, load_backbone  # no
 from extract.batch_shapes import fit_batches  # noqa: E402
 from extract.clip_decoders import read_frames  # noqa: E402
 from extract.clip_view import ClipView, render_clips  # noqa: E402
-from extract.codec_error import sample_steps  # noqa: E402
+from extract.codec_error import sample_cells  # noqa: E402
 from extract.datasets import Dataset, open_dataset, view_recipe  # noqa: E402
 from extract.encoded_batch import encode_batch, view_shape  # noqa: E402
 from extract.extractor import extract  # noqa: E402
@@ -130,10 +130,11 @@ def core_seconds(dataset: Dataset, plan: StorePlan, decoder: str, together: int)
 
 def forward_all(backbone: FrozenBackbone, plan: StorePlan) -> None:
     """As many batches as the plan has, of noise, with the codec and the way to the host."""
-    b, steps, shape = plan.bins[0], sample_steps(plan, ShardId(0, 0)), view_shape(plan, 0)
+    b, shape = plan.bins[0], view_shape(plan, 0)
     rows, last = [noise_row(shape)] * (b.batch_rows or 1), None
+    sampled = sample_cells(plan, ShardId(0, 0), range(len(rows)))
     for _ in range(-(-b.rows // len(rows))):
-        encoded = encode_batch(backbone, plan.codec, rows, shape, steps)
+        encoded = encode_batch(backbone, plan.codec, rows, shape, sampled)
         if last is not None:
             last.wait()
         last = encoded

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import torch
 
-from extract.codec_error import sample_steps
+from extract.codec_error import sample_cells
 from extract.encoded_batch import Backbone, encode_batch, view_shape
 from extract.replays import PLAIN_CALLS
 from stores.layout import Bin, ShardId, StorePlan
@@ -65,8 +65,8 @@ def try_sizes(plan: StorePlan, backbone: Backbone) -> None:
     """
     by_area = sorted(range(len(plan.bins)), key=lambda index: _pixels(plan.bins[index]))
     for index in {by_area[0], by_area[-1]}:
-        steps = sample_steps(plan, ShardId(index, 0))
-        encode_batch(backbone, plan.codec, [None], view_shape(plan, index), steps).wait()
+        sampled = sample_cells(plan, ShardId(index, 0), [0])
+        encode_batch(backbone, plan.codec, [None], view_shape(plan, index), sampled).wait()
 
 
 def halved(bins: Sequence[Bin], index: int, problem: str) -> tuple[Bin, ...]:
@@ -90,11 +90,11 @@ def _try_batch(plan: StorePlan, index: int, backbone: Backbone) -> str | None:
     The tensors of a batch that failed are gone when this returns: nothing keeps the error.
     """
     b = plan.bins[index]
-    steps = sample_steps(plan, ShardId(index, 0))
+    rows = [None] * (b.batch_rows or 1)
+    sampled = sample_cells(plan, ShardId(index, 0), range(len(rows)))
     try:
-        rows = [None] * (b.batch_rows or 1)
         encoded = [
-            encode_batch(backbone, plan.codec, rows, view_shape(plan, index), steps)
+            encode_batch(backbone, plan.codec, rows, view_shape(plan, index), sampled)
             for _ in range(_BATCHES_TRIED)
         ]
         encoded[-1].wait()

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import logging
+import math
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
 from extract.encoded_batch import HostBatch
 from stores.codec import error_figures
@@ -26,15 +30,34 @@ Figures = dict[str, dict[str, float]]
 Cells = npt.NDArray[np.float32]
 
 
-def sample_steps(plan: StorePlan, shard: ShardId) -> dict[str, int]:
-    """For each level of a shard: one in so many cells is measured. Odd, so that columns take turns."""
+_GOLDEN = 2654435769
+"""2**32 over the golden ratio: its multiples, modulo 2**32, are spread evenly however many are taken."""
+
+
+def sample_cells(plan: StorePlan, shard: ShardId, positions: Sequence[int]) -> dict[str, Tensor]:
+    """For each level which cells of some rows of a shard are measured.
+
+    Rows take turns in where they begin, so that a shard of small maps is measured all over its maps too.
+
+    Args:
+        positions: of the rows within the shard.
+
+    Returns:
+        int64 (rows, K) on the CPU: numbers of different cells of a row, counted through frames, rows and
+        columns; K is 1 or more.
+    """
     b, rows = plan.bins[shard.bin], len(plan.shard_rows(shard))
-    steps = {}
+    starts = torch.tensor(positions, dtype=torch.int64) * _GOLDEN % (1 << 32)
+    found = {}
     for level in plan.pyramid:
-        cells = (plan.frames or 1) * level.cells(b.height_px) * level.cells(b.width_px)
-        values = rows * cells * level.channels
-        steps[level.name] = -(-values // SAMPLE_VALUES) | 1
-    return steps
+        columns = level.cells(b.width_px)
+        cells = (plan.frames or 1) * level.cells(b.height_px) * columns
+        step = -(-rows * cells * level.channels // SAMPLE_VALUES)
+        while math.gcd(step, columns) > 1:  # so that columns take turns
+            step += 1
+        along = torch.arange(max(1, cells // step)) * step
+        found[level.name] = ((starts * cells >> 32)[:, None] + along) % cells
+    return found
 
 
 class CodecErrors:

@@ -50,7 +50,7 @@ class HostBatch:
     holds: Mapping[str, Tensor]
     """Level -> bool (N,): whether the codec can hold the row."""
     sample: Mapping[str, tuple[Tensor, Tensor]]
-    """Level -> float32 (N, [T,] cells, C): some cells of each row, and the same after the codec."""
+    """Level -> float32 (N, cells, C): some cells of each row, and the same after the codec."""
     copied: torch.cuda.Event | None
 
     def wait(self) -> None:
@@ -87,7 +87,7 @@ def encode_batch(
     codec: str,
     rows: Sequence[LoadedRow | None],
     shape: tuple[int, ...],
-    sample_steps: Mapping[str, int],
+    sampled: Mapping[str, Tensor],
 ) -> HostBatch:
     """Sends rows through the backbone and the codec.
 
@@ -97,7 +97,8 @@ def encode_batch(
         rows: the batch as it is planned; None is filled with an empty image, because on a GPU the shape of a
             batch can change the numbers.
         shape: of a view of the bin, see `view_shape`.
-        sample_steps: for each level that is stored: one in so many cells is sampled for the codec's error.
+        sampled: for each level that is stored: which cells of each row are kept beside the codec's error, as
+            of `extract.codec_error.sample_cells`.
     """
     on_gpu = backbone.device.type == "cuda"
     pixels = torch.empty((len(rows), *shape, 3), dtype=torch.uint8, pin_memory=on_gpu)
@@ -113,37 +114,39 @@ def encode_batch(
         )
         features = {
             level: levels[level].reshape(len(rows), *images_of_row, *levels[level].shape[1:])
-            for level in sample_steps
+            for level in sampled
         }
         if on_gpu:
-            made = _on_the_way(codec, features, sample_steps)
+            cells = {
+                level: numbers.pin_memory().to(backbone.device, non_blocking=True)
+                for level, numbers in sampled.items()
+            }
+            made = _on_the_way(codec, features, cells)
             # blocking: who waits leaves the processor to the decoders.
             copied = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
             copied.record(_copies(backbone.device))
             return HostBatch(**made, copied=copied)
         # Row by row in threads that share no work: three times as fast as all rows in torch's own threads.
-        each = map_images(partial(_encoded_row, codec, features, sample_steps), range(len(rows)))
+        each = map_images(partial(_encoded_row, codec, features, sampled), range(len(rows)))
         (made,) = map_images(_stacked, [each])
         return HostBatch(**made, copied=None)
 
 
-def _on_the_way(
-    codec: str, features: Mapping[str, Tensor], sample_steps: Mapping[str, int]
-) -> dict[str, Any]:
+def _on_the_way(codec: str, features: Mapping[str, Tensor], sampled: Mapping[str, Tensor]) -> dict[str, Any]:
     """The fields of a HostBatch, on their way to the host while the GPU goes on."""
-    return _fields({level: compiled_coded(codec, x) for level, x in features.items()}, features, sample_steps)
+    return _fields({level: compiled_coded(codec, x) for level, x in features.items()}, features, sampled)
 
 
 @torch.inference_mode()  # of each thread its own
 def _encoded_row(
-    codec: str, features: Mapping[str, Tensor], sample_steps: Mapping[str, int], row: int
+    codec: str, features: Mapping[str, Tensor], sampled: Mapping[str, Tensor], row: int
 ) -> dict[str, Any]:
-    of_row = {level: x[row : row + 1] for level, x in features.items()}
-    return _fields({level: coded(codec, x) for level, x in of_row.items()}, of_row, sample_steps)
+    of_row, cells = ({level: x[row : row + 1] for level, x in all_.items()} for all_ in (features, sampled))
+    return _fields({level: coded(codec, x) for level, x in of_row.items()}, of_row, cells)
 
 
 def _fields(
-    levels: Mapping[str, Coded], features: Mapping[str, Tensor], sample_steps: Mapping[str, int]
+    levels: Mapping[str, Coded], features: Mapping[str, Tensor], sampled: Mapping[str, Tensor]
 ) -> dict[str, Any]:
     """The fields of a HostBatch."""
     return {
@@ -154,8 +157,7 @@ def _fields(
         "finite": {level: _to_host(are_finite) for level, (_, are_finite, _) in levels.items()},
         "holds": {level: _to_host(can_hold) for level, (_, _, can_hold) in levels.items()},
         "sample": {
-            level: _sample(features[level], parts, sample_steps[level])
-            for level, (parts, _, _) in levels.items()
+            level: _sample(features[level], parts, sampled[level]) for level, (parts, _, _) in levels.items()
         },
     }
 
@@ -170,12 +172,16 @@ def _stacked(parts: Sequence[Any]) -> Any:
     return {name: _stacked([part[name] for part in parts]) for name in first}
 
 
-def _sample(x_NHWC: Tensor, encoded: Mapping[str, Tensor], step: int) -> tuple[Tensor, Tensor]:
-    def cells(part: Tensor) -> Tensor:
-        return part.flatten(-3, -2)[..., ::step, None, :]
-
-    some = {name: part if name == "scale" else cells(part) for name, part in encoded.items()}
-    return _to_host(cells(x_NHWC).squeeze(-2).float()), _to_host(decode(some).squeeze(-2))
+def _sample(x: Tensor, encoded: Mapping[str, Tensor], cells_NK: Tensor) -> tuple[Tensor, Tensor]:
+    """Copies of some cells of (N, [T,] y, x, C), which do not keep the whole alive, and the same decoded."""
+    row = torch.arange(len(x), device=x.device)[:, None]
+    *frame, y, column = torch.unravel_index(cells_NK, x.shape[1:-1])
+    # Each cell as a map of its own, with the scale of its frame.
+    some = {
+        name: part[row, *frame] if name == "scale" else part[row, *frame, y, column][:, :, None, None]
+        for name, part in encoded.items()
+    }
+    return _to_host(x[row, *frame, y, column].float()), _to_host(decode(some)[:, :, 0, 0])
 
 
 def _to_host(tensor: Tensor) -> Tensor:

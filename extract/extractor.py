@@ -25,7 +25,7 @@ import torch
 
 from extract.batch_shapes import BatchTooLarge, halve_batches, shape_matters
 from extract.batches import Batch, Rows, loaded_batches
-from extract.codec_error import CodecWarnings, sample_steps
+from extract.codec_error import CodecWarnings, sample_cells
 from extract.encoded_batch import Backbone, encode_batch, view_shape
 from extract.progress import Progress
 from extract.provenance import differences, provenance
@@ -228,19 +228,19 @@ class _Run:
         if not loaded:
             return Item(rows=rows, index_of={}, encoded=None)
         b = self._plan.bins[batch.shard.bin]
-        index_of = {row: index for index, row in enumerate(loaded)}
-        slots: list[LoadedRow | None] = list(loaded.values())
+        slots = list(loaded)
         if shape_matters(self._backbone.device):
-            index_of = {row: row - batch.rows.start for row in loaded}
-            slots = [loaded.get(row) for row in batch.rows]
-            slots += [None] * ((b.batch_rows or len(slots)) - len(slots))
+            first = batch.rows.start
+            slots = list(range(first, first + (b.batch_rows or len(batch.rows))))
+        begin = self._plan.shard_rows(batch.shard).start
         encoded = encode_batch(
             self._backbone,
             self._plan.codec,
-            slots,
+            [loaded.get(row) for row in slots],
             view_shape(self._plan, batch.shard.bin),
-            sample_steps(self._plan, batch.shard),
+            sample_cells(self._plan, batch.shard, [row - begin for row in slots]),
         )
+        index_of = {row: index for index, row in enumerate(slots) if row in loaded}
         return Item(rows=rows, index_of=index_of, encoded=encoded)
 
     def _collect(self, *, wait_for_all: bool) -> None:

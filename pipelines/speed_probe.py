@@ -22,7 +22,7 @@ import numpy as np
 
 from extract.backbones import build_trunk
 from extract.batch_shapes import fit_batches, shape_matters
-from extract.codec_error import sample_steps
+from extract.codec_error import sample_cells
 from extract.compiler import compiles
 from extract.encoded_batch import encode_batch, view_shape
 from extract.frozen_backbone import FrozenBackbone
@@ -266,12 +266,12 @@ def _others_seconds() -> float:
 def _forward_seconds(plan: StorePlan, index: int, backbone: FrozenBackbone) -> tuple[float, float]:
     """Seconds that the first batches of a bin take longer than later ones, and of a row in these."""
     b = plan.bins[index]
-    steps = sample_steps(plan, ShardId(index, 0))
     shape = view_shape(plan, index)
     rows = [noise_row(shape)] * min(b.batch_rows or 1, b.shard_rows)
+    sampled = sample_cells(plan, ShardId(index, 0), range(len(rows)))
 
     def forward() -> None:
-        encode_batch(backbone, plan.codec, rows, shape, steps).wait()
+        encode_batch(backbone, plan.codec, rows, shape, sampled).wait()
 
     warm_up = PLAIN_CALLS + 1 if shape_matters(backbone.device) else 1
     first, passes = sum(_timed(forward) for _ in range(warm_up)), [_timed(forward)]

@@ -8,6 +8,7 @@ import torch
 
 from extract.backbones import backbone_card, load_backbone
 from extract.compiled_codec import coded
+from extract.device_codec import decode
 from extract.encoded_batch import encode_batch
 from extract.row_loader import LoadedRow
 from tests.backbones.small import SMALL
@@ -28,7 +29,8 @@ def test_batches_launched_one_after_another_arrive_as_a_cpu_would_encode_them(co
     gpu = torch.device("cuda", torch.cuda.device_count() - 1)
     backbone = load_backbone(backbone_card("swinv2-t", SMALL, LEVELS), "random:0", device=gpu)
     batches = [[loaded_row(2 * number), None, loaded_row(2 * number + 1)] for number in range(6)]
-    on_their_way = [encode_batch(backbone, codec, rows, HW, dict.fromkeys(LEVELS, 7)) for rows in batches]
+    cells = {level: torch.tensor([[3, 0], [11, 5], [1, 2]]) for level in LEVELS}
+    on_their_way = [encode_batch(backbone, codec, rows, HW, cells) for rows in batches]
     for rows, batch in zip(batches, on_their_way, strict=True):
         batch.wait()
         pixels = torch.stack(
@@ -39,3 +41,7 @@ def test_batches_launched_one_after_another_arrive_as_a_cpu_would_encode_them(co
             parts, finite, holds = coded(codec, x.cpu())
             assert finite.equal(batch.finite[level]) and holds.equal(batch.holds[level])
             assert all(part.equal(batch.levels[level][name]) for name, part in parts.items())
+            kept, decoded = batch.sample[level]
+            row, all_decoded = torch.arange(3)[:, None], decode(parts)
+            assert kept.equal(x.cpu().flatten(1, 2)[row, cells[level]].float())
+            assert decoded.equal(all_decoded.flatten(1, 2)[row, cells[level]])
