@@ -51,7 +51,7 @@ def loaded_batches(
     """
     views, batches = views_at_once(plan), upcoming(plan, todo, batch_rows)
     ahead: deque[Batch] = deque()
-    pending: dict[int, Future[Rows]] = {}
+    pending: dict[int, deque[Future[Rows]]] = {}  # several, where a failed shard is done again at once
     while True:
         while len(ahead) <= BATCHES_AHEAD * views or sum(len(b.rows) for b in ahead) < 2 * workers * views:
             batch, groups = next(batches, (None, []))
@@ -60,11 +60,22 @@ def loaded_batches(
                 break
             ahead.append(batch)
             for group in groups:
-                pending.update(dict.fromkeys(group, pool.submit(loader.load_views, group)))
+                loading = pool.submit(loader.load_views, group)
+                for row in group:
+                    pending.setdefault(row, deque()).append(loading)
         if not ahead:
             return
         batch = ahead.popleft()
         with watch.during("decode"):
             global_rows = [plan.global_row(batch.shard.bin, row) for row in batch.rows]
-            loaded = [pending.pop(row).result().pop(row) for row in global_rows]
+            loaded = [_taken(pending, row).result().pop(row) for row in global_rows]
         yield batch, dict(zip(batch.rows, loaded, strict=True))
+
+
+def _taken(pending: dict[int, deque[Future[Rows]]], row: int) -> Future[Rows]:
+    """The load of a row that was asked for first."""
+    loads = pending[row]
+    load = loads.popleft()
+    if not loads:
+        del pending[row]
+    return load
