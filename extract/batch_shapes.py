@@ -21,7 +21,9 @@ from stores.writer import StoreWriter
 
 logger = logging.getLogger(__name__)
 
-_BATCHES_TRIED = PLAIN_CALLS + 2
+BATCHES_IN_FLIGHT = 3
+"""Launched and not yet on the host, in an extraction: more would take memory and bring nothing."""
+_BATCHES_TRIED = max(BATCHES_IN_FLIGHT, PLAIN_CALLS + 2)
 """Launched one after another, as an extraction does: the plain ones, the one that is recorded, a replay."""
 
 

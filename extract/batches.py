@@ -66,7 +66,7 @@ def loaded_batches(
         if not ahead:
             return
         batch = ahead.popleft()
-        with watch.during("decode"):
+        with watch.waiting_for("decode"):
             global_rows = [plan.global_row(batch.shard.bin, row) for row in batch.rows]
             loaded = [_taken(pending, row).result().pop(row) for row in global_rows]
         yield batch, dict(zip(batch.rows, loaded, strict=True))

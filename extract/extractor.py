@@ -23,7 +23,7 @@ from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 
 import torch
 
-from extract.batch_shapes import BatchTooLarge, halve_batches, shape_matters
+from extract.batch_shapes import BATCHES_IN_FLIGHT, BatchTooLarge, halve_batches, shape_matters
 from extract.batches import Batch, Rows, loaded_batches
 from extract.codec_error import CodecWarnings, sample_cells
 from extract.encoded_batch import Backbone, encode_batch, view_shape
@@ -145,6 +145,7 @@ class _Run:
         self._jobs: dict[ShardId, ShardJob] = {}
         self._tries: dict[ShardId, int] = {}
         self._stop = threading.Event()
+        self._in_flight: deque[torch.cuda.Event] = deque()
         self.computing: int | None = None
         """The bin of the batch that is at the device."""
 
@@ -187,7 +188,8 @@ class _Run:
                         self._compute(batch, rows, shard_pool)
                         self._collect(wait_for_all=False)
                         self._report(self._tally.progress())
-                    self._collect(wait_for_all=True)
+                    with self._tally.watch.waiting_for("write"):
+                        self._collect(wait_for_all=True)
             except BaseException:
                 self._stop.set()  # the shards' threads give up, delete their files and end
                 decoders.shutdown(wait=False, cancel_futures=True)
@@ -199,11 +201,11 @@ class _Run:
         if not batch.is_first and batch.shard not in self._jobs:
             return  # its thread has failed, and the whole shard will be done again
         self.computing = batch.shard.bin
-        with self._tally.watch.during("backbone"):
-            item = self._encoded(batch, rows)
+        item = self._encoded(batch, rows)
         self.computing = None
         if batch.is_first:
-            self._wait_for_a_thread()
+            with self._tally.watch.waiting_for("write"):
+                self._wait_for_a_thread()
             self._jobs[batch.shard] = ShardJob(
                 shard_pool,
                 self._writer,
@@ -213,9 +215,10 @@ class _Run:
                 stop=self._stop,
             )
         job = self._jobs[batch.shard]
-        job.put(item)
-        if batch.is_last:
-            job.end()
+        with self._tally.watch.waiting_for("write"):
+            job.put(item)
+            if batch.is_last:
+                job.end()
 
     def _wait_for_a_thread(self) -> None:
         """Returns when a shard's thread is free: short shards must not pile up before a slow disk."""
@@ -233,6 +236,8 @@ class _Run:
             first = batch.rows.start
             slots = list(range(first, first + (b.batch_rows or len(batch.rows))))
         begin = self._plan.shard_rows(batch.shard).start
+        while len(self._in_flight) >= BATCHES_IN_FLIGHT:
+            self._in_flight.popleft().synchronize()
         encoded = encode_batch(
             self._backbone,
             self._plan.codec,
@@ -240,6 +245,8 @@ class _Run:
             view_shape(self._plan, batch.shard.bin),
             sample_cells(self._plan, batch.shard, [row - begin for row in slots]),
         )
+        if encoded.copied is not None:
+            self._in_flight.append(encoded.copied)
         index_of = {row: index for index, row in enumerate(slots) if row in loaded}
         return Item(rows=rows, index_of=index_of, encoded=encoded)
 
@@ -254,7 +261,7 @@ class _Run:
             except OSError as error:
                 self._try_again(shard, error)
                 continue
-            self._tally.add_outcome(outcome, self._shards_at_once)
+            self._tally.add_outcome(outcome)
             self._codec_warnings.look_at(outcome.errors, self._plan.shard_name(shard))
             self._report(self._tally.progress(shard))
 

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-STAGES = ("decode", "backbone", "write")
+_WAITS = 0.1
+"""Share of the time from which on the backbone is said to wait: some goes into the start and the end."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,7 +29,7 @@ class Progress:
     seconds: float
     bytes_written: int
     bottleneck: str
-    """decode, backbone or write: what most time went to waiting for."""
+    """decode, backbone or write: which of them the others wait for."""
 
     @property
     def images_per_s(self) -> float:
@@ -45,28 +46,31 @@ class Progress:
 
 
 class Stopwatch:
-    """Seconds since it was made, and how many of them each stage took. `during` is for one thread a stage."""
+    """Seconds since it was made, and how many of them the backbone's thread waited for its neighbours.
+
+    Stages overlap, so that how long each is busy does not tell which one limits the others: whoever does
+    makes the backbone wait, for views or for room to put features.
+    """
 
     def __init__(self) -> None:
         self._began = time.monotonic()
-        self._spent = dict.fromkeys(STAGES, 0.0)
+        self._waited = {"decode": 0.0, "write": 0.0}
 
     @property
     def seconds(self) -> float:
         return time.monotonic() - self._began
 
     @contextmanager
-    def during(self, stage: str) -> Iterator[None]:
-        """Counts the time inside for a stage."""
+    def waiting_for(self, stage: str) -> Iterator[None]:
+        """Counts the time inside. Args: stage: decode or write."""
         began = time.monotonic()
         try:
             yield
         finally:
-            self._spent[stage] += time.monotonic() - began
-
-    def add(self, stage: str, seconds: float) -> None:
-        self._spent[stage] += seconds
+            self._waited[stage] += time.monotonic() - began
 
     @property
     def bottleneck(self) -> str:
-        return max(STAGES, key=lambda stage: self._spent[stage])
+        """decode, backbone or write."""
+        stage = max(self._waited, key=lambda stage: self._waited[stage])
+        return stage if self._waited[stage] > _WAITS * self.seconds else "backbone"

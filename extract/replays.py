@@ -17,7 +17,8 @@ logger = logging.getLogger(__name__)
 
 PLAIN_CALLS = 2
 """Calls of a shape before its third is recorded: they compile, make constants, and most shapes of a test set
-come no oftener."""
+come no oftener. A shape whose recording was given up needs twice as many as the time before: where more
+shapes come in turns than are kept, recording each again and again costs more than it saves."""
 _SHAPES = 8
 """Recordings that are kept, those used last. They share their memory."""
 
@@ -34,6 +35,7 @@ class Replays:
         """Args: record: None: a CUDA graph."""
         self._record = record or _CudaGraph
         self._calls: Counter[object] = Counter()
+        self._plain_calls: dict[object, int] = {}
         self._recordings: OrderedDict[object, tuple[Function, object]] = OrderedDict()
         self._can_record = True
 
@@ -52,9 +54,13 @@ class Replays:
             replay, _ = self._recordings[key]
             return replay(*inputs)
         self._calls[key] += 1
-        if self._calls[key] <= PLAIN_CALLS or not self._can_record:
-            return function(*inputs)
-        return self._recorded(key, function, reads(*inputs), inputs)
+        try:
+            if self._calls[key] <= self._plain_calls.get(key, PLAIN_CALLS) or not self._can_record:
+                return function(*inputs)
+            return self._recorded(key, function, reads(*inputs), inputs)
+        except torch.OutOfMemoryError:
+            self._recordings.clear()  # the caller will try a smaller shape, which must find their memory free
+            raise
 
     def _recorded(
         self, key: object, function: Function, held: object, inputs: tuple[Tensor, ...]
@@ -71,7 +77,9 @@ class Replays:
             return function(*inputs)
         self._recordings[key] = replay, held
         if len(self._recordings) > _SHAPES:
-            self._recordings.popitem(last=False)
+            oldest, _ = self._recordings.popitem(last=False)
+            self._plain_calls[oldest] = 2 * self._plain_calls.get(oldest, PLAIN_CALLS)
+            self._calls[oldest] = 0
         return replay(*inputs)
 
     def _memory(self) -> Any:

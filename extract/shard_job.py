@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import queue
 import threading
-import time
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -49,9 +48,6 @@ class Outcome:
     bytes: int = 0
     """Of the arrays given to the store."""
     errors: Figures = field(default_factory=dict)
-    waited_s: float = 0.0
-    """For the device."""
-    wrote_s: float = 0.0
 
 
 class ShardJob:
@@ -100,17 +96,11 @@ class ShardJob:
         shard = self._writer.open_shard(self.shard)
         try:
             while (item := self._next()) is not None:
-                began = time.monotonic()
                 if item.encoded is not None:
                     item.encoded.wait()
-                outcome.waited_s += time.monotonic() - began
-                began = time.monotonic()
                 self._write(shard, item, outcome)
-                outcome.wrote_s += time.monotonic() - began
-            began = time.monotonic()
             outcome.errors = self._errors.figures(self._writer.plan.shard_name(self.shard))
             shard.commit(self._provenance, outcome.errors)
-            outcome.wrote_s += time.monotonic() - began
         except BaseException:
             shard.abort()
             raise

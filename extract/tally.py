@@ -40,7 +40,7 @@ class Summary:
     bytes: int
     """Of features and scales."""
     bottleneck: str
-    """decode, backbone or write."""
+    """decode, backbone or write: which of them the others waited for."""
     manifest_digest: str
 
 
@@ -83,11 +83,9 @@ class Tally:
         )
         self._add_failures(shard, ((n, row) for n, row in rows.items() if isinstance(row, SkippedRow)))
 
-    def add_outcome(self, outcome: Outcome, shard_threads: int) -> None:
+    def add_outcome(self, outcome: Outcome) -> None:
         """A shard is finished. Raises TooManyFailed."""
         self._outcomes.append(outcome)
-        self.watch.add("backbone", outcome.waited_s)
-        self.watch.add("write", outcome.wrote_s / shard_threads)
         self._add_failures(outcome.shard, outcome.skipped)
 
     def _add_failures(self, shard: ShardId, skipped: Iterable[tuple[int, SkippedRow]]) -> None:

@@ -137,7 +137,7 @@ def _print(writer: StoreWriter, summary: Summary) -> None:
     print(
         f"{writer.path} is complete: {summary.rows_written} rows written, {len(summary.skipped)} skipped, in"
         f" {duration(summary.seconds)} ({summary.images_per_s:.1f} images/s, {gigabytes(summary.bytes)};"
-        f" most time went to {summary.bottleneck})"
+        f" waited for {summary.bottleneck})"
     )
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -65,9 +67,44 @@ def test_the_shapes_used_last_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
         for _ in range(3):
             function(torch.ones(size))
     log.clear()
-    for size in (2, 3, 1):
+    for size in (2, 3, *[1] * 5):
         function(torch.ones(size))
-    assert log == [("replayed", 2), ("replayed", 3), ("recorded", 1), ("replayed", 1)]
+    assert log == [("replayed", 2), ("replayed", 3), *[("plain", 1)] * 4, ("recorded", 1), ("replayed", 1)]
+
+
+def test_shapes_that_take_turns_are_not_recorded_each_time() -> None:
+    log: Log = []
+    function = replayed(log)
+    rounds, shapes = 200, range(1, 2 * replays._SHAPES + 1)
+    for _ in range(rounds):
+        for size in shapes:
+            function(torch.ones(size))
+    recorded = sum(what == "recorded" for what, _ in log)
+    assert recorded <= len(shapes) * math.log2(rounds)
+
+
+def test_memory_that_runs_out_is_given_back() -> None:
+    alive: list[weakref.ref[Any]] = []
+
+    def record(function: Callable[..., Any], inputs: tuple[Tensor, ...], shares: Any) -> Any:
+        def replay(x: Tensor) -> dict[str, Tensor]:
+            return {"same": x}
+
+        alive.append(weakref.ref(replay))
+        return replay
+
+    def same(x: Tensor) -> dict[str, Tensor]:
+        if len(x) > 1:
+            raise torch.OutOfMemoryError("no memory")
+        return {"same": x}
+
+    recordings = Replays(record)
+    for _ in range(3):
+        recordings.run(same, len, torch.ones(1))
+    assert alive[0]() is not None
+    with pytest.raises(torch.OutOfMemoryError):
+        recordings.run(same, len, torch.ones(2))
+    assert alive[0]() is None
 
 
 def test_what_cannot_be_recorded_runs_as_it_is(caplog: pytest.LogCaptureFixture) -> None:

@@ -6,7 +6,10 @@ import json
 import logging
 import os
 import shutil
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +18,8 @@ import torch
 from extract.backbones import FrozenBackbone
 from extract.datasets import open_dataset
 from extract.extractor import Progress, extract
+from extract.row_loader import RowLoader
+from extract.shard_job import ShardJob
 from extract.sources import NOT_IN_SUBSET, decode_image
 from extract.view import View
 from stores import open_store, verify_store
@@ -189,6 +194,36 @@ def test_progress_tells_rows_shards_and_speed(root: Path, tmp_path: Path, backbo
     assert summary.images_per_s > 0 and summary.bytes == 9 * (
         24 * 256 + 48 * 64 + 96 * 16 + 192 * 4 + 4 * 360
     )
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "stage"),
+    [(RowLoader, "load_views", "decode"), (ShardJob, "_write", "write"), (None, "", "backbone")],
+)
+def test_the_stage_that_others_wait_for_is_named(
+    root: Path,
+    tmp_path: Path,
+    backbone: FrozenBackbone,
+    monkeypatch: pytest.MonkeyPatch,
+    owner: Any,
+    name: str,
+    stage: str,
+) -> None:
+    """Of a backbone that is slower than a free disk and a quick decoder, and quicker than slow ones."""
+    run(root, tmp_path / "starts the decoders", backbone)
+
+    def slowed(function: Callable[..., Any], seconds: float) -> Callable[..., Any]:
+        def slow(*arguments: Any, **more: Any) -> Any:
+            time.sleep(seconds)
+            return function(*arguments, **more)
+
+        return slow
+
+    if owner is not None:
+        monkeypatch.setattr(owner, name, slowed(getattr(owner, name), 0.25))
+    busy = Wrapped(backbone, slowed(lambda level, x: x, 0.01 if owner else 0.1))
+    _, summary = run(root, tmp_path / "stores", busy, shard_rows=4, batch_rows=1, workers=1)
+    assert summary.bottleneck == stage
 
 
 def receipts(path: Path) -> list[dict]:
