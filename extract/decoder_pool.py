@@ -37,6 +37,8 @@ logger = logging.getLogger(__name__)
 
 LIMIT_S = 120.0
 """Seconds for one request: decoding ten seconds of 4K video takes a tenth of it on one core."""
+_FROM_OUTSIDE = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGXCPU)
+"""Signals that people and schedulers send; no source makes a decoder send them to itself."""
 COMMAND = (sys.executable, "-P", "-m", "extract.decoder_process")
 
 
@@ -61,7 +63,7 @@ class DecoderPool:
     ) -> None:
         """
         Args:
-            limit_s: after which a decoder's process is killed.
+            limit_s: after which a decoder's process is killed, and another one is asked.
             processes: that work at once; None: one a core.
             decoders: those of DECODER_NAMES that may be used; None: those that are installed.
             command: starts a process.
@@ -80,7 +82,7 @@ class DecoderPool:
 
         Raises:
             SourceError: see extract.video_container; also where the decoder hangs or dies.
-            OSError: the file could not be read.
+            OSError: the file could not be read, or the decoder was ended from outside.
         """
         request = {"do": "facts", "path": os.fspath(path), "offset": offset, "size": size}
         try:
@@ -105,7 +107,7 @@ class DecoderPool:
 
         Raises:
             SourceError: a frame cannot be decoded by any decoder, or within the time limit.
-            OSError: the system killed the decoder, or has no memory for it.
+            OSError: the decoder was ended from outside, or has no memory.
         """
         request = {
             "do": "video",
@@ -139,7 +141,7 @@ class DecoderPool:
 
         Raises:
             SourceError: the image cannot be decoded, or not within the time limit.
-            OSError: the system killed the decoder, or has no memory for it.
+            OSError: the decoder was ended from outside, or has no memory.
         """
         request = {"do": "image", "hw": hw, "views": [view.to_params().tolist() for view in views]}
         try:
@@ -163,6 +165,18 @@ class DecoderPool:
 
     def _ask(
         self, request: dict[str, Any], blobs: Sequence[bytes] = ()
+    ) -> tuple[dict[str, Any], list[bytearray]]:
+        try:
+            return self._ask_once(request, blobs)
+        except DecoderDied as death:
+            if death.signal_number != signal.SIGALRM:
+                raise
+        # The limit also passes while all processes are stopped (Ctrl-Z, a suspended job), which says nothing
+        # about the source: it takes too long when another process is not done either.
+        return self._ask_once(request, blobs)
+
+    def _ask_once(
+        self, request: dict[str, Any], blobs: Sequence[bytes]
     ) -> tuple[dict[str, Any], list[bytearray]]:
         with self._room:
             process = self._taken()
@@ -203,7 +217,8 @@ class DecoderPool:
 def _exchange(
     process: subprocess.Popen[bytes], request: dict[str, Any], blobs: Sequence[bytes]
 ) -> tuple[dict[str, Any], list[bytearray]]:
-    """Raises DecoderDied; OSError where the system killed the process, which says nothing about the video."""
+    """Raises DecoderDied; OSError where the process was ended from outside, which says nothing about the
+    source."""
     assert process.stdin is not None and process.stdout is not None
     try:
         send(process.stdin, request, blobs)
@@ -215,6 +230,9 @@ def _exchange(
     code = process.wait()
     if code == -signal.SIGKILL:
         raise OSError(errno.ENOMEM, "the system killed the decoder: probably too little memory")
+    if -code in _FROM_OUTSIDE:
+        name = signal.Signals(-code).name
+        raise OSError(errno.EINTR, f"the decoder was ended from outside ({name}): run it again")
     if code > 0:
         raise RuntimeError(f"{' '.join(process.args)} ended with exit code {code}: run it to see why")  # type: ignore[arg-type]
     raise DecoderDied(-code)

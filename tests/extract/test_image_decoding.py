@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import io
+import os
+import signal
 import sys
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,14 +24,25 @@ from stores.records import UNDECODABLE, WRONG_SIZE
 
 HW = (48, 64)
 MISBEHAVING = """
-import os, time
+import os, pathlib, signal, time
 from extract import decoder_process
 
 def hang():
     time.sleep(3600)
 
+def stop_once(pid):
+    file = pathlib.Path(pid)
+    if not file.exists():
+        file.write_text(str(os.getpid()))
+        os.kill(os.getpid(), signal.SIGSTOP)
+
 render = decoder_process.render_image
-decoder_process.render_image = lambda data, *rest: {action}() if data == b"bad" else render(data, *rest)
+def misbehave(data, *rest):
+    if data.endswith(b"bad"):
+        {action}
+    return render(data, *rest)
+
+decoder_process.render_image = misbehave
 decoder_process.main()
 """
 
@@ -87,8 +103,8 @@ def test_what_is_wrong_with_an_image_is_told(
 @pytest.mark.parametrize(
     ("action", "limit_s", "kind", "reason"),
     [
-        ("os.abort", 60.0, SourceError, r"the decoder crashed \(signal 6\)"),
-        ("hang", 1.0, TookTooLong, "the decoder was not done after 1 s"),
+        ("os.abort()", 60.0, SourceError, r"the decoder crashed \(signal 6\)"),
+        ("hang()", 1.0, TookTooLong, "the decoder was not done after 1 s"),
     ],
 )
 def test_an_image_that_ends_its_decoder_is_refused_and_the_next_is_decoded(
@@ -99,3 +115,30 @@ def test_an_image_that_ends_its_decoder_is_refused_and_the_next_is_decoded(
         pool.render_image(b"bad", HW, views())
     assert error.value.code == UNDECODABLE
     assert np.array_equal(pool.render_image(data, HW, views())[1], render_image(data, HW, views())[1])
+
+
+def test_time_in_which_all_processes_were_stopped_is_not_the_images_fault(
+    data: bytes, tmp_path: Path
+) -> None:
+    """As by Ctrl-Z and fg: the time limit passes, and ends the decoder when it goes on."""
+    file, limit_s = tmp_path / "pid", 2.0  # seconds that an image must not need, on a busy machine
+    pool = misbehaving(f"stop_once({str(file)!r})", limit_s)
+    with ThreadPoolExecutor(1) as thread:
+        rendering = thread.submit(pool.render_image, data + b"bad", HW, views())
+        while not (file.exists() and file.read_text()):
+            assert not rendering.done()
+            time.sleep(0.01)
+        pid = int(file.read_text())
+        os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOWAIT)
+        time.sleep(limit_s)
+        os.kill(pid, signal.SIGCONT)
+        found = rendering.result()
+    assert np.array_equal(found[1], render_image(data, HW, views())[1])
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT", "SIGQUIT", "SIGXCPU"])
+def test_a_decoder_that_is_ended_from_outside_says_nothing_about_the_image(data: bytes, name: str) -> None:
+    ended = f"import signal as s; s.signal(s.{name}, s.SIG_DFL); s.raise_signal(s.{name})"
+    pool = DecoderPool(command=(sys.executable, "-I", "-S", "-c", ended))
+    with pytest.raises(OSError, match=rf"the decoder was ended from outside \({name}\)"):
+        pool.render_image(data, HW, views())
