@@ -79,7 +79,7 @@ def extract(
         backbone: frozen, on its device, with the plan's weights.
         writer: of the store.
         batch_rows: rows of a forward pass in bins whose plan does not say it.
-        workers: threads that load rows; None: one a processor core.
+        workers: threads that load rows, for which at most one process a core decodes; None: one a core.
         max_failed: broken records that may be skipped, earlier runs included; None: 1 % of all, at least 10.
         codec_limit: the codec's largest error of the median channel, relative to its standard deviation; five
         times as much for the worst channel; None: no limit, but a warning above 2 % and 10 %.

@@ -75,7 +75,7 @@ class PlanConfig(VerbConfig):
     batch_size: int | None = None
     """Rows of a forward pass at 512 px, fewer of larger ones. None: 32 on a GPU, or what fits; 4 on a CPU."""
     workers: int | None = None
-    """Threads that load rows, each by a process that decodes; None: one a processor core."""
+    """Threads that load rows; processes that decode for them are at most one a core. None: one a core."""
     shard_rows: int | None = None
     """Rows of a shard, a power of two; None: shards of at most 128 MiB, at least eight of them a bin."""
 
