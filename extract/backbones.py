@@ -11,7 +11,7 @@ from torch import nn
 
 from extract.cards import BACKBONES, REVISION, BackboneCard, backbone_card
 from extract.compiler import compiles
-from extract.frozen_backbone import PRECISIONS, FrozenBackbone
+from extract.frozen_backbone import PRECISIONS, BackboneTooLarge, FrozenBackbone
 from extract.trunks import create_trunk, probe
 from extract.weights import WeightsMismatch, WeightsUnavailable, get_weights
 
@@ -19,6 +19,7 @@ __all__ = [
     "BACKBONES",
     "REVISION",
     "BackboneCard",
+    "BackboneTooLarge",
     "FrozenBackbone",
     "WeightsMismatch",
     "WeightsUnavailable",
@@ -74,6 +75,7 @@ def load_backbone(
     Raises:
         WeightsUnavailable: the weights cannot be had; says what to pass.
         WeightsMismatch: names or shapes differ from the model's; lists them.
+        BackboneTooLarge: it does not fit what memory is free on the device.
         ValueError: no such precision.
     """
     device = torch.device(device)

@@ -36,6 +36,10 @@ PRECISIONS: Mapping[str, torch.dtype] = {
 }
 
 
+class BackboneTooLarge(MemoryError):
+    """What memory is free on the device does not hold the backbone."""
+
+
 class FrozenBackbone(nn.Module):
     """A backbone that never changes: no gradients, no drop path, constants folded, no stage beyond need."""
 
@@ -47,12 +51,14 @@ class FrozenBackbone(nn.Module):
     def __init__(
         self, card: BackboneCard, weights: Weights, *, device: torch.device, precision: str, compiled: bool
     ) -> None:
-        """Args: as of `extract.backbones.load_backbone`, which chooses the defaults."""
+        """Args: as of `extract.backbones.load_backbone`, which chooses the defaults.
+
+        Raises BackboneTooLarge.
+        """
         super().__init__()
         self.card = card
         self.pyramid = card.pyramid
         self.weights_sha256 = weights.sha256
-        self.network, self.precision = _network(card, weights, precision, compiled, device)
         for name, value in (
             ("mean", torch.tensor(card.mean)),
             ("std", torch.tensor(card.std)),
@@ -60,7 +66,9 @@ class FrozenBackbone(nn.Module):
             ("norm_bias", weights.tensors.get("norm.bias")),
         ):
             self.register_buffer(name, None if value is None else value.float(), persistent=False)
-        self.to(device).eval().requires_grad_(False)
+        with _naming_what_does_not_fit(card, device):
+            self.network, self.precision = _network(card, weights, precision, compiled, device)
+            self.to(device).eval().requires_grad_(False)
         replayed = compiled and isinstance(self.network, FoldedSwin) and device.type != "cpu"
         self._replays = Replays() if replayed else None
 
@@ -181,6 +189,24 @@ def _timm_maps(
         fitted = fit_whole(make, PRECISIONS[precision], device, [PROBE_HW, _own_hw(card)])
     report(card.model, PRECISIONS[precision], fitted.errors, "it runs" if fitted.exact else "")
     return fitted.network, "fp32" if fitted.exact else precision
+
+
+@contextmanager
+def _naming_what_does_not_fit(card: BackboneCard, device: torch.device) -> Iterator[None]:
+    """Raises BackboneTooLarge where the device's memory runs out inside."""
+    try:
+        yield
+    except RuntimeError as error:
+        problem = str(error)
+        # Where not even CUDA or cuBLAS find room to start, torch raises other errors than its own.
+        if not any(words in problem for words in ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED")):
+            raise
+        # torch goes on with a paragraph about its allocator.
+        said = problem.partition("\n")[0].partition(" Of the allocated memory")[0]
+        raise BackboneTooLarge(
+            f"{card.model} does not fit the free memory of {device} ({said}): free memory there, choose a "
+            f"smaller backbone, or --device cpu"
+        ) from error
 
 
 def _own_hw(card: BackboneCard) -> HW:

@@ -48,6 +48,7 @@ def run(config: ExtractConfig) -> dict[str, Any]:
 
     Raises:
         WeightsUnavailable, SpaceError: before the backbone is loaded.
+        BackboneTooLarge: the device's memory does not hold the backbone; nothing is written.
         SizeRefused: the backbone takes no images of the views' sizes; nothing is written.
         IdentityError: a source file changed since the store was begun.
         BatchTooLarge: the device's memory does not hold a batch; what was finished stays.

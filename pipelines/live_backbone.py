@@ -27,6 +27,7 @@ def load_run_backbone(record: RunRecord, weights: str | None, device: torch.devi
     Raises:
         WeightsUnavailable: they cannot be had.
         IdentityError: they are others than the run's, or today's backbone code gives other numbers.
+        BackboneTooLarge: the device's memory does not hold it.
     """
     source = weights or record.weights or "timm"
     return load_same_backbone(record.identity["backbone"], record.levels, source, device)

@@ -21,11 +21,11 @@ from typing import Any
 import numpy as np
 
 from extract.backbones import build_trunk
-from extract.batch_shapes import fit_batches, shape_matters
+from extract.batch_shapes import BatchTooLarge, fit_batches, shape_matters
 from extract.codec_error import sample_cells
 from extract.compiler import compiles
 from extract.encoded_batch import encode_batch, view_shape
-from extract.frozen_backbone import FrozenBackbone
+from extract.frozen_backbone import BackboneTooLarge, FrozenBackbone
 from extract.memory_bound import encoded_row_bytes
 from extract.plan import survey, view_count
 from extract.records import READ_THREADS
@@ -103,7 +103,7 @@ def measure_speed(extraction: Extraction, cache: SpeedCache, prepared_s: float =
         prepared_s: what the program took until the extraction was prepared, and will take again.
 
     Raises:
-        TooLarge: the memory does not suffice for the backbone.
+        TooLarge: the memory, or the device's, does not suffice for the backbone.
         OSError: a source could not be read.
     """
     plan = extraction.estimate.plan
@@ -228,17 +228,23 @@ def _measure_survey(extraction: Extraction) -> Figures:
 
 
 def _measure_forward(extraction: Extraction, indices: Sequence[int]) -> Figures:
-    """Bin name -> seconds a row; `start`: until the first batch of each is done; `others_share`."""
+    """Bin name -> seconds a row; `start`: until the first batch of each is done; `others_share`.
+
+    Raises TooLarge.
+    """
     weights = _untrained(extraction)
     began = time.perf_counter()
-    backbone = FrozenBackbone(
-        extraction.card,
-        weights,
-        device=extraction.device,
-        precision=extraction.precision,
-        compiled=compiles(extraction.device),
-    )
-    plan = fit_batches(extraction.estimate.plan, backbone)
+    try:
+        backbone = FrozenBackbone(
+            extraction.card,
+            weights,
+            device=extraction.device,
+            precision=extraction.precision,
+            compiled=compiles(extraction.device),
+        )
+        plan = fit_batches(extraction.estimate.plan, backbone)
+    except (BackboneTooLarge, BatchTooLarge) as error:
+        raise TooLarge(str(error)) from error
     start, figures = time.perf_counter() - began, {}
     began, before = time.perf_counter(), _others_seconds()
     for index in indices:

@@ -8,6 +8,7 @@ from torch import nn
 
 from extract.backbones import (
     BACKBONES,
+    BackboneTooLarge,
     WeightsUnavailable,
     backbone_card,
     build_trunk,
@@ -117,6 +118,38 @@ def test_the_nano_fits_four_megabytes_in_float16():
 def test_bad_names_say_what_there_is(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB. Of the allocated memory 1 GiB"),
+        torch.AcceleratorError("CUDA error: out of memory\nCUDA kernel errors might be reported elsewhere"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    ],
+    ids=["allocator", "CUDA", "cuBLAS"],
+)
+@pytest.mark.parametrize("model", ["swinv2-nano", "timm:resnet18"])
+def test_a_backbone_that_does_not_fit_the_device_says_what_to_do(model, error, monkeypatch):
+    def full(*_):
+        raise error
+
+    for name in ("fit_steps", "fit_whole"):
+        monkeypatch.setattr(f"extract.frozen_backbone.{name}", full)
+    with pytest.raises(BackboneTooLarge, match=f"^{model} does not fit the free memory of cpu") as caught:
+        load_backbone(backbone_card(model), "random:0")
+    text = str(caught.value)
+    assert "CUDA" in text and "Of the allocated" not in text and "elsewhere" not in text
+    assert "a smaller backbone, or --device cpu" in text
+
+
+def test_what_else_fails_while_a_backbone_is_loaded_keeps_its_name(monkeypatch):
+    def fail(*_):
+        raise RuntimeError("device-side assert triggered")
+
+    monkeypatch.setattr("extract.frozen_backbone.fit_steps", fail)
+    with pytest.raises(RuntimeError, match=r"^device-side assert triggered$"):
+        load_backbone(backbone_card("swinv2-nano"), "random:0")
 
 
 def test_the_giant_without_weights_says_what_to_pass():

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import pipelines.extract_features
 import pipelines.extraction
@@ -136,6 +137,30 @@ def test_plan_of_a_giant_needs_no_weights_and_extract_says_what_to_pass(
     assert code == 2
     assert "SwinV2-G was never published" in err
     assert "--weights" in err
+
+
+def test_a_backbone_that_does_not_fit_the_device_is_no_bug(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
+
+    monkeypatch.setenv("PERMAFROST_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(pipelines.speed_probe, "MEASURED_S", 0.05)
+    with monkeypatch.context() as loading:
+        loading.setattr("extract.frozen_backbone.fit_steps", full)
+        code, _, _, err = result(capsys, "extract", *words)
+        assert code == 1 and "unforeseen" not in err
+        assert "extract: swinv2-nano does not fit the free memory of cpu (CUDA out of memory." in err
+        assert not (tmp_path / "features").exists()
+        code, summary, out, _ = result(capsys, "plan", *words)
+        assert (code, summary["rows"]) == (0, TRAINING)
+        assert "time      not measured: swinv2-nano does not fit" in out
+    monkeypatch.setattr("extract.batch_shapes.shape_matters", lambda _: True)
+    monkeypatch.setattr("extract.batch_shapes.encode_batch", full)
+    code, _, out, _ = result(capsys, "plan", *words)
+    assert code == 0
+    assert "time      not measured: one row of 64x64 px does not fit" in out
 
 
 def test_a_backbone_of_a_fixed_size_is_refused_before_anything_is_written(
