@@ -27,13 +27,17 @@ from extract.views import ViewRecipe
 from pipelines.config import PlanConfig
 from pipelines.devices import choose_device
 from pipelines.exit_codes import UsageError
-from pipelines.stores_folder import existing_folder, local_folder
+from pipelines.stores_folder import existing_folder, list_stores, local_folder
+from stores.canonical_json import diff_identity
 from stores.codecs import codec_names
 from stores.errors import SpaceError
 from stores.layout import ShardId
 from stores.writer import StoreWriter
 
 logger = logging.getLogger(__name__)
+
+KNOWN_LATER = {"dataset.annotations_sha256", "backbone.weights_sha256", "backbone.precision"}
+"""Fields of an identity that need annotations, weights or the device: an estimate leaves them open."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -144,11 +148,21 @@ def check_space(extraction: Extraction) -> None:
             f"--stores {extraction.stores}: {folder} cannot be written (no permission, or read-only): pass "
             f"another --stores, or mend it"
         )
-    plan = extraction.estimate.plan
-    begun = any(extraction.stores.glob(f"{plan.name}-????????/plan.json"))
-    free = free_bytes(extraction.stores)
-    if not begun and extraction.estimate.total_bytes > free:
-        raise SpaceError(str(extraction.stores), extraction.estimate.total_bytes, free)
+    needed, free = extraction.estimate.total_bytes, free_bytes(extraction.stores)
+    if needed > free and not _may_be_begun(extraction):
+        raise SpaceError(str(extraction.stores), needed, free)
+
+
+def _may_be_begun(extraction: Extraction) -> bool:
+    """Whether a store, complete ones included, is of the same identity as far as that is known.
+
+    A complete one may be the very store that was asked for, of which nothing is left to write.
+    """
+    identity = extraction.estimate.plan.identity
+    return any(
+        {field for field, _, _ in diff_identity(identity, store.identity)} <= KNOWN_LATER
+        for store in list_stores(extraction.stores)
+    )
 
 
 def check_rest(writer: StoreWriter, pending: Sequence[ShardId], total_bytes: int) -> None:

@@ -205,6 +205,27 @@ def test_too_little_space_is_seen_before_the_backbone_is_loaded(
     assert not (tmp_path / "features").exists()
 
 
+def test_only_a_store_of_the_same_identity_passes_for_a_begun_one(
+    words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, first, _, _ = result(capsys, "extract", *words, "--shard-rows", "2")
+    store = Path(first["store"])
+    monkeypatch.setattr(pipelines.extraction, "free_bytes", lambda _: 1000)
+    with monkeypatch.context() as loading:
+        loading.setattr(pipelines.extract_features, "load_backbone", lambda *_, **__: pytest.fail("loaded"))
+        for other in ("--views 2", "--seed 1", "--subset 50%", "--pixels stored", "--levels p4"):
+            code, _, _, err = result(capsys, "extract", *words, *other.split())
+            assert code == 5, other
+            assert f"{store.parent}: the plan needs" in err
+    code, _, out, _ = result(capsys, "extract", *words)
+    assert code == 0 and "nothing to do" in out
+    (store / "MANIFEST.json").unlink()
+    (store / "receipts" / "64x64-1.json").unlink()
+    monkeypatch.setattr(pipelines.extraction, "free_bytes", lambda _: first["bytes"] // 2)
+    code, rest, _, _ = result(capsys, "extract", *words)
+    assert (code, rest["shards_written"]) == (0, 1), "a third of it is missing"
+
+
 def test_the_levels_of_a_subset_are_those_of_its_rows(
     words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
