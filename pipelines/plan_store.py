@@ -11,8 +11,9 @@ from pipelines.byte_sizes import duration, gigabytes
 from pipelines.caching_advice import WARN_VISITS, Advice, HeadForecast, caching_advice, views_for
 from pipelines.config import ForecastConfig
 from pipelines.extraction import Extraction, free_bytes, prepare
+from pipelines.free_memory import available_bytes
 from pipelines.speed_cache import SpeedCache
-from pipelines.speed_probe import Speed, TooLarge, available_bytes, measure_speed, program_seconds
+from pipelines.speed_probe import Speed, TooLarge, measure_speed, program_seconds
 from pipelines.store_ways import Way, compare_ways, with_all_levels
 
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)

@@ -8,7 +8,6 @@ machine is in all figures, as it will be in the extraction; how much of the proc
 from __future__ import annotations
 
 import os
-import re
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -36,6 +35,7 @@ from extract.view_sweep import views_at_once
 from extract.weights import Weights
 from pipelines.disk_probe import measure_disk
 from pipelines.extraction import Extraction
+from pipelines.free_memory import available_bytes
 from pipelines.speed_cache import Figures, SpeedCache
 from pipelines.stores_folder import existing_folder
 from stores.errors import IdentityError
@@ -304,12 +304,6 @@ def _untrained(extraction: Extraction) -> Weights:
             f"{parameters / 1e9:.1f} billion parameters need {needed / 1e9:.0f} GB, {free / 1e9:.0f} are free"
         )
     return Weights(build_trunk(card).state_dict(), sha256="untrained")
-
-
-def available_bytes() -> int:
-    """Memory that can be had without swapping, page cache included; Linux says it in kB."""
-    found = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
-    return int(found[1]) << 10 if found else os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _timed(work: Callable[[], object]) -> float:
