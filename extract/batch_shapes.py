@@ -15,6 +15,7 @@ import torch
 
 from extract.codec_error import sample_cells
 from extract.encoded_batch import Backbone, encode_batch, view_shape
+from extract.out_of_memory import is_out_of_memory, reason
 from extract.replays import PLAIN_CALLS
 from stores.layout import Bin, ShardId, StorePlan
 from stores.writer import StoreWriter
@@ -63,12 +64,19 @@ def fit_batches(plan: StorePlan, backbone: Backbone) -> StorePlan:
 def try_sizes(plan: StorePlan, backbone: Backbone) -> None:
     """Sends one empty image of the smallest and of the largest bin through the backbone.
 
-    Raises extract.timm_maps.SizeRefused where the backbone was made for images of another size.
+    Raises:
+        SizeRefused: the backbone was made for images of another size; see extract.timm_maps.
+        BatchTooLarge: one is too much for the device's memory.
     """
     by_area = sorted(range(len(plan.bins)), key=lambda index: _pixels(plan.bins[index]))
     for index in {by_area[0], by_area[-1]}:
         sampled = sample_cells(plan, ShardId(index, 0), [0])
-        encode_batch(backbone, plan.codec, [None], view_shape(plan, index), sampled).wait()
+        try:
+            encode_batch(backbone, plan.codec, [None], view_shape(plan, index), sampled).wait()
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            raise _too_large(plan.bins[index], str(error)) from error
 
 
 def halved(bins: Sequence[Bin], index: int, problem: str) -> tuple[Bin, ...]:
@@ -78,12 +86,16 @@ def halved(bins: Sequence[Bin], index: int, problem: str) -> tuple[Bin, ...]:
     """
     rows = bins[index].batch_rows or 1
     if rows == 1:
-        raise BatchTooLarge(
-            f"one row of {bins[index].name} px does not fit the device's memory ({_first_line(problem)}): "
-            "choose a smaller backbone or smaller views, or --device cpu"
-        )
+        raise _too_large(bins[index], problem)
     limit_px = rows // 2 * _pixels(bins[index])
     return tuple(replace(b, batch_rows=max(1, min(b.batch_rows or 1, limit_px // _pixels(b)))) for b in bins)
+
+
+def _too_large(b: Bin, problem: str) -> BatchTooLarge:
+    return BatchTooLarge(
+        f"one row of {b.name} px does not fit the device's memory ({reason(problem)}): choose a smaller "
+        "backbone or smaller views, or --device cpu"
+    )
 
 
 def _try_batch(plan: StorePlan, index: int, backbone: Backbone) -> str | None:
@@ -118,7 +130,7 @@ def halve_batches(writer: StoreWriter, index: int, problem: str, device: torch.d
     if finished := writer.finished():
         stopped = BatchTooLarge(
             f"a batch of {b.batch_rows} rows of {b.name} px does not fit the device's memory any more "
-            f"({_first_line(problem)}). {len(finished)} shards are finished with batches of this shape, and "
+            f"({reason(problem)}). {len(finished)} shards are finished with batches of this shape, and "
             "another could change the last bits of a row. Free memory on the device"
         )
         stopped.resumable = True
@@ -129,11 +141,6 @@ def halve_batches(writer: StoreWriter, index: int, problem: str, device: torch.d
         *(b.batch_rows, b.name, bins[index].batch_rows),
     )
     writer.set_batch_rows([each.batch_rows or 1 for each in bins])
-
-
-def _first_line(problem: str) -> str:
-    """torch adds a paragraph about its allocator."""
-    return problem.partition("\n")[0] or "out of memory"
 
 
 def _free_cached_memory(device: torch.device) -> None:

@@ -19,6 +19,7 @@ from extract.cards import BackboneCard
 from extract.folded_swin import FoldedSwin, step_makers
 from extract.frozen_attention import NORM_EPS
 from extract.image_threads import map_images
+from extract.out_of_memory import is_out_of_memory, reason
 from extract.patches import PixelNorm
 from extract.precision import PROBE_HW, fit_steps, fit_whole, report
 from extract.replays import Replays
@@ -197,15 +198,11 @@ def _naming_what_does_not_fit(card: BackboneCard, device: torch.device) -> Itera
     try:
         yield
     except RuntimeError as error:
-        problem = str(error)
-        # Where not even CUDA or cuBLAS find room to start, torch raises other errors than its own.
-        if not any(words in problem for words in ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED")):
+        if not is_out_of_memory(error):
             raise
-        # torch goes on with a paragraph about its allocator.
-        said = problem.partition("\n")[0].partition(" Of the allocated memory")[0]
         raise BackboneTooLarge(
-            f"{card.model} does not fit the free memory of {device} ({said}): free memory there, choose a "
-            f"smaller backbone, or --device cpu"
+            f"{card.model} does not fit the free memory of {device} ({reason(str(error))}): free memory "
+            f"there, choose a smaller backbone, or --device cpu"
         ) from error
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from extract.frozen_attention import linear
+from extract.out_of_memory import is_out_of_memory
 
 
 class SizeRefused(ValueError):
@@ -62,10 +63,8 @@ class TimmMaps(nn.Module):
                     output_fmt="NCHW",
                     intermediates_only=True,
                 )
-        except torch.OutOfMemoryError:
-            raise
         except (AssertionError, LookupError, ValueError, RuntimeError) as error:
-            if size in self._taken:
+            if size in self._taken or is_out_of_memory(error):
                 raise
             raise SizeRefused(
                 f"{type(self.trunk).__name__} does not take images of {size[0]}x{size[1]} px ({error}): a "

@@ -11,14 +11,14 @@ from torch import Tensor
 
 import pipelines.extract_features
 from extract.backbones import FrozenBackbone
-from extract.batch_shapes import BatchTooLarge, fit_batches
+from extract.batch_shapes import BatchTooLarge, fit_batches, try_sizes
 from extract.datasets import open_dataset
 from pipelines.__main__ import main
 from stores.errors import PlanError
 from stores.manifest import PLAN_NAME
 from stores.verify import verify_store
 from stores.writer import StoreWriter
-from tests.extract.extraction import planned, row_digests, run
+from tests.extract.extraction import Wrapped, planned, row_digests, run
 from tests.extract.made_ade20k import write_folder
 
 ROW_PX = 64 * 64
@@ -52,6 +52,23 @@ def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_folder(tmp_path_factory.mktemp("data"), training=9, validation=4)
+
+
+@pytest.mark.parametrize(
+    "said", ["CUDA out of memory. Tried to allocate 2 GiB.", "CUBLAS_STATUS_ALLOC_FAILED"]
+)
+def test_an_image_that_does_not_fit_is_told(root: Path, backbone: FrozenBackbone, said: str) -> None:
+    plan = planned(open_dataset("ade20k", root, "training"), backbone, shard_rows=8, batch_rows=8)
+
+    def fails(level: str, x: Tensor) -> Tensor:
+        raise RuntimeError(f"{said}\nAnd a paragraph.")
+
+    with pytest.raises(BatchTooLarge) as error:
+        try_sizes(plan, Wrapped(backbone, fails))
+    assert str(error.value) == (
+        f"one row of 64x64 px does not fit the device's memory ({said}): choose a smaller backbone or "
+        "smaller views, or --device cpu"
+    )
 
 
 def test_the_shape_is_what_fits(root: Path, backbone: FrozenBackbone) -> None:
