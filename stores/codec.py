@@ -67,13 +67,17 @@ def finite_float32(x: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     return exact
 
 
+_CONSTANT = 1e-5
+"""A deviation relative to magnitude: about a hundred roundings of a float32."""
+
+
 def error_figures(x: npt.NDArray[Any], decoded: npt.NDArray[Any]) -> dict[str, float]:
     """The codec's error relative to each channel's standard deviation.
 
     Per channel: root mean square of `decoded - x` over the standard deviation of x, both over the values
     whose magnitude is not above the channel's 99.9th percentile, because a few outlier tokens at 50 sigma
-    would inflate the deviation and hide the error they cause in all others. A constant channel that decodes
-    exactly counts as 0.
+    would inflate the deviation and hide the error they cause in all others. A channel that is constant up to
+    what float32 sums are rounded by, as all are of a black image, counts as 0.
 
     Args:
         x: float (..., channel).
@@ -88,7 +92,7 @@ def error_figures(x: npt.NDArray[Any], decoded: npt.NDArray[Any]) -> dict[str, f
     kept = np.abs(values) <= limit
     deviation = np.std(values, axis=0, where=kept)
     rms = np.sqrt(np.mean(error**2, axis=0, where=kept))
-    relative = np.divide(rms, deviation, out=np.zeros_like(rms), where=deviation > 0)
+    relative = np.divide(rms, deviation, out=np.zeros_like(rms), where=deviation > _CONSTANT * limit)
     worst = int(np.argmax(relative))
     return {
         "median": float(np.median(relative)),

@@ -255,6 +255,14 @@ def test_error_figures_leave_outliers_out_of_the_deviation():
     assert figures["worst"] > 0.1 and figures["worst_channel"] == 1
 
 
+@pytest.mark.parametrize("name", ["int8", "float16", "int4"])
+def test_error_figures_of_channels_constant_up_to_rounding_are_zero(name):
+    """As the maps of a black image are."""
+    noise = np.random.default_rng(0).normal(size=(4, 8, 8, 3))
+    x = (np.array([1.5, 300, 0.01]) * (1 + 3e-7 * noise)).astype(np.float32)
+    assert codec(name).error_figures(x)["worst"] == 0
+
+
 def test_error_figures_of_constant_channels_are_zero():
     x = np.full((4, 4, 2), 0.3, np.float32)
     assert codec("int8").error_figures(x)["worst"] == 0
