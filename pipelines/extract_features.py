@@ -27,6 +27,7 @@ from pipelines.plan_store import geometry, print_geometry
 from pipelines.progress import ExtractionProgress, counted
 from pipelines.skipped_rows import skipped_lines
 from pipelines.termination import termination_as_interrupt
+from pipelines.verify_store import require_whole
 from stores.errors import SpaceError
 from stores.writer import StoreWriter
 
@@ -51,6 +52,7 @@ def run(config: ExtractConfig) -> dict[str, Any]:
         BackboneTooLarge: the device's memory does not hold the backbone; nothing is written.
         SizeRefused: the backbone takes no images of the views' sizes; nothing is written.
         IdentityError: a source file changed since the store was begun.
+        Damaged: the store is complete, and files of it are missing or have another size.
         BatchTooLarge: the device's memory does not hold a batch; what was finished stays.
         WorkFailed: more records than `max_failed` cannot be used; what was finished stays.
     """
@@ -67,6 +69,7 @@ def run(config: ExtractConfig) -> dict[str, Any]:
     writer = _open_writer(config, extraction, backbone)
     remember_weights(extraction.stores, backbone.weights_sha256, config.weights)
     if writer.complete:
+        require_whole(writer.path)
         print(f"{writer.path} is complete: nothing to do")
         return {**planned, "store": str(writer.path), "rows_written": 0, "skipped": [], "done_before": True}
     summary = _fill(config, extraction, backbone, writer)

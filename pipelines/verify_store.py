@@ -4,44 +4,68 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pipelines.byte_sizes import gigabytes
 from pipelines.config import VerifyConfig
+from pipelines.exit_codes import UsageError
 from pipelines.stores_folder import stores_asked_for
 from stores.arrays import outcome_tables
 from stores.committed import CommittedStore, read_committed
 from stores.errors import IdentityError, IntegrityError
+from stores.manifest import MANIFEST_NAME
 from stores.verify import Problem, Report, verify_store
 
 logger = logging.getLogger(__name__)
 
 MAX_LISTED_ROWS = 12
+MAX_LISTED_SHARDS = 4
 
 
 class Damaged(IntegrityError):
-    """A store is not what it was; carries the summary."""
+    """A store is not what it was; says how it is mended, and carries the summary."""
 
     def __init__(self, summary: dict[str, Any]) -> None:
         self.summary = summary
         found = [problem for store in summary["stores"] for problem in store["problems"]]
         problems = [p["what"] if p["store"] in p["what"] else f"{p['store']}: {p['what']}" for p in found]
         rest = f", and {len(problems) - 1} more" if len(problems) > 1 else ""
-        super().__init__(f"{problems[0]}{rest}; extract again what cannot be trusted")
+        super().__init__(f"{problems[0]}{rest}; {_remedy(found)}")
+
+
+def _remedy(found: Sequence[Mapping[str, Any]]) -> str:
+    """How the first store is mended: shards without a receipt are done again, the others stay."""
+    store = Path(found[0]["store"])
+    problems = [problem for problem in found if problem["store"] == str(store)]
+    is_complete = (store / MANIFEST_NAME).exists()
+    if is_complete and any(problem["shard"] is None for problem in problems):
+        return "it is another store, or no longer what it was: move it away and extract again"
+    shards = sorted({problem["shard"] for problem in problems} - {None})
+    files = [MANIFEST_NAME] * is_complete + [f"receipts/{name}*.json" for name in shards[:MAX_LISTED_SHARDS]]
+    more = f" and the receipts of {len(shards) - MAX_LISTED_SHARDS} more" * (len(shards) > MAX_LISTED_SHARDS)
+    delete = f"delete {', '.join(files)}{more} there, and " if files else ""
+    return f"to mend it {delete}run the extraction that made it again"
 
 
 def run(config: VerifyConfig) -> dict[str, Any]:
     """Prints what was checked and every problem.
 
     Raises:
+        UsageError: the digest is none, or there are several stores to compare with it.
         Damaged: a store is not what its manifest says, or has none.
         IdentityError: with `source`, a source file is not the one its rows were made from.
     """
-    stores = []
-    for path in stores_asked_for(config.store, config.stores):
-        report = verify_store(path, full=config.full, manifest_digest=config.manifest_digest)
+    stores, digest = [], config.manifest_digest and config.manifest_digest.lower()
+    paths = stores_asked_for(config.store, config.stores)
+    if digest is not None and not re.fullmatch("[0-9a-f]{64}", digest):
+        raise UsageError(f"--manifest-digest {digest}: expected 64 hexadecimal digits, a sha256")
+    if digest is not None and len(paths) > 1:
+        raise UsageError(f"--manifest-digest is of one store, there are {len(paths)}: pass --store")
+    for path in paths:
+        report = verify_store(path, full=config.full, manifest_digest=digest)
         _print(path, report, config.full)
         stores.append(_summary(path, report))
         if config.source and report.ok:
@@ -51,6 +75,13 @@ def run(config: VerifyConfig) -> dict[str, Any]:
     if not summary["ok"]:
         raise Damaged(summary)
     return summary
+
+
+def require_whole(path: Path) -> None:
+    """Raises Damaged where structure or sizes of a complete store are not what its manifest says."""
+    report = verify_store(path)
+    if not report.ok:
+        raise Damaged({"ok": False, "full": False, "stores": [_summary(path, report)]})
 
 
 def _print(path: Path, report: Report, full: bool) -> None:

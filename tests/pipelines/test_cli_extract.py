@@ -86,6 +86,30 @@ def test_resume_does_what_is_missing(words: list[str], capsys: pytest.CaptureFix
     assert {file: file.read_bytes() for file in (store / "bins").rglob("c/*/*/*/*")} == before
 
 
+@pytest.mark.parametrize("is_missing", [False, True])
+def test_a_damaged_store_is_mended_as_it_is_told(
+    words: list[str], is_missing: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = Path(result(capsys, "extract", *words, "--shard-rows", "2")[1]["store"])
+    before = {file: file.read_bytes() for file in (store / "bins").rglob("c/*/*/*/*")}
+    damaged = next((store / "bins").rglob("p4/q/c/1/0/0/0"))
+    if is_missing:
+        damaged.unlink()
+        code, _, _, told = result(capsys, "extract", *words, "--shard-rows", "2")
+    else:
+        damaged.write_bytes(bytes(len(before[damaged])))
+        code, _, _, told = result(capsys, "verify", "--store", str(store), "--full")
+    assert code == 4
+    files = re.search(r"to mend it delete (.*) there, and run the extraction that made it again", told)
+    for pattern in files[1].split(", ") if files else []:
+        for file in store.glob(pattern):
+            file.unlink()
+    code, mended, _, _ = result(capsys, "extract", *words, "--shard-rows", "2")
+    assert (code, mended["rows_written"], mended["shards_written"]) == (0, 2, 1)
+    assert {file: file.read_bytes() for file in (store / "bins").rglob("c/*/*/*/*")} == before
+    assert main(["verify", "--store", str(store), "--full"]) == 0
+
+
 def test_test_split_in_several_bins(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     code, summary, _, _ = result(capsys, "extract", *as_validation(words), "--codec", "float16")
     assert code == 0

@@ -1,5 +1,6 @@
 """The verbs that look at stores: status, info, verify, gc; and finding the one that fits."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -80,7 +81,7 @@ def test_verify_finds_damage_only_full_reads_see(store: Path, capsys: pytest.Cap
     (problem,) = summary["stores"][0]["problems"]
     assert problem["shard"] == "64x64-1"
     assert problem["rows"] == [4, 5, 6, 7]
-    assert str(store) in err
+    assert str(store) in err and "delete MANIFEST.json, receipts/64x64-1*.json there" in err
 
 
 def test_verify_of_an_unfinished_store_and_of_another_manifest(
@@ -89,6 +90,10 @@ def test_verify_of_an_unfinished_store_and_of_another_manifest(
     code, summary, _ = result(capsys, "verify", "--store", str(store), "--manifest-digest", "0" * 64)
     assert code == 4
     assert "0" * 64 in summary["error"]
+    digest = hashlib.sha256((store / "MANIFEST.json").read_bytes()).hexdigest()
+    assert result(capsys, "verify", "--store", str(store), "--manifest-digest", digest.upper())[0] == 0
+    code, _, err = result(capsys, "verify", "--store", str(store), "--manifest-digest", "abc")
+    assert code == 2 and "abc: expected 64 hexadecimal digits" in err
     (store / "MANIFEST.json").unlink()
     code, summary, _ = result(capsys, "verify", "--store", str(store))
     assert code == 4
