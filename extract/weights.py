@@ -149,7 +149,7 @@ def _nothing_published(card: BackboneCard, error: OSError) -> WeightsUnavailable
 
 def require_match(tensors: Mapping[str, Tensor], trunk: nn.Module, what: str) -> None:
     """Raises WeightsMismatch, listing every difference, unless names and shapes are exactly the trunk's, and
-    numbers are whole or not as the trunk's are (a quantised file's are not)."""
+    all numbers are there, whole or not as the trunk's are (a quantised file's are not)."""
     model = trunk.state_dict()
     expected = {name: tuple(tensor.shape) for name, tensor in model.items()}
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
@@ -163,6 +163,11 @@ def require_match(tensors: Mapping[str, Tensor], trunk: nn.Module, what: str) ->
         for name in sorted(expected.keys() & found.keys())
         if not _is_as_fine(tensors[name], model[name])
     ]
+    absent = [
+        f"{name} is {'meta' if tensor.is_meta else 'sparse'}"
+        for name, tensor in sorted(tensors.items())
+        if tensor.is_meta or tensor.layout is not torch.strided
+    ]
     problems = [
         f"{len(names)} {word}: {_listed(names)}"
         for word, names in (
@@ -170,6 +175,7 @@ def require_match(tensors: Mapping[str, Tensor], trunk: nn.Module, what: str) ->
             ("unexpected", sorted(found.keys() - expected.keys())),
             ("of another shape", reshaped),
             ("not in float16, bfloat16, float32 or float64", quantised),
+            ("without a number for each place", absent),
         )
         if names
     ]

@@ -52,7 +52,9 @@ def commit_store(files: Files, root: Path, plan: StorePlan, finished: FinishedSh
             provenances.setdefault(canonical_json(receipt.provenance), receipt.provenance)
     if missing:
         named = ", ".join(plan.shard_name(shard) for shard in missing[:_MOST_NAMED])
-        raise IncompleteStore(f"{root}: {len(missing)} of {len(plan.shards())} shards are not done: {named}")
+        raise IncompleteStore(
+            f"{root}: {len(missing)} of {len(plan.shards())} shards are not done: {named}; run it again"
+        )
     _warn_of_differences(root, list(provenances.values()))
     chunks = tables.chunks()
     replace_files(files, root, chunks, uuid.uuid4().hex)

@@ -258,6 +258,17 @@ def test_quantised_weights_are_refused(tmp_path):
         weights_sha256(card, str(tmp_path / "model.safetensors"))
 
 
+@pytest.mark.parametrize("kind", ["meta", "sparse"])
+def test_tensors_without_values_are_refused(tmp_path, kind):
+    card = backbone_card("swinv2-nano")
+    tensors = drawn(card)
+    bias = tensors["norm.bias"]
+    tensors["norm.bias"] = bias.to("meta") if kind == "meta" else bias.to_sparse()
+    torch.save(tensors, tmp_path / "model.pth")
+    with pytest.raises(WeightsMismatch, match=f"1 without a number for each place: norm.bias is {kind}"):
+        weights_sha256(card, str(tmp_path / "model.pth"))
+
+
 def test_weights_that_are_not_finite_are_refused(tmp_path):
     """Else every record would be skipped for it, one by one."""
     card = backbone_card("swinv2-nano")
