@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import shutil
@@ -15,6 +16,7 @@ from typing import Any
 
 from pipelines.config import DoctorConfig
 from pipelines.exit_codes import WorkFailed
+from pipelines.stores_folder import local_folder
 
 DISTRIBUTION = "permafrost"
 MALICIOUS = {"lightning": ("2.6.2", "2.6.3"), "pytorch-lightning": ("2.6.2", "2.6.3")}
@@ -45,9 +47,10 @@ class Unhealthy(WorkFailed):
 
 
 def run(config: DoctorConfig) -> dict[str, Any]:
-    """Prints every finding. Raises Unhealthy naming what is broken."""
+    """Prints every finding. Raises Unhealthy naming what is broken, UsageError where stores cannot be."""
+    stores = local_folder(config.stores)
     findings = [check_python(), *check_packages(), *check_imports(), check_video(), check_accelerator()]
-    findings.append(check_disk(Path(config.stores)))
+    findings.append(check_disk(stores))
     for finding in findings:
         print(finding)
     summary = {
@@ -191,6 +194,7 @@ def check_disk(stores: Path) -> Finding:
     except OSError as error:
         return Finding(name, f"cannot be written: {error}", "pass another --stores")
     finally:
-        probe.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a read-only disk refuses this too, and is the finding
+            probe.unlink()
     free = shutil.disk_usage(folder).free
     return Finding(name, f"{free / 1e9:.1f} GB free, {FSYNC_BYTES / 1e6 / seconds:.0f} MB/s with fsync")

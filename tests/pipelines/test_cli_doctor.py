@@ -1,5 +1,6 @@
 """`doctor` names each broken thing and its fix."""
 
+import errno
 import sys
 from collections.abc import Callable
 from importlib import metadata
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from pipelines.__main__ import main
 from pipelines.config import DoctorConfig
 from pipelines.doctor import (
     Finding,
@@ -95,6 +97,31 @@ def test_a_disk_that_refuses(tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("")
     assert str(tmp_path) in check_disk(blocked / "below").name
+
+
+def test_a_read_only_disk_is_a_finding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class ReadOnly(type(tmp_path)):  # type: ignore[misc]
+        def open(self, *_: object, **__: object) -> None:
+            raise OSError(errno.EROFS, "Read-only file system", str(self))
+
+        def unlink(self, missing_ok: bool = False) -> None:
+            self.open()
+
+    monkeypatch.setattr("pipelines.doctor.local_folder", ReadOnly)
+    with pytest.raises(Unhealthy, match="broken: disk of"):
+        run(DoctorConfig(stores=str(tmp_path)))
+    out = capsys.readouterr().out
+    assert f"BAD disk of {tmp_path}: cannot be written: [Errno 30]" in out and "pass another --stores" in out
+
+
+def test_stores_that_are_no_folder_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    for stores, message in ("s3://bucket/x", "not a URL"), (str(file), "is a file"):
+        assert main(["doctor", "--stores", stores]) == 2
+        assert message in capsys.readouterr().err
 
 
 def test_what_is_broken_gives_exit_code_1(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
