@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -117,7 +118,7 @@ def _read_words(words: Sequence[str], settings: Mapping[str, Setting]) -> tuple[
         word = rest.pop(0)
         takes_folders = "run" in settings and settings["run"].is_list
         if takes_folders and word.strip() and not word.startswith("--"):
-            runs.append(word)  # report runs/a runs/b
+            runs.append(with_home(word))  # report runs/a runs/b
             continue
         if not word.startswith("--"):
             raise UsageError(f"unexpected {word!r}: flags are written --name value{_as_flag(word)}")
@@ -126,7 +127,7 @@ def _read_words(words: Sequence[str], settings: Mapping[str, Setting]) -> tuple[
             path = value if has_value else _next_value(flag, rest)
             if not path.strip():
                 raise UsageError(f"--config: expected a file, found {path!r}")
-            files.append(Path(path))
+            files.append(Path(with_home(path)))
             continue
         name, setting = _resolve(flag[2:], settings, flag)
         if not has_value:
@@ -210,7 +211,15 @@ def _given(name: str, value: str, setting: Setting, source: str) -> _Given:
     if says_nothing or (setting.is_list and setting.default is None and not value.strip("[] ")):
         advice = "a value is missing" if setting.is_required else "to keep its default, leave it out"
         raise UsageError(f"{source}: expected {setting.expected}, found {value!r}; {advice}")
-    return _Given(name, _as_text(value, setting), source)
+    return _Given(name, _as_text(with_home(value), setting), source)
+
+
+def with_home(value: str) -> str:
+    """The value with ~ and ~user, first in it or in an item of a list, as the home folder they mean.
+
+    A shell does so only for words of their own without quotes, and never for what stands in a file.
+    """
+    return re.sub(r'(^\[?|[,"]\s*)(~[^/,"]*)', lambda found: found[1] + os.path.expanduser(found[2]), value)
 
 
 def _as_text(value: str, setting: Setting) -> str:

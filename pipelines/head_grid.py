@@ -19,7 +19,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from pipelines.arguments import parse
+from pipelines.arguments import parse, with_home
 from pipelines.config import GROUP_RECORD, TrainConfig, VerbConfig
 from pipelines.exit_codes import UsageError
 
@@ -165,4 +165,4 @@ def _last_flag(words: Sequence[str], names: Sequence[str]) -> str | None:
         flag, equals, value = word.partition("=")
         if flag.startswith("--") and flag[2:].replace("-", "_") in names:
             found = value if equals else next(iter(words[place + 1 : place + 2]), None)
-    return found
+    return None if found is None else with_home(found)

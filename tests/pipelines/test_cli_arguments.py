@@ -19,7 +19,7 @@ from pipelines.config import (
     config_yaml,
 )
 from pipelines.exit_codes import UsageError
-from pipelines.head_grid import parse_command
+from pipelines.head_grid import ManyHeadsConfig, parse_command
 from pipelines.settings import settings_of
 from pipelines.verbs import VERBS
 from stores.errors import NoSuchStore
@@ -247,6 +247,21 @@ def test_wrong_files_are_refused(text: str, message: str, tmp_path: Path) -> Non
 def test_text_is_taken_as_it_is() -> None:
     config = parse(PlanConfig, [*EXTRACT, "--data", "x/{000..003}.tar", "--subset", "1%", "--stores", "7"])
     assert (config.data, config.subset, config.stores) == ("x/{000..003}.tar", "1%", "7")
+
+
+def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "own.yaml").write_text("stores: ~/feat\nmodel_args: {img_size: 256}")
+    config = parse(PlanConfig, [*EXTRACT, "--data", "~/ade/{0..3}.tar", "--config=~/own.yaml"])
+    assert (config.stores, config.data) == (f"{tmp_path}/feat", f"{tmp_path}/ade/{{0..3}}.tar")
+    (tmp_path / "head.yaml").write_text("head: linear\nstore: [~/a, b~/c]")
+    trained = parse(TrainConfig, ["--config=~/head.yaml", "--dataset=none", "--val-store=~"])
+    assert (trained.store, trained.val_store) == ((f"{tmp_path}/a", "b~/c"), str(tmp_path))
+    both = parse(TrainConfig, ["--head", "linear", "--dataset", "none", "--store", "a~,~/b, ~/c"])
+    assert both.store == ("a~", f"{tmp_path}/b", f"{tmp_path}/c")
+    assert parse(ReportConfig, ["~/one", "--out=~/x.csv"]).run == (f"{tmp_path}/one",)
+    several = parse_command(TrainConfig, ["--head", "fpn,linear", "--dataset", "none", "--run=~/two"])
+    assert isinstance(several, ManyHeadsConfig) and several.run == f"{tmp_path}/two"
 
 
 def test_general_flags_are_taken_out_first() -> None:
