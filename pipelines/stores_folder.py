@@ -17,6 +17,7 @@ from stores.errors import FormatError, IntegrityError, NoSuchStore, StoreError
 # As in stores.manifest, which needs numpy: the parsing of a command line comes by here and must be quick.
 PLAN, MANIFEST = "plan.json", "MANIFEST.json"
 MAX_PLAN_BYTES = 1 << 20  # 1 MiB
+_MOST_NAMES = 5  # of stores in an error
 T = TypeVar("T")
 TRAINING, TEST = "training", "test"
 
@@ -73,7 +74,10 @@ class StoreQuery:
 def describe_store(path: Path) -> FoundStore:
     """What the store at `path` is of. Raises NoSuchStore where there is none, FormatError for a bad plan."""
     if not (path / PLAN).is_file():
-        raise NoSuchStore(f"{path} is not a store: {path / PLAN} does not exist; {_what_is_there(path)}")
+        raise NoSuchStore(
+            _as_folder_of_stores(path)
+            or f"{path} is not a store: {path / PLAN} does not exist; make one with `make extract`"
+        )
     with (path / PLAN).open("rb") as file:
         content = parse_canonical(file.read(MAX_PLAN_BYTES), str(path / PLAN))
     try:
@@ -126,7 +130,9 @@ def stores_asked_for(store: str | None, stores: str) -> list[Path]:
     folder = local_folder(stores)
     if store is not None:
         if not (Path(store) / PLAN).is_file():
-            raise NoSuchStore(f"{store} is not a store; {_what_is_there(folder)}")
+            raise NoSuchStore(
+                _as_folder_of_stores(Path(store)) or f"{store} is not a store; {_what_is_there(folder)}"
+            )
         return [Path(store)]
     found = sorted(path.parent for path in folder.glob(f"*/{PLAN}"))
     if not found:
@@ -173,6 +179,16 @@ def find_store(folder: Path, query: StoreQuery) -> FoundStore:
     raise UsageError(
         f"no {query} under {folder}; {_what_is_there(folder)}; make it with:\n  {query.extract_command}"
     )
+
+
+def _as_folder_of_stores(path: Path) -> str:
+    """What to pass where a folder of stores was named as a store; empty where it holds none."""
+    inside = [plan.parent for plan in sorted(path.glob(f"*/{PLAN}"))]
+    if not inside:
+        return ""
+    names = "".join(f"\n  {store}" for store in inside[:_MOST_NAMES])
+    more = f"\n  and {len(inside) - _MOST_NAMES} more" if len(inside) > _MOST_NAMES else ""
+    return f"{path} is a folder of stores: pass --stores {path}, or --store with one of:{names}{more}"
 
 
 def _what_is_there(folder: Path) -> str:

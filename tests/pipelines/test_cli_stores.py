@@ -112,6 +112,22 @@ def test_no_store_is_a_usage_error_that_lists_those_there_are(
     assert "holds no store" in err
 
 
+@pytest.mark.parametrize("verb", ["status", "info", "verify", "gc", "train-head --head linear"])
+def test_a_folder_of_stores_is_no_store_and_told_what_to_pass(
+    verb: str, store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, words = store.parent, [*verb.split(), "--store", str(store.parent)]
+    assert main(words) == 2
+    advice = f"{folder} is a folder of stores: pass --stores {folder}, or --store with one of:\n  {store}\n"
+    assert advice in capsys.readouterr().err
+    for number in range(6):
+        (folder / f"x{number}").mkdir()
+        (folder / f"x{number}" / "plan.json").touch()
+    assert main(words) == 2
+    err = capsys.readouterr().err
+    assert "x3" in err and "x4" not in err and "and 2 more" in err
+
+
 @pytest.mark.parametrize("verb", ["status", "info", "gc"])
 def test_a_damaged_store_does_not_hide_the_others(
     verb: str, store: Path, capsys: pytest.CaptureFixture[str]
