@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from pipelines.exit_codes import UsageError
 from stores.canonical_json import parse_canonical
-from stores.errors import FormatError, IntegrityError, NoSuchStore, StoreError
+from stores.errors import MEND_PLAN, FormatError, IntegrityError, NoSuchStore, StoreError
 
 # As in stores.manifest, which needs numpy: the parsing of a command line comes by here and must be quick.
 PLAN, MANIFEST = "plan.json", "MANIFEST.json"
@@ -79,7 +79,7 @@ def describe_store(path: Path) -> FoundStore:
             or f"{path} is not a store: {path / PLAN} does not exist; make one with `make extract`"
         )
     with (path / PLAN).open("rb") as file:
-        content = parse_canonical(file.read(MAX_PLAN_BYTES), str(path / PLAN))
+        content = parse_canonical(file.read(MAX_PLAN_BYTES), str(path / PLAN), MEND_PLAN)
     try:
         identity = dict(content["identity"])
         return FoundStore(
@@ -94,7 +94,7 @@ def describe_store(path: Path) -> FoundStore:
             complete=(path / MANIFEST).is_file(),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise FormatError(f"{path / PLAN} is not the plan of a store: {error!r}") from error
+        raise FormatError(f"{path / PLAN} is not the plan of a store: {error!r}; {MEND_PLAN}") from error
 
 
 def list_stores(folder: Path) -> list[FoundStore]:

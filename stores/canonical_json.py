@@ -34,27 +34,32 @@ def sha256_hex(data: bytes | memoryview) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def parse_canonical(data: bytes, what: str) -> dict[str, Any]:
+def parse_canonical(data: bytes, what: str, advice: str = "") -> dict[str, Any]:
     """The JSON object in `data`, which must be canonical.
 
     The caller bounds the length of `data`. Asking for canonical text refuses duplicate keys, NaN and numbers
     beyond float64 in one stroke, since none of them survives being written again.
 
+    Args:
+        what: names the file in errors.
+        advice: what to do where it is refused; ends the error.
+
     Raises:
         FormatError: not UTF-8, not JSON, nested too deeply, not an object or not canonical.
     """
+    end = f"; {advice}" if advice else ""
     try:
         value = json.loads(data)
         _refuse_depth(value)
         again = canonical_json(value)
     except (ValueError, RecursionError) as error:
         raise FormatError(
-            f"{what} is not readable JSON: {type(error).__name__}: {str(error)[:200]}"
+            f"{what} is not readable JSON: {type(error).__name__}: {str(error)[:200]}{end}"
         ) from None
     if not isinstance(value, dict):
-        raise FormatError(f"{what} holds a {type(value).__name__}, expected a JSON object")
+        raise FormatError(f"{what} holds a {type(value).__name__}, expected a JSON object{end}")
     if again != data:
-        raise FormatError(f"{what} is not canonical JSON: it was edited, or written by another program")
+        raise FormatError(f"{what} is not canonical JSON: it was edited, or written by another program{end}")
     return value
 
 

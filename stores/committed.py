@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from stores.arrays import ArraySpec, outcome_tables
 from stores.canonical_json import sha256_hex
-from stores.errors import FormatError, IncompleteStore, IntegrityError, NoSuchStore
+from stores.errors import MEND_PLAN, FormatError, IncompleteStore, IntegrityError, NoSuchStore
 from stores.layout import MAX_PLAN_BYTES, StorePlan
 from stores.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, PLAN_NAME, Manifest, decode_manifest
 from stores.plan_file import decode_plan
@@ -80,7 +80,9 @@ def read_plan(folder: StoreFolder, expected_sha256: str | None) -> StorePlan:
     """The plan and its row tables. Raises IntegrityError where plan.json has another digest than expected."""
     data = folder.read(PLAN_NAME, limit_bytes=MAX_PLAN_BYTES)
     if expected_sha256 is not None and sha256_hex(data) != expected_sha256:
-        raise IntegrityError(f"{folder.path}: {PLAN_NAME} was changed: its sha256 is not the manifest's")
+        raise IntegrityError(
+            f"{folder.path}: {PLAN_NAME} was changed: its sha256 is not the manifest's; {MEND_PLAN}"
+        )
     return decode_plan(data, lambda spec: read_table(folder, spec), f"{folder.path}/{PLAN_NAME}")
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+MEND_PLAN = "move the store away and extract again"
+MEND_MANIFEST = "delete it and run the extraction again: shards are checked by their receipts"
+"""What to do where plan.json or MANIFEST.json is damaged."""
+
 
 class StoreError(Exception):
     """Anything a store refuses."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from stores.arrays import FORMAT_NAME, FORMAT_VERSION
 from stores.canonical_json import canonical_json, parse_canonical
-from stores.errors import FormatError
+from stores.errors import MEND_MANIFEST, FormatError
 from stores.layout import ShardId
 from stores.plan_file import check_format
 
@@ -61,12 +61,12 @@ class Manifest:
 
 def decode_manifest(data: bytes, what: str) -> Manifest:
     """The inverse of to_bytes, for at most MAX_MANIFEST_BYTES. Raises FormatError for anything else."""
-    content = parse_canonical(data, what)
+    content = parse_canonical(data, what, MEND_MANIFEST)
     check_format(content, what)
     try:
         return _decode(content)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise FormatError(f"{what}: {type(error).__name__}: {str(error)[:200]}") from None
+        raise FormatError(f"{what}: {type(error).__name__}: {str(error)[:200]}; {MEND_MANIFEST}") from None
 
 
 def _decode(content: Mapping[str, Any]) -> Manifest:

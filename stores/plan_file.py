@@ -10,7 +10,7 @@ import numpy as np
 from stores.arrays import FORMAT_NAME, FORMAT_VERSION, ArraySpec, planned_tables
 from stores.canonical_json import canonical_json, parse_canonical, sha256_hex
 from stores.codecs import codec, codec_names
-from stores.errors import CodecError, FormatError, IntegrityError, PlanError, StoreError
+from stores.errors import MEND_PLAN, CodecError, FormatError, IntegrityError, PlanError, StoreError
 from stores.layout import MAX_PLAN_BYTES, Bin, StorePlan
 from stores.pixels import PIXEL_DIFFERENCES
 from stores.pyramid import PyramidSpec
@@ -98,7 +98,7 @@ def decode_plan(data: bytes, read_table: Callable[[ArraySpec], bytes], what: str
         FormatError: an unknown format, version, feature, codec or type, or a size out of bounds.
         IntegrityError: a table whose digest differs.
     """
-    content = parse_canonical(data, what)
+    content = parse_canonical(data, what, MEND_PLAN)
     check_format(content, what)
     check_features(content, what)
     try:

@@ -10,7 +10,7 @@ import numpy as np
 
 from stores.canonical_json import parse_canonical
 from stores.committed import CommittedStore, read_committed, read_plan
-from stores.errors import FormatError, IncompleteStore, IntegrityError
+from stores.errors import MEND_PLAN, FormatError, IncompleteStore, IntegrityError
 from stores.files import Files, remove_if_there
 from stores.finished_shards import FinishedShards
 from stores.layout import MAX_PLAN_BYTES, Bin, StorePlan
@@ -66,7 +66,9 @@ def _plan_of_unfinished(folder: StoreFolder) -> StorePlan | None:
 
 def _status_of_barely_begun(folder: StoreFolder) -> Status:
     data = folder.read(PLAN_NAME, limit_bytes=MAX_PLAN_BYTES)
-    bins = [Bin(**fields) for fields in parse_canonical(data, f"{folder.path}/{PLAN_NAME}")["bins"]]
+    bins = [
+        Bin(**fields) for fields in parse_canonical(data, f"{folder.path}/{PLAN_NAME}", MEND_PLAN)["bins"]
+    ]
     missing = [f"{b.name}-{shard}" for b in bins for shard in range(b.shards)]
     rows = sum(b.rows for b in bins)
     return Status(complete=False, rows=rows, written=0, skipped=[], missing=tuple(missing))

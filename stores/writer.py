@@ -11,7 +11,7 @@ from typing import Any
 
 from stores.canonical_json import diff_identity, parse_canonical, sha256_hex
 from stores.committer import commit_store, metadata_bytes
-from stores.errors import IdentityError, IntegrityError, PlanError, SpaceError, StoreError
+from stores.errors import MEND_PLAN, IdentityError, IntegrityError, PlanError, SpaceError, StoreError
 from stores.files import Files, make_folders, read_whole, replace_files, sync_folders, write_exclusive
 from stores.finished_shards import FinishedShards
 from stores.layout import MAX_PLAN_BYTES, Bin, ShardId, StorePlan
@@ -69,10 +69,10 @@ class StoreWriter:
         manifest = _read_if_there(files, root / MANIFEST_NAME, MAX_MANIFEST_BYTES)
         if manifest is None:
             writer._fill_in()
-        elif decode_manifest(manifest, str(root)).files.get(PLAN_NAME) != sha256_hex(data):
+        elif decode_manifest(manifest, f"{root}/{MANIFEST_NAME}").files.get(PLAN_NAME) != sha256_hex(data):
             if _read_if_there(files, root / PLAN_NAME, MAX_PLAN_BYTES) != data:  # begun anew meanwhile
                 return cls.open_or_create(root_folder, plan, files=files)
-            raise IntegrityError(f"{root}: plan.json was changed after the store was committed")
+            raise IntegrityError(f"{root}: plan.json was changed after the store was committed; {MEND_PLAN}")
         return writer
 
     @property
@@ -194,12 +194,12 @@ def _create(files: Files, root: Path, plan: StorePlan, needed_bytes: int) -> byt
 
 def _settle(plan: StorePlan, data: bytes, what: str) -> StorePlan:
     """The plan with the geometry of the plan.json in `data`; raises where anything else differs."""
-    theirs = parse_canonical(data, f"{what}/{PLAN_NAME}")
+    theirs = parse_canonical(data, f"{what}/{PLAN_NAME}", MEND_PLAN)
     check_format(theirs, what)
     check_features(theirs, what)
     ours = parse_canonical(encode_plan(plan), "the plan")
     if not isinstance(theirs.get("identity"), dict) or not isinstance(theirs.get("bins"), list):
-        raise IntegrityError(f"{what}/{PLAN_NAME} was damaged: it has no identity or bins")
+        raise IntegrityError(f"{what}/{PLAN_NAME} was damaged: it has no identity or bins; {MEND_PLAN}")
     for field, expected, found in diff_identity(ours["identity"], theirs["identity"]):
         raise IdentityError(field, expected, found, f"{what} holds another extraction")
     for field, expected, found in diff_identity(_without_adopted(ours), _without_adopted(theirs)):

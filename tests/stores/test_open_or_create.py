@@ -8,6 +8,7 @@ import pytest
 
 from stores import open_store
 from stores.errors import (
+    FormatError,
     IdentityError,
     IntegrityError,
     PlanError,
@@ -17,6 +18,7 @@ from stores.errors import (
 from stores.files import Files, write_all
 from stores.layout import ShardId
 from stores.records import RowTable
+from stores.status import store_status
 from stores.verify import verify_store
 from stores.writer import StoreWriter
 from tests.faults.made_stores import (
@@ -102,6 +104,29 @@ def test_a_changed_plan_of_a_finished_store(tmp_path, rows):
     path.write_bytes(path.read_bytes().replace(b'"batch_rows":2', b'"batch_rows":3'))
     with pytest.raises(IntegrityError, match="after the store was committed"):
         StoreWriter.open_or_create(tmp_path, rows.plan)
+
+
+def test_a_damaged_manifest_is_named_and_mended_as_told(tmp_path, rows):
+    extract(tmp_path, rows)
+    path = tmp_path / rows.plan.folder_name
+    manifest, whole = path / "MANIFEST.json", (path / "MANIFEST.json").read_bytes()
+    manifest.write_bytes(whole[:-20])
+    for look in (lambda: StoreWriter.open_or_create(tmp_path, rows.plan), lambda: open_store(path)):
+        with pytest.raises(FormatError, match=f"{manifest} is not readable.*; delete it and run the extract"):
+            look()
+    manifest.unlink()
+    writer = StoreWriter.open_or_create(tmp_path, rows.plan)
+    assert not writer.pending() and writer.finish() and manifest.read_bytes() == whole
+
+
+def test_a_damaged_plan_is_named_with_what_to_do(tmp_path, rows):
+    extract(tmp_path, rows)
+    path = tmp_path / rows.plan.folder_name
+    (path / "MANIFEST.json").unlink()
+    (path / "plan.json").write_bytes(b"{")
+    for look in (lambda: StoreWriter.open_or_create(tmp_path, rows.plan), lambda: store_status(path)):
+        with pytest.raises(FormatError, match=f"{path}/plan.json is not readable.*; move the store away and"):
+            look()
 
 
 def test_damaged_tables_and_metadata_of_an_unfinished_store_are_written_again(tmp_path, rows):
