@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from extract.sources import BAD_TARGET
+from extract.sources import BAD_TARGET, NOT_IN_SUBSET
 from pipelines.config import StoreConfig
 from pipelines.skipped_rows import skipped_lines
-from pipelines.stores_folder import DamagedStores, look_at_each, stores_asked_for
+from pipelines.stores_folder import DamagedStores, describe_store, look_at_each, stores_asked_for
 from stores.records import OUTCOME_NAMES
 from stores.verify import store_status
 
@@ -34,22 +34,33 @@ def _state(path: Path) -> dict[str, Any]:
     skipped = [
         {"key": key, "view": view, "outcome": _OUTCOMES.get(code, str(code)), "reason": reason}
         for key, view, code, reason in status.skipped
+        if code != NOT_IN_SUBSET
     ]
     return {
         "store": str(path),
         "complete": status.complete,
         "rows": status.rows,
+        "rows_outside_subset": _rows_outside_subset(path, status.rows),
         "written": status.written,
         "skipped": skipped,
         "missing_shards": [str(shard) for shard in status.missing],
     }
 
 
+def _rows_outside_subset(path: Path, rows: int) -> int:
+    """Planned rows that are left empty. From the plan: outcomes tell it of finished shards alone."""
+    dataset = describe_store(path).identity["dataset"]
+    subset = dataset.get("subset")
+    return 0 if subset is None else rows - rows * subset["count"] // dataset["records"]["count"]
+
+
 def _print(store: dict[str, Any]) -> None:
     state = "complete" if store["complete"] else f"{len(store['missing_shards'])} shards are missing"
-    skipped = store["skipped"]
+    skipped, outside = store["skipped"], store["rows_outside_subset"]
+    rows = f"{store['rows'] - outside} rows" + (" of the subset" if outside else "")
+    left_out = f" ({outside} rows outside the subset)" if outside else ""
     print(f"{store['store']}: {state}")
-    print(f"  {store['written']} of {store['rows']} rows written, {len(skipped)} skipped")
+    print(f"  {store['written']} of {rows} written, {len(skipped)} skipped{left_out}")
     lines = skipped_lines((row["key"], row["view"], f"{row['outcome']}: {row['reason']}") for row in skipped)
     for line in lines[:MAX_LISTED]:
         print(f"    {line}")

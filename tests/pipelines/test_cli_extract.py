@@ -333,6 +333,28 @@ def test_a_broken_image_is_skipped_and_too_many_stop_the_run(
     assert (state["written"], [row["key"] for row in state["skipped"]]) == (3, [image.stem])
 
 
+def test_records_outside_the_subset_are_not_told_as_skipped(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ("--subset", "50%", "--views", "2", "--shard-rows", "4")
+    store = Path(result(capsys, "extract", *words, *more)[1]["store"])
+
+    def state() -> dict[str, Any]:
+        _, summary, out, _ = result(capsys, "status", "--store", str(store))
+        (found,) = summary["stores"]
+        assert (found["rows"], found["rows_outside_subset"], found["skipped"]) == (12, 6, [])
+        line = f"{found['written']} of 6 rows of the subset written, 0 skipped (6 rows outside the subset)"
+        assert line in out and "not in the subset" not in out
+        return dict(found)
+
+    whole = state()
+    assert (whole["complete"], whole["written"]) == (True, 6)
+    (store / "MANIFEST.json").unlink()
+    (store / "receipts" / "64x64-1.json").unlink()
+    begun = state()  # outcomes tell the rows outside of two shards alone
+    assert (begun["complete"], begun["missing_shards"]) == (False, ["64x64-1"])
+
+
 def test_no_usable_record_at_all_is_a_failure(
     words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
