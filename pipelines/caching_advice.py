@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from extract.plan import needed_bytes
-from heads import build_head
+from heads import build_head, head_settings
+from heads.contract import HeadError
 from pipelines.arguments import parse
 from pipelines.config import ForecastConfig, TrainConfig
 from pipelines.extraction import Extraction
@@ -84,12 +85,29 @@ class Advice:
         return asdict(self)
 
 
+def training_configs(config: ForecastConfig, extraction: Extraction) -> tuple[TrainConfig, ...]:
+    """How the heads would be trained that were named, or the usual ones. Nothing is built or measured.
+
+    Raises UsageError for an unknown recipe, HeadError for an unknown head.
+    """
+    task, found = extraction.dataset.task, []
+    for head in config.head or USUAL_HEADS[task]:
+        head_settings(head, task)  # knows every name
+        found.append(with_steps(_training_config(config, head), _records(extraction)))
+    return tuple(found)
+
+
 def caching_advice(
-    config: ForecastConfig, extraction: Extraction, speed: Speed, cache: SpeedCache, memory_bytes: int
+    trainings: Sequence[TrainConfig],
+    extraction: Extraction,
+    speed: Speed,
+    cache: SpeedCache,
+    memory_bytes: int,
 ) -> Advice:
     """Measures a step of each head, or takes it from the cache, and compares.
 
     Args:
+        trainings: of the heads, see training_configs.
         memory_bytes: that a store may take of the page cache.
     """
     plan = extraction.estimate.plan
@@ -97,15 +115,14 @@ def caching_advice(
     forecasts: list[HeadForecast] = []
     problems: dict[str, str] = {}
     levels: dict[str, tuple[str, ...]] = {}
-    for head in config.head or USUAL_HEADS[extraction.dataset.task]:
+    for training in trainings:
         try:
-            training = with_steps(_training_config(config, head), _records(extraction))
-            levels[head] = _levels(training, extraction)
+            levels[training.head] = _levels(training, extraction)
             seconds = _head_seconds(training, extraction, cache)
-        except ValueError as error:
-            problems[head] = str(error)
+        except HeadError as error:  # a level that is missing, or settings of a recipe for other heads
+            problems[training.head] = str(error)
             continue
-        read = _read_seconds(plan, levels[head], training.batch_size, speed, in_memory)
+        read = _read_seconds(plan, levels[training.head], training.batch_size, speed, in_memory)
         forecasts.append(_forecast(training, seconds, read, extraction, speed))
     variants = []
     for other in _other_plans(plan) if forecasts else ():
@@ -155,7 +172,7 @@ def _head_seconds(training: TrainConfig, extraction: Extraction, cache: SpeedCac
 
 
 def _levels(training: TrainConfig, extraction: Extraction) -> tuple[str, ...]:
-    """Those the head reads. Raises ValueError where it is unknown or one is missing."""
+    """Those the head reads. Raises HeadError where one is missing, or a setting does not fit the head."""
     pyramid, dataset = extraction.estimate.plan.pyramid, extraction.dataset
     head = build_head(
         training.head, dataset.task, pyramid, dataset.num_classes, seed=0, **training.head_settings

@@ -8,7 +8,14 @@ from typing import Any
 
 from extract.weights import WeightsUnavailable, require_source
 from pipelines.byte_sizes import duration, gigabytes
-from pipelines.caching_advice import WARN_VISITS, Advice, HeadForecast, caching_advice, views_for
+from pipelines.caching_advice import (
+    WARN_VISITS,
+    Advice,
+    HeadForecast,
+    caching_advice,
+    training_configs,
+    views_for,
+)
 from pipelines.config import ForecastConfig
 from pipelines.extraction import Extraction, free_bytes, prepare
 from pipelines.free_memory import available_bytes
@@ -23,9 +30,13 @@ BUSY = 0.15
 
 
 def run(config: ForecastConfig) -> dict[str, Any]:
-    """Prints rows, bytes, bins, files, free space, time and whether caching pays; writes nothing."""
+    """Prints rows, bytes, bins, files, free space, time and whether caching pays; writes nothing.
+
+    Raises ValueError for a name that is unknown, before anything is measured.
+    """
     extraction = prepare(config)
     prepared_s = program_seconds()
+    trainings = training_configs(config, extraction)
     summary = geometry(extraction)
     print_geometry(extraction, summary)
     try:
@@ -52,11 +63,11 @@ def run(config: ForecastConfig) -> dict[str, Any]:
     summary |= {**speed.to_json(), "estimated_seconds": speed.total_seconds}
     if extraction.recipe.fixed_count is None:  # heads are trained on seeded views
         memory = available_bytes() // 2
-        advice = caching_advice(config, extraction, speed, cache, memory)
+        advice = caching_advice(trainings, extraction, speed, cache, memory)
         print_advice(extraction, advice)
         summary["caching"] = advice.to_json()
         whole = with_all_levels(extraction)
-        of_whole = advice if whole is extraction else caching_advice(config, whole, speed, cache, memory)
+        of_whole = advice if whole is extraction else caching_advice(trainings, whole, speed, cache, memory)
         ways = compare_ways(whole, of_whole.heads, speed, cache, memory)
         print_ways(ways)
         summary["ways"] = [way.to_json() for way in ways]

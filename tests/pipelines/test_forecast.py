@@ -92,20 +92,39 @@ def test_plan_says_for_each_head_whether_caching_pays(
     words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(caching_advice, "head_step_seconds", lambda *_: 0.01)
-    summary, out = plan(capsys, [*words, "--head", "linear,bifpn1,none"])
+    summary, out = plan(capsys, [*words, "--head", "linear,bifpn1"])
     caching = summary["caching"]
     linear, bifpn = caching["heads"]
     assert (linear["head"], bifpn["head"]) == ("linear", "bifpn1")
     assert linear["head_seconds"] > 0
     assert linear["online_seconds"] > linear["cached_seconds"] and linear["break_even_runs"] == 1
     assert "caching   linear: pays from run 1 on" in out
-    assert "no head 'none'" in caching["problems"]["none"]
     visits = linear["steps"] * linear["batch_size"] / summary["rows"]
     assert linear["visits_per_view"] == pytest.approx(visits) and "--views" in out
     by_choice = {(v["codec"], tuple(v["levels"])): v for v in caching["variants"]}
     float16, deep = by_choice["float16", ("p2", "p3", "p4", "p5")], by_choice["int8", ("p4", "p5")]
     assert deep["bytes"] < summary["bytes"] < float16["bytes"]
     assert deep["heads"]["bifpn1"] is None and "bifpn1 needs more levels" in out
+
+
+def test_a_head_that_lacks_levels_is_told_beside_what_is_measured(
+    words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(caching_advice, "head_step_seconds", lambda *_: 0.01)
+    summary, out = plan(capsys, [*words, "--head", "bifpn1", "--levels", "p4,p5"])
+    problem = "head bifpn1 needs level p2, p3; there are p4, p5"
+    assert summary["caching"]["problems"] == {"bifpn1": problem}
+    assert f"caching   bifpn1: {problem}" in out and summary["estimated_seconds"] > 0
+
+
+@pytest.mark.parametrize("wrong", ["--head linear,fop", "--recipe fop"])
+def test_unknown_names_are_refused_before_anything_is_measured(
+    wrong: str, words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.plan_store.measure_speed", lambda *_: pytest.fail("it was measured"))
+    assert main(["plan", *words, *wrong.split()]) == 2
+    captured = capsys.readouterr()
+    assert f"no {wrong[2:].split()[0]} 'fop'" in captured.err and captured.out == ""
 
 
 def test_plan_compares_full_and_deep_stores_with_none(
