@@ -10,6 +10,7 @@ from extract.backbones import FrozenBackbone, load_backbone
 from extract.batch_shapes import fit_batches, try_sizes
 from extract.extractor import Summary, TooManyFailed, extract
 from extract.plan import build_plan
+from extract.sources import NOT_IN_SUBSET
 from extract.weights import require_source
 from pipelines.byte_sizes import duration, gigabytes
 from pipelines.config import ExtractConfig
@@ -29,6 +30,7 @@ from pipelines.skipped_rows import skipped_lines
 from pipelines.termination import termination_as_interrupt
 from pipelines.verify_store import require_whole
 from stores.errors import SpaceError
+from stores.verify import store_status
 from stores.writer import StoreWriter
 
 logger = logging.getLogger(__name__)
@@ -74,7 +76,7 @@ def run(config: ExtractConfig) -> dict[str, Any]:
         return {**planned, "store": str(writer.path), "rows_written": 0, "skipped": [], "done_before": True}
     summary = _fill(config, extraction, backbone, writer)
     _print(writer, summary)
-    return {**planned, "store": str(writer.path), **_summary(summary), "done_before": False}
+    return {**planned, "store": str(writer.path), **_summary(writer, summary), "done_before": False}
 
 
 def _open_writer(config: ExtractConfig, extraction: Extraction, backbone: FrozenBackbone) -> StoreWriter:
@@ -138,17 +140,33 @@ def _print(writer: StoreWriter, summary: Summary) -> None:
         print(f"  skipped   {line}")
     if len(lines) > MAX_LISTED:
         print(f"  skipped   {len(lines) - MAX_LISTED} more: python -m pipelines status --store {writer.path}")
-    print(
-        f"{writer.path} is complete: {summary.rows_written} rows written, {len(summary.skipped)} skipped, in"
-        f" {duration(summary.seconds)} ({summary.images_per_s:.1f} images/s, {gigabytes(summary.bytes)};"
-        f" waited for {summary.bottleneck})"
-    )
+    took = f"in {duration(summary.seconds)}"
+    if summary.rows_written:  # without rows there is no speed
+        took += (
+            f" ({summary.images_per_s:.1f} images/s, {gigabytes(summary.bytes)};"
+            f" waited for {summary.bottleneck})"
+        )
+    told = f"{summary.rows_written} rows written, {len(summary.skipped)} skipped, {took}"
+    if summary.shards < len(writer.plan.shards()):  # the others are of earlier runs
+        written, skipped = _totals(writer)
+        told = f"{written} rows, {skipped} skipped; in this run {told}"
+    print(f"{writer.path} is complete: {told}")
 
 
-def _summary(summary: Summary) -> dict[str, Any]:
+def _totals(writer: StoreWriter) -> tuple[int, int]:
+    """Rows written and skipped by all runs, without those outside a subset."""
+    status = store_status(writer.path)
+    return status.written, sum(code != NOT_IN_SUBSET for _, _, code, _ in status.skipped)
+
+
+def _summary(writer: StoreWriter, summary: Summary) -> dict[str, Any]:
+    """Of this run, but for the totals."""
+    total_written, total_skipped = _totals(writer)
     return {
         "rows_written": summary.rows_written,
         "skipped": [{"key": key, "view": view, "reason": reason} for key, view, reason in summary.skipped],
+        "total_rows_written": total_written,
+        "total_rows_skipped": total_skipped,
         "shards_written": summary.shards,
         "seconds": summary.seconds,
         "images_per_s": summary.images_per_s,

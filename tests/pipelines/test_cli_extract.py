@@ -110,6 +110,32 @@ def test_a_damaged_store_is_mended_as_it_is_told(
     assert main(["verify", "--store", str(store), "--full"]) == 0
 
 
+def test_a_resumed_run_tells_its_own_part_and_the_whole_store(
+    tmp_path: Path, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = write_folder(tmp_path / "broken", training=TRAINING, validation=1)
+    image = sorted((broken / "images" / "training").iterdir())[0]
+    image.write_bytes(image.read_bytes()[:200])
+    words = [*words, "--data", str(broken), "--shard-rows", "2"]
+
+    def told(*undone: str) -> tuple[str, dict[str, Any]]:
+        for name in undone:
+            (store / name).unlink()
+        _, summary, out, _ = result(capsys, "extract", *words)
+        assert (summary["total_rows_written"], summary["total_rows_skipped"]) == (TRAINING - 1, 1)
+        return next(line for line in out.splitlines() if " is complete: " in line), summary
+
+    line, first = told()
+    store = Path(first["store"])
+    assert "is complete: 5 rows written, 1 skipped, in " in line and "images/s" in line
+    line, second = told("MANIFEST.json", "receipts/64x64-0.json")
+    assert "is complete: 5 rows, 1 skipped; in this run 2 rows written, 0 skipped, in " in line
+    assert "images/s" in line and (second["rows_written"], second["skipped"]) == (2, [])
+    line, third = told("MANIFEST.json")
+    assert "is complete: 5 rows, 1 skipped; in this run 0 rows written, 0 skipped, in " in line
+    assert "images/s" not in line and third["rows_written"] == 0
+
+
 def test_test_split_in_several_bins(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     code, summary, _, _ = result(capsys, "extract", *as_validation(words), "--codec", "float16")
     assert code == 0
