@@ -175,7 +175,9 @@ def _stacked(parts: Sequence[Any]) -> Any:
 def _sample(x: Tensor, encoded: Mapping[str, Tensor], cells_NK: Tensor) -> tuple[Tensor, Tensor]:
     """Copies of some cells of (N, [T,] y, x, C), which do not keep the whole alive, and the same decoded."""
     row = torch.arange(len(x), device=x.device)[:, None]
-    *frame, y, column = torch.unravel_index(cells_NK, x.shape[1:-1])
+    height, width = x.shape[-3:-1]  # not by torch.unravel_index, which would wait for the device
+    frame = [cells_NK // (height * width)] if x.dim() == 5 else []
+    y, column = cells_NK // width % height, cells_NK % width
     # Each cell as a map of its own, with the scale of its frame.
     some = {
         name: part[row, *frame] if name == "scale" else part[row, *frame, y, column][:, :, None, None]
