@@ -30,8 +30,9 @@ Figures = dict[str, dict[str, float]]
 Cells = npt.NDArray[np.float32]
 
 
-_GOLDEN = 2654435769
-"""2**32 over the golden ratio: its multiples, modulo 2**32, are spread evenly however many are taken."""
+_SPREAD = (1779033703, 2654435769)
+"""2**32 times sqrt(2) - 1, and over the golden ratio: multiples of either modulo 2**32 are spread evenly
+however many are taken."""
 
 
 def sample_cells(plan: StorePlan, shard: ShardId, positions: Sequence[int]) -> dict[str, Tensor]:
@@ -47,16 +48,17 @@ def sample_cells(plan: StorePlan, shard: ShardId, positions: Sequence[int]) -> d
         columns; K is 1 or more.
     """
     b, rows = plan.bins[shard.bin], len(plan.shard_rows(shard))
-    starts = torch.tensor(positions, dtype=torch.int64) * _GOLDEN % (1 << 32)
+    down, across = (torch.tensor(positions, dtype=torch.int64) * spread % (1 << 32) for spread in _SPREAD)
     found = {}
     for level in plan.pyramid:
-        columns = level.cells(b.width_px)
-        cells = (plan.frames or 1) * level.cells(b.height_px) * columns
+        lines, columns = (plan.frames or 1) * level.cells(b.height_px), level.cells(b.width_px)
+        cells = lines * columns
         step = -(-rows * cells * level.channels // SAMPLE_VALUES)
         while math.gcd(step, columns) > 1:  # so that columns take turns
             step += 1
         along = torch.arange(max(1, cells // step)) * step
-        found[level.name] = ((starts * cells >> 32)[:, None] + along) % cells
+        starts = (down * lines >> 32) * columns + (across * columns >> 32)
+        found[level.name] = (starts[:, None] + along) % cells
     return found
 
 

@@ -53,7 +53,7 @@ def figures_of(plan: StorePlan, x: torch.Tensor) -> dict[str, float]:
     return errors.figures("a shard")["p5"]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50, deadline=None, derandomize=True)
 @given(
     rows=st.integers(1, 300),
     hw=st.tuples(st.integers(1, 64), st.integers(1, 64)),
@@ -92,7 +92,7 @@ def test_one_loud_cell_does_not_hide_what_it_does_to_the_others(
     torch.manual_seed(0)
     x = torch.randn(512, 8, 8, 64)
     plan = plan_of(512, (8, 8), 64)
-    for loudness, is_alarming in ((200, True), (0.005, False)):
+    for loudness, low, high in ((200, 0.01, 0.05), (0.005, 0.001, codec_error.WARN_MEDIAN)):
         x_changed = x.clone()
         x_changed[:, *loud] *= loudness
         monkeypatch.setattr(codec_error, "SAMPLE_VALUES", x.numel())
@@ -101,7 +101,7 @@ def test_one_loud_cell_does_not_hide_what_it_does_to_the_others(
         found = figures_of(plan, x_changed)
         assert (found["cells"], exact["cells"]) == (512, 512 * 64)
         assert found["median"] == pytest.approx(exact["median"], rel=0.5)
-        assert (found["median"] > codec_error.WARN_MEDIAN) == is_alarming
+        assert low < found["median"] < high
 
 
 def test_cells_of_frames_are_decoded_with_their_frames_scale() -> None:
