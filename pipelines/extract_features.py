@@ -75,8 +75,9 @@ def run(config: ExtractConfig) -> dict[str, Any]:
         print(f"{writer.path} is complete: nothing to do")
         return {**planned, "store": str(writer.path), "rows_written": 0, "skipped": [], "done_before": True}
     summary = _fill(config, extraction, backbone, writer)
-    _print(writer, summary)
-    return {**planned, "store": str(writer.path), **_summary(writer, summary), "done_before": False}
+    totals = _totals(writer)
+    _print(writer, summary, totals)
+    return {**planned, "store": str(writer.path), **_summary(summary, totals), "done_before": False}
 
 
 def _open_writer(config: ExtractConfig, extraction: Extraction, backbone: FrozenBackbone) -> StoreWriter:
@@ -134,7 +135,7 @@ def _allowed_failures(extraction: Extraction) -> int:
     return min(max(10, records // 100), records - 1)
 
 
-def _print(writer: StoreWriter, summary: Summary) -> None:
+def _print(writer: StoreWriter, summary: Summary, totals: tuple[int, int]) -> None:
     lines = skipped_lines(summary.skipped)
     for line in lines[:MAX_LISTED]:
         print(f"  skipped   {line}")
@@ -148,7 +149,7 @@ def _print(writer: StoreWriter, summary: Summary) -> None:
         )
     told = f"{summary.rows_written} rows written, {len(summary.skipped)} skipped, {took}"
     if summary.shards < len(writer.plan.shards()):  # the others are of earlier runs
-        written, skipped = _totals(writer)
+        written, skipped = totals
         told = f"{written} rows, {skipped} skipped; in this run {told}"
     print(f"{writer.path} is complete: {told}")
 
@@ -159,9 +160,9 @@ def _totals(writer: StoreWriter) -> tuple[int, int]:
     return status.written, sum(code != NOT_IN_SUBSET for _, _, code, _ in status.skipped)
 
 
-def _summary(writer: StoreWriter, summary: Summary) -> dict[str, Any]:
+def _summary(summary: Summary, totals: tuple[int, int]) -> dict[str, Any]:
     """Of this run, but for the totals."""
-    total_written, total_skipped = _totals(writer)
+    total_written, total_skipped = totals
     return {
         "rows_written": summary.rows_written,
         "skipped": [{"key": key, "view": view, "reason": reason} for key, view, reason in summary.skipped],
