@@ -15,7 +15,7 @@ from pipelines.exit_codes import UsageError
 from pipelines.stores_folder import stores_asked_for
 from stores.arrays import outcome_tables
 from stores.committed import CommittedStore, read_committed
-from stores.errors import IdentityError, IntegrityError
+from stores.errors import MEND_MANIFEST, MEND_PLAN, IdentityError, IntegrityError
 from stores.manifest import MANIFEST_NAME
 from stores.verify import Problem, Report, verify_store
 
@@ -33,21 +33,28 @@ class Damaged(IntegrityError):
         found = [problem for store in summary["stores"] for problem in store["problems"]]
         problems = [p["what"] if p["store"] in p["what"] else f"{p['store']}: {p['what']}" for p in found]
         rest = f", and {len(problems) - 1} more" if len(problems) > 1 else ""
-        super().__init__(f"{problems[0]}{rest}; {_remedy(found)}")
+        super().__init__("; ".join(filter(None, (f"{problems[0]}{rest}", _remedy(found)))))
 
 
 def _remedy(found: Sequence[Mapping[str, Any]]) -> str:
-    """How the first store is mended: shards without a receipt are done again, the others stay."""
+    """How the first store is mended, where its problems do not say so themselves.
+
+    Shards without a receipt are done again, the others stay.
+    """
     store = Path(found[0]["store"])
     problems = [problem for problem in found if problem["store"] == str(store)]
     is_complete = (store / MANIFEST_NAME).exists()
-    if is_complete and any(problem["shard"] is None for problem in problems):
-        return "it is another store, or no longer what it was: move it away and extract again"
+    of_the_whole = [problem["what"] for problem in problems if problem["shard"] is None]
+    if is_complete and of_the_whole:
+        is_told = any(what.endswith((MEND_MANIFEST, MEND_PLAN)) for what in of_the_whole)
+        return "" if is_told else f"it is another store, or no longer what it was: {MEND_PLAN}"
     shards = sorted({problem["shard"] for problem in problems} - {None})
+    if not shards:  # it is not finished, and says to run it again
+        return ""
     files = [MANIFEST_NAME] * is_complete + [f"receipts/{name}*.json" for name in shards[:MAX_LISTED_SHARDS]]
     more = f" and the receipts of {len(shards) - MAX_LISTED_SHARDS} more" * (len(shards) > MAX_LISTED_SHARDS)
-    delete = f"delete {', '.join(files)}{more} there, and " if files else ""
-    return f"to mend it {delete}run the extraction that made it again"
+    delete = f"delete {', '.join(files)}{more} there"
+    return f"to mend it {delete}, and run the extraction that made it again"
 
 
 def run(config: VerifyConfig) -> dict[str, Any]:

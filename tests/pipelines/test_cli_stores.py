@@ -98,6 +98,24 @@ def test_verify_of_an_unfinished_store_and_of_another_manifest(
     code, summary, _ = result(capsys, "verify", "--store", str(store))
     assert code == 4
     assert "MANIFEST.json" in summary["error"] and summary["error"].count(str(store)) == 1
+    assert summary["error"].endswith("; run it again")
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("MANIFEST.json", "delete it and run the extraction again: shards are checked by their receipts"),
+        ("plan.json", "move the store away and extract again"),
+    ],
+)
+def test_verify_gives_one_advice(
+    store: Path, name: str, advice: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (store / name).write_bytes((store / name).read_bytes() + b" ")
+    code, summary, _ = result(capsys, "verify", "--store", str(store))
+    assert code == 4
+    (problem,) = summary["stores"][0]["problems"]
+    assert problem["what"].endswith(advice) and summary["error"].count(" again") == 1
 
 
 @pytest.mark.parametrize("verb", ["status", "info", "verify", "gc"])
