@@ -32,13 +32,12 @@ import torch
 from PIL import Image
 
 from benchmarks.backbones import timm_forward
+from benchmarks.forward_all import forward_all
 from benchmarks.machine import processor_seconds
 from benchmarks.rivals import compare, timed
 from extract.backbones import BackboneCard, FrozenBackbone, backbone_card, load_backbone
 from extract.batch_shapes import fit_batches
-from extract.codec_error import sample_cells
 from extract.datasets import Dataset, open_dataset, view_recipe
-from extract.encoded_batch import encode_batch, view_shape
 from extract.extractor import Summary, extract
 from extract.frozen_backbone import PRECISIONS
 from extract.memory_bound import encoded_row_bytes
@@ -47,8 +46,7 @@ from extract.row_loader import RowLoader, SourceDigests
 from pipelines.demo.scenes import make_scene
 from pipelines.devices import choose_device
 from pipelines.disk_probe import write_shards
-from pipelines.speed_probe import noise_row
-from stores.layout import ShardId, StorePlan
+from stores.layout import StorePlan
 from stores.writer import StoreWriter
 
 GOAL = 0.9
@@ -101,20 +99,6 @@ def decode_all(dataset: Dataset, plan: StorePlan, workers: int) -> None:
     with ThreadPoolExecutor(workers) as pool:
         for row in range(len(plan.rows)):
             pool.submit(loader.load, row)
-
-
-def forward_all(backbone: FrozenBackbone, plan: StorePlan) -> None:
-    """As many batches as the plan has, of noise, with the codec and the way to the host."""
-    b, shape = plan.bins[0], view_shape(plan, 0)
-    rows, last = [noise_row(shape)] * (b.batch_rows or 1), None
-    sampled = sample_cells(plan, ShardId(0, 0), range(len(rows)))
-    for _ in range(-(-b.rows // len(rows))):
-        encoded = encode_batch(backbone, plan.codec, rows, shape, sampled)
-        if last is not None:
-            last.wait()
-        last = encoded
-    if last is not None:
-        last.wait()
 
 
 def pipeline(

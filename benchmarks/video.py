@@ -6,7 +6,7 @@ takes of a processor core is measured in this process, for one training view, fo
 together and for each of them alone; the rates beside it are those of the processes that an extraction decodes
 in. On a CPU decoding shares the cores with the backbone.
 
-    python benchmarks/video.py [--model swinv2-t] [--size 224] [--clips 16] [--device auto] [--json]
+    python -m benchmarks.video [--model swinv2-t] [--size 224] [--clips 16] [--device auto] [--json]
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import json
 import logging
 import os
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -26,32 +25,26 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-_HERE = Path(__file__).resolve().parent
-# As a script's, this folder comes first there, and extract.py beside this file would stand for the package.
-sys.path = [folder for folder in sys.path if Path(folder).resolve() != _HERE]
+import av
+import numpy as np
+from PIL import Image
 
-import av  # noqa: E402
-import numpy as np  # noqa: E402
-from PIL import Image  # noqa: E402
-
-from extract.backbones import FrozenBackbone, backbone_card, load_backbone  # noqa: E402
-from extract.batch_shapes import fit_batches  # noqa: E402
-from extract.clip_decoders import read_frames  # noqa: E402
-from extract.clip_view import ClipView, render_clips  # noqa: E402
-from extract.codec_error import sample_cells  # noqa: E402
-from extract.datasets import Dataset, open_dataset, view_recipe  # noqa: E402
-from extract.encoded_batch import encode_batch, view_shape  # noqa: E402
-from extract.extractor import extract  # noqa: E402
-from extract.memory_bound import memory_bound  # noqa: E402
-from extract.plan import build_plan  # noqa: E402
-from extract.row_loader import RowLoader, SourceDigests  # noqa: E402
-from extract.video_container import clip_facts  # noqa: E402
-from extract.view_sweep import views_at_once  # noqa: E402
-from pipelines.devices import choose_device  # noqa: E402
-from pipelines.disk_probe import write_shards  # noqa: E402
-from pipelines.speed_probe import noise_row  # noqa: E402
-from stores.layout import ShardId, StorePlan  # noqa: E402
-from stores.writer import StoreWriter  # noqa: E402
+from benchmarks.forward_all import forward_all
+from extract.backbones import backbone_card, load_backbone
+from extract.batch_shapes import fit_batches
+from extract.clip_decoders import read_frames
+from extract.clip_view import ClipView, render_clips
+from extract.datasets import Dataset, open_dataset, view_recipe
+from extract.extractor import extract
+from extract.memory_bound import memory_bound
+from extract.plan import build_plan
+from extract.row_loader import RowLoader, SourceDigests
+from extract.video_container import clip_facts
+from extract.view_sweep import views_at_once
+from pipelines.devices import choose_device
+from pipelines.disk_probe import write_shards
+from stores.layout import StorePlan
+from stores.writer import StoreWriter
 
 FRAMES, HEIGHT_PX, WIDTH_PX, KEYS_EVERY = 300, 256, 340, 250
 
@@ -126,20 +119,6 @@ def core_seconds(dataset: Dataset, plan: StorePlan, decoder: str, together: int)
             wanted = sorted({frame for view in some for frame in view.frames})
             render_clips(read_frames(decoder, data, clip_facts(io.BytesIO(data)), wanted), some)
     return (time.process_time() - began) / len(dataset.records)
-
-
-def forward_all(backbone: FrozenBackbone, plan: StorePlan) -> None:
-    """As many batches as the plan has, of noise, with the codec and the way to the host."""
-    b, shape = plan.bins[0], view_shape(plan, 0)
-    rows, last = [noise_row(shape)] * (b.batch_rows or 1), None
-    sampled = sample_cells(plan, ShardId(0, 0), range(len(rows)))
-    for _ in range(-(-b.rows // len(rows))):
-        encoded = encode_batch(backbone, plan.codec, rows, shape, sampled)
-        if last is not None:
-            last.wait()
-        last = encoded
-    if last is not None:
-        last.wait()
 
 
 def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
