@@ -1,17 +1,8 @@
 """`plan` and `extract` from the command line, on small made data and the nano backbone with drawn weights."""
 
-import errno
-import fcntl
-import json
-import logging
 import os
-import pty
-import re
 import shlex
 import signal
-import struct
-import sys
-import termios
 import time
 from pathlib import Path
 from typing import Any
@@ -23,40 +14,11 @@ import pipelines.extract_features
 import pipelines.extraction
 import pipelines.plan_store
 import pipelines.speed_probe
-from extract.progress import Progress
 from pipelines.__main__ import main
 from pipelines.known_weights import known_weights
-from pipelines.progress import ExtractionProgress, shard_line
 from stores import open_store
 from tests.extract.made_ade20k import write_folder
-
-TRAINING, VALIDATION = 6, 4
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_folder(tmp_path_factory.mktemp("data"), training=TRAINING, validation=VALIDATION)
-
-
-@pytest.fixture
-def words(data: Path, tmp_path: Path) -> list[str]:
-    """A quick extraction of the training split, every flag over its default."""
-    return shlex.split(
-        f"--dataset ade20k --data {data} --model swinv2-nano --weights random:0 --crop-size 64"
-        f" --stores {tmp_path / 'features'} --device cpu --workers 2 --levels p4,p5"
-    )
-
-
-def result(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, dict[str, Any], str, str]:
-    """Exit code, summary, stdout and stderr of a verb."""
-    code = main([*words, "--json"])
-    captured = capsys.readouterr()
-    return code, json.loads(captured.out.splitlines()[-1]), captured.out, captured.err
-
-
-def as_validation(words: list[str]) -> list[str]:
-    at = words.index("--crop-size")
-    return [*words[:at], "--short-side", "64", *words[at + 2 :], "--split", "validation"]
+from tests.pipelines.extraction.verb import TRAINING, VALIDATION, as_validation, result
 
 
 def test_extract_then_nothing_to_do_then_verify(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -84,30 +46,6 @@ def test_resume_does_what_is_missing(words: list[str], capsys: pytest.CaptureFix
     code, second, _, _ = result(capsys, "extract", *words, "--shard-rows", "2")
     assert (code, second["rows_written"], second["shards_written"]) == (0, 2, 1)
     assert {file: file.read_bytes() for file in (store / "bins").rglob("c/*/*/*/*")} == before
-
-
-@pytest.mark.parametrize("is_missing", [False, True])
-def test_a_damaged_store_is_mended_as_it_is_told(
-    words: list[str], is_missing: bool, capsys: pytest.CaptureFixture[str]
-) -> None:
-    store = Path(result(capsys, "extract", *words, "--shard-rows", "2")[1]["store"])
-    before = {file: file.read_bytes() for file in (store / "bins").rglob("c/*/*/*/*")}
-    damaged = next((store / "bins").rglob("p4/q/c/1/0/0/0"))
-    if is_missing:
-        damaged.unlink()
-        code, _, _, told = result(capsys, "extract", *words, "--shard-rows", "2")
-    else:
-        damaged.write_bytes(bytes(len(before[damaged])))
-        code, _, _, told = result(capsys, "verify", "--store", str(store), "--full")
-    assert code == 4
-    files = re.search(r"to mend it delete (.*) there, and run the extraction that made it again", told)
-    for pattern in files[1].split(", ") if files else []:
-        for file in store.glob(pattern):
-            file.unlink()
-    code, mended, _, _ = result(capsys, "extract", *words, "--shard-rows", "2")
-    assert (code, mended["rows_written"], mended["shards_written"]) == (0, 2, 1)
-    assert {file: file.read_bytes() for file in (store / "bins").rglob("c/*/*/*/*")} == before
-    assert main(["verify", "--store", str(store), "--full"]) == 0
 
 
 def test_a_resumed_run_tells_its_own_part_and_the_whole_store(
@@ -241,41 +179,6 @@ def test_hub_weights_without_network(
     assert "none.pth" in err
 
 
-def test_too_little_space_is_seen_before_the_backbone_is_loaded(
-    words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    def never(*_: object, **__: object) -> None:
-        raise AssertionError("the backbone was loaded")
-
-    monkeypatch.setattr(pipelines.extraction, "free_bytes", lambda _: 1000)
-    monkeypatch.setattr(pipelines.extract_features, "load_backbone", never)
-    code, _, _, err = result(capsys, "extract", *words)
-    assert code == 5
-    assert "1000" in err
-    assert not (tmp_path / "features").exists()
-
-
-def test_only_a_store_of_the_same_identity_passes_for_a_begun_one(
-    words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    _, first, _, _ = result(capsys, "extract", *words, "--shard-rows", "2")
-    store = Path(first["store"])
-    monkeypatch.setattr(pipelines.extraction, "free_bytes", lambda _: 1000)
-    with monkeypatch.context() as loading:
-        loading.setattr(pipelines.extract_features, "load_backbone", lambda *_, **__: pytest.fail("loaded"))
-        for other in ("--views 2", "--seed 1", "--subset 50%", "--pixels stored", "--levels p4"):
-            code, _, _, err = result(capsys, "extract", *words, *other.split())
-            assert code == 5, other
-            assert f"{store.parent}: the plan needs" in err
-    code, _, out, _ = result(capsys, "extract", *words)
-    assert code == 0 and "nothing to do" in out
-    (store / "MANIFEST.json").unlink()
-    (store / "receipts" / "64x64-1.json").unlink()
-    monkeypatch.setattr(pipelines.extraction, "free_bytes", lambda _: first["bytes"] // 2)
-    code, rest, _, _ = result(capsys, "extract", *words)
-    assert (code, rest["shards_written"]) == (0, 1), "a third of it is missing"
-
-
 def test_the_levels_of_a_subset_are_those_of_its_rows(
     words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -288,56 +191,6 @@ def test_the_levels_of_a_subset_are_those_of_its_rows(
     assert half["levels"] == {name: size // 2 for name, size in whole["levels"].items()}
     assert sum(half["levels"].values()) < half["bytes"]
     assert "kB a row)" in out and "0.00 MB" not in out
-
-
-def test_a_disk_that_fills_up_names_bytes_and_the_way_on(
-    words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(*_: object, **__: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(pipelines.extract_features, "extract", fail)
-    monkeypatch.setattr(pipelines.extract_features, "free_bytes", lambda _: 7)
-    code, _, _, err = result(capsys, "extract", *words)
-    assert code == 5
-    assert re.search(r"features/\S+: the plan needs [1-9]\d+ bytes .* and 7 \(0.00 GB\) are free", err)
-    assert f"to go on: python -m pipelines extract {shlex.join(words)}" in err
-
-
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
-def test_plan_of_a_disk_that_cannot_be_tried_still_plans(
-    number: int,
-    words: list[str],
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def fail(*_: object) -> None:
-        raise OSError(number, os.strerror(number))
-
-    monkeypatch.setattr(pipelines.speed_probe, "measure_disk", fail)
-    monkeypatch.setattr(pipelines.speed_probe, "MEASURED_S", 0.05)
-    monkeypatch.setenv("PERMAFROST_CACHE", str(tmp_path / "cache"))
-    code, summary, out, _ = result(capsys, "plan", *words)
-    assert code == 0
-    assert summary["rows"] == TRAINING
-    assert f"cannot be\n            tried ({os.strerror(number)})" in out
-
-
-def test_a_folder_that_cannot_be_written_is_seen_first(
-    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "file").write_text("")
-    for verb in ("plan", "extract"):
-        for stores in ("file", "file/below"):
-            code, summary, _, _ = result(capsys, verb, *words, "--stores", str(tmp_path / stores))
-            assert code == 2
-            assert "file is a file, expected a folder" in summary["error"]
-    monkeypatch.setattr(pipelines.extraction.os, "access", lambda *_: False)  # root may write anywhere
-    monkeypatch.setattr(pipelines.extract_features, "load_backbone", lambda *_, **__: pytest.fail("loaded"))
-    code, summary, _, _ = result(capsys, "extract", *words)
-    assert code == 2
-    assert "cannot be written" in summary["error"]
 
 
 def test_a_broken_image_is_skipped_and_too_many_stop_the_run(
@@ -424,92 +277,6 @@ def test_a_source_that_changed_stops_a_resumed_run(
     code, _, _, err = result(capsys, "extract", *words)
     assert code == 3
     assert image.stem in err
-
-
-def test_a_damaged_plan_is_an_integrity_error(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    _, summary, _, _ = result(capsys, "extract", *words)
-    plan = Path(summary["store"]) / "plan.json"
-    plan.write_bytes(plan.read_bytes()[:-20])
-    for verb in ("verify", "status", "info"):
-        assert result(capsys, verb, "--store", summary["store"])[0] == 4
-    assert result(capsys, "extract", *words)[0] == 4
-
-
-def test_the_rest_of_a_store_must_fit(
-    words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    words = [*words, "--shard-rows", "2"]
-    _, summary, _, _ = result(capsys, "extract", *words)
-    store = Path(summary["store"])
-    (store / "MANIFEST.json").unlink()
-    (store / "receipts" / "64x64-0.json").unlink()
-    monkeypatch.setattr(pipelines.extraction, "free_bytes", lambda _: summary["bytes"] // 3 - 10)
-    code, _, _, err = result(capsys, "extract", *words)
-    assert code == 5
-    assert str(summary["bytes"] // 3) in err
-    monkeypatch.setattr(pipelines.extraction, "free_bytes", lambda _: summary["bytes"] // 3 + 10)
-    assert result(capsys, "extract", *words)[0] == 0
-
-
-def test_progress_on_a_terminal_and_elsewhere(capsys: pytest.CaptureFixture[str], caplog: Any) -> None:
-    moment = Progress(
-        rows_done=3,
-        rows_total=12,
-        failed_records=1,
-        shards_done=1,
-        shards_total=4,
-        finished_shard="64x64-0",
-        seconds=2.0,
-        bytes_written=4_000_000,
-        bottleneck="decode",
-    )
-    with ExtractionProgress("made", on_terminal=True) as progress:
-        progress(moment)
-    drawn = capsys.readouterr().err
-    assert (
-        " 25%|" in drawn and "| 3/12, 1.5 images/s, 2 MB/s, waits for decode, 6.0 s left, 1 failed" in drawn
-    )
-    assert shard_line("made", moment) == (
-        "made: shard 64x64-0 done, 1 of 4; 3 of 12 rows, 1 records failed, 1.5 images/s, 2 MB/s, "
-        "waits for decode, 6.0 s left"
-    )
-
-
-@pytest.mark.parametrize(("columns", "is_drawn"), [(80, True), (0, False)])
-def test_the_live_line_fits_a_terminal(
-    columns: int, is_drawn: bool, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """80 columns hold all of it, and one without a size, where a bar would be empty, gets lines."""
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-    moment = Progress(
-        rows_done=94_630,
-        rows_total=946_296,
-        failed_records=118,
-        shards_done=1,
-        shards_total=4,
-        finished_shard="64x64-0",
-        seconds=100.0,
-        bytes_written=90_000_000_000,
-        bottleneck="backbone",
-    )
-    with os.fdopen(theirs, "w") as terminal, monkeypatch.context() as patched:
-        patched.setattr(sys, "stderr", terminal)
-        with caplog.at_level(logging.INFO), ExtractionProgress("ade20k-training-swinv2-b-int8") as progress:
-            progress(moment)
-        terminal.write(" end")
-        terminal.flush()
-        shown = b""
-        while not shown.endswith(b" end"):
-            shown += os.read(ours, 1 << 16)
-    os.close(ours)
-    speed = "946 images/s, 900 MB/s, waits for backbone, 15.0 min left"
-    if is_drawn:
-        line = next(line for line in re.split(r"[\r\n]", shown.decode()) if "images/s" in line)
-        assert len(line) <= columns
-        assert line.startswith(" 10%|") and f"94630/946296, {speed}" in line
-    else:
-        assert shown == b" end" and "946.3 images/s, 900 MB/s" in caplog.text
 
 
 def test_sigterm_is_an_interrupt(

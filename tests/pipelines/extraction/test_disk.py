@@ -1,0 +1,150 @@
+"""`plan` and `extract` on disks that are full, cannot be written, or hold stores that were damaged."""
+
+import errno
+import os
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+import pipelines.extract_features
+import pipelines.extraction
+import pipelines.plan_store
+import pipelines.speed_probe
+from pipelines.__main__ import main
+from tests.pipelines.extraction.verb import TRAINING, result
+
+
+@pytest.mark.parametrize("is_missing", [False, True])
+def test_a_damaged_store_is_mended_as_it_is_told(
+    words: list[str], is_missing: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = Path(result(capsys, "extract", *words, "--shard-rows", "2")[1]["store"])
+    before = {file: file.read_bytes() for file in (store / "bins").rglob("c/*/*/*/*")}
+    damaged = next((store / "bins").rglob("p4/q/c/1/0/0/0"))
+    if is_missing:
+        damaged.unlink()
+        code, _, _, told = result(capsys, "extract", *words, "--shard-rows", "2")
+    else:
+        damaged.write_bytes(bytes(len(before[damaged])))
+        code, _, _, told = result(capsys, "verify", "--store", str(store), "--full")
+    assert code == 4
+    files = re.search(r"to mend it delete (.*) there, and run the extraction that made it again", told)
+    for pattern in files[1].split(", ") if files else []:
+        for file in store.glob(pattern):
+            file.unlink()
+    code, mended, _, _ = result(capsys, "extract", *words, "--shard-rows", "2")
+    assert (code, mended["rows_written"], mended["shards_written"]) == (0, 2, 1)
+    assert {file: file.read_bytes() for file in (store / "bins").rglob("c/*/*/*/*")} == before
+    assert main(["verify", "--store", str(store), "--full"]) == 0
+
+
+def test_too_little_space_is_seen_before_the_backbone_is_loaded(
+    words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("the backbone was loaded")
+
+    monkeypatch.setattr(pipelines.extraction, "free_bytes", lambda _: 1000)
+    monkeypatch.setattr(pipelines.extract_features, "load_backbone", never)
+    code, _, _, err = result(capsys, "extract", *words)
+    assert code == 5
+    assert "1000" in err
+    assert not (tmp_path / "features").exists()
+
+
+def test_only_a_store_of_the_same_identity_passes_for_a_begun_one(
+    words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, first, _, _ = result(capsys, "extract", *words, "--shard-rows", "2")
+    store = Path(first["store"])
+    monkeypatch.setattr(pipelines.extraction, "free_bytes", lambda _: 1000)
+    with monkeypatch.context() as loading:
+        loading.setattr(pipelines.extract_features, "load_backbone", lambda *_, **__: pytest.fail("loaded"))
+        for other in ("--views 2", "--seed 1", "--subset 50%", "--pixels stored", "--levels p4"):
+            code, _, _, err = result(capsys, "extract", *words, *other.split())
+            assert code == 5, other
+            assert f"{store.parent}: the plan needs" in err
+    code, _, out, _ = result(capsys, "extract", *words)
+    assert code == 0 and "nothing to do" in out
+    (store / "MANIFEST.json").unlink()
+    (store / "receipts" / "64x64-1.json").unlink()
+    monkeypatch.setattr(pipelines.extraction, "free_bytes", lambda _: first["bytes"] // 2)
+    code, rest, _, _ = result(capsys, "extract", *words)
+    assert (code, rest["shards_written"]) == (0, 1), "a third of it is missing"
+
+
+def test_a_disk_that_fills_up_names_bytes_and_the_way_on(
+    words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(pipelines.extract_features, "extract", fail)
+    monkeypatch.setattr(pipelines.extract_features, "free_bytes", lambda _: 7)
+    code, _, _, err = result(capsys, "extract", *words)
+    assert code == 5
+    assert re.search(r"features/\S+: the plan needs [1-9]\d+ bytes .* and 7 \(0.00 GB\) are free", err)
+    assert f"to go on: python -m pipelines extract {shlex.join(words)}" in err
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
+def test_plan_of_a_disk_that_cannot_be_tried_still_plans(
+    number: int,
+    words: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(pipelines.speed_probe, "measure_disk", fail)
+    monkeypatch.setattr(pipelines.speed_probe, "MEASURED_S", 0.05)
+    monkeypatch.setenv("PERMAFROST_CACHE", str(tmp_path / "cache"))
+    code, summary, out, _ = result(capsys, "plan", *words)
+    assert code == 0
+    assert summary["rows"] == TRAINING
+    assert f"cannot be\n            tried ({os.strerror(number)})" in out
+
+
+def test_a_folder_that_cannot_be_written_is_seen_first(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    for verb in ("plan", "extract"):
+        for stores in ("file", "file/below"):
+            code, summary, _, _ = result(capsys, verb, *words, "--stores", str(tmp_path / stores))
+            assert code == 2
+            assert "file is a file, expected a folder" in summary["error"]
+    monkeypatch.setattr(pipelines.extraction.os, "access", lambda *_: False)  # root may write anywhere
+    monkeypatch.setattr(pipelines.extract_features, "load_backbone", lambda *_, **__: pytest.fail("loaded"))
+    code, summary, _, _ = result(capsys, "extract", *words)
+    assert code == 2
+    assert "cannot be written" in summary["error"]
+
+
+def test_a_damaged_plan_is_an_integrity_error(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    _, summary, _, _ = result(capsys, "extract", *words)
+    plan = Path(summary["store"]) / "plan.json"
+    plan.write_bytes(plan.read_bytes()[:-20])
+    for verb in ("verify", "status", "info"):
+        assert result(capsys, verb, "--store", summary["store"])[0] == 4
+    assert result(capsys, "extract", *words)[0] == 4
+
+
+def test_the_rest_of_a_store_must_fit(
+    words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = [*words, "--shard-rows", "2"]
+    _, summary, _, _ = result(capsys, "extract", *words)
+    store = Path(summary["store"])
+    (store / "MANIFEST.json").unlink()
+    (store / "receipts" / "64x64-0.json").unlink()
+    monkeypatch.setattr(pipelines.extraction, "free_bytes", lambda _: summary["bytes"] // 3 - 10)
+    code, _, _, err = result(capsys, "extract", *words)
+    assert code == 5
+    assert str(summary["bytes"] // 3) in err
+    monkeypatch.setattr(pipelines.extraction, "free_bytes", lambda _: summary["bytes"] // 3 + 10)
+    assert result(capsys, "extract", *words)[0] == 0
