@@ -40,8 +40,10 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):
-    """Turns the skip of a parity test into a failure where PERMAFROST_STRICT_ORACLES is set, as CI does, unless
-    it is for want of samples."""
+    """Turns the skip of a parity test into a failure where PERMAFROST_STRICT_ORACLES is set, as CI does.
+
+    A skip for want of real samples stays one.
+    """
     report = yield
     is_strict = report.skipped and os.environ.get("PERMAFROST_STRICT_ORACLES")
     if is_strict and item.get_closest_marker("oracle") and NO_SAMPLES not in str(report.longrepr):
