@@ -13,7 +13,7 @@ flags = $(foreach name,$(1),$(call flag,$(name)))
 test_flags = -n $(or $(TEST_PROCESSES),2) --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint plan extract status info verify train-head evaluate predict report gc doctor benchmark-read
+.PHONY: help setup demo test test-all lint plan extract status info verify train-head evaluate predict report gc doctor file-map benchmark-read
 
 help:  ## Lists every target
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -70,6 +70,9 @@ gc: setup  ## Lists orphaned partial files; ARGS=--delete removes them
 
 doctor: setup  ## Explains what is wrong with the environment
 	$(RUN_PIPELINES) doctor $(ARGS)
+
+file-map: setup  ## Rewrites the file map of docs/architecture.md from the files' docstrings
+	$(BIN)/python docs/file_map.py
 
 benchmark-read: setup  ## Reading speed beside memmap, zarr-python and tensorstore
 	$(BIN)/python benchmarks/read.py $(ARGS)
