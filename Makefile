@@ -75,4 +75,4 @@ file-map: setup  ## Rewrites the file map of docs/architecture.md from the files
 	$(BIN)/python docs/file_map.py
 
 benchmark-read: setup  ## Reading speed beside memmap, zarr-python and tensorstore
-	$(BIN)/python benchmarks/read.py $(ARGS)
+	$(BIN)/python -m benchmarks.stores.read $(ARGS)

@@ -1,6 +1,6 @@
 """The file map of docs/architecture.md: every folder and file, with the first paragraph of its docstring.
 
-    python docs/file_map.py          # rewrites the map in docs/architecture.md
+python docs/file_map.py          # rewrites the map in docs/architecture.md
 """
 
 import ast

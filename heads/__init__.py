@@ -77,10 +77,10 @@ def _preset(name: str, task: str) -> HeadPreset:
 def _presets() -> dict[tuple[str, str], HeadPreset]:
     """Every preset by (task, name), found by looking into each file of this package."""
     found: dict[tuple[str, str], HeadPreset] = {}
-    for module in pkgutil.iter_modules(__path__):
-        presets: dict[str, HeadPreset] = getattr(import_module(f"heads.{module.name}"), "HEADS", {})
+    for module in pkgutil.walk_packages(__path__, "heads."):
+        presets: dict[str, HeadPreset] = getattr(import_module(module.name), "HEADS", {})
         for name, preset in presets.items():
             if (preset.task, name) in found:
-                raise RuntimeError(f"heads/{module.name}.py names {name!r} again for task {preset.task!r}")
+                raise RuntimeError(f"{module.name} names {name!r} again for task {preset.task!r}")
             found[preset.task, name] = preset
     return found

@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
-from pipelines.arguments import split_general_flags, verb_named
+from pipelines.cli.arguments import split_general_flags, verb_named
+from pipelines.cli.head_variants import parse_command
+from pipelines.cli.help_text import program_help, verb_help
 from pipelines.config import config_yaml
-from pipelines.exit_codes import DONE, INTERRUPTED, USAGE, exit_code, is_foreseen
-from pipelines.head_grid import parse_command
-from pipelines.help_text import program_help, verb_help
+from pipelines.errors import DONE, INTERRUPTED, USAGE, exit_code, is_foreseen
 from pipelines.json_output import json_text
 
 

@@ -7,11 +7,11 @@ from importlib import import_module
 from typing import Any
 
 _HOME = {
-    "open_store": "stores.reader",
-    "Store": "stores.reader",
-    "StorePlan": "stores.layout",
-    "StoreWriter": "stores.writer",
-    "verify_store": "stores.verify",
+    "open_store": "stores.reading.reader",
+    "Store": "stores.reading.reader",
+    "StorePlan": "stores.format.plan",
+    "StoreWriter": "stores.writing.writer",
+    "verify_store": "stores.checks.verify",
     "StoreError": "stores.errors",
 }
 

@@ -12,7 +12,7 @@ import pytest
 import zarr
 
 from stores import open_store, verify_store
-from stores.verify import store_status
+from stores.checks.verify import store_status
 
 FOLDER = Path(__file__).parent / "golden"
 NAMES = sorted(file.stem for file in FOLDER.glob("*.npz"))

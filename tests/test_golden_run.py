@@ -1,4 +1,4 @@
-"""A run that an earlier release made (commit 816d41c): resumed and evaluated as it stands, with its stores."""
+"""A run that an earlier release made (816d41c): resumed and evaluated as it stands, with its stores."""
 
 import csv
 import json

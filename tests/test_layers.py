@@ -24,7 +24,7 @@ ALLOWED = {
 """What a layer may import besides the standard library; a name allows its submodules."""
 FORBIDDEN = {"extract": {"heads", "pipelines"}, "pipelines": set[str]()}
 HEAVY = {"torch", "timm", "lightning", "zarr"}
-STARTS_FAST = {"pipelines/__main__.py", "pipelines/config.py", "pipelines/arguments.py"}
+STARTS_FAST = {"pipelines/__main__.py", "pipelines/config.py", "pipelines/cli/arguments.py"}
 """Loaded before the arguments are read: `--help` must not wait for torch."""
 
 
@@ -120,7 +120,10 @@ def test_layering(path: str) -> None:
         ("stores/a.py", "def f():\n    import lightning"),
         ("stores/a.py", "class A:\n    async def f(self):\n        from pipelines import runs"),
         ("stores/a.py", "from importlib import import_module\nimport_module('torch')"),
-        ("stores/a.py", "import importlib\nx = lambda: importlib.import_module(name='heads.linear')"),
+        (
+            "stores/a.py",
+            "import importlib\nx = lambda: importlib.import_module(name='heads.segmentation.linear')",
+        ),
         ("stores/a.py", "__import__('extract')"),
         ("stores/a.py", "import importlib\nimportlib.import_module(f'heads.{name}')"),
         ("stores/a.py", "if TYPE_CHECKING:\n    from torch import Tensor"),
@@ -137,19 +140,19 @@ def test_layering(path: str) -> None:
         ("heads/a.py", "from stores import pyramid"),
         ("heads/a.py", "from stores import open_store"),
         ("heads/a.py", "from stores.pyramid_extra import x"),
-        ("heads/a.py", "from stores.reader import Store"),
+        ("heads/a.py", "from stores.reading.reader import Store"),
         ("heads/a.py", "def f():\n    from stores.pyramid import Level\n    import zarr"),
         ("heads/a.py", "import torchvision"),
         ("heads/a.py", "import torchvision.models"),
         ("heads/a.py", "from torchvision import models"),
-        ("heads/a.py", "from extract.backbones import BACKBONES"),
+        ("heads/a.py", "from extract.backbones.loading import BACKBONES"),
         ("heads/a.py", "import timm"),
         ("heads/a.py", "import torchvisionx.ops"),
         ("pipelines/__main__.py", "import torch"),
         ("pipelines/config.py", "class A:\n    from zarr import Group"),
-        ("pipelines/arguments.py", "try:\n    import lightning.pytorch as pl\nfinally:\n    pass"),
+        ("pipelines/cli/arguments.py", "try:\n    import lightning.pytorch as pl\nfinally:\n    pass"),
         ("pipelines/config.py", "import_module('timm')"),
-        ("pipelines/runs.py", "from .config import TrainConfig"),
+        ("pipelines/runs/run_folder.py", "from .config import TrainConfig"),
     ],
 )
 def test_the_checker_finds(path: str, source: str) -> None:
@@ -177,7 +180,7 @@ def test_the_checker_finds(path: str, source: str) -> None:
         ("heads/a.py", "from scipy.optimize import linear_sum_assignment"),
         ("pipelines/__main__.py", "def main():\n    import torch\n    from extract import plan"),
         ("pipelines/config.py", "if TYPE_CHECKING:\n    import torch"),
-        ("pipelines/train_head.py", "import torch, lightning, heads, extract, stores"),
+        ("pipelines/verbs/train_head.py", "import torch, lightning, heads, extract, stores"),
     ],
 )
 def test_the_checker_lets_pass(path: str, source: str) -> None:
@@ -198,7 +201,7 @@ def importing(*paths: str) -> str:
 
 
 def test_the_pyramid_alone_loads_no_storage() -> None:
-    names = ("zarr", "numcodecs", "numpy", "torch", "stores.reader")
+    names = ("zarr", "numcodecs", "numpy", "torch", "stores.reading.reader")
     assert loaded_after("from stores.pyramid import Level, PyramidSpec", *names) == set()
 
 

@@ -13,8 +13,16 @@ def test_the_file_map_is_what_the_files_say() -> None:
     """`make file-map` changes nothing: run on a copy of the document, it writes the document again."""
     document = (_PROJECT / "docs" / "architecture.md").read_text()
     made = subprocess.run(
-        [sys.executable, "-c", "import file_map, sys; sys.stdout.write(file_map.with_file_map(sys.stdin.read()))"],
-        input=document, cwd=_PROJECT / "docs", capture_output=True, text=True, check=True,
+        [
+            sys.executable,
+            "-c",
+            "import file_map, sys; sys.stdout.write(file_map.with_file_map(sys.stdin.read()))",
+        ],
+        input=document,
+        cwd=_PROJECT / "docs",
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout
     assert made == document, "run `make file-map`"
 

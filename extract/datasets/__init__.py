@@ -12,8 +12,8 @@ from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
-from extract.records import Dataset, DatasetLayoutError, Record
-from extract.views import ViewRecipe
+from extract.sources.record import Dataset, DatasetLayoutError, Record
+from extract.views.recipes import ViewRecipe
 
 __all__ = [
     "Dataset",
@@ -31,7 +31,7 @@ __all__ = [
 
 def dataset_names() -> tuple[str, ...]:
     """The data sets there are."""
-    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
+    return tuple(sorted({module.name for module in pkgutil.iter_modules(__path__)} - {"contract", "layouts"}))
 
 
 def dataset_module(name: str) -> ModuleType:
@@ -71,7 +71,7 @@ def open_dataset(
         name: a module of this package.
         data: its folder, or tars as the module says; None: data/<official folder name>.
         split: official name of the split; None: the training split.
-        subset: the records to fill, see stores.subset; None: all.
+        subset: the records to fill, see stores.subsets; None: all.
 
     Raises:
         DatasetLayoutError: `data` does not hold the data set.

@@ -16,10 +16,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from extract.images import Images
-from extract.mask2former_views import Mask2FormerCrops
-from extract.records import READ_THREADS, DatasetLayoutError, Record, annotation_digest
-from extract.sources import (
+from extract.decoding.image_media import Images
+from extract.sources.byte_sources import (
     BAD_TARGET,
     ByteSource,
     FileSource,
@@ -28,11 +26,13 @@ from extract.sources import (
     image_size,
     retried,
 )
-from extract.tar_samples import find_tars, tar_samples
-from extract.view import View
-from extract.views import CROP_PX, SHORT_PX, RandomCrops, ViewRecipe, WholeImages, refuse_crop
-from stores.layout import DenseTarget, RaggedTarget, Target
-from stores.subset import subset_keys
+from extract.sources.record import READ_THREADS, DatasetLayoutError, Record, annotation_digest
+from extract.sources.tar_samples import find_tars, tar_samples
+from extract.views.mask2former_recipes import Mask2FormerCrops
+from extract.views.recipes import CROP_PX, SHORT_PX, RandomCrops, ViewRecipe, WholeImages, refuse_crop
+from extract.views.view import View
+from stores.format.plan import DenseTarget, RaggedTarget, Target
+from stores.subsets import subset_keys
 
 DEFAULT_FOLDER = "ADEChallengeData2016"
 OFFICIAL_SPLITS = ("training", "validation")
@@ -200,11 +200,11 @@ def open_dataset(data: str | Path, split: str, subset: str | None = None) -> Ade
         data: the official folder or its parent; or tars of `key.jpg` with `key.png` or `key.seg.png`: a
         folder of them (`<split>/*.tar` or `*<split>*.tar`), one tar, or a pattern (`ade-{000..019}.tar`).
         split: training or validation; a tar or pattern given by itself is taken to be that split.
-        subset: see stores.subset.
+        subset: see stores.subsets.
 
     Raises:
         DatasetLayoutError: `data` holds neither, or an image without its annotation.
-        HostileTarError: see extract.tar_index.
+        HostileTarError: see extract.sources.tar_index.
     """
     tars = find_tars(str(data), split)
     pairs = _pairs_from_tars(tars) if tars else _pairs_from_folders(Path(data), split)

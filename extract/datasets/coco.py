@@ -1,14 +1,15 @@
 """COCO 2017, detection and instance segmentation of 80 classes, from its official folders or from tars.
 
 Official layout: `annotations/instances_{train2017,val2017}.json` beside `train2017/*.jpg` and
-`val2017/*.jpg`. Tars of `key.jpg` and `key.json`: see `extract.coco_files`. Category ids become labels
-0..79 in the order of the ids.
+`val2017/*.jpg`. Tars of `key.jpg` and `key.json`: see `extract.datasets.layouts.coco_files`. Category ids
+become labels 0..79 in the order of the ids.
 
 Records are the images, by the stem of their file name. The test split keeps all of them. The training split
 leaves out what mmdet leaves out (filter_empty_gt and min_size 32 of mmdetection@19bceba
 configs/common/lsj-100e_coco-instance.py): images without an annotation, and those with a side below 32 px. A
 row may still show no object, where the crop lies beside all of them, or all are crowds. Annotations that
-cannot be used are left out and told once (`extract.coco_annotations`); a missing image is a skipped record.
+cannot be used are left out and told once (`extract.datasets.layouts.coco_annotations`); a missing image is a
+skipped record.
 
 Targets of every row, in view pixels, x1 y1 x2 y2; K and J differ by row and can be 0:
     boxes float32 (K, 4)       tight around what the view shows of each mask, hence integers; never empty
@@ -26,8 +27,8 @@ enough to evaluate by pycocotools with equal numbers, with `CATEGORY_IDS[label]`
     original_area float64 (K',)         original_ids int64 (K',)        annotation ids
     original_rle uint8 (bytes,)         compressed counts of all masks, one after the other
     original_rle_lengths int32 (K',)    bytes of each
-`extract.instances.unpacked` is the inverse of the mask coding. `listed` makes the usual folds of 1, 5
-and 10 % known from the store alone: a subset can be coco-1pct-fold1 (`stores.subset`).
+`extract.views.instances.unpacked` is the inverse of the mask coding. `listed` makes the usual folds of 1, 5
+and 10 % known from the store alone: a subset can be coco-1pct-fold1 (`stores.subsets`).
 """
 
 from __future__ import annotations
@@ -43,19 +44,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from extract import instance_targets
-from extract.coco_annotations import annotation_bytes, instances_of, parse_annotations
-from extract.coco_files import ImageEntry, from_folder, from_tars
-from extract.detection_views import large_scale_jitter, ms_flip, single
-from extract.images import Images
-from extract.instance_targets import Survey
-from extract.instances import Instances
-from extract.records import DatasetLayoutError, Record, annotation_digest
-from extract.tar_samples import find_tars
-from extract.view import View
-from extract.views import ViewRecipe
-from stores.layout import Target
-from stores.subset import fold_file, subset_keys
+from extract.datasets.layouts.coco_annotations import annotation_bytes, instances_of, parse_annotations
+from extract.datasets.layouts.coco_files import ImageEntry, from_folder, from_tars
+from extract.decoding.image_media import Images
+from extract.sources.record import DatasetLayoutError, Record, annotation_digest
+from extract.sources.tar_samples import find_tars
+from extract.views import instance_targets
+from extract.views.detection_recipes import large_scale_jitter, ms_flip, single
+from extract.views.instance_targets import Survey
+from extract.views.instances import Instances
+from extract.views.recipes import ViewRecipe
+from extract.views.view import View
+from stores.format.plan import Target
+from stores.subsets import fold_file, subset_keys
 
 logger = logging.getLogger(__name__)
 
@@ -193,11 +194,11 @@ def open_dataset(data: str | Path, split: str, subset: str | None = None) -> Coc
     Args:
         data: the official folder or its parent; or tars as in `extract.datasets.ade20k`.
         split: train2017 or val2017; a tar or pattern given by itself is taken to be that split.
-        subset: see stores.subset.
+        subset: see stores.subsets.
 
     Raises:
         DatasetLayoutError: `data` holds neither, or a file in another layout.
-        HostileTarError: see extract.tar_index.
+        HostileTarError: see extract.sources.tar_index.
         ValueError: an unknown subset, or a fold whose usual file is there and names other images.
     """
     tars = find_tars(str(data), split)
@@ -216,6 +217,6 @@ def _check_fold(dataset: Coco, subset: str, path: Path) -> None:
         and subset_keys((record.key for record in dataset.records), str(path)) != dataset.subset
     ):
         raise ValueError(
-            f"{path} names other images than the published steps draw for {subset} (stores.subset): pass "
+            f"{path} names other images than the published steps draw for {subset} (stores.subsets): pass "
             "the file's path as the subset, or move it away"
         )

@@ -18,14 +18,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from extract.clip_lists import FOLDER, SPLITS, Clip, listed_clips
-from extract.clip_views import TEST_VIEWS, TRAINING_VIEWS, VIEW_RECIPES
-from extract.records import READ_THREADS, Record, annotation_digest
-from extract.sources import BAD_TARGET, SourceError, retried
-from extract.video import Videos
-from extract.view import View
-from stores.layout import DenseTarget, Target
-from stores.subset import subset_keys
+from extract.datasets.layouts.k400_lists import FOLDER, SPLITS, Clip, listed_clips
+from extract.decoding.video_media import Videos
+from extract.sources.byte_sources import BAD_TARGET, SourceError, retried
+from extract.sources.record import READ_THREADS, Record, annotation_digest
+from extract.views.clip_recipes import TEST_VIEWS, TRAINING_VIEWS, VIEW_RECIPES
+from extract.views.view import View
+from stores.format.plan import DenseTarget, Target
+from stores.subsets import subset_keys
 
 __all__ = ["DEFAULT_FOLDER", "DEFAULT_LEVELS", "K400", "TEST_VIEWS", "TRAINING_VIEWS", "VIEW_RECIPES"]
 
@@ -112,11 +112,11 @@ def open_dataset(data: str | Path, split: str, subset: str | None = None) -> K40
         `key.mp4` with `key.cls` (a number) or `key.txt` (a name): a folder of them (`<split>/*.tar` or
         `*<split>*.tar`), one tar, or a pattern.
         split: train or val; a list, tar or pattern given by itself is taken to be that split.
-        subset: see stores.subset.
+        subset: see stores.subsets.
 
     Raises:
         DatasetLayoutError: `data` holds none of these, or none of the clips it lists.
-        HostileTarError: see extract.tar_index.
+        HostileTarError: see extract.sources.tar_index.
     """
     clips, class_names = listed_clips(data, split)
     return K400(split, clips, class_names, subset)

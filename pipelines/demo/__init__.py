@@ -9,16 +9,16 @@ if TYPE_CHECKING:
 
 
 def run(config: DemoConfig) -> dict[str, Any]:
-    """See `run_demo` of pipelines/demo/ade20k_path.py, `run_coco_demo` of coco_path.py, `run_k400_demo` of
+    """See `run_demo` of pipelines/demo/ade20k.py, `run_coco_demo` of coco_path.py, `run_k400_demo` of
     k400_path.py."""
-    from pipelines.demo.ade20k_path import DemoSize, run_demo  # late: scenes and pretraining need none of it
+    from pipelines.demo.ade20k import DemoSize, run_demo  # late: scenes and pretraining need none of it
 
     if config.dataset == "coco":
-        from pipelines.demo.coco_path import run_coco_demo
+        from pipelines.demo.coco import run_coco_demo
 
         return run_coco_demo(config, DemoSize())
     if config.dataset == "k400":
-        from pipelines.demo.k400_path import ClipDemoSize, run_k400_demo
+        from pipelines.demo.k400 import ClipDemoSize, run_k400_demo
 
         return run_k400_demo(config, ClipDemoSize())
     return run_demo(config, DemoSize())

@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from extract.clip_view import CLIP_FRAMES
-from extract.clip_views import STRIDE
 from extract.datasets.k400 import DEFAULT_FOLDER
+from extract.views.clip_recipes import STRIDE
+from extract.views.clip_view import CLIP_FRAMES
 from pipelines.demo.textures import generator, paint
 
 CHANGES = (("road", "grass"), ("wall", "water"), ("field", "tree"))

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from extract.datasets.ade20k import open_dataset
-from extract.sources import decode_image
+from extract.sources.byte_sources import decode_image
 from pipelines.demo.scenes import CLASS_LABELS
-from pipelines.runs import load_run
+from pipelines.runs.run_folder import load_run
 
 COLOURS: Mapping[str, str] = {
     "sky": "#8fd3ff",

@@ -27,7 +27,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from extract.backbones import BackboneCard, backbone_card, build_trunk
+from extract.backbones.loading import BackboneCard, backbone_card, build_trunk
 from pipelines.demo.scenes import CLASS_LABELS, Scene, make_scene
 from pipelines.demo.textures import generator
 

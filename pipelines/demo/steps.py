@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from heads import head_names
-from pipelines import evaluate, extract_features, train_head
-from pipelines.arguments import parse
+from pipelines.cli.arguments import parse
 from pipelines.config import EvaluateConfig, ExtractConfig, TrainConfig
-from pipelines.exit_codes import UsageError
+from pipelines.errors import UsageError
+from pipelines.verbs import evaluate, extract_features, train_head
 
 MODEL = "swinv2-nano"
 _CELL_WIDTH = 10

@@ -14,7 +14,7 @@ from torch import Tensor
 from heads.contract import Head
 
 if TYPE_CHECKING:
-    from pipelines.run_model import RunModel
+    from pipelines.live.run_model import RunModel
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")

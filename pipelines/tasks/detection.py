@@ -14,8 +14,10 @@ import torch
 from torch import Tensor
 
 from heads.contract import Head
-from pipelines.coco_metrics import CocoNumbers, best_engine, coco_numbers
-from pipelines.coco_results import (
+from pipelines.json_output import write_json
+from pipelines.machine.devices import autocast
+from pipelines.metrics.coco_ap import CocoNumbers, best_engine, coco_numbers
+from pipelines.metrics.coco_results import (
     Detections,
     Truth,
     box_entries,
@@ -23,13 +25,11 @@ from pipelines.coco_results import (
     truth_as_coco,
     write_results,
 )
-from pipelines.detections_of_views import detections, merged, unflipped
-from pipelines.devices import autocast
-from pipelines.json_output import write_json
+from pipelines.metrics.merge_views import detections, merged, unflipped
 from pipelines.tasks.contract import IMAGE_ENDINGS, Arrays, TestView, percent
 
 if TYPE_CHECKING:
-    from pipelines.run_model import RunModel
+    from pipelines.live.run_model import RunModel
 
 _SHOWN_RECORDS = 6
 _SHOWN_CLASSES = 8
@@ -100,7 +100,7 @@ class DetectionFigures:
                 writer.writerow((number, name, *("" if ap is None else ap for ap in (box, mask)), objects))
 
     def _draw(self, path: Path, class_names: Sequence[str]) -> None:
-        from pipelines.detection_picture import blank, draw_detections, draw_truth, write_grid
+        from pipelines.pictures.detections import blank, draw_detections, draw_truth, write_grid
 
         shown = list(zip(self.truths, self.found, strict=True))[:_SHOWN_RECORDS]
         canvases = [blank(truth.original_hw) for truth, _ in shown]
@@ -148,8 +148,8 @@ class Detection:
         # Late: training from stores must not need a decoder.
         from PIL import Image
 
-        from extract.sources import decode_image
-        from pipelines.detection_picture import draw_detections
+        from extract.sources.byte_sources import decode_image
+        from pipelines.pictures.detections import draw_detections
 
         rgb = decode_image(source.read_bytes())
         height, width = rgb.shape[:2]
@@ -165,7 +165,7 @@ class Detection:
         return summary
 
     def describe_prediction(self, summary: Mapping[str, Any]) -> str:
-        from pipelines.detection_picture import SHOWN_SCORE
+        from pipelines.pictures.detections import SHOWN_SCORE
 
         names = [each["name"] for each in summary["instances"] if each["score"] >= SHOWN_SCORE]
         counts = {name: names.count(name) for name in dict.fromkeys(names)}

@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 
 from heads.contract import Head
-from pipelines.devices import autocast
 from pipelines.json_output import write_json
-from pipelines.metrics import Confusion
+from pipelines.machine.devices import autocast
+from pipelines.metrics.confusion import Confusion
 from pipelines.tasks.contract import IMAGE_ENDINGS, Arrays, TestView, percent
 
 if TYPE_CHECKING:
-    from pipelines.run_model import RunModel
+    from pipelines.live.run_model import RunModel
 
 _SHOWN_CLASSES = 8
 
@@ -109,8 +109,8 @@ class Segmentation:
         # Late: training from stores must not need a decoder.
         from PIL import Image
 
-        from extract.sources import decode_image
-        from pipelines.label_pictures import overlay, palette
+        from extract.sources.byte_sources import decode_image
+        from pipelines.pictures.label_maps import overlay, palette
 
         rgb = decode_image(source.read_bytes())
         scores_KHW = model([rgb])[0]

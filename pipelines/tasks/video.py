@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 
 from heads.contract import Head
-from pipelines.devices import autocast
+from pipelines.machine.devices import autocast
 from pipelines.tasks.contract import Arrays, TestView, percent
 
 if TYPE_CHECKING:
-    from pipelines.run_model import RunModel
+    from pipelines.live.run_model import RunModel
 
 TOP = 5
 Counts = npt.NDArray[np.int64]
@@ -86,7 +86,7 @@ class VideoFigures:
 
     def write(self, folder: Path, suffix: str, class_names: Sequence[str]) -> None:
         """records.csv: what each record was taken for; confusion.png: the worst classes and their rivals."""
-        from pipelines.clip_pictures import draw_confusion  # matplotlib takes a second to load
+        from pipelines.pictures.clips import draw_confusion  # matplotlib takes a second to load
 
         with (folder / f"records{suffix}.csv").open("w", newline="") as file:
             writer = csv.writer(file)
@@ -128,7 +128,7 @@ class Video:
 
     def write_prediction(self, model: RunModel, source: Path, base: Path) -> dict[str, Any]:
         """The likeliest classes as `<base>.json`, and beside the frames seen as `<base>.png`."""
-        from pipelines.clip_prediction import predict_video  # late: training must not need a decoder
+        from pipelines.live.predict_video import predict_video  # late: training must not need a decoder
 
         return predict_video(model, source, base)
 

@@ -7,7 +7,7 @@ from functools import cache
 from importlib import import_module
 from typing import cast
 
-from stores.codec import Codec
+from stores.codecs.contract import Codec
 from stores.errors import CodecError
 
 
@@ -17,7 +17,7 @@ def codec_names() -> tuple[str, ...]:
     >>> codec_names()
     ('float16', 'int4', 'int8')
     """
-    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
+    return tuple(sorted({module.name for module in pkgutil.iter_modules(__path__)} - {"contract"}))
 
 
 @cache  # every read asks for its codec, and a disk that fails must not make a known one unknown

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stores.codec import Encoded, Part, error_figures, finite_float32
+from stores.codecs.contract import Encoded, Part, error_figures, finite_float32
 from stores.errors import CodecError
 
 _INFINITY_SHIFTED = np.uint16(0xF800)  # 0x7C00 << 1: the sign shifted out, this and above is infinity or NaN

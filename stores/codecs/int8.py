@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stores.codec import Encoded, Part, error_figures, finite_float32
+from stores.codecs.contract import Encoded, Part, error_figures, finite_float32
 from stores.errors import CodecError
 
 _SMALLEST_NORMAL = np.finfo(np.float32).smallest_normal

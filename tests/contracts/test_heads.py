@@ -9,9 +9,9 @@ from torch import Tensor
 
 from heads import _presets, build_head, head_settings
 from heads.contract import Head, HeadError
-from heads.segmentation import PixelClassifier
+from heads.segmentation.base import PixelClassifier
 from stores.pyramid import PyramidSpec
-from tests.heads.detection_targets import random_targets
+from tests.heads.detection.detection_targets import random_targets
 from tests.heads.pyramids import clip_pyramid, pyramid_of, random_clips, random_features, random_labels
 from tests.one_thread import one_thread  # noqa: F401 - a fixture of this file
 

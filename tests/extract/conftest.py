@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from extract.backbones import BackboneCard, FrozenBackbone, backbone_card, load_backbone
+from extract.backbones.loading import BackboneCard, FrozenBackbone, backbone_card, load_backbone
 from tests.one_thread import one_thread  # noqa: F401 - a fixture of this folder
 
 

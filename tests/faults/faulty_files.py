@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from stores.files import Buffer, Files
+from stores.shards.disk import Buffer, Files
 
 T = TypeVar("T")
 

@@ -12,7 +12,7 @@ import signal
 import sys
 from pathlib import Path
 
-from stores.files import Files
+from stores.shards.disk import Files
 from tests.faults.faulty_files import Fault, FaultyFiles
 from tests.faults.made_stores import MadeRows, extract, small_plan
 

@@ -12,11 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from stores.codecs import codec
-from stores.files import Files
-from stores.layout import Bin, DenseTarget, RaggedTarget, ShardId, StorePlan, Target
+from stores.format.plan import Bin, DenseTarget, RaggedTarget, ShardId, StorePlan, Target
+from stores.format.row_table import UNDECODABLE, RowTable
 from stores.pyramid import Level, PyramidSpec
-from stores.records import UNDECODABLE, RowTable
-from stores.writer import StoreWriter
+from stores.shards.disk import Files
+from stores.writing.writer import StoreWriter
 
 Array = npt.NDArray[Any]
 Place = tuple[int, int]

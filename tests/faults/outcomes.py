@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from stores.manifest import MANIFEST_NAME
-from stores.reader import Store, open_store
-from stores.verify import gc_orphans, verify_store
+from stores.checks.verify import gc_orphans, verify_store
+from stores.format.manifest import MANIFEST_NAME
+from stores.reading.reader import Store, open_store
 from tests.faults.made_stores import Array, MadeRows
 
 WRITERS_OWN = ("writer", "generation")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from stores.layout import ShardId
+from stores.format.plan import ShardId
 from tests.faults.killed_writer import writer_of
 from tests.faults.made_stores import extract
 from tests.faults.outcomes import assert_finished, store_files, without_writers

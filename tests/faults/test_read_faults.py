@@ -16,12 +16,12 @@ from typing import Any
 import pytest
 
 from stores import errors
-from stores.canonical_json import sha256_hex
-from stores.layout import Bin
-from stores.manifest import MANIFEST_NAME, decode_manifest, receipts_digest
-from stores.reader import Store, open_store
-from stores.verify import store_status, verify_store
-from stores.writer import StoreWriter
+from stores.checks.verify import store_status, verify_store
+from stores.format.canonical_json import sha256_hex
+from stores.format.manifest import MANIFEST_NAME, decode_manifest, receipts_digest
+from stores.format.plan import Bin
+from stores.reading.reader import Store, open_store
+from stores.writing.writer import StoreWriter
 from tests.faults.damage import (
     SHARD_FAULTS,
     SMALL_FILE_FAULTS,

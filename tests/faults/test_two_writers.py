@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from stores.checks.verify import verify_store
 from stores.errors import IncompleteStore, PlanError
-from stores.files import Files
-from stores.layout import Bin, ShardId, StorePlan
-from stores.verify import verify_store
-from stores.writer import StoreWriter
+from stores.format.plan import Bin, ShardId, StorePlan
+from stores.shards.disk import Files
+from stores.writing.writer import StoreWriter
 from tests.faults.faulty_files import Fault, FaultyFiles, kills
 from tests.faults.interleaving import Choose, SteppedFiles, Turns, switch_once
 from tests.faults.made_stores import ORIGINAL_LABELS, MadeRows, extract, fill_shards, places, small_plan

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
+from stores.checks.verify import gc_orphans
 from stores.errors import IncompleteStore, NoSuchStore, SpaceError, StoreError
-from stores.files import Files
-from stores.manifest import MANIFEST_NAME, PLAN_NAME
-from stores.reader import open_store
-from stores.verify import gc_orphans
+from stores.format.manifest import MANIFEST_NAME, PLAN_NAME
+from stores.reading.reader import open_store
+from stores.shards.disk import Files
 from tests.faults.faulty_files import (
     FaultyFiles,
     FullDisk,

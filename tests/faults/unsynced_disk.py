@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from stores.files import Buffer
+from stores.shards.disk import Buffer
 from tests.faults.faulty_files import Fault, FaultyFiles
 
 

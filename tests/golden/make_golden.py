@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from stores.arrays import sharded_arrays
-from stores.layout import Bin, RaggedTarget
-from stores.pixels import PIXEL_DIFFERENCES, differences
+from stores.format.arrays import sharded_arrays
+from stores.format.plan import Bin, RaggedTarget
+from stores.format.pixel_differences import PIXEL_DIFFERENCES, differences
 from stores.pyramid import Level
 from tests.faults.made_stores import LABELS, ORIGINAL_LABELS, P4, P5, Array, MadeRows, extract, small_plan
 

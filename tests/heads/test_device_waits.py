@@ -12,9 +12,11 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from heads import build_head, ground_truth, rpn
-from heads.nms import suppress_together
-from tests.heads.detection_targets import random_targets
+from heads import build_head
+from heads.boxes import ground_truth
+from heads.boxes.nms import suppress_together
+from heads.detection import rpn
+from tests.heads.detection.detection_targets import random_targets
 from tests.heads.pyramids import pyramid_of, random_features
 
 WAITING = {"nonzero", "equal", "_local_scalar_dense", "bincount", "masked_select", "unique_dim", "_unique2"}

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from heads import build_head
-from heads.box_coding import clip_boxes
-from tests.heads.detection_targets import random_targets
+from heads.boxes.boxes import clip_boxes
+from tests.heads.detection.detection_targets import random_targets
 from tests.heads.pyramids import pyramid_of
 
 HW = (64, 96)

@@ -4,9 +4,10 @@ import pytest
 import torch
 
 import heads
-from heads import build_head, head_names, head_settings, linear, upernet
+from heads import build_head, head_names, head_settings
 from heads.contract import HeadError
-from heads.dropout import drop_channels
+from heads.necks.channel_dropout import drop_channels
+from heads.segmentation import linear, upernet
 from tests.heads.pyramids import pyramid_of
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from pipelines import extract_features
 from pipelines.config import ExtractConfig
-from tests.extract.made_ade20k import encoded, write_split
+from pipelines.verbs import extract_features
+from tests.extract.datasets.made_ade20k import encoded, write_split
 
 CROP_PX = 64
 WEIGHTS = "random:0"

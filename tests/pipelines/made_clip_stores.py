@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from stores.codecs import codec
-from stores.layout import Bin, DenseTarget, StorePlan
-from stores.pixels import PIXEL_DIFFERENCES
+from stores.format.pixel_differences import PIXEL_DIFFERENCES
+from stores.format.plan import Bin, DenseTarget, StorePlan
+from stores.format.row_table import UNDECODABLE, RowTable
 from stores.pyramid import Level, PyramidSpec
-from stores.records import UNDECODABLE, RowTable
-from stores.writer import StoreWriter
+from stores.writing.writer import StoreWriter
 
 CLASSES = 4
 CLASS_NAMES = ("waking", "falling asleep", "filling", "emptying")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from pipelines.coco_results import Detections, Truth, mask_bitmap, mask_counts
+from pipelines.metrics.coco_results import Detections, Truth, mask_bitmap, mask_counts
 
 SIZE_HW = (60, 80)
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from stores.codecs import codec
-from stores.layout import Bin, DenseTarget, RaggedTarget, StorePlan
+from stores.format.plan import Bin, DenseTarget, RaggedTarget, StorePlan
+from stores.format.row_table import UNDECODABLE, RowTable
 from stores.pyramid import Level, PyramidSpec
-from stores.records import UNDECODABLE, RowTable
-from stores.writer import StoreWriter
+from stores.writing.writer import StoreWriter
 
 CLASS_NAMES = ["wall", "building", "sky", "floor", "tree"]
 CLASSES = len(CLASS_NAMES)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from stores.layout import Bin
+from stores.format.plan import Bin
 from tests.faults.made_stores import P4, P5, MadeRows, extract, small_plan
 from tests.unsynced import unsynced  # noqa: F401 - a fixture of this folder
 

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from stores import open_store
-from stores.arrays import all_arrays, bin_tables, sharded_arrays
 from stores.codecs import codec
-from stores.layout import Bin, DenseTarget, RaggedTarget, StorePlan
-from stores.pixels import PIXEL_DIFFERENCES, differences, undo_differences
+from stores.format.arrays import all_arrays, bin_tables, sharded_arrays
+from stores.format.bounded_files import StoreFolder
+from stores.format.pixel_differences import PIXEL_DIFFERENCES, differences, undo_differences
+from stores.format.plan import Bin, DenseTarget, RaggedTarget, StorePlan
 from stores.pyramid import Level
-from stores.store_folder import StoreFolder
-from stores.writer import StoreWriter
+from stores.writing.writer import StoreWriter
 from tests.faults.made_stores import LABELS, ORIGINAL_LABELS, P4, P5, MadeRows, extract, small_plan
 
 BINS = (

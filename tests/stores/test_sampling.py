@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stores.reader import open_store
+from stores.reading.reader import open_store
 from stores.sampling import batches, key_hash, shuffle, training_rows, windowed_order
 from tests.pipelines.made_stores import make_store
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.extract.made_ade20k import write_folder
+from tests.extract.datasets.made_ade20k import write_folder
 from tests.pipelines.extraction.verb import TRAINING, VALIDATION
 
 

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 import torch
 
-import pipelines.extract_features
-import pipelines.extraction
-import pipelines.plan_store
-import pipelines.speed_probe
+import pipelines.forecast.planned_extraction
+import pipelines.forecast.speed_probe
+import pipelines.verbs.extract_features
+import pipelines.verbs.plan_store
 from pipelines.__main__ import main
-from pipelines.known_weights import known_weights
+from pipelines.catalog.known_weights import known_weights
 from stores import open_store
-from tests.extract.made_ade20k import write_folder
+from tests.extract.datasets.made_ade20k import write_folder
 from tests.pipelines.extraction.verb import TRAINING, VALIDATION, as_validation, result
 
 
@@ -115,7 +115,7 @@ def test_plan_says_everything_and_writes_nothing(
 def test_plan_of_a_giant_needs_no_weights_and_extract_says_what_to_pass(
     words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipelines.speed_probe.available_bytes", lambda: 1 << 30)  # 1 GiB
+    monkeypatch.setattr("pipelines.forecast.speed_probe.available_bytes", lambda: 1 << 30)  # 1 GiB
     giant = [*words, "--model", "swinv2-g", "--weights", "timm"]
     code, summary, out, _ = result(capsys, "plan", *giant)
     assert (code, summary["rows"]) == (0, TRAINING)
@@ -134,9 +134,9 @@ def test_a_backbone_that_does_not_fit_the_device_is_no_bug(
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
 
     monkeypatch.setenv("PERMAFROST_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(pipelines.speed_probe, "MEASURED_S", 0.05)
+    monkeypatch.setattr(pipelines.forecast.speed_probe, "MEASURED_S", 0.05)
     with monkeypatch.context() as loading:
-        loading.setattr("extract.frozen_backbone.fit_steps", full)
+        loading.setattr("extract.backbones.frozen.fit_steps", full)
         code, _, _, err = result(capsys, "extract", *words)
         assert code == 1 and "unforeseen" not in err
         assert "extract: swinv2-nano does not fit the free memory of cpu (CUDA out of memory." in err
@@ -144,8 +144,8 @@ def test_a_backbone_that_does_not_fit_the_device_is_no_bug(
         code, summary, out, _ = result(capsys, "plan", *words)
         assert (code, summary["rows"]) == (0, TRAINING)
         assert "time      not measured: swinv2-nano does not fit" in out
-    monkeypatch.setattr("extract.batch_shapes.shape_matters", lambda _: True)
-    monkeypatch.setattr("extract.batch_shapes.encode_batch", full)
+    monkeypatch.setattr("extract.extractor.batch_shapes.shape_matters", lambda _: True)
+    monkeypatch.setattr("extract.extractor.batch_shapes.encode_batch", full)
     code, _, out, _ = result(capsys, "plan", *words)
     assert code == 0
     assert "time      not measured: one row of 64x64 px does not fit" in out
@@ -169,8 +169,8 @@ def test_hub_weights_without_network(
     def unreachable(*_: object) -> None:
         raise OSError("no network in this test")
 
-    monkeypatch.setattr("extract.hub.try_to_load_from_cache", lambda *_, **__: None)
-    monkeypatch.setattr("extract.hub.socket.getaddrinfo", unreachable)
+    monkeypatch.setattr("extract.backbones.hub.try_to_load_from_cache", lambda *_, **__: None)
+    monkeypatch.setattr("extract.backbones.hub.socket.getaddrinfo", unreachable)
     code, _, _, err = result(capsys, "extract", *words, "--model", "swinv2-t", "--weights", "timm")
     assert code == 2
     assert "Pass WEIGHTS=<path>" in err
@@ -183,9 +183,9 @@ def test_the_levels_of_a_subset_are_those_of_its_rows(
     words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stop(*_: object, **__: object) -> None:
-        raise pipelines.plan_store.TooLarge("geometry is all that is looked at")
+        raise pipelines.verbs.plan_store.TooLarge("geometry is all that is looked at")
 
-    monkeypatch.setattr(pipelines.plan_store, "measure_speed", stop)
+    monkeypatch.setattr(pipelines.verbs.plan_store, "measure_speed", stop)
     _, whole, _, _ = result(capsys, "plan", *words)
     _, half, out, _ = result(capsys, "plan", *words, "--subset", "50%")
     assert half["levels"] == {name: size // 2 for name, size in whole["levels"].items()}
@@ -289,7 +289,7 @@ def test_sigterm_is_an_interrupt(
         time.sleep(5)
 
     before = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr(pipelines.extract_features, "extract", terminate)
+    monkeypatch.setattr(pipelines.verbs.extract_features, "extract", terminate)
     code, _, _, err = result(capsys, "extract", *words)
     assert code == 130
     assert f"to go on: python -m pipelines extract {shlex.join(words)}" in err
@@ -302,7 +302,7 @@ def test_interrupted(
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(pipelines.extract_features, "extract", interrupt)
+    monkeypatch.setattr(pipelines.verbs.extract_features, "extract", interrupt)
     code, _, _, err = result(capsys, "extract", *words)
     assert code == 130
     assert f"to go on: python -m pipelines extract {shlex.join(words)}" in err

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-import pipelines.extract_features
-import pipelines.extraction
-import pipelines.plan_store
-import pipelines.speed_probe
+import pipelines.forecast.planned_extraction
+import pipelines.forecast.speed_probe
+import pipelines.verbs.extract_features
+import pipelines.verbs.plan_store
 from pipelines.__main__ import main
 from tests.pipelines.extraction.verb import TRAINING, result
 
@@ -46,8 +46,8 @@ def test_too_little_space_is_seen_before_the_backbone_is_loaded(
     def never(*_: object, **__: object) -> None:
         raise AssertionError("the backbone was loaded")
 
-    monkeypatch.setattr(pipelines.extraction, "free_bytes", lambda _: 1000)
-    monkeypatch.setattr(pipelines.extract_features, "load_backbone", never)
+    monkeypatch.setattr(pipelines.forecast.planned_extraction, "free_bytes", lambda _: 1000)
+    monkeypatch.setattr(pipelines.verbs.extract_features, "load_backbone", never)
     code, _, _, err = result(capsys, "extract", *words)
     assert code == 5
     assert "1000" in err
@@ -59,9 +59,11 @@ def test_only_a_store_of_the_same_identity_passes_for_a_begun_one(
 ) -> None:
     _, first, _, _ = result(capsys, "extract", *words, "--shard-rows", "2")
     store = Path(first["store"])
-    monkeypatch.setattr(pipelines.extraction, "free_bytes", lambda _: 1000)
+    monkeypatch.setattr(pipelines.forecast.planned_extraction, "free_bytes", lambda _: 1000)
     with monkeypatch.context() as loading:
-        loading.setattr(pipelines.extract_features, "load_backbone", lambda *_, **__: pytest.fail("loaded"))
+        loading.setattr(
+            pipelines.verbs.extract_features, "load_backbone", lambda *_, **__: pytest.fail("loaded")
+        )
         for other in ("--views 2", "--seed 1", "--subset 50%", "--pixels stored", "--levels p4"):
             code, _, _, err = result(capsys, "extract", *words, *other.split())
             assert code == 5, other
@@ -70,7 +72,7 @@ def test_only_a_store_of_the_same_identity_passes_for_a_begun_one(
     assert code == 0 and "nothing to do" in out
     (store / "MANIFEST.json").unlink()
     (store / "receipts" / "64x64-1.json").unlink()
-    monkeypatch.setattr(pipelines.extraction, "free_bytes", lambda _: first["bytes"] // 2)
+    monkeypatch.setattr(pipelines.forecast.planned_extraction, "free_bytes", lambda _: first["bytes"] // 2)
     code, rest, _, _ = result(capsys, "extract", *words)
     assert (code, rest["shards_written"]) == (0, 1), "a third of it is missing"
 
@@ -81,8 +83,8 @@ def test_a_disk_that_fills_up_names_bytes_and_the_way_on(
     def fail(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(pipelines.extract_features, "extract", fail)
-    monkeypatch.setattr(pipelines.extract_features, "free_bytes", lambda _: 7)
+    monkeypatch.setattr(pipelines.verbs.extract_features, "extract", fail)
+    monkeypatch.setattr(pipelines.verbs.extract_features, "free_bytes", lambda _: 7)
     code, _, _, err = result(capsys, "extract", *words)
     assert code == 5
     assert re.search(r"features/\S+: the plan needs [1-9]\d+ bytes .* and 7 \(0.00 GB\) are free", err)
@@ -100,8 +102,8 @@ def test_plan_of_a_disk_that_cannot_be_tried_still_plans(
     def fail(*_: object) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(pipelines.speed_probe, "measure_disk", fail)
-    monkeypatch.setattr(pipelines.speed_probe, "MEASURED_S", 0.05)
+    monkeypatch.setattr(pipelines.forecast.speed_probe, "measure_disk", fail)
+    monkeypatch.setattr(pipelines.forecast.speed_probe, "MEASURED_S", 0.05)
     monkeypatch.setenv("PERMAFROST_CACHE", str(tmp_path / "cache"))
     code, summary, out, _ = result(capsys, "plan", *words)
     assert code == 0
@@ -118,8 +120,12 @@ def test_a_folder_that_cannot_be_written_is_seen_first(
             code, summary, _, _ = result(capsys, verb, *words, "--stores", str(tmp_path / stores))
             assert code == 2
             assert "file is a file, expected a folder" in summary["error"]
-    monkeypatch.setattr(pipelines.extraction.os, "access", lambda *_: False)  # root may write anywhere
-    monkeypatch.setattr(pipelines.extract_features, "load_backbone", lambda *_, **__: pytest.fail("loaded"))
+    monkeypatch.setattr(
+        pipelines.forecast.planned_extraction.os, "access", lambda *_: False
+    )  # root may write anywhere
+    monkeypatch.setattr(
+        pipelines.verbs.extract_features, "load_backbone", lambda *_, **__: pytest.fail("loaded")
+    )
     code, summary, _, _ = result(capsys, "extract", *words)
     assert code == 2
     assert "cannot be written" in summary["error"]
@@ -142,9 +148,13 @@ def test_the_rest_of_a_store_must_fit(
     store = Path(summary["store"])
     (store / "MANIFEST.json").unlink()
     (store / "receipts" / "64x64-0.json").unlink()
-    monkeypatch.setattr(pipelines.extraction, "free_bytes", lambda _: summary["bytes"] // 3 - 10)
+    monkeypatch.setattr(
+        pipelines.forecast.planned_extraction, "free_bytes", lambda _: summary["bytes"] // 3 - 10
+    )
     code, _, _, err = result(capsys, "extract", *words)
     assert code == 5
     assert str(summary["bytes"] // 3) in err
-    monkeypatch.setattr(pipelines.extraction, "free_bytes", lambda _: summary["bytes"] // 3 + 10)
+    monkeypatch.setattr(
+        pipelines.forecast.planned_extraction, "free_bytes", lambda _: summary["bytes"] // 3 + 10
+    )
     assert result(capsys, "extract", *words)[0] == 0

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from extract.progress import Progress
-from pipelines.progress import ExtractionProgress, shard_line
+from extract.extractor.progress import Progress
+from pipelines.cli.progress_bar import ExtractionProgress, shard_line
 
 
 def test_progress_on_a_terminal_and_elsewhere(capsys: pytest.CaptureFixture[str], caplog: Any) -> None:

@@ -1,0 +1,1 @@
+"""Frozen backbones: registry, weights, precision, and the network that runs."""

@@ -1,0 +1,107 @@
+"""SwinV2 and SwinV2-G as a frozen network: a row of steps, each with its constants folded.
+
+Letters in tensor names: N images, H and W cells, C channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from extract.backbones.device_functions import BlockFunctions, Step, functions_for
+from extract.swin.block import FoldedBlock, keep_constants
+from extract.swin.patches import Merge, Patches, PixelNorm
+from extract.swin.timm_swin import stages_of
+from extract.swin.windows import HW
+
+
+@dataclass(frozen=True, slots=True)
+class StepMaker:
+    """One step of the network, to be made in a precision."""
+
+    make: Callable[[torch.dtype], nn.Module]
+    """Of products; the module takes a float32 map (N, y, x, C) and `BlockFunctions`, and returns a `Step`."""
+    ends_stage: int | None
+    """The stage, from 1, whose raw output leaves this step."""
+
+
+def step_makers(trunk: Any, *, stages: int, pretrained_windows: Sequence[HW]) -> list[StepMaker]:
+    """The steps of a SwinV2 (`swinv2` or `swinv2_cr`): patches, then merges and blocks.
+
+    Args:
+        trunk: timm's, with its weights on the CPU; it may be released once the steps are made.
+        stages: how many of them, from the first.
+        pretrained_windows: one a stage for the family swinv2, none for swinv2_cr.
+    """
+    makers = [StepMaker(lambda dtype: Patches(trunk.patch_embed, dtype), None)]
+    for number, stage in enumerate(stages_of(trunk)[:stages]):
+        window = pretrained_windows[number] if pretrained_windows else None
+        if number:
+            merge = partial(_merge, stage.downsample, window is None)
+            makers.append(StepMaker(merge, None))
+        for index, block in enumerate(stage.blocks, start=1):
+            ends = number + 1 if index == len(stage.blocks) else None
+            makers.append(StepMaker(partial(_block, block, window), ends))
+    return makers
+
+
+def _merge(merging: Any, norm_first: bool, dtype: torch.dtype) -> nn.Module:
+    return Merge(merging, norm_first=norm_first, dtype=dtype)
+
+
+def _block(block: Any, window: HW | None, dtype: torch.dtype) -> nn.Module:
+    return FoldedBlock(block, window, dtype=dtype)
+
+
+class FoldedSwin(nn.Module):
+    """The steps one after another, up to the last stage wanted."""
+
+    def __init__(
+        self, steps: Sequence[nn.Module], ends: Sequence[int | None], *, compiled: bool = False
+    ) -> None:
+        """Args:
+        ends: for each step the stage, from 1, that it ends, or None.
+        compiled: run the functions of a block compiled; the first batch of a size then takes a minute.
+        """
+        super().__init__()
+        self.steps = nn.ModuleList(steps)
+        self.ends = tuple(ends)
+        self.compiled = compiled
+        keep_constants(step for step in steps if isinstance(step, FoldedBlock))
+
+    def shared_constants(self, height: int, width: int, device: torch.device) -> list[object]:
+        """Of each block what a forward of such pixels reads besides its own buffers: it stands in caches that
+        may drop it."""
+        found, grid = [], (height, width)
+        for step in self.steps:
+            if isinstance(step, FoldedBlock):
+                found.append(step.shared_constants(grid, device))
+            elif isinstance(step, Patches | Merge):
+                rows, columns = step.size
+                grid = -(-grid[0] // rows), -(-grid[1] // columns)
+        return found
+
+    def forward(self, x_NHWC: Tensor) -> dict[int, Tensor]:
+        """Stage -> its raw output, (N, y, x, C) float32, of normalised pixels (N, H, W, 3)."""
+        functions = functions_for(x_NHWC.device.type, self.compiled)
+        return self._of_patches(self.steps[0](x_NHWC, functions), functions)
+
+    def of_pixels(self, pixels_NHWC: Tensor, valid_hw: Tensor, norm: PixelNorm) -> dict[int, Tensor]:
+        """The same of uint8 pixels, normalised on the way: on a GPU in a third of the time of both."""
+        functions = functions_for(pixels_NHWC.device.type, self.compiled)
+        patches = self.steps[0]
+        assert isinstance(patches, Patches)
+        return self._of_patches(patches.of_pixels(pixels_NHWC, valid_hw, norm, functions), functions)
+
+    def _of_patches(self, patches: Step, functions: BlockFunctions) -> dict[int, Tensor]:
+        outputs, (x, low) = {}, patches
+        for step, ends in zip(self.steps[1:], self.ends[1:], strict=True):
+            x, low = step(x, functions, low)
+            if ends:
+                outputs[ends] = x
+        return outputs

@@ -1,0 +1,99 @@
+"""Published weights by timm's names, from the local cache or the network."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import Request, urlopen
+
+import timm
+import torch
+from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from extract.backbones.checkpoints import read_checkpoint
+
+_FILE = "model.safetensors"
+
+
+def hub_tensors(timm_id: str, trunk: nn.Module) -> Mapping[str, Tensor]:
+    """The published tensors of a timm model, named as in `trunk`.
+
+    Raises OSError where nothing is published, or where the cache lacks it and it cannot be downloaded.
+    """
+    published = require_published(timm_id)
+    if published.hf_hub_id:
+        return read_checkpoint(_from_hugging_face(published.hf_hub_id), trunk)
+    return read_checkpoint(_from_url(published.url), trunk)
+
+
+def require_published(timm_id: str) -> Any:
+    """timm's record of where a model's weights stand. Raises FileNotFoundError where there are none."""
+    published = timm.get_pretrained_cfg(timm_id, allow_unregistered=False)
+    if published is None or not published.has_weights:
+        raise FileNotFoundError("no weights were published under this name")
+    return published
+
+
+def _from_hugging_face(repository: str) -> str:
+    repository, _, revision = repository.partition("@")
+    cached = try_to_load_from_cache(repository, _FILE, revision=revision or None)
+    if isinstance(cached, str):
+        return cached
+    if constants.HF_HUB_OFFLINE:
+        raise OSError(f"{repository} is not in the local cache and HF_HUB_OFFLINE is set")
+    _require_host(constants.ENDPOINT)
+    with _broken_off_as_os_error():
+        path: str = hf_hub_download(repository, _FILE, revision=revision or None)
+    return path
+
+
+def _from_url(url: str) -> Path:
+    # Not by torch.hub, which would keep a file without its end, and find that one in every later run.
+    path = Path(torch.hub.get_dir(), "checkpoints", url.rsplit("/", 1)[-1])
+    if path.exists():
+        return path
+    _require_host(url)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    request = Request(url, headers={"User-Agent": "permafrost"})  # some servers refuse Python's own name
+    try:
+        with _broken_off_as_os_error(), urlopen(request) as reply, partial.open("wb") as file:
+            with tqdm.wrapattr(file, "write", total=reply.length, desc=path.name) as counted:
+                shutil.copyfileobj(reply, counted)
+            if reply.length:  # of a body that is cut the rest that was promised; None where nothing was
+                raise EOFError(f"{reply.length} bytes are missing")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return path
+
+
+@contextmanager
+def _broken_off_as_os_error() -> Iterator[None]:
+    """A body that is cut raises what each client has of its own for it, in every version another class."""
+    try:
+        yield
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise OSError(f"the download broke off ({reason}): run it again first") from error
+
+
+def _require_host(url: str) -> None:
+    # The hub's client retries a name that does not resolve for 45 s; one look-up answers at once.
+    host = urlsplit(url).hostname or url
+    try:
+        socket.getaddrinfo(host, None)
+    except OSError as error:
+        raise OSError(
+            f"the weights are not in the local cache and {host} cannot be reached ({error})"
+        ) from error

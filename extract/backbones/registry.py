@@ -1,0 +1,235 @@
+"""What a backbone is, without building it: its row in the table, pyramid, windows and identity."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+from extract.swin.timm_swin import family_of, pretrained_windows_of, probe, stages_of, windows_of
+from stores.pyramid import Level, PyramidSpec
+
+REVISION = 1
+"""Raised whenever the numbers of this package's backbones change; part of every identity."""
+
+STRIDES_PX = (4, 8, 16, 32)
+"""Levels p2..p5."""
+
+Windows = tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    timm_id: str
+    args: Mapping[str, Any] = field(default_factory=dict)
+
+
+BACKBONES: Mapping[str, _Row] = {
+    "swinv2-t": _Row("swinv2_tiny_window8_256.ms_in1k"),
+    "swinv2-s": _Row("swinv2_small_window8_256.ms_in1k"),
+    "swinv2-b": _Row("swinv2_base_window12_192.ms_in22k"),
+    "swinv2-l": _Row("swinv2_large_window12_192.ms_in22k"),
+    # Depths of the paper's 3-billion-parameter model; timm's entry is one block pair short in stage 4.
+    # Window 40 is the papers' at 640 px; stage 4's grid of 20 caps its window.
+    "swinv2-g": _Row(
+        "swinv2_cr_giant_384.untrained", {"depths": [2, 2, 42, 4], "window_size": [40, 40, 40, 20]}
+    ),
+    "swinv2-nano": _Row(
+        "swinv2_tiny_window8_256.ms_in1k",
+        {"embed_dim": 24, "depths": [2, 2, 2, 2], "num_heads": [1, 2, 4, 8], "window_size": [8, 8, 8, 4]},
+    ),
+}
+"""Our names; any other timm model is `timm:<id>`."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BackboneCard:
+    """A backbone and the levels wanted of it. Cheap, picklable, without weights."""
+
+    model: str
+    """Our name, or `timm:<id>`."""
+    timm_id: str
+    args: Mapping[str, Any]
+    """Constructor arguments over timm's own, as JSON values: the table's row and `--model-args`."""
+    family: str
+    """swinv2, swinv2_cr (SwinV2-G), swin (V1), or features: any other timm model."""
+    pyramid: PyramidSpec
+    """The levels wanted; channels and strides of each."""
+    windows: Windows
+    """Height and width in cells of each stage's windows; empty for the family `features`."""
+    pretrained_windows: Windows
+    """The windows SwinV2's position coordinates are relative to; empty for other families."""
+    mean: tuple[float, float, float]
+    """Of RGB in 0..1, subtracted first."""
+    std: tuple[float, float, float]
+    """Of RGB in 0..1, divided by."""
+
+    @property
+    def constructor_args(self) -> dict[str, Any]:
+        """All arguments of timm's constructor but the number of classes.
+
+        Windows and shifts that do not depend on the construction size: `always_partition` keeps both at every
+        input, `dynamic_img_size` takes any input size.
+        """
+        if self.family == "features":
+            return dict(self.args)
+        rules: dict[str, Any] = {
+            "window_size": self.windows,
+            "always_partition": True,
+            "dynamic_img_size": True,
+            "drop_path_rate": 0.0,
+        }
+        if self.pretrained_windows:
+            rules["pretrained_window_sizes"] = self.pretrained_windows
+        return {**self.args, **rules}
+
+    def identity(self, *, weights_sha256: str, precision: str) -> dict[str, Any]:
+        """What decides the features' numbers, as JSON values; the levels stand in the store's plan.
+
+        Args:
+            weights_sha256: 64 hex digits, of `extract.backbones.weights.tensors_sha256`.
+            precision: fp32, fp16 or bf16.
+        """
+        return {
+            "model": self.model,
+            "timm_id": self.timm_id,
+            "args": dict(self.args),
+            "windows": [list(window) for window in self.windows],
+            "pretrained_windows": [list(window) for window in self.pretrained_windows],
+            "weights_sha256": weights_sha256,
+            "precision": precision,
+            "mean": list(self.mean),
+            "std": list(self.std),
+            "revision": REVISION,
+        }
+
+
+def backbone_card(
+    model: str, model_args: Mapping[str, Any] | None = None, levels: Sequence[str] | None = None
+) -> BackboneCard:
+    """The card of a backbone, without building its weights.
+
+    Windows are those of timm's model at its own construction size or at the given `img_size`, so 12, 12, 12
+    and 6 for window12_192; a given `window_size` holds for every stage, or is one value a stage.
+
+    Args:
+        model: a name of `BACKBONES`, or `timm:<id>` of a model with a feature pyramid.
+        model_args: constructor arguments over the row's, JSON values.
+        levels: such as ("p4", "p5"); None: p2..p5, as far as the model has them. p5n is p5 after the
+            backbone's own last norm (Swin only).
+
+    Raises:
+        ValueError: unknown model, argument or level; lists the names there are.
+    """
+    row = _row(model)
+    given = json.loads(json.dumps(dict(model_args or {})))
+    args = {**row.args, **given}
+    _refuse_own_arguments(given)
+    trunk: Any = probe(row.timm_id, args)
+    family = family_of(trunk)
+    pyramid = _pyramid(model, trunk, family)
+    windows: Windows = ()
+    pretrained: Windows = ()
+    if family != "features":
+        _require_whole_heads(trunk)
+        windows = _every_stage(args["window_size"], trunk) if "window_size" in args else windows_of(trunk)
+    if family == "swinv2":
+        pretrained = pretrained_windows_of(trunk) or _row_windows(row, given)
+    wanted = levels or [name for name in pyramid.names if name != "p5n"]
+    if unknown := [name for name in wanted if name not in pyramid]:
+        raise ValueError(f"{model} has no level {', '.join(unknown)}; it has {', '.join(pyramid.names)}")
+    return BackboneCard(
+        model=model,
+        timm_id=row.timm_id,
+        args=args,
+        family=family,
+        pyramid=pyramid.select(wanted),
+        windows=windows,
+        pretrained_windows=pretrained,
+        mean=tuple(trunk.pretrained_cfg["mean"]),
+        std=tuple(trunk.pretrained_cfg["std"]),
+    )
+
+
+def _row(model: str) -> _Row:
+    if model in BACKBONES:
+        return BACKBONES[model]
+    if model.startswith("timm:"):
+        return _Row(model.removeprefix("timm:"))
+    raise ValueError(f"no backbone {model!r}; there are {', '.join(BACKBONES)}, and timm:<id> for timm's own")
+
+
+_OWN_ARGUMENTS = {
+    **dict.fromkeys(
+        ("always_partition", "dynamic_img_size", "strict_img_size", "drop_path_rate"),
+        "fixed for every frozen backbone",
+    ),
+    **dict.fromkeys(("num_classes", "features_only", "in_chans"), "a backbone gives levels of RGB images"),
+    **dict.fromkeys(
+        ("pretrained", "checkpoint_path", "cache_dir", "pretrained_cfg", "pretrained_cfg_overlay"),
+        "weights are named by --weights",
+    ),
+    **dict.fromkeys(("scriptable", "exportable", "no_jit"), "no part of a model"),
+}
+"""Constructor arguments that are not the caller's, and why."""
+
+
+def _refuse_own_arguments(given: Mapping[str, Any]) -> None:
+    for name in sorted(_OWN_ARGUMENTS.keys() & given.keys()):
+        raise ValueError(f"--model-args {name}: cannot be given, {_OWN_ARGUMENTS[name]}")
+
+
+def _require_whole_heads(trunk: nn.Module) -> None:
+    """Raises ValueError where heads do not divide the channels of a stage: timm notices when it runs."""
+    for number, stage in enumerate(stages_of(trunk), start=1):
+        attention = stage.blocks[0].attn
+        channels, heads = attention.qkv.in_features, attention.num_heads
+        if channels % heads:
+            raise ValueError(f"stage {number} has {channels} channels, which {heads} heads do not divide")
+
+
+def _every_stage(window_size: Any, trunk: Any) -> Windows:
+    """A window argument (an int, or one int or pair a stage) as one pair a stage."""
+    stages = len(stages_of(trunk))
+    each = [window_size] * stages if isinstance(window_size, int) else list(window_size)
+    if len(each) != stages:
+        raise ValueError(f"window_size {window_size}: expected an int or {stages} values, one a stage")
+    return tuple((size, size) if isinstance(size, int) else (size[0], size[1]) for size in each)
+
+
+def _row_windows(row: _Row, given: Mapping[str, Any]) -> Windows:
+    """The windows a row's model was pretrained with: without the caller's window_size and img_size."""
+    kept = {key: value for key, value in given.items() if key not in ("window_size", "img_size")}
+    trunk = probe(row.timm_id, {**row.args, **kept})
+    return _every_stage(row.args["window_size"], trunk) if "window_size" in row.args else windows_of(trunk)
+
+
+def _pyramid(model: str, trunk: Any, family: str) -> PyramidSpec:
+    levels = []
+    for stage, info in enumerate(_feature_info(trunk), start=1):
+        if info["reduction"] in STRIDES_PX:
+            name = f"p{int(math.log2(info['reduction']))}"
+            levels.append(
+                Level(name=name, stride_px=info["reduction"], channels=info["num_chs"], stage=stage)
+            )
+    strides = [level.stride_px for level in levels]
+    if len(levels) < 2 or len(set(strides)) < len(strides):
+        raise ValueError(
+            f"{model} has no feature pyramid: its stages have strides {strides or 'unknown'}, expected "
+            f"growing ones out of {STRIDES_PX}"
+        )
+    if family != "features":
+        last = levels[-1]
+        levels.append(Level(name="p5n", stride_px=last.stride_px, channels=last.channels, stage=last.stage))
+    return PyramidSpec(tuple(levels))
+
+
+def _feature_info(trunk: Any) -> list[dict[str, Any]]:
+    info = getattr(trunk, "feature_info", None)
+    if not info or not hasattr(trunk, "forward_intermediates"):
+        return []
+    return list(info.info if hasattr(info, "info") else info)

@@ -1,0 +1,1 @@
+"""Codecs on the device: the bytes of `stores.codecs`, made by torch."""

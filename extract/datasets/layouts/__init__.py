@@ -1,0 +1,1 @@
+"""File layouts of data sets: annotation files and lists, read into records."""

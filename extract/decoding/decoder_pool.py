@@ -1,0 +1,257 @@
+"""Processes that decode images and videos, as many at once as there are processor cores.
+
+A decoder that hangs, crashes or eats the memory takes its process with it and not the extraction. And however
+many cores decode, the interpreter of the extraction stays free to drive the device: threads would hold it for
+a fifth of their time, so that five of them were as many as could work at once. What this costs: half a second
+and 60 MB for each process, and the way of the source and of its views through pipes, 2 ms of a core for a
+view of 16 frames at 224 px, beside 20 to 100 ms to decode it (docs/k400.md).
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import weakref
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from extract.decoding.decoder_process import receive, send
+from extract.decoding.video_container import DECODER_NAMES, ClipFacts
+from extract.decoding.video_frames import decoders_here
+from extract.sources.byte_sources import SourceError, TookTooLong
+from extract.views.clip_view import ClipView
+from extract.views.view import View
+from stores.format.row_table import UNDECODABLE
+
+logger = logging.getLogger(__name__)
+
+LIMIT_S = 120.0
+"""Seconds for one request: decoding ten seconds of 4K video takes a tenth of it on one core."""
+_FROM_OUTSIDE = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGXCPU)
+"""Signals that people and schedulers send; no source makes a decoder send them to itself."""
+COMMAND = (sys.executable, "-P", "-m", "extract.decoding.decoder_process")
+
+
+class DecoderDied(Exception):
+    """The process ended in the middle of a request; `signal_number` says by which signal, 0 by none."""
+
+    def __init__(self, signal_number: int) -> None:
+        self.signal_number = signal_number
+        super().__init__(signal_number)
+
+
+class DecoderPool:
+    """Starts a process when all others are busy; for use by several threads."""
+
+    def __init__(
+        self,
+        *,
+        limit_s: float = LIMIT_S,
+        processes: int | None = None,
+        decoders: Sequence[str] | None = None,
+        command: Sequence[str] = COMMAND,
+    ) -> None:
+        """
+        Args:
+            limit_s: after which a decoder's process is killed, and another one is asked.
+            processes: that work at once; None: one a core.
+            decoders: those of DECODER_NAMES that may be used; None: those that are installed.
+            command: starts a process.
+        """
+        self.limit_s = limit_s
+        self.decoders = tuple(decoders or decoders_here())
+        self._command = tuple(command)
+        self._room = threading.BoundedSemaphore(processes or len(os.sched_getaffinity(0)))
+        self._idle: list[subprocess.Popen[bytes]] = []
+        self._owner = os.getpid()
+        self._told = False
+        weakref.finalize(self, _end_all, self._idle)
+
+    def facts(self, path: str | Path, offset: int, size: int) -> ClipFacts:
+        """What the container in `size` bytes of a file says.
+
+        Raises:
+            SourceError: see extract.decoding.video_container; also where the decoder hangs or dies.
+            OSError: the file could not be read, or the decoder was ended from outside.
+        """
+        request = {"do": "facts", "path": os.fspath(path), "offset": offset, "size": size}
+        try:
+            header, _ = self._ask(request)
+        except DecoderDied as death:
+            raise self._reason(death) from None
+        facts = header["facts"]
+        return ClipFacts(**{**facts, "hw": tuple(facts["hw"])})
+
+    def render_video(
+        self, data: bytes, hw: tuple[int, int], frames: int, views: Sequence[ClipView]
+    ) -> list[npt.NDArray[np.uint8]]:
+        """Views of a video, each of whose frames is decoded once.
+
+        Args:
+            data: the video file.
+            hw, frames: what its container said when it was listed.
+            views: of the video.
+
+        Returns:
+            uint8 (T, padded H, W, 3) of each view.
+
+        Raises:
+            SourceError: a frame cannot be decoded by any decoder, or within the time limit.
+            OSError: the decoder was ended from outside, or has no memory.
+        """
+        request = {
+            "do": "video",
+            "hw": hw,
+            "frames": frames,
+            "views": [view.to_params().tolist() for view in views],
+        }
+        first = min(DECODER_NAMES.index(view.decoder) for view in views)
+        decoders = [name for name in DECODER_NAMES[first:] if name in self.decoders]
+        while decoders:
+            try:
+                header, blobs = self._ask({**request, "decoders": decoders}, [data])
+            except DecoderDied as death:
+                if not decoders[1:]:
+                    raise self._reason(death) from None
+                self._tell(f"{decoders.pop(0)}: {self._reason(death).reason}")
+                continue
+            if header["decoder"] != decoders[0]:
+                self._tell(f"{decoders[0]} cannot decode a video")
+            shapes = [(len(view.frames), *view.padded_hw, 3) for view in views]
+            return [
+                np.frombuffer(blob, dtype=np.uint8).reshape(shape)
+                for blob, shape in zip(blobs, shapes, strict=True)
+            ]
+        raise ValueError("no video decoder is installed: pip install av decord")
+
+    def render_image(
+        self, data: bytes, hw: tuple[int, int], views: Sequence[View]
+    ) -> list[npt.NDArray[np.uint8]]:
+        """Views of an image, which is decoded once; see extract.decoding.image.
+
+        Raises:
+            SourceError: the image cannot be decoded, or not within the time limit.
+            OSError: the decoder was ended from outside, or has no memory.
+        """
+        request = {"do": "image", "hw": hw, "views": [view.to_params().tolist() for view in views]}
+        try:
+            _, blobs = self._ask(request, [data])
+        except DecoderDied as death:
+            raise self._reason(death) from None
+        return [
+            np.frombuffer(blob, dtype=np.uint8).reshape(*view.padded_hw, 3)
+            for blob, view in zip(blobs, views, strict=True)
+        ]
+
+    def _tell(self, what: str) -> None:
+        if not self._told:
+            self._told = True
+            logger.warning("%s; PyAV does it, here and wherever that happens again", what)
+
+    def _reason(self, death: DecoderDied) -> SourceError:
+        if death.signal_number == signal.SIGALRM:
+            return TookTooLong(UNDECODABLE, f"the decoder was not done after {self.limit_s:.0f} s")
+        return SourceError(UNDECODABLE, f"the decoder crashed (signal {death.signal_number})")
+
+    def _ask(
+        self, request: dict[str, Any], blobs: Sequence[bytes] = ()
+    ) -> tuple[dict[str, Any], list[bytearray]]:
+        try:
+            return self._ask_once(request, blobs)
+        except DecoderDied as death:
+            if death.signal_number != signal.SIGALRM:
+                raise
+        # The limit also passes while all processes are stopped (Ctrl-Z, a suspended job), which says nothing
+        # about the source: it takes too long when another process is not done either.
+        return self._ask_once(request, blobs)
+
+    def _ask_once(
+        self, request: dict[str, Any], blobs: Sequence[bytes]
+    ) -> tuple[dict[str, Any], list[bytearray]]:
+        with self._room:
+            process = self._taken()
+            try:
+                reply = _exchange(process, {**request, "limit_s": self.limit_s}, blobs)
+            except BaseException:
+                _end(process)
+                raise
+            self._idle.append(process)
+        header, parts = reply
+        if "source_error" in header:
+            raise SourceError(*header["source_error"])
+        if "os_error" in header:
+            raise OSError(*header["os_error"])
+        if "no_memory" in header:
+            raise MemoryError("the decoder has no memory")
+        return header, parts
+
+    def _taken(self) -> subprocess.Popen[bytes]:
+        if os.getpid() != self._owner:  # a fork must not talk to its parent's decoders
+            self._idle, self._owner = [], os.getpid()
+        try:
+            return self._idle.pop()
+        except IndexError:
+            root = str(Path(__file__).parents[2])
+            paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
+            threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+            return subprocess.Popen(
+                self._command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                bufsize=0,
+                env={**os.environ, **threads, "PYTHONPATH": os.pathsep.join(paths)},
+            )
+
+
+def _exchange(
+    process: subprocess.Popen[bytes], request: dict[str, Any], blobs: Sequence[bytes]
+) -> tuple[dict[str, Any], list[bytearray]]:
+    """Raises DecoderDied; OSError where the process was ended from outside, which says nothing about the
+    source."""
+    assert process.stdin is not None and process.stdout is not None
+    try:
+        send(process.stdin, request, blobs)
+        reply = receive(process.stdout)
+    except BrokenPipeError:
+        reply = None
+    if reply is not None:
+        return reply
+    code = process.wait()
+    if code == -signal.SIGKILL:
+        raise OSError(errno.ENOMEM, "the system killed the decoder: probably too little memory")
+    if -code in _FROM_OUTSIDE:
+        name = signal.Signals(-code).name
+        raise OSError(errno.EINTR, f"the decoder was ended from outside ({name}): run it again")
+    if code > 0:
+        raise RuntimeError(f"{' '.join(process.args)} ended with exit code {code}: run it to see why")  # type: ignore[arg-type]
+    raise DecoderDied(-code)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    process.wait()
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            pipe.close()
+
+
+def _end_all(idle: list[subprocess.Popen[bytes]]) -> None:
+    while idle:
+        _end(idle.pop())
+
+
+@cache
+def decoder_pool() -> DecoderPool:
+    """The pool of this process, which all its data sets share."""
+    return DecoderPool()

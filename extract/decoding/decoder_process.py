@@ -1,0 +1,179 @@
+"""The process in which sources are decoded: one that may hang, or die, and then is replaced.
+
+It reads requests from its standard input and answers on its standard output until the input ends. Each
+request is given so many seconds; then the kernel ends the process, whatever it is doing, even where nobody
+waits for it any more. Messages are a length, a JSON header and the bytes that the header counts.
+
+    python -m extract.decoding.decoder_process
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import struct
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import IO, Any, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from extract.decoding.image import render_image
+from extract.decoding.video_container import clip_facts
+from extract.decoding.video_frames import read_frames
+from extract.sources.byte_sources import SourceError
+from extract.views.clip_view import ClipView, render_clips
+from extract.views.view import View
+from stores.format.row_table import WRONG_SIZE
+
+_NICENESS = 10
+"""Below the thread that drives the device: decoders work ahead and fill what it and the backbone leave."""
+_MAX_HEADER_BYTES = 64 << 20  # 64 MiB
+
+
+def send(file: IO[bytes], header: Mapping[str, Any], blobs: Sequence[Any] = ()) -> None:
+    """Writes a message; `blobs` are bytes or contiguous arrays. Raises BrokenPipeError where nobody reads."""
+    views = [memoryview(blob).cast("B") for blob in blobs]
+    text = json.dumps({**header, "bytes": [len(view) for view in views]}).encode()
+    for part in (struct.pack("<Q", len(text)), text, *views):
+        left = memoryview(cast(bytes, part))
+        while left:
+            left = left[file.write(left) :]  # a pipe may take less at once
+    file.flush()
+
+
+def receive(file: IO[bytes]) -> tuple[dict[str, Any], list[bytearray]] | None:
+    """Reads a message; None where the other side has ended."""
+    length = _exactly(file, 8)
+    if length is None:
+        return None
+    (size,) = struct.unpack("<Q", length)
+    if size > _MAX_HEADER_BYTES:
+        raise ValueError(f"a message's header of {size} bytes, at most {_MAX_HEADER_BYTES} are read")
+    text = _exactly(file, size)
+    if text is None:
+        return None
+    header = json.loads(text)
+    blobs = []
+    for size in header.pop("bytes"):
+        blob = _exactly(file, size)
+        if blob is None:
+            return None
+        blobs.append(blob)
+    return header, blobs
+
+
+def _exactly(file: IO[bytes], size: int) -> bytearray | None:
+    data = bytearray(size)
+    view, done = memoryview(data), 0
+    while done < size:
+        count = file.readinto(view[done:])  # type: ignore[attr-defined]
+        if not count:
+            return None
+        done += count
+    return data
+
+
+class Region(io.RawIOBase):
+    """A part of a file as a file of its own: a video inside a tar."""
+
+    def __init__(self, path: str, offset: int, size: int) -> None:
+        self._file = open(path, "rb", buffering=0)  # noqa: SIM115 it lives as long as this object
+        self._offset, self._size, self._at = offset, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
+        self._at = max(0, start + offset)
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer).cast("B")
+        count = max(0, min(len(view), self._size - self._at))
+        self._file.seek(self._offset + self._at)
+        found: int = self._file.readinto(view[:count]) or 0
+        self._at += found
+        return found
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+def answer(request: Mapping[str, Any], blobs: Sequence[bytearray]) -> tuple[dict[str, Any], list[Any]]:
+    """What a request asks for. Raises SourceError, OSError, MemoryError."""
+    if request["do"] == "facts":
+        with Region(request["path"], request["offset"], request["size"]) as region:
+            return {"facts": asdict(clip_facts(io.BufferedReader(region, 1 << 16)))}, []
+    if request["do"] == "image":
+        images = [View.from_params(params) for params in request["views"]]
+        return {}, render_image(bytes(blobs[0]), tuple(request["hw"]), images)
+    views = [ClipView.from_params(params) for params in request["views"]]
+    clips, decoder = _render_video(bytes(blobs[0]), request, views)
+    return {"decoder": decoder}, clips
+
+
+def _render_video(
+    data: bytes, request: Mapping[str, Any], views: Sequence[ClipView]
+) -> tuple[list[npt.NDArray[np.uint8]], str]:
+    """The views, and the first decoder that gave them. Raises the SourceError of the last one."""
+    facts = clip_facts(io.BytesIO(data))
+    promised = (tuple(request["hw"]), request["frames"])
+    if (facts.hw, facts.frames) != promised:
+        found = f"{facts.frames} frames of {facts.hw[1]}x{facts.hw[0]} pixels"
+        listed = f"{promised[1]} of {promised[0][1]}x{promised[0][0]}"
+        raise SourceError(WRONG_SIZE, f"holds {found}, its container said {listed} when it was listed")
+    wanted = sorted({frame for view in views for frame in view.frames})
+    decoders = list(request["decoders"])
+    while True:
+        decoder = decoders.pop(0)
+        try:
+            return render_clips(read_frames(decoder, data, facts, wanted), views), decoder
+        except SourceError:
+            if not decoders:
+                raise
+
+
+def serve(requests: IO[bytes], replies: IO[bytes]) -> None:
+    """Answers requests until there are no more."""
+    while (message := receive(requests)) is not None:
+        request, blobs = message
+        signal.setitimer(signal.ITIMER_REAL, request["limit_s"])  # then SIGALRM ends the process
+        try:
+            header, parts = answer(request, blobs)
+        except SourceError as error:
+            header, parts = {"source_error": [error.code, error.reason]}, []
+        except MemoryError:
+            header, parts = {"no_memory": True}, []
+        except OSError as error:
+            header, parts = {"os_error": [error.errno, error.strerror or str(error)]}, []
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        send(replies, header, parts)
+
+
+def main() -> None:
+    replies = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what a library prints must not stand between the replies
+    os.nice(_NICENESS)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, whose end is this one's
+    try:
+        serve(sys.stdin.buffer, replies)
+    except BrokenPipeError:
+        os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

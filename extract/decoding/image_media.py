@@ -1,0 +1,34 @@
+"""Images as a medium: sources that are one image each; see extract.datasets.contract."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from extract.decoding.decoder_pool import DecoderPool, decoder_pool
+from extract.sources.byte_sources import DECODER, LIMIT_PX
+from extract.sources.record import Record
+from extract.views.view import VIEW_PARAMS, View
+
+
+class Images:
+    """Sources that are one image each; a `Media`. extract.decoding.decoder_pool decodes them."""
+
+    view_params = VIEW_PARAMS
+
+    def __init__(self, pool: DecoderPool | None = None) -> None:
+        """Args: pool: of decoders; None: that of this process."""
+        self._pool = pool
+
+    @property
+    def decoder(self) -> Mapping[str, Any]:
+        return {"name": DECODER, "limit_px": LIMIT_PX}
+
+    def view_from_params(self, params: Sequence[float] | npt.NDArray[Any]) -> View:
+        return View.from_params(params)
+
+    def render(self, data: bytes, record: Record, views: Sequence[View]) -> list[npt.NDArray[np.uint8]]:
+        return (self._pool or decoder_pool()).render_image(data, record.original_hw, views)

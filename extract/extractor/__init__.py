@@ -1,0 +1,1 @@
+"""The extraction: batches, backbone, codec and writer at once."""

@@ -1,0 +1,81 @@
+"""Batches of an extraction: planned from the shards, decoded ahead by threads."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from extract.extractor.batch_order import DEFAULT_BATCH_ROWS, Batch, upcoming, views_at_once
+from extract.extractor.progress import Stopwatch
+from extract.extractor.row_loader import LoadedRow, RowLoader, SkippedRow
+from stores.format.plan import ShardId, StorePlan
+
+__all__ = ["BATCHES_AHEAD", "DEFAULT_BATCH_ROWS", "Batch", "Rows", "loaded_batches", "rows_ahead"]
+
+BATCHES_AHEAD = 2
+"""Batches of each view that are decoded beyond the one being computed."""
+
+Rows = dict[int, LoadedRow | SkippedRow]
+"""Loaded rows by bin-local number, in order."""
+
+
+def rows_ahead(batch_rows: int, workers: int, views: int = 1) -> int:
+    """The most rows that are decoded, or being decoded, and have not been handed out.
+
+    Args:
+        views: that are filled side by side; more than one are loaded together, up to a batch too early.
+
+    >>> rows_ahead(4, 2), rows_ahead(1, 8), rows_ahead(3, 8), rows_ahead(1, 2, 12)
+    (12, 16, 18, 60)
+    """
+    ahead = max(BATCHES_AHEAD * views + 1, -(-2 * workers * views // batch_rows)) * batch_rows
+    return ahead if views == 1 else ahead + views * batch_rows
+
+
+def loaded_batches(
+    plan: StorePlan,
+    todo: deque[ShardId],
+    loader: RowLoader,
+    pool: ThreadPoolExecutor,
+    watch: Stopwatch,
+    *,
+    workers: int,
+    batch_rows: int | None,
+) -> Iterator[tuple[Batch, Rows]]:
+    """The batches of the shards in `todo`, decoded; takes shards out of it, also those added meanwhile.
+
+    At most `rows_ahead` rows are held.
+
+    Raises what RowLoader.load raises.
+    """
+    views, batches = views_at_once(plan), upcoming(plan, todo, batch_rows)
+    ahead: deque[Batch] = deque()
+    pending: dict[int, deque[Future[Rows]]] = {}  # several, where a failed shard is done again at once
+    while True:
+        while len(ahead) <= BATCHES_AHEAD * views or sum(len(b.rows) for b in ahead) < 2 * workers * views:
+            batch, groups = next(batches, (None, []))
+            if batch is None:
+                batches = upcoming(plan, todo, batch_rows)  # shards may be added until the last batch is out
+                break
+            ahead.append(batch)
+            for group in groups:
+                loading = pool.submit(loader.load_views, group)
+                for row in group:
+                    pending.setdefault(row, deque()).append(loading)
+        if not ahead:
+            return
+        batch = ahead.popleft()
+        with watch.waiting_for("decode"):
+            global_rows = [plan.global_row(batch.shard.bin, row) for row in batch.rows]
+            loaded = [_taken(pending, row).result().pop(row) for row in global_rows]
+        yield batch, dict(zip(batch.rows, loaded, strict=True))
+
+
+def _taken(pending: dict[int, deque[Future[Rows]]], row: int) -> Future[Rows]:
+    """The load of a row that was asked for first."""
+    loads = pending[row]
+    load = loads.popleft()
+    if not loads:
+        del pending[row]
+    return load

@@ -1,0 +1,114 @@
+"""All views of a video side by side, so that a source is read and its frames are decoded once.
+
+Rows are view-major: the views of a record stand as far apart as there are records. Rows of images are loaded
+by themselves, shard after shard. Decoding a video begins at a key frame far before the first frame that is
+wanted: there the shards of all views are filled at once, and rows of one record are loaded together.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from stores.format.plan import ShardId, StorePlan
+
+DEFAULT_BATCH_ROWS = 4
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Batch:
+    """Rows that go through the backbone together. All are of one shard, and follow from the plan alone, so
+    that a rerun computes the same batches whatever was done before."""
+
+    shard: ShardId
+    rows: range
+    """Bin-local."""
+    is_first: bool
+    """Of its shard."""
+    is_last: bool
+
+
+def batches_of(plan: StorePlan, shard: ShardId, batch_rows: int | None = None) -> Iterator[Batch]:
+    """The batches of a shard, of the size its bin was planned with, else of `batch_rows`."""
+    rows = plan.shard_rows(shard)
+    size = plan.bins[shard.bin].batch_rows or batch_rows or DEFAULT_BATCH_ROWS
+    for start in range(0, len(rows), size):
+        yield Batch(
+            shard=shard,
+            rows=rows[start : start + size],
+            is_first=start == 0,
+            is_last=start + size >= len(rows),
+        )
+
+
+def views_at_once(plan: StorePlan) -> int:
+    """How many views of a record are filled side by side: all of a video, one of an image."""
+    if plan.frames is None or len(plan.bins) > 1:
+        return 1
+    return int(plan.rows.view.max()) + 1
+
+
+def upcoming(
+    plan: StorePlan, todo: deque[ShardId], batch_rows: int | None
+) -> Iterator[tuple[Batch, list[list[int]]]]:
+    """The batches of the shards in `todo` in the order of their computation, each with the rows of the plan
+    that are to be loaded from then on, in lists of one record each.
+
+    Takes shards out of `todo`, also those added meanwhile.
+    """
+    while todo:
+        if views_at_once(plan) == 1:
+            for batch in batches_of(plan, todo.popleft(), batch_rows):
+                yield batch, [[plan.global_row(batch.shard.bin, row)] for row in batch.rows]
+        else:
+            shards = list(todo)
+            todo.clear()
+            yield from _swept(plan, shards, batch_rows)
+
+
+def _swept(
+    plan: StorePlan, shards: list[ShardId], batch_rows: int | None
+) -> Iterator[tuple[Batch, list[list[int]]]]:
+    """Batches of a plan of one bin, in the order of their records.
+
+    A shard may hold the last records of one view and the first of the next: its end comes after all others,
+    and those sources are decoded once more.
+    """
+    records = len(plan.rows) // views_at_once(plan)
+    place_of = {shard: plan.shard_rows(shard).start % records for shard in shards}
+    waiting = deque(sorted(shards, key=lambda shard: (place_of[shard], shard)))
+    open_shards: list[tuple[int, ShardId, Batch, Iterator[Batch]]] = []
+    asked: set[int] = set()
+
+    def place(batch: Batch) -> int:
+        return place_of[batch.shard] + batch.rows.start - plan.shard_rows(batch.shard).start
+
+    def push(batches: Iterator[Batch]) -> None:
+        batch = next(batches, None)
+        if batch is not None:
+            heapq.heappush(open_shards, (place(batch), batch.shard, batch, batches))
+
+    def together(where: int) -> list[int]:
+        """The rows at this place of all shards."""
+        rows = []
+        for row in range(where % records, len(plan.rows), records):
+            shard = ShardId(0, row // plan.bins[0].shard_rows)
+            if shard in place_of and place_of[shard] + row - plan.shard_rows(shard).start == where:
+                rows.append(row)
+        return rows
+
+    while open_shards or waiting:
+        while waiting and (not open_shards or place_of[waiting[0]] <= open_shards[0][0]):
+            push(batches_of(plan, waiting.popleft(), batch_rows))
+        where, _, batch, rest = heapq.heappop(open_shards)
+        groups = []
+        for row in batch.rows:
+            if row not in asked:
+                group = together(where + row - batch.rows.start)
+                asked.update(group)
+                groups.append(group)
+        asked.difference_update(batch.rows)
+        yield batch, groups
+        push(rest)

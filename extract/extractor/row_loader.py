@@ -1,0 +1,138 @@
+"""Planned rows of a record from its source: decoded, checked against the plan, put into view space."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from extract.datasets.contract import Pixels
+from extract.sources.byte_sources import NOT_IN_SUBSET, SourceError, TookTooLong, retried
+from extract.sources.record import Dataset
+from extract.views.view import View
+from stores.errors import IdentityError
+from stores.format.plan import StorePlan
+
+_ADVICE = "the data set is not the one that was planned; restore it, or extract into another store"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoadedRow:
+    """What the backbone and the store are given of one row."""
+
+    pixels: npt.NDArray[np.uint8]
+    """RGB ([T,] padded H, W, 3), zero where it is padding."""
+    valid_hw: tuple[int, int]
+    targets: Mapping[str, npt.NDArray[Any]]
+    source_sha256: bytes
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SkippedRow:
+    """Why a row cannot be had; the same in every run."""
+
+    code: int
+    """See stores.format.row_table and extract.sources.byte_sources."""
+    reason: str
+    source_sha256: bytes | None
+
+
+class SourceDigests:
+    """The sha256 of every record's image as it was first read, in this run or one before. Thread-safe."""
+
+    def __init__(self, recorded: Mapping[str, bytes] | None = None) -> None:
+        self._of_key = dict(recorded or {})
+        self._lock = threading.Lock()
+
+    def check(self, key: str, sha256: bytes) -> None:
+        """Raises IdentityError where the image is not the one that other rows were made of."""
+        with self._lock:
+            first = self._of_key.setdefault(key, sha256)
+        if first != sha256:
+            raise IdentityError(f"the image of record {key} (sha256)", first.hex(), sha256.hex(), _ADVICE)
+
+
+class RowLoader:
+    """Loads rows of a plan; for use by several threads."""
+
+    def __init__(self, dataset: Dataset, plan: StorePlan, digests: SourceDigests) -> None:
+        self._dataset, self._rows, self._digests = dataset, plan.rows, digests
+        self._target_names = tuple(target.name for target in plan.targets)
+        self._index_of = {record.key: index for index, record in enumerate(dataset.records)}
+
+    def load(self, row: int) -> LoadedRow | SkippedRow:
+        """A row by its number in the plan; see `load_views`."""
+        return self.load_views([row])[row]
+
+    def load_views(self, rows: Sequence[int]) -> dict[int, LoadedRow | SkippedRow]:
+        """Rows of one record, whose source is read and decoded once; each as if it were loaded alone.
+
+        Args:
+            rows: their numbers in the plan.
+
+        Raises:
+            IdentityError: the source is not the one that was planned, or is gone.
+            OSError: it could not be read, after several tries.
+        """
+        key = self._rows.keys[rows[0]]
+        subset = self._dataset.subset
+        if subset is not None and key not in subset:
+            skipped = SkippedRow(code=NOT_IN_SUBSET, reason="not in the subset", source_sha256=None)
+            return dict.fromkeys(rows, skipped)
+        index = self._index_of[key]
+        try:
+            data = self._read(index, key)
+        except SourceError as error:  # listed, but there was no image when the store was planned
+            skipped = SkippedRow(code=error.code, reason=error.reason, source_sha256=None)
+            return dict.fromkeys(rows, skipped)
+        sha256 = hashlib.sha256(data).digest()
+        self._digests.check(key, sha256)
+        annotation = retried(lambda: self._dataset.read_annotation(index), f"annotation of {key}")
+        views = [self._dataset.media.view_from_params(self._rows.params[row]) for row in rows]
+        rendered = self._rendered(data, index, views)
+        found: dict[int, LoadedRow | SkippedRow] = {}
+        for row, view, pixels in zip(rows, views, rendered, strict=True):
+            try:
+                if isinstance(pixels, SourceError):
+                    raise pixels
+                truth = self._dataset.parse_annotation(index, annotation)
+            except SourceError as error:
+                found[row] = SkippedRow(code=error.code, reason=error.reason, source_sha256=sha256)
+                continue
+            targets = self._dataset.targets(truth, view)
+            found[row] = LoadedRow(
+                pixels=pixels,
+                valid_hw=view.valid_hw,
+                targets={name: targets[name] for name in self._target_names},
+                source_sha256=sha256,
+            )
+        return found
+
+    def _rendered(self, data: bytes, index: int, views: Sequence[View]) -> list[Pixels | SourceError]:
+        """Each view's pixels, or why it has none: of a damaged video some views may be sound."""
+        record, media = self._dataset.records[index], self._dataset.media
+        try:
+            return list(media.render(data, record, views))
+        except TookTooLong as error:
+            return [error] * len(views)
+        except SourceError as error:
+            if len(views) == 1:
+                return [error]
+        return [self._rendered(data, index, [view])[0] for view in views]
+
+    def _read(self, index: int, key: str) -> bytes:
+        planned = self._dataset.records[index].source_bytes
+        try:
+            data = retried(lambda: self._dataset.read_source(index), f"image of {key}")
+        except FileNotFoundError:
+            raise IdentityError(
+                f"the image of record {key}", f"{planned} bytes", "no file", _ADVICE
+            ) from None
+        if len(data) != planned:
+            raise IdentityError(f"the image of record {key} (bytes)", planned, len(data), _ADVICE)
+        return data

@@ -1,0 +1,274 @@
+"""The extraction: decode, forward, encode, write and commit, all at once.
+
+Threads load rows ahead, whose sources processes decode (extract.decoding.decoder_pool); the calling thread
+assembles batches and drives the device; each shard has a thread that writes and commits it while the next one
+is computed. Every queue is bounded. In memory at most: `rows_ahead` rows that wait for the device, and
+`held_batches` batches that are computed, encoded beside their views and targets. `memory_bound` tells it in
+bytes.
+
+On a GPU a batch has one shape for each bin: short batches and skipped rows are filled with empty images. A
+CPU takes rows one by one, and no fillers. A GPU that runs out of memory before the first shard is finished
+is given batches of half the size; later the run ends, see extract.extractor.batch_shapes.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+
+import torch
+
+from extract.extractor.batch_loader import Batch, Rows, loaded_batches
+from extract.extractor.batch_order import views_at_once
+from extract.extractor.batch_shapes import BATCHES_IN_FLIGHT, BatchTooLarge, halve_batches, shape_matters
+from extract.extractor.codec_error import CodecWarnings, sample_cells
+from extract.extractor.encode_batch import Backbone, encode_batch, view_shape
+from extract.extractor.progress import Progress
+from extract.extractor.provenance import differences, provenance
+from extract.extractor.row_loader import LoadedRow, RowLoader, SourceDigests
+from extract.extractor.run_state import Summary, Tally, TooManyFailed
+from extract.extractor.shard_job import QUEUED_BATCHES, Item, ShardJob
+from extract.sources.record import Dataset
+from stores.errors import IdentityError
+from stores.format.plan import ShardId, StorePlan
+from stores.shards.receipts import Receipt
+from stores.writing.writer import StoreWriter
+
+__all__ = ["BatchTooLarge", "Progress", "Summary", "TooManyFailed", "extract"]
+
+logger = logging.getLogger(__name__)
+
+SHARD_TRIES = 3
+"""How often a shard whose files could not be written is computed and written."""
+_LASTING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+"""Errors of a disk that trying again does not mend."""
+
+
+def shards_at_once(plan: StorePlan) -> int:
+    """Shards in the writing: those that take rows (see `batch_order`), and one being committed."""
+    return views_at_once(plan) + 1
+
+
+def held_batches(plan: StorePlan) -> int:
+    """Computed batches in memory: each shard's thread writes one, others wait, and one is handed over."""
+    return shards_at_once(plan) * (QUEUED_BATCHES + 1) + 1
+
+
+def extract(
+    dataset: Dataset,
+    plan: StorePlan,
+    backbone: Backbone,
+    writer: StoreWriter,
+    *,
+    batch_rows: int | None = None,
+    workers: int | None = None,
+    max_failed: int | None = None,
+    codec_limit: float | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> Summary:
+    """Fills what is missing of a store, then commits it.
+
+    Args:
+        dataset: the one that was planned.
+        plan: of the store; the writer's own geometry counts where an older plan was adopted.
+        backbone: frozen, on its device, with the plan's weights.
+        writer: of the store.
+        batch_rows: rows of a forward pass in bins whose plan does not say it.
+        workers: threads that load rows, for which at most one process a core decodes; None: one a core.
+        max_failed: broken records that may be skipped, earlier runs included; None: 1 % of all, at least 10.
+        codec_limit: the codec's largest error of the median channel, relative to its standard deviation; five
+        times as much for the worst channel; None: no limit, but a warning above 2 % and 10 %.
+        progress: called by this thread after every batch and every shard.
+
+    Raises:
+        TooManyFailed: see max_failed.
+        ValueError: the backbone lacks a planned level.
+        IdentityError: a source is not the one that was planned or that other rows were made of.
+        CodecError: the codec's error exceeds `codec_limit`.
+        BatchTooLarge: the device's memory holds no batch, or none of the shape that finished shards had.
+        OSError: reading or writing failed, several times where that may help.
+    """
+    if plan.identity_digest != writer.plan.identity_digest:
+        raise IdentityError("the plan (sha256)", writer.plan.identity_digest, plan.identity_digest)
+    missing = [level.name for level in plan.pyramid if level not in tuple(backbone.pyramid)]
+    if missing:
+        raise ValueError(
+            f"the backbone has no {', '.join(missing)} as planned; it has {backbone.pyramid.names}"
+        )
+    while True:
+        run = _Run(
+            dataset,
+            writer,
+            backbone,
+            max_failed=max(10, len(dataset.records) // 100) if max_failed is None else max_failed,
+            codec_limit=codec_limit,
+            progress=progress or (lambda _: None),
+        )
+        try:
+            return run.carry_out(workers=workers or len(os.sched_getaffinity(0)), batch_rows=batch_rows)
+        except torch.OutOfMemoryError as error:
+            if run.computing is None or not shape_matters(backbone.device):
+                raise
+            problem = str(error)
+        # Out of the handler, because the error keeps the failed batch alive.
+        halve_batches(writer, run.computing, problem, backbone.device)
+
+
+class _Run:
+    """The state of one extraction; only `carry_out` is for others."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        writer: StoreWriter,
+        backbone: Backbone,
+        *,
+        max_failed: int,
+        codec_limit: float | None,
+        progress: Callable[[Progress], None],
+    ) -> None:
+        self._writer, self._plan, self._backbone, self._report = writer, writer.plan, backbone, progress
+        self._shards_at_once = shards_at_once(self._plan)
+        self._codec_limit, self._codec_warnings = codec_limit, CodecWarnings()
+        self._provenance = provenance(backbone.device, of_videos=self._plan.frames is not None)
+        is_complete = writer.complete
+        finished = {} if is_complete else writer.finished()
+        self._todo = deque(() if is_complete else (s for s in self._plan.shards() if s not in finished))
+        self._tally = Tally(self._plan, self._todo, dataset.subset, max_failed)
+        self._loader = RowLoader(dataset, self._plan, SourceDigests(self._recorded_sources(finished)))
+        self._warn_of_another_machine(finished)
+        self._jobs: dict[ShardId, ShardJob] = {}
+        self._tries: dict[ShardId, int] = {}
+        self._stop = threading.Event()
+        self._in_flight: deque[torch.cuda.Event] = deque()
+        self.computing: int | None = None
+        """The bin of the batch that is at the device."""
+
+    def _recorded_sources(self, finished: Mapping[ShardId, Receipt]) -> dict[str, bytes]:
+        sources: dict[str, bytes] = {}
+        for shard, receipt in finished.items():
+            self._tally.add_earlier_failures(shard, receipt)
+            for row, source in zip(self._plan.shard_rows(shard), receipt.source, strict=True):
+                if source is not None:
+                    sources[self._tally.key(shard, row)] = bytes.fromhex(source)
+        return sources
+
+    def _warn_of_another_machine(self, finished: Mapping[ShardId, Receipt]) -> None:
+        for receipt in finished.values():
+            if others := differences(self._provenance, receipt.provenance):
+                logger.warning(
+                    "this store was begun on another device or with other versions (%s): its rows may "
+                    "differ in the last bits",
+                    "; ".join(others),
+                )
+                return
+
+    def carry_out(self, *, workers: int, batch_rows: int | None) -> Summary:
+        with (
+            ThreadPoolExecutor(workers, "decode") as decoders,
+            ThreadPoolExecutor(self._shards_at_once, "shard") as shard_pool,
+        ):
+            try:
+                while self._todo or self._jobs:
+                    for batch, rows in loaded_batches(
+                        self._plan,
+                        self._todo,
+                        self._loader,
+                        decoders,
+                        self._tally.watch,
+                        workers=workers,
+                        batch_rows=batch_rows,
+                    ):
+                        self._tally.add_rows(batch.shard, rows)
+                        self._compute(batch, rows, shard_pool)
+                        self._collect(wait_for_all=False)
+                        self._report(self._tally.progress())
+                    with self._tally.watch.waiting_for("write"):
+                        self._collect(wait_for_all=True)
+            except BaseException:
+                self._stop.set()  # the shards' threads give up, delete their files and end
+                decoders.shutdown(wait=False, cancel_futures=True)
+                raise
+        return self._tally.summary(self._writer.finish())
+
+    def _compute(self, batch: Batch, rows: Rows, shard_pool: ThreadPoolExecutor) -> None:
+        """Sends a batch through the backbone and hands it to its shard's thread."""
+        if not batch.is_first and batch.shard not in self._jobs:
+            return  # its thread has failed, and the whole shard will be done again
+        self.computing = batch.shard.bin
+        item = self._encoded(batch, rows)
+        self.computing = None
+        if batch.is_first:
+            with self._tally.watch.waiting_for("write"):
+                self._wait_for_a_thread()
+            self._jobs[batch.shard] = ShardJob(
+                shard_pool,
+                self._writer,
+                batch.shard,
+                provenance=self._provenance,
+                codec_limit=self._codec_limit,
+                stop=self._stop,
+            )
+        job = self._jobs[batch.shard]
+        with self._tally.watch.waiting_for("write"):
+            job.put(item)
+            if batch.is_last:
+                job.end()
+
+    def _wait_for_a_thread(self) -> None:
+        """Returns when a shard's thread is free: short shards must not pile up before a slow disk."""
+        while len(self._jobs) >= self._shards_at_once:
+            wait([job.future for job in self._jobs.values()], return_when=FIRST_COMPLETED)
+            self._collect(wait_for_all=False)
+
+    def _encoded(self, batch: Batch, rows: Rows) -> Item:
+        loaded = {row: r for row, r in rows.items() if isinstance(r, LoadedRow)}
+        if not loaded:
+            return Item(rows=rows, index_of={}, encoded=None)
+        b = self._plan.bins[batch.shard.bin]
+        slots = list(loaded)
+        if shape_matters(self._backbone.device):
+            first = batch.rows.start
+            slots = list(range(first, first + (b.batch_rows or len(batch.rows))))
+        begin = self._plan.shard_rows(batch.shard).start
+        while len(self._in_flight) >= BATCHES_IN_FLIGHT:
+            self._in_flight.popleft().synchronize()
+        encoded = encode_batch(
+            self._backbone,
+            self._plan.codec,
+            [loaded.get(row) for row in slots],
+            view_shape(self._plan, batch.shard.bin),
+            sample_cells(self._plan, batch.shard, [row - begin for row in slots]),
+        )
+        if encoded.copied is not None:
+            self._in_flight.append(encoded.copied)
+        index_of = {row: index for index, row in enumerate(slots) if row in loaded}
+        return Item(rows=rows, index_of=index_of, encoded=encoded)
+
+    def _collect(self, *, wait_for_all: bool) -> None:
+        """Takes the outcomes of shards whose threads have ended, or waits and takes all."""
+        for shard, job in list(self._jobs.items()):
+            if not (wait_for_all or job.future.done()):
+                continue
+            del self._jobs[shard]
+            try:
+                outcome = job.future.result()
+            except OSError as error:
+                self._try_again(shard, error)
+                continue
+            self._tally.add_outcome(outcome)
+            self._codec_warnings.look_at(outcome.errors, self._plan.shard_name(shard))
+            self._report(self._tally.progress(shard))
+
+    def _try_again(self, shard: ShardId, error: OSError) -> None:
+        self._tries[shard] = self._tries.get(shard, 1) + 1
+        if error.errno in _LASTING or self._tries[shard] > SHARD_TRIES:
+            raise error
+        logger.warning("shard %s: %s; it is done again", self._plan.shard_name(shard), error)
+        self._todo.append(shard)
+        self._tally.add_work(shard)

@@ -1,0 +1,130 @@
+"""What a run of an extraction has done so far: rows, shards, broken records, time."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+
+from extract.extractor.progress import Progress, Stopwatch
+from extract.extractor.row_loader import LoadedRow, SkippedRow
+from extract.extractor.shard_job import Outcome
+from extract.sources.byte_sources import NOT_IN_SUBSET
+from stores.format.plan import ShardId, StorePlan
+from stores.format.row_table import WRITTEN
+from stores.shards.receipts import Receipt
+
+
+class TooManyFailed(RuntimeError):
+    """More records were skipped than were allowed. The shards finished before stay; the others are left."""
+
+    def __init__(self, failed: Mapping[str, str], limit: int) -> None:
+        self.failed, self.limit = dict(failed), limit
+        named = "; ".join(f"{key}: {reason}" for key, reason in list(failed.items())[:5])
+        super().__init__(
+            f"{len(failed)} records cannot be used, at most {limit} may be skipped (--max-failed): {named}"
+            + ("; ..." if len(failed) > 5 else "")
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Summary:
+    """What one run of an extraction did."""
+
+    rows_written: int
+    skipped: list[tuple[str, int, str]]
+    """(record key, view, reason) of the rows that this run skipped, without those outside a subset."""
+    shards: int
+    """Finished in this run; 0: there was nothing left to do."""
+    seconds: float
+    images_per_s: float
+    bytes: int
+    """Of features and scales."""
+    bottleneck: str
+    """decode, backbone or write: which of them the others waited for."""
+    manifest_digest: str
+
+
+class Tally:
+    """Counts for one thread."""
+
+    def __init__(
+        self, plan: StorePlan, shards: Iterable[ShardId], subset: Collection[str] | None, max_failed: int
+    ) -> None:
+        self.watch = Stopwatch()
+        self._plan, self._subset, self._max_failed = plan, subset, max_failed
+        self._failed: dict[str, str] = {}
+        self._outcomes: list[Outcome] = []
+        self._rows_done = self._rows_total = self._shards_total = 0
+        for shard in shards:
+            self._shards_total += 1
+            self.add_work(shard)
+
+    def key(self, shard: ShardId, row: int) -> str:
+        """The record of a bin-local row."""
+        return self._plan.rows.keys[self._plan.global_row(shard.bin, row)]
+
+    def add_work(self, shard: ShardId) -> None:
+        """A shard is to be done (again)."""
+        rows = self._plan.shard_rows(shard)
+        self._rows_total += sum(self._subset is None or self.key(shard, row) in self._subset for row in rows)
+
+    def add_earlier_failures(self, shard: ShardId, receipt: Receipt) -> None:
+        """Records that an earlier run skipped count too: a run that is resumed is still one extraction."""
+        for position, (row, code) in enumerate(
+            zip(self._plan.shard_rows(shard), receipt.outcome, strict=True)
+        ):
+            if code not in (WRITTEN, NOT_IN_SUBSET):
+                self._failed[self.key(shard, row)] = receipt.reasons.get(str(position), "")
+
+    def add_rows(self, shard: ShardId, rows: Mapping[int, LoadedRow | SkippedRow]) -> None:
+        """Rows were loaded, or not. Raises TooManyFailed."""
+        self._rows_done += sum(
+            isinstance(row, LoadedRow) or row.code != NOT_IN_SUBSET for row in rows.values()
+        )
+        self._add_failures(shard, ((n, row) for n, row in rows.items() if isinstance(row, SkippedRow)))
+
+    def add_outcome(self, outcome: Outcome) -> None:
+        """A shard is finished. Raises TooManyFailed."""
+        self._outcomes.append(outcome)
+        self._add_failures(outcome.shard, outcome.skipped)
+
+    def _add_failures(self, shard: ShardId, skipped: Iterable[tuple[int, SkippedRow]]) -> None:
+        for row, why in skipped:
+            if why.code != NOT_IN_SUBSET:
+                self._failed.setdefault(self.key(shard, row), why.reason)
+        if len(self._failed) > self._max_failed:
+            raise TooManyFailed(self._failed, self._max_failed)
+
+    def progress(self, finished_shard: ShardId | None = None) -> Progress:
+        """This moment."""
+        return Progress(
+            rows_done=self._rows_done,
+            rows_total=self._rows_total,
+            failed_records=len(self._failed),
+            shards_done=len(self._outcomes),
+            shards_total=self._shards_total,
+            finished_shard=None if finished_shard is None else self._plan.shard_name(finished_shard),
+            seconds=self.watch.seconds,
+            bytes_written=sum(outcome.bytes for outcome in self._outcomes),
+            bottleneck=self.watch.bottleneck,
+        )
+
+    def summary(self, manifest_digest: str) -> Summary:
+        """The end."""
+        seconds, view = self.watch.seconds, self._plan.rows.view
+        written = sum(outcome.written for outcome in self._outcomes)
+        return Summary(
+            rows_written=written,
+            skipped=[
+                (self.key(o.shard, row), int(view[self._plan.global_row(o.shard.bin, row)]), why.reason)
+                for o in self._outcomes
+                for row, why in o.skipped
+                if why.code != NOT_IN_SUBSET
+            ],
+            shards=len(self._outcomes),
+            seconds=seconds,
+            images_per_s=written / seconds,
+            bytes=sum(outcome.bytes for outcome in self._outcomes),
+            bottleneck=self.watch.bottleneck,
+            manifest_digest=manifest_digest,
+        )

@@ -1,0 +1,1 @@
+"""Plans of an extraction: geometry, bins and sizes."""

@@ -1,0 +1,92 @@
+"""The rows and bins of a store: view-major rows, one bin for each padded size.
+
+Records stand in the order of a hash of their key for training splits, so that a run of rows is a random
+sample and an epoch reads forward, and in the order of their keys for test splits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from extract.sources.record import Dataset
+from extract.views.view import Hw
+from stores.format.plan import Bin, feature_row_bytes, shard_rows_for
+from stores.format.row_table import RowTable
+from stores.pyramid import PyramidSpec
+from stores.subsets import key_order
+
+BATCH_AREA_PX = 512 * 512
+"""A batch is given for images of this area; a bin of larger ones, or of clips, takes fewer rows at once."""
+
+
+def record_order(dataset: Dataset) -> list[int]:
+    """Indices of the records in the order of their rows."""
+    index_of = {record.key: index for index, record in enumerate(dataset.records)}
+    keys = key_order(index_of) if dataset.is_training else sorted(index_of)
+    return [index_of[key] for key in keys]
+
+
+def row_table(dataset: Dataset, params: Sequence[npt.NDArray[np.float64]]) -> tuple[RowTable, list[Hw]]:
+    """The rows in plan order, and the padded sizes of the bins.
+
+    Args:
+        dataset: its records.
+        params: of each record float64 (V, P), one View.to_params a view.
+    """
+    order = record_order(dataset)
+    params_VNP = np.stack([params[index] for index in order], axis=1)
+    views, records = params_VNP.shape[:2]
+    flat = params_VNP.reshape(views * records, -1)
+    original_hw = np.array([dataset.records[index].original_hw for index in order], dtype=np.int32)
+    names = dataset.media.view_params
+    padded_hw = _columns(flat, names, "padded_y", "padded_x")
+    sizes, bins = np.unique(padded_hw, axis=0, return_inverse=True)
+    rows = RowTable(
+        keys=tuple(dataset.records[index].key for index in order) * views,
+        view=np.repeat(np.arange(views, dtype=np.int32), records),
+        params=flat,
+        bin=bins.reshape(-1).astype(np.int32),
+        padded_hw=padded_hw,
+        valid_hw=_columns(flat, names, "valid_y", "valid_x"),
+        original_hw=np.tile(original_hw, (views, 1)),
+    )
+    return rows, [(int(height), int(width)) for height, width in sizes]
+
+
+def _columns(params: npt.NDArray[np.float64], names: Sequence[str], *wanted: str) -> npt.NDArray[np.int32]:
+    return params[:, [names.index(name) for name in wanted]].astype(np.int32)
+
+
+def planned_bin(
+    size_hw: Hw,
+    rows: int,
+    pyramid: PyramidSpec,
+    *,
+    frames: int | None,
+    codec: str,
+    pixels: bool,
+    shard_rows: int | None,
+    batch_rows: int,
+) -> Bin:
+    """One bin.
+
+    A batch lies within a shard, so that what is extracted together never depends on which shards are done;
+    it is as small as the shard where that is smaller than `batch_rows` at this size.
+    """
+    area_px = size_hw[0] * size_hw[1] * (frames or 1)
+    row_bytes = [
+        *feature_row_bytes(pyramid, codec, *size_hw, frames).values(),
+        area_px * (3 if pixels else 1 if frames is None else 0),
+    ]
+    s = shard_rows_for(max(row_bytes), rows) if shard_rows is None else shard_rows
+    fitting = batch_rows * BATCH_AREA_PX // area_px
+    return Bin(
+        height_px=size_hw[0],
+        width_px=size_hw[1],
+        rows=rows,
+        shard_rows=s,
+        batch_rows=max(1, min(batch_rows, fitting, s, rows)),
+    )

@@ -1,0 +1,285 @@
+"""Plans of stores: identity and geometry, fixed before the first pixel is decoded."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from extract.planning.geometry import planned_bin, row_table
+from extract.sources.byte_sources import SourceError, retried
+from extract.sources.record import READ_THREADS, Dataset, digest_of
+from extract.views.recipes import ViewRecipe
+from stores.format.arrays import (
+    FORMAT_NAME,
+    FORMAT_VERSION,
+    bin_tables,
+    metadata_files,
+    outcome_tables,
+    sharded_arrays,
+)
+from stores.format.pixel_differences import PIXEL_DIFFERENCES
+from stores.format.plan import StorePlan
+from stores.pyramid import PyramidSpec
+
+Params = npt.NDArray[np.float64]
+
+_FILES_BESIDE_ARRAYS = 2  # plan.json and MANIFEST.json
+
+
+class Card(Protocol):
+    """What a plan needs to know of a backbone; see extract.backbones.loading."""
+
+    @property
+    def model(self) -> str: ...
+
+    @property
+    def pyramid(self) -> PyramidSpec: ...
+
+    def identity(self, *, weights_sha256: str, precision: str) -> dict[str, Any]:
+        """Everything its numbers follow from."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlanChoices:
+    """What a user decides about a store beside data set, views and backbone."""
+
+    codec: str = "int8"
+    """A module of stores.codecs."""
+    levels: Sequence[str] | None = None
+    """Names of the levels to keep; None: all of the card's."""
+    views: int | None = None
+    """Views of each record, for recipes that take any number; None: 1, or the recipe's own number."""
+    seed: int = 0
+    """Of the views; test recipes ignore it."""
+    pixels: bool = False
+    """Whether the views' pixels are stored too."""
+    shard_rows: int | None = None
+    """S; None: by the rule of the format. Not part of the identity."""
+    batch_rows: int = 4
+    """Rows of a forward pass at 512x512. Not part of the identity."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Estimate:
+    """What a store will take."""
+
+    plan: StorePlan
+    """Its geometry. The identity lacks annotations and weights: not a plan to write by."""
+    bytes_by_level: dict[str, int]
+    """Features and scales."""
+    total_bytes: int
+    """Everything on the disk, without the holes of rows outside a subset; compressed targets and pixels by
+    rule of thumb."""
+    files: int
+
+
+def build_plan(
+    dataset: Dataset,
+    recipe: ViewRecipe,
+    card: Card,
+    *,
+    weights_sha256: str,
+    precision: str,
+    threads: int = READ_THREADS,
+    on_record: Callable[[int, int], None] | None = None,
+    **choices: Any,
+) -> StorePlan:
+    """The plan of a store. Reads every annotation once, and no image.
+
+    Args:
+        dataset: an open split; its subset becomes part of the identity, not of the geometry.
+        recipe: chooses the views.
+        card: the backbone's.
+        weights_sha256: of the backbone's weights, 64 hex digits.
+        precision: of the forward pass: fp32, fp16 or bf16.
+        threads: that read annotations.
+        on_record: called with (records done, records) while annotations are read.
+        choices: the fields of PlanChoices.
+
+    Raises:
+        ValueError: views that the recipe does not have, unknown levels or codec.
+        OSError: an annotation could not be read.
+    """
+    chosen = PlanChoices(**choices)
+    work = partial(survey, dataset, recipe, view_count(recipe, chosen.views), chosen.seed)
+    digests, params = [], []
+    with ThreadPoolExecutor(threads) as pool:
+        for digest, record_params in pool.map(work, range(len(dataset.records))):
+            digests.append(digest)
+            params.append(record_params)
+            if on_record:
+                on_record(len(params), len(dataset.records))
+    keys = (record.key for record in dataset.records)
+    annotations = digest_of(zip(keys, digests, strict=True))
+    backbone = card.identity(weights_sha256=weights_sha256, precision=precision)
+    return _plan(dataset, recipe, card, chosen, params, annotations, backbone)
+
+
+def estimate_plan(dataset: Dataset, recipe: ViewRecipe, card: Card, **choices: Any) -> Estimate:
+    """What `build_plan` would plan, without reading annotations: only where crops lie may differ.
+
+    Args and Raises: as build_plan.
+    """
+    chosen = PlanChoices(**choices)
+    view_params = partial(_view_params, dataset, recipe, view_count(recipe, chosen.views), chosen.seed)
+    params = [view_params(index, None) for index in range(len(dataset.records))]
+    backbone = card.identity(weights_sha256="not read", precision="not decided")
+    plan = _plan(dataset, recipe, card, chosen, params, "not read", backbone)
+    by_level = dict.fromkeys(plan.pyramid.names, 0)
+    files = len(metadata_files(plan)) + len(plan.planned_tables) + _FILES_BESIDE_ARRAYS
+    files += len(outcome_tables(len(plan.rows)))
+    for index, b in enumerate(plan.bins):
+        specs = sharded_arrays(plan, index)
+        files += b.shards * (len(specs) + 1)  # and its receipt
+        files += len(bin_tables(plan, index))
+        for name, spec in specs.items():
+            if name.startswith("levels/"):
+                by_level[name.split("/")[1]] += b.rows * spec.stored_row_bytes + b.shards * spec.index_bytes
+    return Estimate(plan=plan, bytes_by_level=by_level, total_bytes=needed_bytes(plan, dataset), files=files)
+
+
+def needed_bytes(plan: StorePlan, dataset: Dataset) -> int:
+    """What the store takes on the disk: rows outside the data set's subset are holes in its files."""
+    if dataset.subset is None:
+        return plan.total_bytes
+    share = len(dataset.subset) / len(dataset.records)
+    levels = sum(
+        b.rows * spec.stored_row_bytes
+        for index, b in enumerate(plan.bins)
+        for spec in sharded_arrays(plan, index).values()
+        if not spec.compressed
+    )
+    return plan.total_bytes - int((1 - share) * levels)
+
+
+def view_count(recipe: ViewRecipe, views: int | None) -> int:
+    """V. Raises ValueError for a number that the recipe does not have."""
+    fixed = recipe.fixed_count
+    if fixed is not None and views not in (None, fixed):
+        raise ValueError(f"view recipe {recipe.name} has {fixed} views of a record, asked for {views}")
+    count = fixed or (1 if views is None else views)
+    if count < 1:
+        raise ValueError(f"{count} views of a record, expected 1 or more")
+    return count
+
+
+def store_name(dataset: str, split: str, model: str, codec: str) -> str:
+    """The readable part of a store's folder name.
+
+    >>> store_name("ade20k", "training", "timm:swinv2_tiny_window8_256.ms_in1k", "int8")
+    'ade20k-training-timm-swinv2_tiny_window8_256.ms_in1k-int8'
+    """
+    return re.sub(r"[^a-z0-9._-]+", "-", f"{dataset}-{split}-{model}-{codec}".lower())
+
+
+def survey(dataset: Dataset, recipe: ViewRecipe, count: int, seed: int, index: int) -> tuple[str, Params]:
+    """The sha256 of a record's annotation, and its views."""
+    key = dataset.records[index].key
+    annotation = retried(lambda: dataset.read_annotation(index), f"annotation of {key}")
+    truth = _truth(dataset, index, annotation) if recipe.looks_at_truth else None
+    return hashlib.sha256(annotation).hexdigest(), _view_params(dataset, recipe, count, seed, index, truth)
+
+
+def _truth(dataset: Dataset, index: int, annotation: bytes) -> Any:
+    try:
+        return dataset.parse_annotation(index, annotation)
+    except SourceError:  # the record is skipped, with this reason, when its turn comes
+        return None
+
+
+def _view_params(
+    dataset: Dataset, recipe: ViewRecipe, count: int, seed: int, index: int, truth: Any
+) -> Params:
+    record = dataset.records[index]
+    views = (recipe.view(dataset.name, record, view, seed, truth) for view in range(count))
+    return np.stack([view.to_params() for view in views])
+
+
+def _plan(
+    dataset: Dataset,
+    recipe: ViewRecipe,
+    card: Card,
+    chosen: PlanChoices,
+    params: Sequence[Params],
+    annotations: str,
+    backbone: dict[str, Any],
+) -> StorePlan:
+    pyramid = _selected(card, chosen.levels)
+    rows, sizes = row_table(dataset, params)
+    counts = np.bincount(rows.bin).tolist()
+    seed = None if recipe.fixed_count else chosen.seed
+    return StorePlan(
+        name=store_name(dataset.name, dataset.split, card.model, chosen.codec),
+        identity={
+            "format": {"name": FORMAT_NAME, "version": FORMAT_VERSION},
+            "dataset": _dataset_identity(dataset, annotations),
+            "views": {**recipe.identity(), "count": len(params[0]), "seed": seed},
+            "decoder": dict(dataset.media.decoder),
+            "backbone": backbone,
+            "levels": list(pyramid.names),
+            "codec": {"name": chosen.codec, "settings": {}},
+            "pixels": "differences" if chosen.pixels else False,
+        },
+        pyramid=pyramid,
+        codec=chosen.codec,
+        codec_settings={},
+        bins=tuple(
+            planned_bin(
+                size,
+                count,
+                pyramid,
+                frames=recipe.frames,
+                codec=chosen.codec,
+                pixels=chosen.pixels,
+                shard_rows=chosen.shard_rows,
+                batch_rows=chosen.batch_rows,
+            )
+            for size, count in zip(sizes, counts, strict=True)
+        ),
+        targets=dataset.target_specs(recipe.fixed_count is not None, params),
+        view_params=dataset.media.view_params,
+        frames=recipe.frames,
+        rows=rows,
+        pixels=chosen.pixels,
+        required_features=(PIXEL_DIFFERENCES,) if chosen.pixels else (),
+    )
+
+
+def _selected(card: Card, levels: Sequence[str] | None) -> PyramidSpec:
+    if levels is None:
+        return card.pyramid
+    unknown = [name for name in levels if name not in card.pyramid]
+    if unknown or not levels:
+        raise ValueError(f"no level {', '.join(unknown)}; {card.model} has {', '.join(card.pyramid.names)}")
+    return card.pyramid.select(levels)
+
+
+def _dataset_identity(dataset: Dataset, annotations: str) -> dict[str, Any]:
+    lengths = {record.key: record.source_bytes for record in dataset.records}
+    subset = dataset.subset
+    return {
+        "name": dataset.name,
+        "split": dataset.split,
+        "task": dataset.task,
+        "num_classes": dataset.num_classes,  # a head is built, and its figures named, from the store alone
+        "class_names": list(dataset.class_names),
+        "records": {
+            "count": len(lengths),
+            "bytes": sum(lengths.values()),
+            "keys_and_bytes_sha256": _digest(f"{key} {length}" for key, length in lengths.items()),
+        },
+        "annotations_sha256": annotations,
+        "subset": None if subset is None else {"count": len(subset), "keys_sha256": _digest(subset)},
+    }
+
+
+def _digest(lines: Iterable[str]) -> str:
+    return hashlib.sha256("".join(f"{line}\n" for line in sorted(lines)).encode()).hexdigest()

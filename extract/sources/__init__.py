@@ -1,0 +1,1 @@
+"""Sources of records: files in folders and members of tars."""

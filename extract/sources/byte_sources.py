@@ -1,0 +1,184 @@
+"""Source bytes and source images: where bytes come from, and what a decoder makes of them.
+
+Errors are of two classes, which are never mixed. A *data* error is a `SourceError`: the same in every run, so
+the record is skipped with its reason. An *environment* error (EIO, ESTALE, no memory) says nothing about the
+record: it is tried again, then raised as it is.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import logging
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from stores.format.row_table import OVER_LIMIT, UNDECODABLE
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+DECODER = "pillow; EXIF orientation applied; alpha dropped; 16 bits a channel to 8 by their high byte"
+"""Names the decoder in a store's identity. Versions are provenance: they stand in the receipts."""
+LIMIT_PX = 64_000_000
+"""Larger images are skipped: 192 MB decoded, three times the largest photographs of the data sets here."""
+BAD_TARGET = 5
+"""Outcome code (see stores.format.row_table): the record's annotation cannot be used."""
+NOT_IN_SUBSET = 6
+"""Outcome code: the extraction was limited to a subset, and the record is not in it."""
+
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
+_HEADER_BYTES = 64 << 10  # 64 KiB hold the header of nearly every photograph
+_PASSING = (errno.EIO, errno.ESTALE, errno.EAGAIN, errno.EINTR, errno.ETIMEDOUT, errno.EBUSY, errno.EREMOTEIO)
+_PAUSES_S = (0.05, 0.5, 2.0)
+
+
+class SourceError(ValueError):
+    """A record cannot be used, whoever tries: `code` is its outcome in the store, `reason` one line for
+    people without paths, times or addresses, since it becomes part of the store."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        self.code, self.reason = code, reason
+        super().__init__(reason)
+
+
+class TookTooLong(SourceError):
+    """Nothing came within a time limit; trying parts of the source would take as long again."""
+
+
+class ByteSource(Protocol):
+    """Bytes at a place: a file, or a member of a tar."""
+
+    @property
+    def size(self) -> int:
+        """Length in bytes when the place was listed."""
+
+    def read(self, limit: int | None = None) -> bytes:
+        """All bytes there are now, or the first `limit` of them. Raises OSError."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileSource:
+    """A file."""
+
+    path: Path
+    size: int
+
+    def read(self, limit: int | None = None) -> bytes:
+        with open(self.path, "rb", buffering=0) as file:
+            return file.read() if limit is None else file.read(limit)
+
+
+def retried(read: Callable[[], T], what: str) -> T:
+    """`read()`, tried again after a passing environment error. Raises the last OSError of four."""
+    for pause_s in _PAUSES_S:
+        try:
+            return read()
+        except OSError as error:
+            if error.errno not in _PASSING:
+                raise
+            logger.warning("%s: %s; trying again in %.2f s", what, error.strerror or error, pause_s)
+            time.sleep(pause_s)
+    return read()
+
+
+def image_size(source: ByteSource, limit_px: int = LIMIT_PX) -> tuple[int, int]:
+    """Height and width after EXIF orientation, from the header where it tells them.
+
+    Raises:
+        SourceError: not an image, or one of more than `limit_px` pixels.
+        OSError: the bytes could not be read.
+    """
+    head = source.read(_HEADER_BYTES)
+    if len(head) < _HEADER_BYTES:
+        return _header_size(head, limit_px)
+    try:
+        return _header_size(head, limit_px)
+    except SourceError as error:
+        if error.code == OVER_LIMIT:
+            raise
+        return _header_size(source.read(), limit_px)  # the header is longer, as with a large colour profile
+
+
+def _header_size(data: bytes, limit_px: int) -> tuple[int, int]:
+    with _opened(data, limit_px) as image:
+        turned = _decoding(lambda: image.getexif().get(0x0112, 1)) in (
+            5,
+            6,
+            7,
+            8,
+        )  # orientations of a quarter
+        return (image.width, image.height) if turned else (image.height, image.width)
+
+
+def decode_image(data: bytes, limit_px: int = LIMIT_PX) -> npt.NDArray[np.uint8]:
+    """The image in `data` as uint8 RGB (H, W, 3), EXIF orientation applied.
+
+    Grayscale, palette, CMYK and 16-bit images become RGB, alpha is dropped.
+
+    Raises:
+        SourceError: not an image of a known kind, damaged, or of more than `limit_px` pixels.
+    """
+    with _opened(data, limit_px) as image:
+        return _decoding(lambda: _rgb(ImageOps.exif_transpose(image)))
+
+
+def decode_indices(data: bytes, limit_px: int = LIMIT_PX) -> npt.NDArray[np.uint8]:
+    """The values of a grayscale or palette PNG as they stand in the file: uint8 (H, W).
+
+    Raises:
+        SourceError: not such a PNG, damaged, too large, or with values of other than 8 bits.
+    """
+    with _opened(data, limit_px, formats=("PNG",)) as image:
+        bits, colour = data[24], data[25]  # of the IHDR chunk, which the decoder has found in its place
+        if colour == 3 or (colour == 0 and bits == 8):  # Pillow stretches grays of fewer bits to 0..255
+            return _decoding(lambda: np.array(image, dtype=np.uint8))
+    raise SourceError(
+        UNDECODABLE, f"a label map of PNG colour type {colour} with {bits} bits, expected 8-bit gray"
+    )
+
+
+def _opened(data: bytes, limit_px: int, formats: tuple[str, ...] = _FORMATS) -> Image.Image:
+    if not data:
+        raise SourceError(UNDECODABLE, "an empty file")
+    image = _decoding(lambda: Image.open(io.BytesIO(data), formats=formats))
+    if image.width * image.height > limit_px:
+        raise SourceError(OVER_LIMIT, f"{image.width}x{image.height} pixels, at most {limit_px} are decoded")
+    return image
+
+
+def _decoding(step: Callable[[], T]) -> T:
+    """Runs a step of the decoder over bytes in memory: every error but a lack of memory is the data's."""
+    try:
+        return step()
+    except (SourceError, MemoryError):
+        raise
+    except Image.DecompressionBombError:
+        raise SourceError(OVER_LIMIT, "a decompression bomb: far more pixels than any photograph") from None
+    except UnidentifiedImageError:
+        raise SourceError(UNDECODABLE, f"not an image of a known kind ({', '.join(_FORMATS)})") from None
+    except Exception as error:  # decoders raise whatever broken bytes lead them to
+        text = re.sub(r"<[^>]*>", "the file", str(error))[:160]
+        raise SourceError(UNDECODABLE, f"{type(error).__name__}: {text}") from None
+
+
+def _rgb(image: Image.Image) -> npt.NDArray[np.uint8]:
+    if image.mode.startswith("I;16") or image.mode == "I":
+        gray: npt.NDArray[Any] = np.asarray(image)
+        if gray.min() < 0 or gray.max() > 0xFFFF:
+            raise SourceError(UNDECODABLE, "gray values beyond 16 bits")
+        return np.repeat((gray >> 8).astype(np.uint8)[:, :, None], 3, axis=2)
+    if image.mode == "F":
+        raise SourceError(UNDECODABLE, "gray values in floating point")
+    if "transparency" in image.info:
+        image = image.convert("RGBA")  # without this step Pillow warns that a palette's alpha is lost
+    return np.array(image.convert("RGB"), dtype=np.uint8)

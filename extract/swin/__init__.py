@@ -1,0 +1,1 @@
+"""SwinV2 blocks as frozen networks: windows, attention, position bias."""

@@ -1,0 +1,1 @@
+"""Views: seeded augmentation that replays exactly on pixels and targets."""

@@ -1,0 +1,128 @@
+"""View recipes of detection: large-scale jittering to train on, keep-ratio whole images to test on.
+
+LargeScaleJitter is mmdet's (mmdetection@19bceba configs/common/lsj-100e_coco-instance.py): a scale between
+0.1 and 2, a crop of 1024 px, flip. Deviation: images are resized by Pillow with antialiasing (see
+`extract.views.view`). KeepRatio is the papers' 800/1333 test; sizes of the multi-scale test are nowhere
+printed, ours are of the range that Swin's HTC++ trains with (short side 400 to 1400, long side up to 1600).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from extract.sources.record import Record
+from extract.views.instances import mask_rule
+from extract.views.recipes import MAX_SIDE_PX, SeededViews, check_crop, draw_corner, refuse_crop, within_crop
+from extract.views.seeded_draws import Draws
+from extract.views.view import View, keep_ratio, padded_up, replay_rule
+
+CROP_PX = 1024
+SHORT_PX, LONG_PX = 800, 1333
+MS_SHORT_PX, MS_LONG_PX = (600, 800, 1000, 1200, 1400), 1600
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LargeScaleJitter(SeededViews):
+    """Views that show an image at a tenth to twice the crop's size. All are padded to the crop's size: one
+    bin."""
+
+    name: str
+    crop_px: int = CROP_PX
+    """Side of the square crop, which the image fits at ratio 1; a multiple of 32."""
+    ratio_range: tuple[float, float] = (0.1, 2.0)
+    flip: float = 0.5
+    """Probability."""
+
+    def __post_init__(self) -> None:
+        check_crop(self.crop_px, MAX_SIDE_PX)
+
+    def identity(self) -> dict[str, Any]:
+        return {
+            "recipe": self.name,
+            "scale_px": [self.crop_px, self.crop_px],
+            "ratio_range": list(self.ratio_range),
+            "crop_px": self.crop_px,
+            "flip": self.flip,
+            "replay": replay_rule(),
+            "masks": mask_rule(),
+        }
+
+    def view(self, dataset: str, record: Record, index: int, seed: int, truth: Any = None) -> View:
+        draws = partial(Draws, dataset, record.key, index, seed)
+        side_px = int(self.crop_px * draws("scale").uniform(*self.ratio_range))
+        resized = keep_ratio(record.original_hw, side_px, side_px)
+        valid = within_crop(resized, self.crop_px)
+        return View(
+            resized_hw=resized,
+            crop_yx=draw_corner(draws("crop"), resized, valid),
+            valid_hw=valid,
+            padded_hw=(self.crop_px, self.crop_px),
+            flip=draws("flip").happens(self.flip),
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class KeepRatio:
+    """Test views: the whole image at several sizes, padded to multiples of 32; the same for every seed."""
+
+    frames = None
+    looks_at_truth = False
+    name: str
+    sizes_px: tuple[tuple[int, int], ...] = ((LONG_PX, SHORT_PX),)
+    """Bounds of the long and of the short side of each size; the image is as large as both allow."""
+    flips: tuple[bool, ...] = (False,)
+
+    def __post_init__(self) -> None:
+        for long_px, short_px in self.sizes_px:
+            if not 2 <= short_px <= long_px <= MAX_SIDE_PX:
+                raise ValueError(f"sides of {short_px} and {long_px} px, expected 2 to {MAX_SIDE_PX}")
+
+    @property
+    def fixed_count(self) -> int | None:
+        return len(self.sizes_px) * len(self.flips)
+
+    def identity(self) -> dict[str, Any]:
+        return {
+            "recipe": self.name,
+            "sizes_px": [list(size) for size in self.sizes_px],
+            "flips": list(self.flips),
+            "replay": replay_rule(),
+            "masks": mask_rule(),
+        }
+
+    def view(self, dataset: str, record: Record, index: int, seed: int, truth: Any = None) -> View:
+        size, flip = divmod(index, len(self.flips))
+        resized = keep_ratio(record.original_hw, *self.sizes_px[size])
+        return View(resized_hw=resized, valid_hw=resized, padded_hw=padded_up(resized), flip=self.flips[flip])
+
+
+def large_scale_jitter(crop_size: int | None, short_side: int | None) -> LargeScaleJitter:
+    """Recipe `coco`. Raises ValueError for a short side, which it does not have, or an impossible crop."""
+    if short_side is not None:
+        raise ValueError(
+            f"large-scale jittering fits images into its crop: no short_side, found {short_side}"
+        )
+    return LargeScaleJitter(name="coco", crop_px=CROP_PX if crop_size is None else crop_size)
+
+
+def single(crop_size: int | None, short_side: int | None) -> KeepRatio:
+    """Recipe `single`: 800/1333, or the same in proportion to another short side. Raises ValueError for a
+    crop."""
+    refuse_crop("single", crop_size)
+    return KeepRatio(name="single", sizes_px=(_in_proportion(SHORT_PX, LONG_PX, short_side),))
+
+
+def ms_flip(crop_size: int | None, short_side: int | None) -> KeepRatio:
+    """Recipe `ms-flip`: short sides 600 to 1400, long ones up to 1600, each as it is and flipped; all in
+    proportion to another short side than 800. Raises ValueError for a crop."""
+    refuse_crop("ms-flip", crop_size)
+    sizes = tuple(_in_proportion(short_px, MS_LONG_PX, short_side) for short_px in MS_SHORT_PX)
+    return KeepRatio(name="ms-flip", sizes_px=sizes, flips=(False, True))
+
+
+def _in_proportion(short_px: int, long_px: int, short_side: int | None) -> tuple[int, int]:
+    if short_side is None:
+        return long_px, short_px
+    return round(long_px * short_side / SHORT_PX), round(short_px * short_side / SHORT_PX)

@@ -1,0 +1,221 @@
+"""View recipes: which views of a record a store holds. Each data set's module names its own.
+
+RandomCrops is mmseg's training pipeline (mmsegmentation@02677ac configs/_base_/datasets/ade20k.py),
+WholeImages its whole-image test. Deviations from mmseg: images are resized by Pillow with antialiasing (as
+Mask2Former does) instead of cv2, labels by the nearest cell centre, and test views are padded to multiples of
+32 with zeros after normalisation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from extract.sources.record import Record
+from extract.views.colour import colour_rule, draw_colour
+from extract.views.seeded_draws import Draws
+from extract.views.view import IGNORE, MULTIPLE_PX, Hw, View, keep_ratio, label_crop, padded_up, replay_rule
+
+CROP_PX = 512
+SHORT_PX = 512
+LONG_TO_SHORT = 4  # the papers' (2048, 512)
+MAX_SIDE_PX = 1 << 14
+
+
+class ViewRecipe(Protocol):
+    """How the views of a record are chosen."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def fixed_count(self) -> int | None:
+        """Views of a record, where the recipe says so; None: as many as are asked for, each with a seed."""
+
+    @property
+    def looks_at_truth(self) -> bool:
+        """Whether `view` needs the truth to choose."""
+
+    @property
+    def frames(self) -> int | None:
+        """Frames of a view of a video; None for images."""
+
+    def identity(self) -> dict[str, Any]:
+        """Everything the pixels of a view follow from, but the record and the seed."""
+
+    def view(
+        self,
+        dataset: str,
+        record: Record,
+        index: int,
+        seed: int,
+        truth: Any = None,
+    ) -> View:
+        """View `index` of a record, whatever its other views are.
+
+        Args:
+            dataset: name; with the record's key, index and seed it decides every random choice.
+            record: its key, its original size and, of a video, its frames.
+            index: from 0.
+            seed: of the extraction; test recipes ignore it.
+            truth: see `Dataset.parse_annotation`, for recipes that look at it; without it padded and valid
+            size are the same, but the crop may lie elsewhere.
+        """
+
+
+class SeededViews:
+    """What recipes of training views have in common: each view is drawn, as many as are asked for."""
+
+    __slots__ = ()
+    fixed_count: ClassVar[int | None] = None
+    looks_at_truth: ClassVar[bool] = False
+    frames: ClassVar[int | None] = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RandomCrops(SeededViews):
+    """mmseg's training views: rescale, crop, flip, colour. All are padded to the crop's size: one bin."""
+
+    looks_at_truth = True
+    name: str
+    crop_px: int = CROP_PX
+    """Side of the square crop; a multiple of 32."""
+    short_px: int | None = None
+    """Short side at ratio 1; None: the crop's. The long side is at most four times as long."""
+    ratio_range: tuple[float, float] = (0.5, 2.0)
+    cat_max_ratio: float = 0.75
+    """A crop in which one class has this share of the labelled pixels or more is drawn again."""
+    tries: int = 10
+    flip: float = 0.5
+    """Probability."""
+
+    def __post_init__(self) -> None:
+        check_crop(self.crop_px, MAX_SIDE_PX)
+        check_short_side(self.base_short_px, MAX_SIDE_PX)
+
+    @property
+    def base_short_px(self) -> int:
+        return self.crop_px if self.short_px is None else self.short_px
+
+    def identity(self) -> dict[str, Any]:
+        return {
+            "recipe": self.name,
+            "scale_px": [self.base_short_px * LONG_TO_SHORT, self.base_short_px],
+            "ratio_range": list(self.ratio_range),
+            "crop_px": self.crop_px,
+            "cat_max_ratio": self.cat_max_ratio,
+            "tries": self.tries,
+            "flip": self.flip,
+            "colour": colour_rule(),
+            "replay": replay_rule(),
+        }
+
+    def view(
+        self,
+        dataset: str,
+        record: Record,
+        index: int,
+        seed: int,
+        truth: Any = None,
+    ) -> View:
+        draws = partial(Draws, dataset, record.key, index, seed)
+        ratio, short_px = draws("scale").uniform(*self.ratio_range), self.base_short_px
+        resized = keep_ratio(record.original_hw, int(short_px * LONG_TO_SHORT * ratio), int(short_px * ratio))
+        valid = within_crop(resized, self.crop_px)
+        return View(
+            resized_hw=resized,
+            crop_yx=self._crop(draws("crop"), resized, valid, truth),
+            valid_hw=valid,
+            padded_hw=(self.crop_px, self.crop_px),
+            flip=draws("flip").happens(self.flip),
+            colour=draw_colour(draws("colour")),
+        )
+
+    def _crop(self, draws: Draws, resized: Hw, valid: Hw, labels: npt.NDArray[np.uint8] | None) -> Hw:
+        chosen = draw_corner(draws, resized, valid)
+        if labels is not None and resized != valid:
+            for _ in range(self.tries):
+                if _is_varied(label_crop(labels, resized, chosen, valid), self.cat_max_ratio):
+                    break
+                chosen = draw_corner(draws, resized, valid)
+        return chosen
+
+
+def _is_varied(labels: npt.NDArray[np.uint8], max_share: float) -> bool:
+    counts = np.bincount(labels.reshape(-1), minlength=IGNORE + 1)[:IGNORE]
+    return bool(np.count_nonzero(counts) > 1 and counts.max() < max_share * counts.sum())
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WholeImages:
+    """Test views: the whole image at several scales, padded to multiples of 32; the same for every seed."""
+
+    frames = None
+    looks_at_truth = False
+    name: str
+    ratios: tuple[float, ...] = (1.0,)
+    flips: tuple[bool, ...] = (False,)
+    short_px: int = SHORT_PX
+    """Short side at ratio 1; the long side is at most four times as long."""
+
+    def __post_init__(self) -> None:
+        check_short_side(self.short_px, MAX_SIDE_PX)
+
+    @property
+    def fixed_count(self) -> int | None:
+        return len(self.ratios) * len(self.flips)
+
+    def identity(self) -> dict[str, Any]:
+        return {
+            "recipe": self.name,
+            "scale_px": [self.short_px * LONG_TO_SHORT, self.short_px],
+            "ratios": list(self.ratios),
+            "flips": list(self.flips),
+            "replay": replay_rule(),
+        }
+
+    def view(
+        self,
+        dataset: str,
+        record: Record,
+        index: int,
+        seed: int,
+        truth: Any = None,
+    ) -> View:
+        scale, flip = divmod(index, len(self.flips))
+        ratio = self.ratios[scale]
+        long_px, short_px = int(self.short_px * LONG_TO_SHORT * ratio), int(self.short_px * ratio)
+        resized = keep_ratio(record.original_hw, long_px, short_px)
+        return View(resized_hw=resized, valid_hw=resized, padded_hw=padded_up(resized), flip=self.flips[flip])
+
+
+def within_crop(resized: Hw, crop_px: int) -> Hw:
+    """The size of what a square crop shows of an image."""
+    return min(resized[0], crop_px), min(resized[1], crop_px)
+
+
+def draw_corner(draws: Draws, whole: Hw, part: Hw) -> Hw:
+    """Where in `whole` a part of that size begins, any place being as likely."""
+    return draws.integer(whole[0] - part[0] + 1), draws.integer(whole[1] - part[1] + 1)
+
+
+def check_crop(crop_px: int, most_px: int) -> None:
+    """Raises ValueError for a side that no crop can have."""
+    if not MULTIPLE_PX <= crop_px <= most_px or crop_px % MULTIPLE_PX:
+        raise ValueError(f"crop_size {crop_px}: expected a multiple of {MULTIPLE_PX} px up to {most_px}")
+
+
+def check_short_side(short_px: int, most_px: int) -> None:
+    """Raises ValueError for a side that no image is resized to."""
+    if not 2 <= short_px <= most_px:
+        raise ValueError(f"a short side of {short_px} px, expected 2 to {most_px}")
+
+
+def refuse_crop(name: str, crop_size: int | None) -> None:
+    """Raises ValueError where a crop is asked of test views, which show whole images."""
+    if crop_size is not None:
+        raise ValueError(f"test views ({name}) are whole images: they have no crop_size, found {crop_size}")

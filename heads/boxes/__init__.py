@@ -1,0 +1,1 @@
+"""Boxes: anchors, matching, coding, NMS, RoIAlign and masks of regions."""

@@ -1,0 +1,70 @@
+"""Non-maximum suppression for several images with the boxes of each in one padded row.
+
+Dims: N images, P boxes an image (padded), best first.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torchvision.ops import nms
+
+from heads.boxes.boxes import pairwise_iou
+
+_PAIRS = 32 << 20  # overlaps held at a time: 128 MiB of float32
+_ROUNDS = 8
+
+
+def suppress(boxes_NP4: Tensor, exists_NP: Tensor, iou: float) -> Tensor:
+    """bool (N, P): boxes that exist and that no better box kept of their image overlaps by more than `iou`.
+
+    A GPU is waited for as `suppress_together` says; the CPU takes one image after the other.
+    """
+    if boxes_NP4.is_cuda:
+        return suppress_together(boxes_NP4, exists_NP, iou)
+    kept_NP = torch.zeros_like(exists_NP)
+    # A box of no area overlaps nothing, so one that does not exist suppresses none.
+    real_NP4 = boxes_NP4 * exists_NP[..., None]
+    falling_P = torch.arange(boxes_NP4.shape[1], 0, -1, dtype=boxes_NP4.dtype)
+    for boxes_P4, kept_P in zip(real_NP4, kept_NP, strict=True):
+        kept_P[nms(boxes_P4, falling_P, iou)] = True
+    return kept_NP & exists_NP
+
+
+def suppress_together(boxes_NP4: Tensor, exists_NP: Tensor, iou: float) -> Tensor:
+    """As `suppress`, all boxes of some images at a time.
+
+    A box goes where a better one that is kept overlaps it. Beginning with all of them kept, each round
+    decides for every box anew; after k rounds the k best are as the greedy loop leaves them, and all are as
+    soon as a round changes nothing (Zheng et al., IEEE Trans. Cybernetics 2021, Cluster-NMS). The greedy loop
+    is one long dependent chain; a round is one product of matrices.
+
+    Waits for the device once in 8 rounds, for as many images as make 32 million pairs.
+    """
+    images = max(1, _PAIRS // max(1, boxes_NP4.shape[1] ** 2))
+    parts = zip(torch.split(boxes_NP4, images), torch.split(exists_NP, images), strict=True)
+    return torch.cat([_suppress_part(boxes_nP4, exists_nP, iou) for boxes_nP4, exists_nP in parts])
+
+
+def _suppress_part(boxes_nP4: Tensor, exists_nP: Tensor, iou: float) -> Tensor:
+    # Half precision holds 0 and 1, and the sum of ones is compared with 0 only.
+    dtype = torch.float16 if boxes_nP4.is_cuda else torch.float32
+    overlaps_nPP = (pairwise_iou(boxes_nP4, boxes_nP4) > iou).triu_(1).to(dtype)
+    kept_nP = exists_nP
+    while True:
+        for _ in range(_ROUNDS):
+            before_nP = kept_nP
+            hit_nP = torch.bmm(kept_nP[:, None].to(dtype), overlaps_nPP)[:, 0] > 0
+            kept_nP = exists_nP & ~hit_nP
+        if torch.equal(before_nP, kept_nP):
+            return kept_nP
+
+
+def best_rows(scores_NP: Tensor, chosen_NP: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Indices (N, count) of the highest scores among those chosen, and which of them are (bool).
+
+    Fewer columns where P is less than `count`.
+    """
+    ranked_NP = torch.where(chosen_NP, scores_NP, -torch.inf)
+    index_NC = ranked_NP.topk(min(count, ranked_NP.shape[1])).indices
+    return index_NC, chosen_NP.gather(1, index_NC)

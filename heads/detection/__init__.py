@@ -1,0 +1,1 @@
+"""Detection heads: Mask R-CNN, Cascade and HTC."""

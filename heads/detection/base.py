@@ -1,0 +1,248 @@
+"""What detection heads share: input norms, a neck, region proposals; boxes and masks in, detections out.
+
+Where a training step waits for the device (benchmarks/training/detection.py counts it on CUDA): in the
+proposals' NMS of each level, once for 8 rounds of some images (heads/boxes/nms.py); for each set of RoIs once
+where it is pooled (heads/boxes/roi_align.py); for masks also once to find the positive RoIs
+(heads/detection/mask_branch.py) and once for their sizes (heads/boxes/mask_targets.py). Nowhere else.
+
+Dims: N images, P proposals an image, D detections of an image.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from heads.boxes.assignment import DrawUniform, uniform_draws
+from heads.boxes.conventions import CONVENTIONS, Conventions
+from heads.boxes.ground_truth import TRUTH_TARGETS, GroundTruth, image_sizes, stack_truth
+from heads.boxes.postprocess import Detections, DetectRule, to_output
+from heads.boxes.roi_align import pool_rois
+from heads.contract import (
+    Features,
+    Head,
+    HeadError,
+    SizeYX,
+    Targets,
+    check_bool,
+    check_choice,
+    check_int,
+    check_output_sizes,
+    check_probability,
+)
+from heads.detection.rpn import Proposals, RegionProposals
+from heads.necks.bifpn import BIFPN_NORMS, BiFPN
+from heads.necks.fpn import FPN
+from heads.necks.input_norm import INPUT_NORMS, build_input_norms
+from heads.necks.residual_fpn import ResidualFPN
+from stores.pyramid import PyramidSpec
+
+Prediction = dict[str, Tensor]
+"""boxes: float32 (D, 4), x1 y1 x2 y2 in pixels of the output; scores: float32 (D,), best first; labels: int64
+(D,), from 0; mask_probs: float32 (D, 28, 28), the object's probability in 28 x 28 cells over its box.
+heads/boxes/mask_paste.py makes pixels of them."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DetectionSettings:
+    """Raises HeadError for a value out of range."""
+
+    bifpn_layers: int = 0
+    """BiFPN layers of the neck, 0..16; 0 is an FPN."""
+    residual_blocks: int = 0
+    """Residual blocks on each level of the FPN, 0..16."""
+    width: int = 256
+    """Channels of the neck's maps, 8..4096."""
+    input_norm: str = "ln"
+    """Norm per level over the channels: ln | ln_no_affine | none."""
+    norm: str = "gn"
+    """Norm inside a BiFPN and inside residual blocks: gn | none."""
+    anchor_scale: float = 8.0
+    """Side of the square anchor in strides: 8 at stride 4 is 32 px."""
+    rpn_samples: int = 256
+    """Anchors an image the region proposals learn from in a step, half of them on objects at most."""
+    candidates: int = 2000
+    """Anchors a level that enter NMS in training."""
+    proposals: int = 1000
+    """Proposals an image in training."""
+    test_candidates: int = 1000
+    """Anchors a level that enter NMS in prediction."""
+    test_proposals: int = 1000
+    """Proposals an image in prediction."""
+    roi_samples: int = 512
+    """RoIs an image the heads learn from in a step, a quarter of them on objects at most."""
+    box_width: int = 1024
+    """Width of the box head's two layers."""
+    mask_width: int = 256
+    """Channels of the mask head."""
+    detections: int = 100
+    """Detections an image at most."""
+    score_threshold: float = 0.05
+    """Detections score more than this, 0..0.9."""
+    nms_iou: float = 0.5
+    """Detections of one class overlap by this at most, 0..0.9."""
+    soft_nms: bool = False
+    """Boxes that overlap a better one by more than nms_iou lose score instead of being dropped (linear)."""
+    conventions: str = "mmdet"
+    """mmdet | torchvision: rounding, alignment, losses and class order of which code base. Both train equally
+    well; torchvision's is there to be compared with it."""
+
+    def __post_init__(self) -> None:
+        check_int("bifpn_layers", self.bifpn_layers, 0, 16)
+        check_int("residual_blocks", self.residual_blocks, 0, 16)
+        if self.bifpn_layers and self.residual_blocks:
+            raise HeadError("residual_blocks belong to an FPN: with bifpn_layers take 0")
+        for name in ("width", "box_width", "mask_width"):
+            check_int(name, getattr(self, name), 8, 4096)
+        check_choice("input_norm", self.input_norm, INPUT_NORMS)
+        check_choice("norm", self.norm, BIFPN_NORMS)
+        scale = self.anchor_scale
+        if isinstance(scale, bool) or not isinstance(scale, int | float) or not 0 < scale <= 64:
+            raise HeadError(f"anchor_scale is {self.anchor_scale!r}, expected a number above 0, 64 at most")
+        for name in ("rpn_samples", "roi_samples"):
+            check_int(name, getattr(self, name), 4, 1 << 24)
+        for name in ("candidates", "proposals", "test_candidates", "test_proposals", "detections"):
+            check_int(name, getattr(self, name), 1, 100_000)
+        check_probability("score_threshold", self.score_threshold)
+        check_probability("nms_iou", self.nms_iou)
+        check_bool("soft_nms", self.soft_nms)
+        check_choice("conventions", self.conventions, tuple(CONVENTIONS))
+
+
+class DetectionHead(Head):
+    """A neck and region proposals; a subclass says what becomes of the proposals."""
+
+    task = "detection"
+
+    def __init__(self, pyramid: PyramidSpec, num_classes: int, settings: DetectionSettings) -> None:
+        super().__init__(pyramid, num_classes)
+        self.settings = settings
+        self.conventions = self.choose_conventions()
+        channels = [level.channels for level in pyramid]
+        strides_px = [level.stride_px for level in pyramid]
+        self.roi_strides_px = tuple(strides_px)
+        self.input_norms = build_input_norms(settings.input_norm, channels)
+        self.neck = _build_neck(channels, settings)
+        self.rpn = RegionProposals(
+            settings.width, [*strides_px, 2 * strides_px[-1]], settings.anchor_scale, self.conventions
+        )
+
+    @property
+    def target_names(self) -> tuple[str, ...]:
+        return TRUTH_TARGETS
+
+    def choose_conventions(self) -> Conventions:
+        return CONVENTIONS[self.settings.conventions]
+
+    def losses(
+        self,
+        features: Features,
+        targets: Targets,
+        valid_hw: Sequence[SizeYX],
+        generator: torch.Generator | None = None,
+    ) -> dict[str, Tensor]:
+        """The region proposals' "loss_rpn_cls" and "loss_rpn_box" and those of the RoI heads.
+
+        Targets as heads/boxes/ground_truth.py's `stack_truth` says. Images without boxes teach background.
+        """
+        maps = self._neck_maps(features, valid_hw)
+        device = maps[0].device
+        truth = stack_truth(targets, valid_hw, self.num_classes, device)
+        draw = uniform_draws(generator, device)
+        scores = self.rpn(maps)
+        losses: dict[str, Tensor] = self.rpn.losses(scores, truth, self.settings.rpn_samples, draw)
+        proposals = self.rpn.propose(
+            scores, truth.image_hw_N2, self.settings.candidates, self.settings.proposals
+        )
+        roi_losses = self.roi_losses(_full(maps), proposals, targets, truth, draw)
+        return {**losses, **roi_losses}
+
+    @torch.no_grad()
+    def predict(
+        self, features: Features, valid_hw: Sequence[SizeYX], output_hw: Sequence[SizeYX]
+    ) -> list[Prediction]:
+        """An image's detections, best first:
+
+        boxes: float32 (D, 4), x1 y1 x2 y2 in pixels of `output_hw`, inside it
+        scores: float32 (D,)
+        labels: int64 (D,), from 0
+        mask_probs: float32 (D, 28, 28), the object's probability in 28 x 28 cells over its box
+
+        `heads.boxes.mask_paste.paste_masks(prediction, size)` makes uint8 (D, *size) of it, `each_mask` gives
+        one mask at a time.
+        """
+        check_output_sizes(valid_hw, output_hw)
+        maps = self._neck_maps(features, valid_hw)
+        sizes_N2 = image_sizes(valid_hw, maps[0].device)
+        proposals = self.rpn.propose(
+            self.rpn(maps), sizes_N2, self.settings.test_candidates, self.settings.test_proposals
+        )
+        found, mask_probs = self.detect(_full(maps), proposals, sizes_N2)
+        output_N2 = image_sizes(output_hw, maps[0].device)
+        return [
+            {
+                "boxes": to_output(each, sizes_N2[row], output_N2[row]),
+                "scores": each.scores_D,
+                "labels": each.labels_D,
+                "mask_probs": mask_probs[row],
+            }
+            for row, each in enumerate(found)
+        ]
+
+    @abstractmethod
+    def roi_losses(
+        self,
+        maps: Sequence[Tensor],
+        proposals: Proposals,
+        targets: Targets,
+        truth: GroundTruth,
+        draw: DrawUniform,
+    ) -> dict[str, Tensor]:
+        """Losses of what follows the proposals. Maps as the neck's, float32, the coarsest last."""
+
+    @abstractmethod
+    def detect(
+        self, maps: Sequence[Tensor], proposals: Proposals, image_hw_N2: Tensor
+    ) -> tuple[list[Detections], list[Tensor]]:
+        """Detections of each image and their masks' probabilities (D, 28, 28)."""
+
+    @property
+    def detect_rule(self) -> DetectRule:
+        return DetectRule(
+            least_score=self.settings.score_threshold,
+            nms_iou=self.settings.nms_iou,
+            most=self.settings.detections,
+            soft=self.settings.soft_nms,
+            least_px=self.conventions.least_detection_px,
+        )
+
+    def pool(self, maps: Sequence[Tensor], boxes_R4: Tensor, image_R: Tensor, cells: int) -> Tensor:
+        """(R, width, cells, cells): RoIs read from the neck's maps, all but the coarsest."""
+        return pool_rois(
+            maps[:-1], self.roi_strides_px, boxes_R4, image_R, cells, aligned=self.conventions.aligned
+        )
+
+    def _neck_maps(self, features: Features, valid_hw: Sequence[SizeYX]) -> list[Tensor]:
+        maps = self.select_maps(features, valid_hw)
+        normed = [norm(x_NCYX) for norm, x_NCYX in zip(self.input_norms, maps, strict=True)]
+        pyramid: list[Tensor] = self.neck(normed)
+        return pyramid
+
+
+def _full(maps: Sequence[Tensor]) -> list[Tensor]:
+    """float32: RoIAlign reads no bfloat16, and each pooling would convert the maps again."""
+    return [x_NCYX.float() for x_NCYX in maps]
+
+
+def _build_neck(channels: Sequence[int], settings: DetectionSettings) -> nn.Module:
+    if settings.bifpn_layers:
+        return BiFPN(
+            channels, settings.width, layers=settings.bifpn_layers, extra_levels=1, norm=settings.norm
+        )
+    if settings.residual_blocks:
+        return ResidualFPN(channels, settings.width, blocks=settings.residual_blocks, norm=settings.norm)
+    return FPN(channels, settings.width)

@@ -1,0 +1,1 @@
+"""Mask2Former heads: pixel decoder, masked decoder, matching and losses."""

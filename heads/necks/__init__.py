@@ -1,0 +1,1 @@
+"""Necks: FPN, residual FPN and BiFPN over a pyramid."""

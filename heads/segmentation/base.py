@@ -1,0 +1,105 @@
+"""What segmentation heads share: label maps in, class scores at output size out."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from heads.contract import Features, Head, HeadError, SizeYX, Targets, check_output_sizes
+from heads.segmentation.pixel_loss import pixel_cross_entropy
+
+
+class SegmentationHead(Head):
+    """A head that learns from label maps and gives every output pixel a score per class."""
+
+    task = "segmentation"
+
+    @property
+    def target_names(self) -> tuple[str, ...]:
+        return ("labels",)
+
+    def predict(
+        self, features: Features, valid_hw: Sequence[SizeYX], output_hw: Sequence[SizeYX]
+    ) -> list[Tensor]:
+        """Class scores, float32 (num_classes, *output_hw[i]), 0 or more: the largest is the class, and the
+        scores of several views are averaged."""
+        return list(self.predict_each(features, valid_hw, output_hw))
+
+    @abstractmethod
+    def predict_each(
+        self, features: Features, valid_hw: Sequence[SizeYX], output_hw: Sequence[SizeYX]
+    ) -> Iterator[Tensor]:
+        """As `predict`, one image at a time: at 150 classes a 4-megapixel image alone takes 2.4 GB."""
+
+    def stack_labels(self, features: Features, targets: Targets) -> Tensor:
+        """uint8 (N, y, x). Raises HeadError where the label maps are not as large as the padded images."""
+        finest = next(iter(self.pyramid))
+        grid = tuple(features[finest.name].shape[2:]) if finest.name in features else None
+        for target in targets:
+            labels_YX = target["labels"]
+            height_px, width_px = labels_YX.shape
+            if grid is not None and (finest.cells(height_px), finest.cells(width_px)) != grid:
+                raise HeadError(
+                    f"label map of {height_px}x{width_px} px, expected the size of the padded image: level "
+                    f"{finest.name} has {grid[0]}x{grid[1]} cells of {finest.stride_px} px"
+                )
+        return torch.stack([target["labels"] for target in targets])
+
+
+class PixelClassifier(SegmentationHead):
+    """A head whose `forward` gives class scores (N, classes, y, x) on the grid of its finest level.
+
+    Learns them by cross entropy at label resolution; its predictions are probabilities.
+    """
+
+    @abstractmethod
+    def forward(
+        self, features: Features, valid_hw: Sequence[SizeYX], generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Class scores (N, num_classes, y, x) on the finest level's grid."""
+
+    def losses(
+        self,
+        features: Features,
+        targets: Targets,
+        valid_hw: Sequence[SizeYX],
+        generator: torch.Generator | None = None,
+    ) -> dict[str, Tensor]:
+        """{"loss_seg": ...}; `targets[i]["labels"]` is uint8 (padded height, padded width), 255 = ignored."""
+        labels_NYX = self.stack_labels(features, targets)
+        return {"loss_seg": pixel_cross_entropy(self(features, valid_hw, generator), labels_NYX)}
+
+    def predict_each(
+        self, features: Features, valid_hw: Sequence[SizeYX], output_hw: Sequence[SizeYX]
+    ) -> Iterator[Tensor]:
+        """Class probabilities, float32 (num_classes, *output_hw[i])."""
+        check_output_sizes(valid_hw, output_hw)
+        finest = next(iter(self.pyramid))
+        with torch.no_grad():
+            logits_NKyx = self(features, valid_hw)
+        for row, ((valid_y, valid_x), size) in enumerate(zip(valid_hw, output_hw, strict=True)):
+            # Padding is cut off before the resize: a valid size that is no multiple of the stride keeps its
+            # last partial cell, as the same image without padding has it.
+            seen = logits_NKyx[row : row + 1, :, : finest.cells(valid_y), : finest.cells(valid_x)].float()
+            with torch.no_grad():
+                fine_KYX = F.interpolate(seen, size=tuple(size), mode="bilinear", align_corners=False)[0]
+                yield _softmax_in_place(fine_KYX)
+
+
+def build_classifier(inputs: int, num_classes: int) -> nn.Conv2d:
+    """1x1 convolution to class scores, N(0, 0.01) as mmseg's conv_seg."""
+    conv = nn.Conv2d(inputs, num_classes, 1)
+    nn.init.normal_(conv.weight, std=0.01)
+    assert conv.bias is not None
+    nn.init.zeros_(conv.bias)
+    return conv
+
+
+def _softmax_in_place(scores_KYX: Tensor) -> Tensor:
+    """Over the first axis; no second map of this size is made."""
+    scores_KYX.sub_(scores_KYX.amax(0)).exp_()
+    return scores_KYX.div_(scores_KYX.sum(0))

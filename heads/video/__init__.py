@@ -1,0 +1,1 @@
+"""Video heads: linear, temporal and global blocks over clips."""

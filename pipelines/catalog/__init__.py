@@ -1,0 +1,1 @@
+"""Stores under a folder: which exist, and which one a command means."""

@@ -1,0 +1,132 @@
+"""Which stores a run is trained from and measured on, where nobody named them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from pipelines.catalog.known_weights import digest_of_weights
+from pipelines.catalog.missing_levels import PixelsFrom, are_shallower, holds_pixels, lacking
+from pipelines.catalog.stores import (
+    TEST,
+    TRAINING,
+    FoundStore,
+    StoreQuery,
+    describe_store,
+    find_store,
+    list_stores,
+)
+from pipelines.config import TrainConfig
+from pipelines.errors import UsageError
+from pipelines.runs.run_folder import RunRecord
+from stores.errors import IdentityError
+
+
+def find_training_stores(config: TrainConfig) -> list[Path]:
+    """The stores named by the configuration, or the one complete training store that fits it.
+
+    Raises:
+        UsageError: none fits, or several do.
+        IdentityError: a named store is of another data set or backbone than asked for.
+    """
+    query = StoreQuery(
+        purpose=TRAINING,
+        dataset=config.dataset,
+        split=config.split,
+        model=config.model,
+        weights_sha256=_digest_of_weights(config),
+        levels=config.levels,
+    )
+    if config.store is None:
+        return [find_store(Path(config.stores), query).path]
+    for path in config.store:
+        found = describe_store(Path(path))
+        for field in ("dataset", "split", "model"):
+            wanted, there = getattr(config, field), getattr(found, field)
+            if wanted not in (None, there):
+                raise IdentityError(field, wanted, there, f"{path} is another store")
+    return [Path(path) for path in config.store]
+
+
+def _digest_of_weights(config: TrainConfig) -> str | None:
+    if config.weights is None or config.store is not None:
+        return None
+    digest = digest_of_weights(Path(config.stores), config.weights)
+    if digest is None:
+        raise UsageError(
+            f"--weights {config.weights}: no store under {config.stores} was extracted with them; leave it "
+            "out, or name the store by --store"
+        )
+    return digest
+
+
+def test_store_query(record: RunRecord, *, split: str | None = None) -> StoreQuery:
+    """What a test store of a run must be."""
+    return StoreQuery(
+        purpose=TEST,
+        dataset=record.dataset,
+        split=split,
+        model=record.model,
+        weights_sha256=record.weights_sha256,
+        levels=record.levels,
+    )
+
+
+def fitting_test_stores(
+    record: RunRecord,
+    folder: Path,
+    *,
+    split: str | None = None,
+    views: str | None = None,
+    pixels: PixelsFrom | None = None,
+) -> list[FoundStore]:
+    """The complete test stores a run can be measured on: of its own codec, and of single views, if there
+    are any.
+
+    Where none holds all levels, those whose shallow ones can be recomputed, see
+    pipelines/catalog/missing_levels.py.
+    """
+    query = test_store_query(record, split=split)
+    complete = [store for store in list_stores(folder) if store.complete]
+    found = [store for store in complete if query.fits(store)]
+    if not found:
+        of_any_levels = replace(query, levels=None)
+        found = [
+            store
+            for store in complete
+            if of_any_levels.fits(store)
+            and are_shallower(lacking(record.levels, store.levels), store.levels)
+            and (pixels == "source" or holds_pixels(store.identity))
+        ]
+    if views is not None:
+        found = [store for store in found if store.identity["views"]["recipe"] == views]
+    same_codec = [store for store in found if store.identity["codec"]["name"] == record.codec]
+    found = same_codec or found
+    single = [store for store in found if store.identity["views"]["recipe"] == "single"]
+    return single or found
+
+
+def find_test_store(
+    record: RunRecord,
+    folder: Path,
+    *,
+    split: str | None = None,
+    views: str | None = None,
+    pixels: PixelsFrom | None = None,
+) -> Path:
+    """The one of `fitting_test_stores`. Raises UsageError, with the line that makes one, for none or
+    several."""
+    found = fitting_test_stores(record, folder, split=split, views=views, pixels=pixels)
+    if len(found) == 1:
+        return found[0].path
+    if found:
+        lines = "".join(f"\n  {store.path}" for store in found)
+        raise UsageError(f"{len(found)} test stores fit this run; pass --store with one of:{lines}")
+    from extract.datasets import first_test_split  # for an error only: measuring needs no data set
+
+    query = test_store_query(record, split=split or first_test_split(record.dataset))
+    line = query.extract_command + (f" VIEWS={views}" if views else "")
+    raise UsageError(
+        f"no complete {query} under {folder}; with the WEIGHTS and DATA of the training store, make it by:"
+        f"\n  {line}"
+    )

@@ -1,0 +1,91 @@
+"""Whether the levels that a store lacks can be recomputed: they are its backbone's first, and the views'
+pixels are at hand. Loads no backbone by itself; pipelines/live/recompute_levels.py does the work."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+
+from pipelines.errors import UsageError
+from stores.errors import LevelMissing
+from stores.format.plan import StorePlan
+from stores.pyramid import PyramidSpec
+from stores.reading.reader import Store
+
+if TYPE_CHECKING:
+    from pipelines.live.recompute_levels import ShallowLevels
+
+PixelsFrom = Literal["stored", "source"]
+
+
+def lacking(needed: Sequence[str], stored: Sequence[str]) -> tuple[str, ...]:
+    """The levels that are needed and not stored."""
+    return tuple(level for level in needed if level not in stored)
+
+
+def holds_pixels(identity: Mapping[str, Any]) -> bool:
+    """Whether a store keeps the views' pixels."""
+    return bool(identity.get("pixels"))
+
+
+def lacks_first_levels(pyramid: PyramidSpec) -> bool:
+    """Whether a store's levels do not begin with the first stage's."""
+    return min(level.stage for level in pyramid) > 1
+
+
+def are_shallower(missing: Sequence[str], stored: Sequence[str]) -> bool:
+    """Whether every missing level comes before every stored one.
+
+    >>> are_shallower(("p2", "p3"), ("p4", "p5")), are_shallower(("p2", "p5"), ("p4",))
+    (True, False)
+    """
+    return bool(stored) and max(missing, default="") < min(stored)
+
+
+def check_recomputable(
+    plan: StorePlan, missing: Sequence[str], pixels: PixelsFrom | None, where: str
+) -> PixelsFrom:
+    """Where the pixels come from.
+
+    Raises LevelMissing for levels that are no shallower than the stored ones, for videos, and without pixels
+    asked for or stored; UsageError for stored pixels that are not there.
+    """
+    stored = plan.pyramid.names
+    text = f"{where} holds {', '.join(stored)}; the head needs {', '.join(missing)} too"
+    if pixels == "stored" and not plan.pixels:
+        raise UsageError(
+            f"{where} holds no pixels: extract with --pixels stored, or train with --pixels source"
+        )
+    if not are_shallower(missing, stored):
+        raise LevelMissing(f"{text}: only levels above the stored ones can be recomputed")
+    if plan.frames is not None:
+        raise LevelMissing(f"{text}: levels of videos are not recomputed")
+    if pixels is None and not plan.pixels:
+        raise LevelMissing(f"{text}: --pixels source recomputes them from the source images, with --data")
+    return pixels or "stored"
+
+
+def open_for_test(
+    store: Store,
+    needed: Sequence[str],
+    *,
+    pixels: PixelsFrom | None,
+    data: str | None,
+    weights: str | None,
+    device: torch.device,
+) -> ShallowLevels | None:
+    """What recomputes the levels that a test store lacks; None where it holds all that are needed.
+
+    Arguments and errors as of `pipelines.live.recompute_levels.open_shallow_levels`.
+    """
+    if not lacking(needed, store.levels):
+        return None
+    from pipelines.live.recompute_levels import open_shallow_levels  # needs the backbone's packages
+
+    workers = len(os.sched_getaffinity(0))
+    return open_shallow_levels(
+        store, needed, pixels=pixels, data=data, weights=weights, device=device, workers=workers
+    )

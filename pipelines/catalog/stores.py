@@ -1,0 +1,201 @@
+"""The stores under one folder: what each is of, and the one that fits what was asked for.
+
+Only plan.json is read, a small file; whether a store can be trusted is `open_store`'s business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pipelines.errors import UsageError
+from stores.errors import MEND_PLAN, FormatError, IntegrityError, NoSuchStore, StoreError
+from stores.format.canonical_json import parse_canonical
+
+# As in stores.format.manifest, which needs numpy: the parsing of a command line comes by here and must be
+# quick.
+PLAN, MANIFEST = "plan.json", "MANIFEST.json"
+MAX_PLAN_BYTES = 1 << 20  # 1 MiB
+_MOST_NAMES = 5  # of stores in an error
+T = TypeVar("T")
+TRAINING, TEST = "training", "test"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FoundStore:
+    """One store of the folder, by what its plan says."""
+
+    path: Path
+    dataset: str
+    split: str
+    model: str
+    weights_sha256: str
+    identity: Mapping[str, Any]
+    levels: tuple[str, ...]
+    purpose: str
+    """training, or test for a store that holds the records' untouched targets."""
+    complete: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoreQuery:
+    """What a store must be; None leaves it open."""
+
+    purpose: str
+    dataset: str | None = None
+    split: str | None = None
+    model: str | None = None
+    weights_sha256: str | None = None
+    levels: Sequence[str] | None = None
+
+    def fits(self, store: FoundStore) -> bool:
+        """Whether `store` is of this kind; it may hold more levels than asked for."""
+        fields = ("purpose", "dataset", "split", "model", "weights_sha256")
+        same = all(getattr(self, name) in (None, getattr(store, name)) for name in fields)
+        return same and set(self.levels or ()) <= set(store.levels)
+
+    def __str__(self) -> str:
+        fields = ("dataset", "split", "model", "weights_sha256")
+        wanted = [f"{name} {getattr(self, name)}" for name in fields if getattr(self, name)]
+        if self.levels:
+            wanted.append(f"levels {','.join(self.levels)}")
+        return f"{self.purpose} store" + (f" of {', '.join(wanted)}" if wanted else "")
+
+    @property
+    def extract_command(self) -> str:
+        """The line that makes such a store; <...> stands for what is not known."""
+        split = f" SPLIT={self.split or '<test split>'}" if self.split or self.purpose == TEST else ""
+        levels = f" LEVELS={','.join(self.levels)}" if self.levels else ""
+        dataset, model = self.dataset or "<data set>", self.model or "<model>"
+        return f"make extract DATASET={dataset} MODEL={model}{split}{levels}"
+
+
+def describe_store(path: Path) -> FoundStore:
+    """What the store at `path` is of. Raises NoSuchStore where there is none, FormatError for a bad plan."""
+    if not (path / PLAN).is_file():
+        raise NoSuchStore(
+            _as_folder_of_stores(path)
+            or f"{path} is not a store: {path / PLAN} does not exist; make one with `make extract`"
+        )
+    with (path / PLAN).open("rb") as file:
+        content = parse_canonical(file.read(MAX_PLAN_BYTES), str(path / PLAN), MEND_PLAN)
+    try:
+        identity = dict(content["identity"])
+        return FoundStore(
+            path=path,
+            dataset=str(identity["dataset"]["name"]),
+            split=str(identity["dataset"]["split"]),
+            model=str(identity["backbone"]["model"]),
+            weights_sha256=str(identity["backbone"]["weights_sha256"]),
+            identity=identity,
+            levels=tuple(level["name"] for level in content["levels"]),
+            purpose=TEST if any(t["name"].startswith("original_") for t in content["targets"]) else TRAINING,
+            complete=(path / MANIFEST).is_file(),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise FormatError(f"{path / PLAN} is not the plan of a store: {error!r}; {MEND_PLAN}") from error
+
+
+def list_stores(folder: Path) -> list[FoundStore]:
+    """Every store directly under `folder`, by name; unreadable ones are left out, `status` shows them."""
+    return list(_readable_stores(folder))
+
+
+def _readable_stores(folder: Path) -> Iterator[FoundStore]:
+    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+        try:
+            yield describe_store(path)
+        except StoreError:
+            continue
+
+
+def local_folder(stores: str) -> Path:
+    """The folder that --stores names. Raises UsageError for a URL: stores are read and written on disks; and
+    where a file stands in its place."""
+    if "://" in stores:
+        raise UsageError(f"--stores {stores}: expected a folder, not a URL; mount or copy the stores")
+    if not existing_folder(Path(stores)).is_dir():
+        raise UsageError(f"--stores {stores}: {existing_folder(Path(stores))} is a file, expected a folder")
+    return Path(stores)
+
+
+def existing_folder(folder: Path) -> Path:
+    """`folder`, or the nearest one above it that exists."""
+    return next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
+
+
+def stores_asked_for(store: str | None, stores: str) -> list[Path]:
+    """The store that was named, or every folder with a plan under `stores`. Raises NoSuchStore for none."""
+    folder = local_folder(stores)
+    if store is not None:
+        if not (Path(store) / PLAN).is_file():
+            raise NoSuchStore(
+                _as_folder_of_stores(Path(store)) or f"{store} is not a store; {_what_is_there(folder)}"
+            )
+        return [Path(store)]
+    found = sorted(path.parent for path in folder.glob(f"*/{PLAN}"))
+    if not found:
+        raise NoSuchStore(
+            f"{folder} holds no store; pass --store or --stores, or make one with `make extract`"
+        )
+    return found
+
+
+class DamagedStores(IntegrityError):
+    """Some of the stores that were looked at cannot be read; carries the summary, with the others in it."""
+
+    def __init__(self, summary: dict[str, Any]) -> None:
+        self.summary = summary
+        super().__init__("; ".join(f"{store}: {problem}" for store, problem in summary["damaged"].items()))
+
+
+def look_at_each(paths: Sequence[Path], look: Callable[[Path], T]) -> tuple[list[T], dict[str, str]]:
+    """What `look` finds in each store, and what is wrong with those it cannot read: one damaged store must
+    not hide the others."""
+    found, damaged = [], {}
+    for path in paths:
+        try:
+            found.append(look(path))
+        except IntegrityError as error:
+            damaged[str(path)] = str(error)
+            print(f"{path}: DAMAGED: {error}")
+    return found, damaged
+
+
+def find_store(folder: Path, query: StoreQuery) -> FoundStore:
+    """The one complete store under `folder` that fits. Raises UsageError with advice for none or several."""
+    fitting = [store for store in list_stores(folder) if query.fits(store)]
+    complete = [store for store in fitting if store.complete]
+    if len(complete) == 1:
+        return complete[0]
+    if complete:
+        raise UsageError(f"{len(complete)} complete stores fit; pass --store with one of:{_lines(complete)}")
+    if fitting:
+        raise UsageError(
+            f"no complete {query} under {folder}; not finished:{_lines(fitting)}\n"
+            "run the `make extract` that began it again, it goes on where it stopped"
+        )
+    raise UsageError(
+        f"no {query} under {folder}; {_what_is_there(folder)}; make it with:\n  {query.extract_command}"
+    )
+
+
+def _as_folder_of_stores(path: Path) -> str:
+    """What to pass where a folder of stores was named as a store; empty where it holds none."""
+    inside = [plan.parent for plan in sorted(path.glob(f"*/{PLAN}"))]
+    if not inside:
+        return ""
+    names = "".join(f"\n  {store}" for store in inside[:_MOST_NAMES])
+    more = f"\n  and {len(inside) - _MOST_NAMES} more" if len(inside) > _MOST_NAMES else ""
+    return f"{path} is a folder of stores: pass --stores {path}, or --store with one of:{names}{more}"
+
+
+def _what_is_there(folder: Path) -> str:
+    others = list_stores(folder)
+    return f"the stores in {folder} are:{_lines(others)}" if others else f"{folder} holds no store"
+
+
+def _lines(stores: Sequence[FoundStore]) -> str:
+    return "".join(f"\n  {store.path}{'' if store.complete else ' (not complete)'}" for store in stores)

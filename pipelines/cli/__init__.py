@@ -1,0 +1,1 @@
+"""The command line: verbs, flags, settings files, recipes and help."""

@@ -1,0 +1,89 @@
+"""How long work shows itself: a bar on a terminal, one log line a finished shard elsewhere."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, Self
+
+from tqdm import tqdm
+
+from extract.extractor.progress import Progress
+from pipelines.units import duration
+
+logger = logging.getLogger(__name__)
+
+_BAR = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{postfix}"
+
+
+def is_terminal() -> bool:
+    """Whether stderr is a terminal with room for a bar; without a size it is a log."""
+    return sys.stderr.isatty() and os.get_terminal_size(sys.stderr.fileno()).columns > 0
+
+
+@contextmanager
+def counted(what: str, total: int) -> Iterator[Callable[[int, int], None]]:
+    """A callback (done, total) for `total` like things; one line says it elsewhere than on a terminal."""
+    if not is_terminal():
+        logger.info("%s (%d)", what, total)
+        yield lambda done, total: None
+        return
+    with tqdm(total=total, desc=what, file=sys.stderr) as bar:
+        yield lambda done, total: bar.update(done - bar.n)
+
+
+class ExtractionProgress:
+    """A callback for `extract.extractor.run.extract`; closes its bar when left."""
+
+    def __init__(self, name: str, *, on_terminal: bool | None = None) -> None:
+        """Args: name: of the store, with which a log line begins; a bar needs its room for the figures."""
+        self._name = name
+        self._on_terminal = is_terminal() if on_terminal is None else on_terminal
+        self._bar: Any = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def __call__(self, progress: Progress) -> None:
+        if self._on_terminal:
+            self._draw(progress)
+        elif progress.finished_shard is not None:
+            logger.info("%s", shard_line(self._name, progress))
+
+    def _draw(self, progress: Progress) -> None:
+        if self._bar is None:
+            self._bar = tqdm(total=progress.rows_total, bar_format=_BAR, file=sys.stderr)
+        self._bar.set_postfix_str(speed_text(progress), refresh=False)
+        self._bar.update(progress.rows_done - self._bar.n)
+
+
+def speed_text(progress: Progress) -> str:
+    """How fast, what is slowest, how long still: short enough for a bar beside it in 80 columns."""
+    left, rate = progress.seconds_left, progress.images_per_s
+    return (
+        f"{rate:.{0 if rate >= 100 else 1}f} images/s, {progress.mb_per_s:.0f} MB/s,"
+        f" waits for {progress.bottleneck}"
+        + ("" if left is None else f", {duration(left)} left")
+        + (f", {progress.failed_records} failed" if progress.failed_records else "")
+    )
+
+
+def shard_line(name: str, progress: Progress) -> str:
+    """One line about a finished shard: how far, how fast, how long still, and what is slowest."""
+    left = progress.seconds_left
+    return (
+        f"{name}: shard {progress.finished_shard} done, {progress.shards_done} of {progress.shards_total}; "
+        f"{progress.rows_done} of {progress.rows_total} rows, {progress.failed_records} records failed, "
+        f"{progress.images_per_s:.1f} images/s, {progress.mb_per_s:.0f} MB/s, waits for {progress.bottleneck}"
+        + ("" if left is None else f", {duration(left)} left")
+    )

@@ -1,0 +1,93 @@
+"""Finding the recipe of a training run: a YAML file of pipelines/recipes, by name."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from pipelines.catalog.stores import describe_store, list_stores
+from pipelines.cli.settings import settings_of
+from pipelines.config import GROUP_RECORD, RUN_CONFIG, TrainConfig
+from pipelines.errors import UsageError
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+DEFAULT_RECIPES = {
+    ("ade20k", "linear"): "ade20k-linear",
+    ("ade20k", "fpn"): "ade20k-upernet-frozen",
+    ("ade20k", "bifpn"): "ade20k-upernet-frozen",
+    ("ade20k", "m2f-pd1-td"): "ade20k-m2f-frozen",
+    ("ade20k", "m2f-pd6-td"): "ade20k-m2f-frozen",
+    ("ade20k", "pixeldec"): "ade20k-m2f-frozen",
+    ("coco", "fpn"): "coco-100pct",
+    ("coco", "fpn-res"): "coco-100pct",
+    ("coco", "bifpn"): "coco-100pct",
+    ("coco", "cascade-fpn"): "coco-100pct",
+    ("coco", "cascade-bifpn"): "coco-100pct",
+    ("coco", "htc-bifpn"): "coco-100pct",
+    ("coco", "htc-nosem-bifpn"): "coco-100pct",
+    ("k400", "linear"): "k400-frozen",
+    ("k400", "temporal"): "k400-frozen",
+    ("k400", "global"): "k400-frozen",
+}
+"""By data set and head without its digits: recipes are named after what they reproduce, not after heads."""
+
+
+def recipe_names() -> tuple[str, ...]:
+    """Every shipped recipe."""
+    return tuple(sorted(path.stem for path in RECIPES.glob("*.yaml")))
+
+
+def recipe_name(path: Path) -> str:
+    """What `find_recipe` finds that file by."""
+    return path.stem if path.parent == RECIPES else str(path)
+
+
+def find_recipe(name: str) -> Path:
+    """The file of a recipe given by name or path. Raises UsageError listing the names there are."""
+    shipped = RECIPES / f"{name}.yaml"
+    if "/" not in name and shipped.is_file():
+        return shipped
+    if Path(name).is_file():
+        return Path(name)
+    near = difflib.get_close_matches(name, recipe_names(), n=1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    raise UsageError(f"no recipe {name!r}: expected a YAML file or one of {', '.join(recipe_names())}{hint}")
+
+
+def default_recipe(dataset: str, head: str) -> Path | None:
+    """The recipe where none was named: that of DEFAULT_RECIPES, bifpn5 being a bifpn, or none."""
+    name = DEFAULT_RECIPES.get((dataset, head.rstrip("0123456789")))
+    return RECIPES / f"{name}.yaml" if name else None
+
+
+def base_file(given: Mapping[str, str]) -> Path | None:
+    """The file whose settings stand under those `given` to train-head: the resumed run's own, or a recipe.
+
+    Raises UsageError if the run to resume has none, or for an unknown recipe.
+    """
+    if given.get("resume") == "true":
+        if "run" not in given:
+            raise UsageError("--resume needs --run, the folder of the run to continue")
+        recorded = Path(given["run"]) / RUN_CONFIG
+        if not recorded.is_file():
+            groups = sorted(str(path.parent) for path in Path(given["run"]).glob(f"seed*/{GROUP_RECORD}"))
+            hint = f"; resume its seeds one by one: --run {', --run '.join(groups)}" if groups else ""
+            raise UsageError(
+                f"--resume: {recorded} does not exist, so {given['run']} is not the folder of a run{hint}"
+            )
+        return recorded
+    if "recipe" in given:
+        return find_recipe(given["recipe"])
+    dataset = given.get("dataset") or _dataset_of_stores(given)
+    return default_recipe(dataset, given["head"]) if dataset and "head" in given else None
+
+
+def _dataset_of_stores(given: Mapping[str, str]) -> str | None:
+    """The data set of the stores a training run would look at, where it is the same for all."""
+    named = json.loads(given["store"]) if "store" in given else None
+    folder = Path(given.get("stores", settings_of(TrainConfig)["stores"].default))
+    stores = [Path(path) for path in named] if named else [found.path for found in list_stores(folder)]
+    datasets = {describe_store(path).dataset for path in stores}
+    return datasets.pop() if len(datasets) == 1 else None

@@ -1,0 +1,59 @@
+"""Test views through the live backbone: what a test store of them would hold, without the store."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Generator, Iterator
+
+import torch
+
+from extract.backbones.loading import FrozenBackbone
+from extract.datasets import Dataset, first_test_split, open_dataset
+from extract.sources.byte_sources import SourceError
+from extract.views.recipes import ViewRecipe
+from pipelines.config import EvaluateConfig
+from pipelines.feed.prefetch import read_ahead
+from pipelines.live.backbone import live_features, load_run_backbone, run_test_recipe
+from pipelines.runs.run_folder import RunRecord
+from pipelines.tasks import TestView, task_of
+
+logger = logging.getLogger(__name__)
+
+
+def open_live_views(
+    config: EvaluateConfig, record: RunRecord, device: torch.device
+) -> tuple[Generator[TestView, None, None], str, str]:
+    """The test views of a data set, what they are called, and where they come from.
+
+    Raises as `open_dataset` and `load_run_backbone` do, IdentityError for other classes than the run's.
+    """
+    split = config.split or first_test_split(record.dataset)
+    dataset = open_dataset(record.dataset, config.data or record.data, split)
+    record.check_same_classes(dataset.class_names, f"{dataset.name} {dataset.split}")
+    recipe = run_test_recipe(record, config.views, config.short_side)
+    backbone = load_run_backbone(record, config.weights, device)
+    views = read_ahead(live_views(dataset, recipe, backbone), depth=1)
+    name = "single" if recipe.fixed_count == 1 else recipe.name.replace("-", "+")
+    return views, name, f"{dataset.split} images through {record.model}"
+
+
+def live_views(dataset: Dataset, recipe: ViewRecipe, backbone: FrozenBackbone) -> Iterator[TestView]:
+    """The views of each record in turn; a record that cannot be used is left out, with a warning."""
+    for index, record in enumerate(dataset.records):
+        views = [recipe.view(dataset.name, record, number, 0) for number in range(recipe.fixed_count or 1)]
+        try:
+            targets = dataset.targets(dataset.read_truth(index), views[0])
+            truth = {name: targets[name] for name in task_of(dataset.task).test_targets}
+            rendered = dataset.media.render(dataset.read_source(index), record, views)
+        except SourceError as error:
+            logger.warning("%s is left out: %s", record.key, error.reason)
+            continue
+        for view, pixels in zip(views, rendered, strict=True):
+            yield TestView(
+                key=record.key,
+                features=live_features(backbone, pixels[None], [view.valid_hw]),
+                valid_hw=view.valid_hw,
+                params=dict(zip(dataset.media.view_params, view.to_params().tolist(), strict=True)),
+                original_hw=record.original_hw,
+                truth=truth,
+            )

@@ -1,0 +1,1 @@
+"""Training data: the rows of stores on their way to a step."""

@@ -1,0 +1,157 @@
+"""`train-head --online`: the same head and recipe on the live backbone, with new views in every epoch.
+
+It answers how many fixed views are enough. Visit n of a record is its view n, drawn as `extract` draws view
+n of a store, so what a store of V views shows in V epochs is what an online run shows in its first V, in
+another order.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Generator, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from extract.backbones.loading import FrozenBackbone, backbone_card, load_backbone
+from extract.datasets import Dataset, dataset_module, default_levels, open_dataset, view_recipe
+from extract.sources.byte_sources import SourceError
+from extract.views.recipes import ViewRecipe
+from pipelines.config import TrainConfig
+from pipelines.errors import UsageError, WorkFailed
+from pipelines.feed.datamodule import Stretch, TrainingData
+from pipelines.feed.joined_stores import RowIndex, Rows
+from pipelines.feed.prefetch import read_ahead
+from pipelines.feed.row_order import EndlessRows
+from pipelines.feed.store_feed import Batch
+from pipelines.live.backbone import live_features
+from pipelines.tasks import task_of
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Pixels:
+    """One view of one record, before the backbone."""
+
+    key: str
+    pixels: npt.NDArray[np.uint8]
+    """([T,] H, W, 3)"""
+    targets: Mapping[str, npt.NDArray[Any]]
+    valid_hw: tuple[int, int]
+
+
+class OnlineData(TrainingData):
+    """The batches of a run from images through the live backbone."""
+
+    def __init__(
+        self, dataset: Dataset, recipe: ViewRecipe, backbone: FrozenBackbone, config: TrainConfig
+    ) -> None:
+        super().__init__()
+        self._dataset, self._recipe, self._backbone, self._config = dataset, recipe, backbone, config
+        self.name = f"{dataset.name}-{dataset.split}-{config.model}-online".replace(":", "-")
+        self.pyramid, self.levels, self.stores = backbone.pyramid, backbone.pyramid.names, ()
+        self.records = len(dataset.records if dataset.subset is None else dataset.subset)
+        self.identity: dict[str, Any] = {
+            "dataset": {
+                "name": dataset.name,
+                "split": dataset.split,
+                "task": dataset.task,
+                "num_classes": dataset.num_classes,
+                "class_names": list(dataset.class_names),
+            },
+            "views": {**recipe.identity(), "count": None, "seed": config.seed},
+            "backbone": backbone.identity(),
+            "codec": {"name": None, "settings": {}},
+        }
+        self._batches: Generator[list[_Pixels], None, None] | None = None
+
+    @classmethod
+    def open(cls, config: TrainConfig, device: torch.device) -> OnlineData:
+        """Opens the data set and loads the backbone.
+
+        Raises UsageError without --dataset or --model, or with --store; otherwise as they do.
+        """
+        if config.dataset is None or config.model is None or config.store is not None:
+            raise UsageError("--online needs --dataset and --model, and takes no --store")
+        dataset = open_dataset(config.dataset, config.data, config.split, config.subset)
+        name = dataset_module(config.dataset).TRAINING_VIEWS[0]
+        recipe = view_recipe(config.dataset, name, crop_size=config.crop_size)
+        card = backbone_card(config.model, config.model_args, config.levels or default_levels(config.dataset))
+        backbone = load_backbone(card, config.weights or "timm", device=device)
+        return cls(dataset, recipe, backbone, config)
+
+    def describe(self) -> str:
+        return f"{len(self._dataset.records)} {self._dataset.split} images through {self._config.model}"
+
+    def batches(self, stretch: Stretch) -> Iterator[Batch]:
+        config, subset = self._config, self._dataset.subset
+        kept = [
+            number
+            for number, record in enumerate(self._dataset.records)
+            if subset is None or record.key in subset
+        ]
+        keys = tuple(self._dataset.records[number].key for number in kept)
+        rows = EndlessRows(
+            RowIndex(keys=keys, views=np.zeros(len(keys), np.int32)),
+            batch_size=config.batch_size,
+            seed=config.seed,
+            rank=stretch.rank,
+            world=stretch.world,
+        )
+        steps = rows.steps(stretch.start_step, stretch.stop_step)
+        self._batches = read_ahead(
+            self._decoded((np.array(kept)[step.rows], step.visits) for step in steps), depth=2
+        )
+        return (self._through_backbone(batch) for batch in self._batches)
+
+    def close(self) -> None:
+        if self._batches is not None:
+            self._batches.close()
+
+    def _decoded(self, visits: Iterator[tuple[Rows, Rows]]) -> Iterator[list[_Pixels]]:
+        workers = self._config.threads or len(os.sched_getaffinity(0))
+        with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
+            for records, numbers in visits:
+                found = pool.map(self._view, records.tolist(), numbers.tolist())
+                batch = [view for view in found if view is not None]
+                if not batch:
+                    raise WorkFailed("none of a batch's images could be used; the warnings above say why")
+                yield batch
+
+    def _view(self, index: int, number: int) -> _Pixels | None:
+        """View `number` of a record; None, with a warning, where the record cannot be used."""
+        dataset, record = self._dataset, self._dataset.records[index]
+        try:
+            truth = dataset.read_truth(index)
+            view = self._recipe.view(dataset.name, record, number, self._config.seed, truth)
+            (pixels,) = dataset.media.render(dataset.read_source(index), record, [view])
+        except SourceError as error:
+            logger.warning("%s is left out: %s", record.key, error.reason)
+            return None
+        return _Pixels(
+            key=record.key,
+            pixels=pixels,
+            targets=dataset.targets(truth, view),
+            valid_hw=view.valid_hw,
+        )
+
+    def _through_backbone(self, batch: list[_Pixels]) -> Batch:
+        valid_hw = [view.valid_hw for view in batch]
+        return Batch(
+            features=live_features(self._backbone, np.stack([view.pixels for view in batch]), valid_hw),
+            targets=[self._targets(view) for view in batch],
+            valid_hw=valid_hw,
+            keys=tuple(view.key for view in batch),
+        )
+
+    def _targets(self, view: _Pixels) -> dict[str, torch.Tensor]:
+        task = task_of(self._dataset.task)
+        stored = {name: view.targets[name] for name in task.training_targets}
+        given = task.head_targets(stored)
+        return {name: torch.from_numpy(array).to(self._backbone.device) for name, array in given.items()}

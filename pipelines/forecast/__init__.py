@@ -1,0 +1,1 @@
+"""Forecasts of an extraction: bytes, time, and whether caching pays."""

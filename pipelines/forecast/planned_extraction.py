@@ -1,0 +1,180 @@
+"""What `plan` and `extract` share: all of an extraction that is known before a backbone is loaded."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from extract.backbones.loading import BackboneCard, backbone_card
+from extract.datasets import (
+    Dataset,
+    chosen_split,
+    dataset_module,
+    default_levels,
+    open_dataset,
+    view_recipe,
+)
+from extract.planning.compressed_size import measured
+from extract.planning.plan import Estimate, estimate_plan
+from extract.views.recipes import ViewRecipe
+from pipelines.catalog.stores import existing_folder, list_stores, local_folder
+from pipelines.config import PlanConfig
+from pipelines.errors import UsageError
+from pipelines.machine.devices import choose_device
+from stores.codecs import codec_names
+from stores.errors import SpaceError
+from stores.format.canonical_json import diff_identity
+from stores.format.plan import ShardId
+from stores.writing.writer import StoreWriter
+
+logger = logging.getLogger(__name__)
+
+KNOWN_LATER = {"dataset.annotations_sha256", "backbone.weights_sha256", "backbone.precision"}
+"""Fields of an identity that need annotations, weights or the device: an estimate leaves them open."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Extraction:
+    """One split, the views of it, a backbone without weights, and the choices about the store."""
+
+    dataset: Dataset
+    recipe: ViewRecipe
+    card: BackboneCard
+    choices: dict[str, Any]
+    """The fields of extract.planning.plan.PlanChoices that were decided."""
+    estimate: Estimate
+    device: torch.device
+    precision: str
+    workers: int
+    stores: Path
+
+    @property
+    def batch_rows(self) -> int:
+        """Rows of a forward pass at 512x512."""
+        return int(self.choices["batch_rows"])
+
+
+def prepare(config: PlanConfig) -> Extraction:
+    """Opens the data set, chooses views and backbone, and plans the geometry; loads no weights.
+
+    Raises:
+        ValueError: an unknown name, a folder that is not the data set, views the split does not have.
+        WeightsUnavailable: a backbone that has no published weights, asked for without any.
+        OSError: a source could not be read.
+    """
+    if config.codec not in codec_names():
+        raise UsageError(f"--codec {config.codec}: expected one of {', '.join(codec_names())}")
+    split = chosen_split(config.dataset, config.split)
+    is_training = split in dataset_module(config.dataset).TRAINING_SPLITS
+    recipe, views = choose_views(config, is_training)
+    levels = config.levels or default_levels(config.dataset)
+    card = backbone_card(config.model, config.model_args, levels)
+    device = choose_device(config.device)
+    stores = local_folder(config.stores)
+    logger.info("%s: listing records and reading the headers of their images", config.dataset)
+    dataset = open_dataset(config.dataset, config.data, config.split, config.subset)
+    choices = {
+        "codec": config.codec,
+        "levels": levels,
+        "views": views,
+        "seed": config.seed,
+        "pixels": config.pixels == "stored",
+        "shard_rows": config.shard_rows,
+        "batch_rows": config.batch_size or (32 if device.type == "cuda" else 4),
+    }
+    return Extraction(
+        dataset=dataset,
+        recipe=recipe,
+        card=card,
+        choices=choices,
+        estimate=measured(estimate_plan(dataset, recipe, card, **choices), dataset),
+        device=device,
+        precision=config.precision or ("fp16" if device.type == "cuda" else "fp32"),
+        workers=config.workers or len(os.sched_getaffinity(0)),
+        stores=stores,
+    )
+
+
+def choose_views(config: PlanConfig, is_training: bool) -> tuple[ViewRecipe, int | None]:
+    """The view recipe, and how many views of it; None where the recipe says so itself.
+
+    Raises UsageError for a combination that does not exist.
+    """
+    split, views = chosen_split(config.dataset, config.split), config.views
+    module = dataset_module(config.dataset)
+    sizes = {"crop_size": config.crop_size, "short_side": config.short_side}
+    if is_training:
+        if isinstance(views, str) or (views is not None and views < 1):
+            raise UsageError(
+                f"--views {views}: {split} is a training split, whose seeded views are counted: pass a number"
+                f" from 1; {' and '.join(module.TEST_VIEWS)} are for test splits"
+            )
+        name = config.view_recipe or module.TRAINING_VIEWS[0]
+        if name not in module.TRAINING_VIEWS:
+            raise UsageError(f"--view-recipe {name}: {config.dataset} has {', '.join(module.TRAINING_VIEWS)}")
+        return view_recipe(config.dataset, name, **sizes), views or 1
+    if config.view_recipe is not None:
+        raise UsageError(
+            f"--view-recipe {config.view_recipe}: {split} is a test split; --views names its views"
+        )
+    if views is not None and views not in module.TEST_VIEWS:
+        raise UsageError(
+            f"--views {views}: {split} is a test split, whose views are {' or '.join(module.TEST_VIEWS)};"
+            " a number is for training splits"
+        )
+    return view_recipe(config.dataset, str(views or module.TEST_VIEWS[0]), **sizes), None
+
+
+def free_bytes(folder: Path) -> int:
+    """Free bytes of the disk that `folder` stands on, or would stand on."""
+    return shutil.disk_usage(existing_folder(folder)).free
+
+
+def check_space(extraction: Extraction) -> None:
+    """Raises SpaceError where a new store does not fit; what one that was begun lacks, check_rest knows.
+
+    Raises UsageError where nothing can be written.
+    """
+    folder = existing_folder(extraction.stores)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UsageError(
+            f"--stores {extraction.stores}: {folder} cannot be written (no permission, or read-only): pass "
+            f"another --stores, or mend it"
+        )
+    needed, free = extraction.estimate.total_bytes, free_bytes(extraction.stores)
+    if needed > free and not _may_be_begun(extraction):
+        raise SpaceError(str(extraction.stores), needed, free)
+
+
+def _may_be_begun(extraction: Extraction) -> bool:
+    """Whether a store, complete ones included, is of the same identity as far as that is known.
+
+    A complete one may be the very store that was asked for, of which nothing is left to write.
+    """
+    identity = extraction.estimate.plan.identity
+    return any(
+        {field for field, _, _ in diff_identity(identity, store.identity)} <= KNOWN_LATER
+        for store in list_stores(extraction.stores)
+    )
+
+
+def check_rest(writer: StoreWriter, pending: Sequence[ShardId], total_bytes: int) -> None:
+    """Raises SpaceError where what is left of `total_bytes` does not fit."""
+    needed, free = rest_bytes(writer, pending, total_bytes), free_bytes(writer.path)
+    if needed > free:
+        raise SpaceError(str(writer.path), needed, free)
+
+
+def rest_bytes(writer: StoreWriter, pending: Sequence[ShardId], total_bytes: int) -> int:
+    """What pending shards take of `total_bytes`; a row's bytes go by its area."""
+    plan = writer.plan
+    area = [b.height_px * b.width_px for b in plan.bins]
+    left = sum(area[shard.bin] * len(plan.shard_rows(shard)) for shard in pending)
+    return total_bytes * left // sum(size * b.rows for size, b in zip(area, plan.bins, strict=True))

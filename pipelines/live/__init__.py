@@ -1,0 +1,1 @@
+"""The live backbone: predictions, and levels recomputed from pixels."""

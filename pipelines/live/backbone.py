@@ -1,0 +1,93 @@
+"""The frozen backbone of a run, live: for `predict`, `evaluate --live` and `train-head --online`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from extract.backbones.loading import FrozenBackbone, backbone_card, load_backbone
+from extract.datasets import dataset_module, view_recipe
+from extract.views.recipes import ViewRecipe
+from pipelines.runs.run_folder import RunRecord, without_precision
+from stores.errors import IdentityError
+from stores.format.canonical_json import diff_identity
+
+
+def load_run_backbone(record: RunRecord, weights: str | None, device: torch.device) -> FrozenBackbone:
+    """The backbone a run's features came from, giving the levels its head reads.
+
+    Args:
+        weights: what `--weights` was; None: what the run recorded, else timm.
+
+    Raises:
+        WeightsUnavailable: they cannot be had.
+        IdentityError: they are others than the run's, or today's backbone code gives other numbers.
+        BackboneTooLarge: the device's memory does not hold it.
+    """
+    source = weights or record.weights or "timm"
+    return load_same_backbone(record.identity["backbone"], record.levels, source, device)
+
+
+def load_same_backbone(
+    wanted: Mapping[str, Any],
+    levels: Sequence[str],
+    source: str,
+    device: torch.device,
+    *,
+    precision: str | None = None,
+) -> FrozenBackbone:
+    """Some levels of the backbone that a store's identity tells of; no stage beyond them is built.
+
+    Args:
+        wanted: the identity's `backbone`.
+        source: what `--weights` was.
+        precision: fp32, fp16 or bf16; None: the device's default.
+
+    Raises as `load_run_backbone`.
+    """
+    card = backbone_card(wanted["model"], wanted["args"], levels)
+    backbone = load_backbone(card, source, device=device, precision=precision)
+    for field, theirs, ours in diff_identity(
+        without_precision(wanted), without_precision(backbone.identity())
+    ):
+        raise IdentityError(
+            f"backbone.{field}",
+            theirs,
+            ours,
+            f"weights {source}: pass --weights with those the run's store was made with",
+        )
+    return backbone
+
+
+def live_features(
+    backbone: FrozenBackbone, pixels: npt.NDArray[np.uint8], valid_hw: Sequence[tuple[int, int]]
+) -> dict[str, Tensor]:
+    """Of uint8 (N, [T,] H, W, 3): level -> float32 (N, C, [T,] y, x), channels last as from a store, free of
+    inference mode."""
+    frames = pixels.shape[1:-3]  # of a video; each goes through the backbone by itself
+    images_NHWC = torch.from_numpy(pixels.reshape(-1, *pixels.shape[-3:]))
+    sizes = torch.tensor(list(valid_hw)).repeat_interleave(max(1, *frames, 1), dim=0)
+    levels = backbone(images_NHWC, sizes)
+    return {
+        name: x_NyxC.float()
+        .clone(memory_format=torch.contiguous_format)
+        .unflatten(0, (len(pixels), *frames))
+        .movedim(-1, 1)
+        for name, x_NyxC in levels.items()
+    }
+
+
+def run_test_recipe(record: RunRecord, views: str | None = None, short_side: int | None = None) -> ViewRecipe:
+    """The test views that go with a run, unless told otherwise: the paper's, or those of its training scale
+    at ratio 1 where that is not the paper's."""
+    module = dataset_module(record.dataset)
+    scale_px = record.identity["views"].get("scale_px")
+    papers_px = view_recipe(record.dataset, module.TRAINING_VIEWS[0]).identity().get("scale_px")
+    if short_side is None and scale_px != papers_px:
+        short_side = int(scale_px[1])
+    return view_recipe(record.dataset, views or module.TEST_VIEWS[0], short_side=short_side)

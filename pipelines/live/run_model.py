@@ -1,0 +1,62 @@
+"""A trained run as one module: preprocessing, frozen backbone and head."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from extract.backbones.loading import FrozenBackbone
+from extract.datasets import Record
+from extract.views.recipes import ViewRecipe
+from heads.contract import Head
+from pipelines.live.backbone import live_features, load_run_backbone, run_test_recipe
+from pipelines.runs.run_folder import load_head, read_run
+
+Image = npt.NDArray[np.uint8]
+
+
+class RunModel(nn.Module):
+    """Images in, the head's predictions at the images' own size out. Needs no store and no Lightning."""
+
+    def __init__(
+        self, backbone: FrozenBackbone, head: Head, recipe: ViewRecipe, class_names: tuple[str, ...]
+    ) -> None:
+        super().__init__()
+        self.backbone, self.head = backbone, head
+        self.recipe = recipe
+        """Test views; the single one of an image is what the backbone sees."""
+        self.class_names = class_names
+        self.eval()
+
+    @torch.inference_mode()
+    def forward(self, images: Sequence[Image]) -> list[Any]:
+        """The head's prediction of each image, in its own pixels; see the head's `predict`.
+
+        Of segmentation heads: class scores, float32 (classes, H, W) on the model's device, probabilities from
+        heads that end in a softmax.
+
+        Args:
+            images: uint8 RGB (H, W, 3), of any sizes.
+        """
+        return [self._predict(image) for image in images]
+
+    def _predict(self, rgb: Image) -> Any:
+        height, width = rgb.shape[:2]
+        # A test view depends on the size alone: no data set and no key have a part in it.
+        view = self.recipe.view("", Record("", 0, (height, width)), 0, 0)
+        features = live_features(self.backbone, view.apply_image(rgb)[None], [view.valid_hw])
+        return self.head.predict(features, [view.valid_hw], [(height, width)])[0]
+
+
+def build_run_model(folder: Path, weights: str | None, device: torch.device) -> RunModel:
+    """The model of a run; see `pipelines.runs.run_folder.load_run`."""
+    record = read_run(folder)
+    head, _ = load_head(folder, device)
+    backbone = load_run_backbone(record, weights, device)
+    return RunModel(backbone, head, run_test_recipe(record), record.class_names)

@@ -1,0 +1,1 @@
+"""The machine: devices, memory formats and free memory."""

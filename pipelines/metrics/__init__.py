@@ -1,0 +1,1 @@
+"""Metrics: segmentation scores and COCO AP."""

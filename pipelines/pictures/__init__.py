@@ -1,0 +1,1 @@
+"""Pictures of predictions, label maps, clips and curves."""

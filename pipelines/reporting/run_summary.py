@@ -1,0 +1,130 @@
+"""What a finished run shows of itself: its head, store, scores and costs, read from its folder alone."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipelines.config import RUN_CONFIG
+from pipelines.errors import UsageError
+from pipelines.runs.costs import RunCosts, read_costs
+from pipelines.runs.metrics_csv import read_metrics
+from pipelines.runs.run_folder import METRICS, RUN_RECORD, RunRecord, read_run
+from pipelines.tasks import task_of
+from stores.format.canonical_json import canonical_json
+
+WHILE_TRAINING = "single, while training"
+"""What the views are called of a score that `evaluate` has not confirmed: the last validation's."""
+_SAME_LEARNING = frozenset((
+    "head", "head_settings", "levels", "subset", "max_steps", "epochs", "repeat",
+    "batch_size", "optimizer", "schedule", "precision",
+))  # fmt: skip
+_SHARE = re.compile(r"(?:coco-)?(\d+(?:\.\d+)?)\s*(?:%|pct)(?:-fold\d+)?")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunFigures:
+    """One run."""
+
+    folder: Path
+    record: RunRecord
+    config: Mapping[str, Any]
+    """What it was told."""
+    scores: Mapping[str, Mapping[str, float]]
+    """Views -> score -> share in 0..1, the score that counts first first; as `evaluate` measured them."""
+    costs: RunCosts | None
+    """None for a run without a checkpoint."""
+
+    @property
+    def seed(self) -> int:
+        return int(self.config["seed"])
+
+    @property
+    def parameters(self) -> int:
+        """Trainable parameters of the head."""
+        if self.costs is not None:
+            return self.costs.parameters
+        return sum(p.numel() for p in self.record.build_head().parameters() if p.requires_grad)
+
+    @property
+    def share(self) -> float:
+        """Of the data set's records that it was trained on."""
+        kept = self.record.identity["dataset"].get("subset")
+        stored = kept["count"] / self.record.identity["dataset"]["records"]["count"] if kept else 1.0
+        written = _SHARE.fullmatch(str(self.config.get("subset")).strip())
+        return round(stored * (float(written[1]) / 100 if written else 1.0), 4)
+
+    @property
+    def store(self) -> str:
+        """The stores' identities, 8 digits each, or that there was none."""
+        return "+".join(store.identity_digest[:8] for store in self.record.stores) or "online"
+
+    def learned_alike(self) -> str:
+        """Equal for runs that differ in nothing but their seed."""
+        same = {name: value for name, value in self.config.items() if name in _SAME_LEARNING}
+        stores = [store.identity_digest for store in self.record.stores]
+        views = dict(self.record.identity["views"]) if not stores else {}  # of an online run, drawn by seed
+        views.pop("seed", None)
+        source = [stores, views, self.record.identity["backbone"], self.record.dataset]
+        return canonical_json([same, source]).decode()
+
+
+def read_figures(folder: Path) -> RunFigures:
+    """The figures of one run. Raises UsageError where the folder holds none."""
+    import yaml  # late, so that doctor can say that it is missing
+
+    record = read_run(folder)
+    try:
+        config = yaml.safe_load((folder / RUN_CONFIG).read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{folder / RUN_CONFIG} is not the configuration of a run: {error}") from error
+    return RunFigures(
+        folder=folder,
+        record=record,
+        config=config,
+        scores=_evaluated(folder) or _validated(folder, record),
+        costs=read_costs(folder),
+    )
+
+
+def _evaluated(folder: Path) -> dict[str, dict[str, float]]:
+    found = {}
+    for path in sorted(folder.glob("evaluate*.json"), key=lambda path: len(path.name)):
+        try:
+            summary = json.loads(path.read_text())
+        except ValueError as error:
+            raise UsageError(f"{path} is not what evaluate writes: {error}; evaluate again") from error
+        known = {name: float(value) for name, value in summary.get("scores", {}).items() if value is not None}
+        if known:
+            found[str(summary["views"])] = known
+    return found
+
+
+def _validated(folder: Path, record: RunRecord) -> dict[str, dict[str, float]]:
+    main = task_of(record.task).main_score
+    rows = [row for row in read_metrics(folder / METRICS) if main in row]
+    return {WHILE_TRAINING: {main: float(rows[-1][main])}} if rows else {}
+
+
+def run_folders(paths: Sequence[Path]) -> list[Path]:
+    """The folders of runs: those named, and those inside a named one that holds several.
+
+    Raises UsageError where one holds none.
+    """
+    found: dict[Path, None] = {}
+    for path in paths:
+        inside = list(_runs_below(path))
+        if not inside:
+            raise UsageError(f"{path} is not the folder of a run, nor does it hold any")
+        found.update(dict.fromkeys(inside))
+    return list(found)
+
+
+def _runs_below(path: Path) -> Iterator[Path]:
+    """A run; several heads or seeds; several seeds of several heads."""
+    for pattern in ("", "*/", "*/*/"):
+        yield from sorted(record.parent for record in path.glob(f"{pattern}{RUN_RECORD}"))

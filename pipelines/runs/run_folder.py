@@ -1,0 +1,290 @@
+"""The folder of a run: what was trained, from what, and where its last weights are.
+
+<run>/config.yaml        everything the run was told, as `--config` takes it back
+<run>/run.json           what it was made from: RunRecord
+<run>/checkpoints/       step-<n>.ckpt, Lightning checkpoints; the largest n is the last
+<run>/metrics.csv        the log; curves.png shows it
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from heads import build_head
+from heads.contract import Head
+from pipelines.config import RUN_CONFIG, TrainConfig, config_yaml
+from pipelines.errors import UsageError
+from pipelines.json_output import write_json
+from pipelines.machine.devices import choose_device
+from pipelines.machine.memory_format import channels_last
+from stores.errors import IdentityError
+from stores.format.canonical_json import diff_identity
+from stores.pyramid import PyramidSpec
+
+RUN_RECORD = "run.json"
+CHECKPOINTS = "checkpoints"
+METRICS = "metrics.csv"
+CURVES = "curves.png"
+_CHECKPOINT = re.compile(r"step-(\d+)\.ckpt")
+_REPORTED_PACKAGES = ("permafrost", "torch", "lightning", "zarr", "numcodecs", "numpy")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoreReference:
+    """A store a run was trained from."""
+
+    path: str
+    identity_digest: str
+    manifest_digest: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunRecord:
+    """What a run was made from: enough to build its head again and to find what it must be measured on."""
+
+    head: str
+    head_settings: dict[str, Any]
+    pyramid: list[dict[str, Any]]
+    """Of the levels the head reads, `PyramidSpec.to_json`."""
+    identity: dict[str, Any]
+    """Of the (first) training store: data set, views, backbone, codec; or what stands for it in an online
+    run."""
+    stores: tuple[StoreReference, ...]
+    """None when it was trained online."""
+    stores_folder: str
+    """Where `evaluate` looks for a test store; absolute."""
+    weights: str | None
+    """What --weights was; None: those of the backbone's name."""
+    data: str | None
+    """What --data was, absolute."""
+    verify: str
+    """When checksums were compared while it was trained."""
+    versions: dict[str, str]
+
+    @property
+    def task(self) -> str:
+        return str(self.identity["dataset"]["task"])
+
+    @property
+    def dataset(self) -> str:
+        return str(self.identity["dataset"]["name"])
+
+    @property
+    def num_classes(self) -> int:
+        return int(self.identity["dataset"]["num_classes"])
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return tuple(self.identity["dataset"]["class_names"])
+
+    @property
+    def model(self) -> str:
+        return str(self.identity["backbone"]["model"])
+
+    @property
+    def weights_sha256(self) -> str:
+        return str(self.identity["backbone"]["weights_sha256"])
+
+    @property
+    def codec(self) -> str | None:
+        """None where an online run had none."""
+        name = self.identity["codec"]["name"]
+        return None if name is None else str(name)
+
+    @property
+    def levels(self) -> tuple[str, ...]:
+        """Those the head reads."""
+        return tuple(level["name"] for level in self.pyramid)
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> RunRecord:
+        stores = tuple(StoreReference(**store) for store in fields["stores"])
+        return cls(stores=stores, **{name: value for name, value in fields.items() if name != "stores"})
+
+    def build_head(self) -> Head:
+        """The run's head with fresh weights."""
+        pyramid = PyramidSpec.from_json(self.pyramid)
+        return build_head(self.head, self.task, pyramid, self.num_classes, **self.head_settings)
+
+    def check_same_source(self, identity: Mapping[str, Any], where: str) -> None:
+        """Raises IdentityError where test rows are of another data set, classes or backbone than the run's.
+
+        Their precision may differ: a store from a GPU (fp16) and one from a CPU are of one backbone.
+        """
+        for field, mine, theirs in diff_identity(_source_of(self.identity), _source_of(identity)):
+            raise IdentityError(field, mine, theirs, f"{where} does not go with this run")
+        self.check_same_classes(identity["dataset"]["class_names"], where)
+
+    def check_same_classes(self, class_names: Sequence[str], where: str) -> None:
+        """Raises IdentityError where a label means another class than in the run: figures would be wrong."""
+        for number, (mine, theirs) in enumerate(zip_longest(self.class_names, class_names)):
+            if mine != theirs:
+                advice = f"{where} does not go with this run: give both splits the same list of classes"
+                raise IdentityError(f"dataset.class_names[{number}]", mine, theirs, advice)
+
+
+def _source_of(identity: Mapping[str, Any]) -> dict[str, Any]:
+    backbone = without_precision(identity["backbone"])
+    return {"dataset": {"name": identity["dataset"]["name"]}, "backbone": backbone}
+
+
+def without_precision(backbone: Mapping[str, Any]) -> dict[str, Any]:
+    """The identity of a backbone on any device: fp16 on a GPU and fp32 on a CPU are of the same weights."""
+    return {name: value for name, value in backbone.items() if name != "precision"}
+
+
+def new_run_folder(named: str | None, store_name: str, head: str) -> Path:
+    """Makes the folder of a new run: `named`, or the first free runs/<store>-<head>-<n>.
+
+    Raises UsageError where `named` already holds a run.
+    """
+    if named is not None:
+        folder = Path(named)
+        if (folder / RUN_RECORD).exists():
+            raise UsageError(
+                f"{folder} already holds a run; --resume continues it, another --run starts afresh"
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+    number = 1
+    while True:
+        folder = Path("runs") / f"{store_name}-{head}-{number}"
+        try:
+            folder.mkdir(parents=True)
+            return folder
+        except FileExistsError:
+            number += 1
+
+
+def write_run(folder: Path, config: TrainConfig, record: RunRecord) -> None:
+    """Records a new run; run.json comes last, so a folder with one is complete."""
+    (folder / CHECKPOINTS).mkdir(exist_ok=True)
+    (folder / RUN_CONFIG).write_text(config_yaml(dataclasses.replace(config, resume=False)))
+    write_json(folder / RUN_RECORD, record.to_json())
+
+
+def resume_command(folder: Path) -> str:
+    """What goes on with a run, or with several of one folder."""
+    return f"python -m pipelines train-head --resume --run {shlex.quote(str(folder))}"
+
+
+def read_run(folder: Path) -> RunRecord:
+    """The record of a run. Raises UsageError where the folder holds none."""
+    path = folder / RUN_RECORD
+    if not path.is_file():
+        inside = sorted(found.parent.name for found in folder.glob(f"*/{RUN_RECORD}"))
+        hint = f"; it holds the runs {', '.join(inside)}: name one of them" if inside else ""
+        raise UsageError(f"{folder} is not the folder of a run: {path} does not exist{hint}")
+    try:
+        return RunRecord.from_json(json.loads(path.read_text()))
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{path} is not the record of a run: {error}") from error
+
+
+def check_resumable(recorded: RunRecord, found: RunRecord) -> None:
+    """Raises IdentityError where a resumed run would go on with another source or head than it began with."""
+    for field, before, now in diff_identity(recorded.identity, found.identity):
+        raise IdentityError(field, before, now, "a run is resumed with the stores it began with")
+    before_digests = [store.identity_digest for store in recorded.stores]
+    now_digests = [store.identity_digest for store in found.stores]
+    if before_digests != now_digests:
+        raise IdentityError(
+            "stores", before_digests, now_digests, "a run is resumed with the stores it began with"
+        )
+    for name in ("head", "head_settings", "pyramid"):
+        if getattr(recorded, name) != getattr(found, name):
+            raise IdentityError(
+                name, getattr(recorded, name), getattr(found, name), "a resumed run keeps its head"
+            )
+
+
+def checkpoint_path(folder: Path, step: int) -> Path:
+    """Where the weights after `step` optimiser steps stand."""
+    return folder / CHECKPOINTS / f"step-{step:07d}.ckpt"
+
+
+def checkpoints(folder: Path) -> dict[int, Path]:
+    """Every checkpoint of a run by step, the last one last."""
+    found = {}
+    for path in (folder / CHECKPOINTS).glob("step-*.ckpt"):
+        if match := _CHECKPOINT.fullmatch(path.name):
+            found[int(match.group(1))] = path
+    return dict(sorted(found.items()))
+
+
+def step_of(checkpoint: Path) -> int:
+    """The optimiser steps done when a checkpoint was written."""
+    return int(checkpoint.stem.removeprefix("step-"))
+
+
+def last_checkpoint(folder: Path) -> tuple[int, Path]:
+    """Step and file of a run's last checkpoint. Raises UsageError if it has none yet."""
+    found = checkpoints(folder)
+    if not found:
+        raise UsageError(
+            f"{folder} has no checkpoint yet: its training did not come to --checkpoint-every steps"
+        )
+    step = max(found)
+    return step, found[step]
+
+
+def load_head(folder: Path, device: torch.device) -> tuple[Head, int]:
+    """The trained head of a run in evaluation mode on `device`, and the step it was trained to.
+
+    The checkpoint is read as plain tensors only: one that was tampered with can run no code.
+    """
+    record = read_run(folder)
+    step, path = last_checkpoint(folder)
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)["state_dict"]
+    except (OSError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # unpickling raises whatever broken bytes lead it to
+        raise UsageError(
+            f"{path} is no checkpoint that can be read ({type(error).__name__}); remove it, and the one "
+            "before it is taken"
+        ) from error
+    head = record.build_head()
+    head.load_state_dict({name.removeprefix("head."): value for name, value in state.items()})
+    return channels_last(head).to(device).eval().requires_grad_(False), step
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of what decides the numbers of a run."""
+    return {name: metadata.version(name) for name in _REPORTED_PACKAGES}
+
+
+def load_run(run: str | Path, *, weights: str | None = None, device: str = "cpu") -> nn.Module:
+    """A trained run as a plain torch module, to use on new images.
+
+    Called with a sequence of uint8 RGB arrays (H, W, 3) it returns the class scores of each, float32
+    (classes, H, W): probabilities from heads that end in a softmax, the largest is the class. It holds
+    preprocessing, the frozen backbone and the head, and needs no store.
+
+    Args:
+        run: folder of the run; its last checkpoint is taken.
+        weights: of the backbone; None: those recorded in the run.
+        device: auto, cpu, cuda or cuda:<number>.
+
+    Raises:
+        UsageError: no run, or none with a checkpoint. WeightsUnavailable: no such weights.
+        IdentityError: other weights than the run's.
+    """
+    from pipelines.live.run_model import build_run_model  # loads the backbone's packages; training must not
+
+    return build_run_model(Path(run), weights, choose_device(device))

@@ -1,0 +1,1 @@
+"""Training of heads: module, loop, schedules and callbacks."""

@@ -1,0 +1,184 @@
+"""What happens beside the steps of a run: log, validation, checkpoints."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from tqdm import tqdm
+
+from pipelines.feed.pace import PaceMeter, Reading
+from pipelines.runs import run_folder as runs
+from pipelines.tasks.contract import percent
+from pipelines.training.module import HeadModule
+
+logger = logging.getLogger(__name__)
+
+
+class StepLog(Callback):
+    """Logs every so many steps, shows progress, and stops a run whose loss is no number.
+
+    Args:
+        log_every: steps.
+        max_steps: of the run.
+        batch_size: rows of a step.
+        reading: what the feed has done so far.
+        name: of the head, where several are trained side by side; they have no progress bar.
+    """
+
+    def __init__(
+        self,
+        *,
+        log_every: int,
+        max_steps: int,
+        batch_size: int,
+        reading: Callable[[], Reading] = Reading,
+        name: str = "",
+    ) -> None:
+        self._log_every, self._max_steps, self._batch_size = log_every, max_steps, batch_size
+        self._reading, self._name = reading, name
+        self._bar: tqdm[None] | None = None
+        self._meter = PaceMeter(reading)
+        self._steps_since = 0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if sys.stderr.isatty() and not self._name and trainer.is_global_zero:
+            self._bar = tqdm(total=self._max_steps, initial=trainer.global_step, unit="step")
+        self._meter, self._steps_since = PaceMeter(self._reading), trainer.global_step
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        assert isinstance(pl_module, HeadModule)
+        step = trainer.global_step
+        if self._bar is not None:
+            self._bar.update()
+        is_logged = is_due(step, self._log_every, self._max_steps)
+        if is_logged or pl_module.device.type == "cpu":  # a GPU would have to be waited for
+            pl_module.refuse_divergence()
+        if is_logged:
+            self._log(trainer, pl_module, step)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self.on_train_end(trainer, pl_module)
+
+    def _log(self, trainer: Trainer, module: HeadModule, step: int) -> None:
+        losses = module.mean_losses()
+        pace = self._meter.interval()
+        rate = (step - self._steps_since) * self._batch_size / pace.seconds
+        self._steps_since = step
+        log_everywhere(
+            trainer,
+            {"lr": module.rate_of(step - 1), **losses, "rows_per_s": rate, **pace.metrics()},
+            step,
+        )
+        if self._bar is not None:
+            self._bar.set_postfix_str(f"loss={losses['loss']:.4f}{pace.complaint('; ')}")
+            return
+        left_s = (self._max_steps - step) * self._batch_size / rate
+        logger.info(
+            "%sstep %d/%d loss %.4f lr %.3g, %.1f rows/s, %d:%02d left%s", self._name and f"{self._name}: ",
+            step, self._max_steps, losses["loss"], module.rate_of(step - 1), rate, *divmod(int(left_s), 60),
+            pace.complaint("; "),
+        )  # fmt: skip
+
+
+class Validation(Callback):
+    """Measures the head on a test store every so many steps, on rank 0."""
+
+    def __init__(
+        self,
+        measure: Callable[[HeadModule], Mapping[str, float | None]],
+        *,
+        every: int,
+        max_steps: int,
+        name: str = "",
+    ) -> None:
+        self._measure, self._every, self._max_steps, self._name = measure, every, max_steps, name
+        self.last: Mapping[str, float | None] = {}
+        """The scores of the last validation."""
+
+    def follows(self, step: int) -> bool:
+        """Whether it comes after step `step`."""
+        return is_due(step, self._every, self._max_steps)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        assert isinstance(pl_module, HeadModule)
+        if not (trainer.is_global_zero and self.follows(trainer.global_step)):
+            return
+        pl_module.eval()
+        self.last = self._measure(pl_module)
+        pl_module.train()
+        known = {name: value for name, value in self.last.items() if value is not None}
+        log_everywhere(trainer, known, trainer.global_step)
+        shown = " ".join(f"{name} {percent(value)}" for name, value in self.last.items())
+        prefix = self._name and f"{self._name}: "
+        logger.info("%sstep %d/%d %s", prefix, trainer.global_step, self._max_steps, shown)
+
+
+class Checkpoints(Callback):
+    """Writes the run's state every so many steps and after the last, whole or not at all.
+
+    Args:
+        folder: of the run.
+        every: steps.
+        max_steps: of the run.
+        keep: how many stay, the last ones; 0 for all.
+    """
+
+    def __init__(self, folder: Path, *, every: int, max_steps: int, keep: int) -> None:
+        self._folder, self._every, self._max_steps, self._keep = folder, every, max_steps, keep
+
+    def follows(self, step: int) -> bool:
+        """Whether one is written after step `step`."""
+        return is_due(step, self._every, self._max_steps)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        assert isinstance(pl_module, HeadModule)
+        if not self.follows(trainer.global_step):
+            return
+        pl_module.refuse_divergence()
+        path = runs.checkpoint_path(self._folder, trainer.global_step)
+        partial = path.with_suffix(".partial")
+        trainer.save_checkpoint(partial)  # by all ranks; rank 0 writes
+        if not trainer.is_global_zero:
+            return
+        _sync(partial)
+        partial.replace(path)
+        _sync(path.parent)
+        # Only now: at every moment there is a whole one.
+        for old in list(runs.checkpoints(self._folder).values())[: -self._keep] if self._keep else []:
+            old.unlink()
+
+
+def is_due(step: int, every: int, max_steps: int) -> bool:
+    """Whether something done every `every` steps (0: only at the end) is done after step `step`."""
+    return step == max_steps or (every > 0 and step % every == 0)
+
+
+def log_everywhere(trainer: Trainer, metrics: Mapping[str, float], step: int) -> None:
+    """One line in each of the run's logs."""
+    for log in trainer.loggers:
+        log.log_metrics(dict(metrics), step)
+
+
+def _sync(path: Path) -> None:
+    """Waits until a file, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

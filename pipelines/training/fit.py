@@ -1,0 +1,166 @@
+"""Lightning's trainer over the steps of one run: on one device, or on the ranks that torchrun started."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.strategies import DDPStrategy, Strategy
+
+from pipelines.config import TrainConfig
+from pipelines.errors import Interrupted, UsageError
+from pipelines.feed.datamodule import TrainingData
+from pipelines.feed.ranks import Ranks, ranks_of
+from pipelines.machine.devices import uses_bf16
+from pipelines.runs import run_folder as runs
+from pipelines.runs.costs import CostLog
+from pipelines.runs.metrics_csv import MetricsFile
+from pipelines.training.callbacks import Checkpoints, StepLog, Validation
+from pipelines.training.compile_necks import compile_necks, compiles_necks
+from pipelines.training.module import HeadModule
+from pipelines.training.run_setup import share_of
+
+logger = logging.getLogger(__name__)
+
+
+def fit(
+    config: TrainConfig,
+    module: HeadModule,
+    data: TrainingData,
+    folder: Path,
+    device: torch.device,
+    *,
+    validation: Validation | None = None,
+    checkpoint: Path | None = None,
+    name: str = "",
+    clock: Callable[[], float] = time.perf_counter,
+) -> float:
+    """Runs the steps that are left. Returns the seconds they took.
+
+    Args:
+        config: of the run.
+        module: the head.
+        data: where its batches come from.
+        folder: of the run.
+        device: to train on; of this rank.
+        validation: None for none.
+        checkpoint: to go on from; None to begin.
+        name: of the head, where several train side by side.
+        clock: seconds of this head's own; those of others, where several train side by side, left out.
+
+    Raises WorkFailed where the loss diverges, whatever `data` raises, Interrupted for Ctrl-C.
+    """
+    began = clock()
+    resumed_step = runs.step_of(checkpoint) if checkpoint else 0
+    if resumed_step >= config.max_steps:
+        logger.info("run %s is complete: its %d steps are done", folder, resumed_step)
+        return 0.0
+    if compiles_necks(config.compile, device):
+        compile_necks(module.head)
+    ranks = ranks_of(os.environ)
+    quieten_lightning()
+    trainer = Trainer(
+        accelerator="gpu" if device.type == "cuda" else "cpu",
+        devices=_devices(device, ranks),
+        num_nodes=ranks.machines,
+        strategy=_strategy(device, ranks),
+        # Fewer images on each rank than the recipe means: batch norms see all of them (CUDA has the layer).
+        sync_batchnorm=ranks.world > 1 and device.type == "cuda",
+        precision="bf16-mixed" if uses_bf16(config.precision, device) else "32-true",
+        max_steps=config.max_steps,
+        max_epochs=-1,
+        gradient_clip_val=config.optimizer.clip_norm,
+        logger=_loggers(config, folder, resumed_step) if ranks.is_first else False,
+        callbacks=_callbacks(config, data, folder, validation, resumed_step, name, clock),
+        benchmark=device.type == "cuda",  # one input size: the fastest kernels are worth looking for
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=folder,
+    )
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    except SystemExit as stopped:  # Lightning's answer to an interrupt
+        raise Interrupted(runs.resume_command(folder)) from stopped
+    return clock() - began
+
+
+def _devices(device: torch.device, ranks: Ranks) -> int | list[int]:
+    if ranks.world > 1 or device.type != "cuda":
+        return ranks.local_world
+    return [device.index]
+
+
+def _strategy(device: torch.device, ranks: Ranks) -> str | Strategy:
+    if ranks.world == 1:
+        return "auto"
+    return DDPStrategy(
+        process_group_backend="nccl" if device.type == "cuda" else "gloo",
+        # A step may leave parameters out on one rank, as a mask branch without an instance.
+        find_unused_parameters=True,
+        # Running means of batch norms are rank 0's, which writes them.
+        broadcast_buffers=False,
+    )
+
+
+def _callbacks(
+    config: TrainConfig,
+    data: TrainingData,
+    folder: Path,
+    validation: Validation | None,
+    resumed_step: int,
+    name: str,
+    clock: Callable[[], float],
+) -> list[Callback]:
+    every = config.checkpoint_every or share_of(config.max_steps)
+    saved = Checkpoints(folder, every=every, max_steps=config.max_steps, keep=config.keep_checkpoints)
+    pausing: list[Validation | Checkpoints] = [*([validation] if validation else []), saved]
+    costs = CostLog(
+        folder,
+        batch_size=config.batch_size,
+        pauses=lambda step: any(callback.follows(step) for callback in pausing),
+        resumed=resumed_step > 0,
+        clock=clock,
+    )
+    return [
+        StepLog(
+            log_every=config.log_every,
+            max_steps=config.max_steps,
+            batch_size=config.batch_size,
+            reading=lambda: data.reading,
+            name=name,
+        ),
+        costs,
+        *pausing,
+        costs.after,
+    ]
+
+
+def quieten_lightning() -> None:
+    """Its advertisements and warnings about what is meant so here are not of this run."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for message in (
+        r".*isinstance\(treespec, LeafSpec\).*",  # torch's, about Lightning's own code
+        r".*resuming from a checkpoint that ended before the epoch.*",  # the step says which rows follow
+        r".*find_unused_parameters=True.*",
+    ):
+        warnings.filterwarnings("ignore", message=message)
+
+
+def _loggers(config: TrainConfig, folder: Path, resumed_step: int) -> list[Logger]:
+    loggers: list[Logger] = [MetricsFile(folder / runs.METRICS, resumed_step)]
+    if config.tensorboard:
+        from lightning.pytorch.loggers import TensorBoardLogger  # its package is an extra
+
+        try:
+            loggers.append(TensorBoardLogger(folder, name="tensorboard", version=""))
+        except ModuleNotFoundError as error:
+            raise UsageError("--tensorboard needs the extra: pip install -e '.[tensorboard]'") from error
+    return loggers

@@ -1,0 +1,274 @@
+"""Several heads trained side by side on one stream of batches: one read, one copy, one dequantise.
+
+Each head's run is the one it would have alone, in a folder of its own below the group's, for `evaluate`,
+`predict` and `--resume` to find:
+
+<group>/heads.json   which runs there are, and which were stopped, at which step and why
+<group>/<name>/      a run, see pipelines/runs/run_folder.py
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import json
+import logging
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pipelines.catalog.choose_store import find_training_stores
+from pipelines.cli.head_variants import ManyHeadsConfig
+from pipelines.config import GROUP_RECORD, TrainConfig
+from pipelines.errors import Interrupted, UsageError, WorkFailed
+from pipelines.feed.datamodule import Stretch, TrainingData
+from pipelines.feed.pace import Reading
+from pipelines.feed.ranks import ranks_of
+from pipelines.feed.store_feed import Batch
+from pipelines.json_output import write_json
+from pipelines.machine.malloc_arenas import share_one_arena
+from pipelines.runs import run_folder as runs
+from pipelines.training.fit import fit, quieten_lightning
+from pipelines.training.module import HeadModule
+from pipelines.training.run_length import with_steps
+from pipelines.training.run_setup import HeadRun, build_module, prepare, report
+from pipelines.training.take_turns import SharedBatches
+from pipelines.verbs.train_head import device_of_rank, open_data
+
+logger = logging.getLogger(__name__)
+
+_SHARED = (
+    *("dataset", "model", "split", "weights", "stores", "subset", "batch_size", "seed", "shuffle_window"),
+    *("online", "data", "pixels", "crop_size", "model_args", "verify", "threads", "device", "seeds"),
+)
+"""Settings that decide what the stream holds, or where it goes."""
+
+
+def train_side_by_side(config: ManyHeadsConfig) -> dict[str, Any]:
+    """Trains or resumes every head of `config`. Returns the group's folder and each run's summary.
+
+    A head that fails is stopped and reported while the others go on.
+
+    Raises UsageError for heads that cannot share a stream, WorkFailed at the end where heads were stopped,
+    whatever the stream of batches raises, and Interrupted for Ctrl-C.
+    """
+    ranks = ranks_of(os.environ)
+    if ranks.world > 1:
+        raise UsageError("several heads are trained by one process: start them without torchrun")
+    configs = config.heads
+    check_one_stream(configs)
+    first = next(iter(configs.values()))
+    device = device_of_rank(first.device, ranks)
+    share_one_arena()  # before the threads that read begin, and those of the heads
+    quieten_lightning()
+    with ExitStack() as opened:
+        data = open_data(first, device)
+        opened.callback(data.close)
+        modules = _build_all(config, data)  # before any folder is made
+        group = _group_folder(config, data)
+        heads = []
+        for name, module in modules.items():
+            module.config = dataclasses.replace(module.config, run=str(group / name))
+            heads.append(prepare(module, data, device, ranks, opened, name))
+        _record(group, list(configs), {})
+        outcomes = _train(heads, data, device, group)
+    return _report(group, heads, outcomes)
+
+
+def check_one_stream(configs: dict[str, TrainConfig]) -> None:
+    """Raises UsageError, naming setting and values, where heads would not see the same batches."""
+    first_name, first = next(iter(configs.items()))
+    for name, other in configs.items():
+        for setting in _SHARED:
+            mine, theirs = getattr(first, setting), getattr(other, setting)
+            if mine != theirs:
+                raise UsageError(
+                    f"heads trained side by side see the same batches: {setting} is {mine!r} for "
+                    f"{first_name} and {theirs!r} for {name}; give it once for all, or train them apart"
+                )
+    if first.online:
+        return
+    stores = {name: [str(path.resolve()) for path in find_training_stores(c)] for name, c in configs.items()}
+    for name, theirs in stores.items():
+        if theirs != stores[first_name]:
+            raise UsageError(
+                f"heads trained side by side learn from the same views: {first_name} from "
+                f"{', '.join(stores[first_name])}, {name} from {', '.join(theirs)}; train them apart"
+            )
+
+
+def _group_folder(config: ManyHeadsConfig, data: TrainingData) -> Path:
+    if config.resume:
+        return Path(config.run or "")
+    folder = runs.new_run_folder(config.run, data.name, f"{len(config.heads)}-heads")
+    if (folder / GROUP_RECORD).exists():
+        raise UsageError(f"{folder} already holds runs; --resume continues them, another --run starts afresh")
+    return folder
+
+
+def _build_all(config: ManyHeadsConfig, data: TrainingData) -> dict[str, HeadModule]:
+    """The heads, in order; `data` then reads every level that one of them does."""
+    modules, levels = {}, set[str]()
+    for name, each in config.heads.items():
+        modules[name] = build_module(with_steps(each, data.records), data)
+        levels.update(data.levels)
+    data.levels = tuple(level for level in data.pyramid.names if level in levels)
+    return modules
+
+
+def _record(group: Path, names: list[str], stopped: dict[str, str]) -> None:
+    """Adds to the group's record; a head once stopped is never resumed with the others."""
+    path = group / GROUP_RECORD
+    before: dict[str, Any] = {"heads": names, "stopped": {}}
+    if path.exists():
+        before = json.loads(path.read_text())
+    write_json(path, {"heads": before["heads"], "stopped": {**before["stopped"], **stopped}})
+
+
+@dataclass(kw_only=True, slots=True)
+class _Outcome:
+    """What became of one head."""
+
+    seconds: float = 0.0
+    """Of its own turns."""
+    failure: str | None = None
+
+
+class _SeatData(TrainingData):
+    """The batches of one head among several."""
+
+    def __init__(self, data: TrainingData, shared: SharedBatches[Batch], seat: int) -> None:
+        super().__init__()
+        self.name, self.pyramid, self.identity = data.name, data.pyramid, data.identity
+        self._data, self._shared, self._seat = data, shared, seat
+
+    def batches(self, stretch: Stretch) -> Iterator[Batch]:
+        return self._shared.batches(self._seat)
+
+    @property
+    def reading(self) -> Reading:
+        return self._data.reading
+
+
+def _train(
+    heads: list[HeadRun], data: TrainingData, device: torch.device, group: Path
+) -> dict[str, _Outcome]:
+    """Runs all heads to their ends, each in a thread of its own, one at a time."""
+    going = [head for head in heads if head.first_step < head.config.max_steps]
+    outcomes = {head.name: _Outcome() for head in heads}
+    if not going:
+        return outcomes
+    stretch = Stretch(
+        start_step=min(head.first_step for head in going),
+        stop_step=max(head.config.max_steps for head in going),
+        device=device,
+    )
+    shared = SharedBatches(iter(data.batches(stretch)), [head.first_step for head in going])
+    threads = [
+        threading.Thread(
+            target=_train_one,
+            args=(head, _SeatData(data, shared, seat), shared, seat, device, group, outcomes[head.name]),
+            name=f"head-{head.name}",
+            daemon=True,
+        )
+        for seat, head in enumerate(going)
+    ]
+    for thread in threads:
+        thread.start()
+    try:
+        for thread in threads:
+            thread.join()
+    except KeyboardInterrupt as interrupt:
+        shared.stop(WorkFailed("interrupted"))
+        for thread in threads:
+            thread.join()
+        raise Interrupted(runs.resume_command(group)) from interrupt
+    if shared.error is not None:
+        raise shared.error
+    return outcomes
+
+
+def _train_one(
+    head: HeadRun,
+    data: _SeatData,
+    shared: SharedBatches[Batch],
+    seat: int,
+    device: torch.device,
+    group: Path,
+    outcome: _Outcome,
+) -> None:
+    """One head, from its first turn to its last; runs in its thread."""
+    shared.turns.wait(seat)
+    try:
+        outcome.seconds = fit(
+            head.config,
+            head.module,
+            data,
+            head.folder,
+            device,
+            validation=head.validation,
+            checkpoint=head.checkpoint,
+            name=head.name,
+            clock=lambda: time.perf_counter() - shared.waited_s(seat),
+        )
+    except BaseException as error:  # its own: the others go on, and know nothing of it
+        if shared.error is None:
+            step = head.module.trainer.global_step if head.module._trainer is not None else head.first_step
+            outcome.failure = f"stopped at step {step}: {_in_words(error)}"
+            logger.error("%s %s; the other heads go on", head.name, outcome.failure)
+            _record(group, [], {head.name: outcome.failure})
+    finally:
+        _let_go(head, device, outcome)
+        shared.leave(seat)
+
+
+def _in_words(error: BaseException) -> str:
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+        return f"out of memory ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
+    return str(error) or type(error).__name__
+
+
+def _let_go(head: HeadRun, device: torch.device, outcome: _Outcome) -> None:
+    """Frees what a head that ended held: its weights on a GPU, and what a failed step left behind."""
+    head.module.trainer = None
+    head.module.losses = {}
+    head.module.to("cpu")
+    if outcome.failure is not None:
+        gc.collect()  # the activations of the failed step hang on the error's frames
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def _report(group: Path, heads: list[HeadRun], outcomes: dict[str, _Outcome]) -> dict[str, Any]:
+    """Prints each run's last line. Raises WorkFailed where heads were stopped, the others' figures in it."""
+    summaries: dict[str, Any] = {}
+    for head in heads:
+        outcome = outcomes[head.name]
+        if outcome.failure is None:
+            summaries[head.name] = report(head, outcome.seconds)
+        else:
+            print(f"{head.folder}: {outcome.failure}")
+            summaries[head.name] = {"run": str(head.folder), "stopped": outcome.failure}
+    summary = {"run": str(group), "heads": summaries}
+    if stopped := [name for name, outcome in outcomes.items() if outcome.failure]:
+        raise HeadsStopped(
+            f"{len(stopped)} of {len(heads)} heads were stopped: "
+            + "; ".join(f"{name} {outcomes[name].failure}" for name in stopped),
+            summary,
+        )
+    return summary
+
+
+class HeadsStopped(WorkFailed):
+    """Some heads of several failed; `summary` is what became of all."""
+
+    def __init__(self, message: str, summary: dict[str, Any]) -> None:
+        super().__init__(message)
+        self.summary = summary

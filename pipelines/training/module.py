@@ -1,0 +1,142 @@
+"""A head as a LightningModule: one training step, the optimiser, and what makes a run exact."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+
+from heads.contract import Head
+from pipelines.config import OptimizerConfig, TrainConfig
+from pipelines.errors import WorkFailed
+from pipelines.feed.ranks import largest_over_ranks, mean_over_ranks
+from pipelines.feed.store_feed import Batch
+from pipelines.machine.memory_format import channels_last
+from pipelines.training.schedules import learning_rate
+
+
+class HeadModule(LightningModule):
+    """Trains `head` as `config` says; knows nothing of where its features come from."""
+
+    def __init__(self, head: Head, config: TrainConfig) -> None:
+        super().__init__()
+        self.head = channels_last(head)
+        self.config = config
+        self._bad_step: Tensor
+        self.losses: dict[str, Tensor] = {}
+        """The weighted terms of the last step on this rank, detached, on the device."""
+        self.register_buffer("_bad_step", torch.tensor(-1), persistent=False)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        generator = torch.Generator(self.device).manual_seed(self._step_seed())
+        terms = self.head.losses(batch.features, batch.targets, batch.valid_hw, generator)
+        loss = torch.stack([term.float() for term in terms.values()]).sum()
+        self.losses = {name: term.detach() for name, term in terms.items()}
+        self.losses["loss"] = loss.detach()
+        self._note_divergence()
+        return loss
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Sets the rate: like the draws of dropout it follows from the step alone.
+
+        So a run resumed from any checkpoint goes on as the killed one would have, with no state of a
+        scheduler or a generator to save.
+        """
+        for group in self.trainer.optimizers[0].param_groups:
+            group["lr"] = self.rate_of(self.global_step)
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Lets go of the gradients: heads that take turns never hold theirs at the same time."""
+        self.trainer.optimizers[0].zero_grad(set_to_none=True)
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clips the norm of all gradients together, without waiting for the device.
+
+        Lightning's own refuses a fused optimiser under bf16, for the sake of scaled gradients, which bf16
+        does not have.
+        """
+        if gradient_clip_val is not None:
+            torch.nn.utils.clip_grad_norm_(self.head.parameters(), gradient_clip_val)
+
+    def mean_losses(self) -> dict[str, float]:
+        """The last step's losses, averaged over the ranks, which all ask. Waits for the device."""
+        means = mean_over_ranks(torch.stack([value.float() for value in self.losses.values()]))
+        return dict(zip(self.losses, means.tolist(), strict=True))
+
+    def _step_seed(self) -> int:
+        return keyed_seed(self.config.seed, "step", self.global_step, self.global_rank)
+
+    def rate_of(self, step: int) -> float:
+        """The learning rate of optimiser step `step`, from 0."""
+        config = self.config
+        return learning_rate(step, config.optimizer.lr, config.schedule, config.max_steps)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return build_optimizer(self.head, self.config.optimizer)
+
+    def refuse_divergence(self) -> None:
+        """Raises WorkFailed naming a step whose loss was not finite on some rank. Waits for the device.
+
+        All ranks ask at the same steps, so that none is left waiting for those that stopped.
+        """
+        step = int(largest_over_ranks(self._bad_step))
+        if step < 0:
+            return
+        raise WorkFailed(
+            f"the loss of step {step} is not finite, at learning rate {self.rate_of(step):.3g}; the last "
+            "checkpoint is from before it. Train with a lower --lr or more --warmup-steps"
+        )
+
+    def _note_divergence(self) -> None:
+        # On the device: asking after every step whether the loss is finite would make the host wait for
+        # the GPU.
+        is_first = (self._bad_step < 0) & ~torch.isfinite(self.losses["loss"])
+        self._bad_step = torch.where(is_first, self.global_step, self._bad_step)
+
+
+def keyed_seed(*key: object) -> int:
+    """A 63-bit seed from the digest of `key`: unlike seed + step, no two purposes share a stream.
+
+    >>> keyed_seed(0, "step", 1) == keyed_seed(0, "step", 1) != keyed_seed(1, "step", 0)
+    True
+    """
+    digest = hashlib.sha256(repr(key).encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 1
+
+
+def build_optimizer(head: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
+    """AdamW with no weight decay on norm layers, as `norm: decay_mult=0` of mmseg's Swin configurations, none
+    on embeddings, as WEIGHT_DECAY_EMBED = 0 of Mask2Former, and none where a layer says so itself.
+
+    [mmseg configs/swin/upernet_swin_tiny_patch4_window7_512x512_160k_ade20k_pretrain_224x224_1K.py,
+    Mask2Former train_net.py]
+    """
+    exempt = {id(parameter) for parameter in undecayed_parameters(head)}
+    free = [parameter for parameter in head.parameters() if id(parameter) in exempt]
+    decayed = [parameter for parameter in head.parameters() if id(parameter) not in exempt]
+    groups: list[dict[str, Any]] = [{"params": decayed}, {"params": free, "weight_decay": 0.0}]
+    return torch.optim.AdamW(
+        [group for group in groups if group["params"]],
+        lr=config.lr,
+        betas=config.betas,
+        weight_decay=config.weight_decay,
+        fused=True,  # twice as fast on a CPU too
+    )
+
+
+def undecayed_parameters(head: nn.Module) -> Iterator[nn.Parameter]:
+    """Those of Embedding, of the layers named as norms (LayerNorm, GroupNorm, a head's own ...Norm) and of
+    the layers marked `without_weight_decay`; of each its own, none of a layer inside it."""
+    for module in head.modules():
+        exempt = "Norm" in type(module).__name__ or isinstance(module, nn.Embedding)
+        if exempt or getattr(module, "without_weight_decay", False):
+            yield from module.parameters(recurse=False)

@@ -1,0 +1,94 @@
+"""`evaluate`: what the head of a run scores on a test split, from a store or on the live backbone."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Generator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pipelines.catalog.choose_store import find_test_store
+from pipelines.catalog.missing_levels import open_for_test
+from pipelines.config import EvaluateConfig
+from pipelines.evaluation.store_views import check_measurable, store_views, views_name
+from pipelines.feed.prefetch import read_ahead
+from pipelines.json_output import write_json
+from pipelines.machine.devices import choose_device, uses_bf16
+from pipelines.runs.run_folder import RunRecord, load_head, read_run
+from pipelines.tasks import Figures, TestView, task_of
+from stores.reading.reader import open_store
+
+logger = logging.getLogger(__name__)
+
+
+def run(config: EvaluateConfig) -> dict[str, Any]:
+    """Measures the last checkpoint of a run, writes the figures into its folder and prints them.
+
+    Raises UsageError where the run has no checkpoint or no test store fits, IdentityError where the store
+    named is of another backbone or data set, LevelMissing where it lacks a level.
+    """
+    folder, device = Path(config.run), choose_device(config.device)
+    record = read_run(folder)
+    head, step = load_head(folder, device)
+    began = time.perf_counter()
+    with ExitStack() as opened:
+        views, name, source = _views(config, record, device, opened)
+        opened.callback(views.close)
+        logger.info("%s, step %d, on %s", folder, step, source)
+        figures = task_of(record.task).measure(
+            head, views, views_name=name, device=device, bf16=uses_bf16(config.precision, device)
+        )
+    summary = {
+        "run": str(folder),
+        "step": step,
+        "source": source,
+        **figures.summary(),
+        "scores": dict(figures.scores()),
+        "seconds": round(time.perf_counter() - began, 3),
+    }
+    _write(folder, record, figures, summary)
+    print(figures.line())
+    return summary
+
+
+def _views(
+    config: EvaluateConfig, record: RunRecord, device: torch.device, opened: ExitStack
+) -> tuple[Generator[TestView, None, None], str, str]:
+    """The test views, what they are called, and where they come from."""
+    if config.live:
+        from pipelines.evaluation.live_views import open_live_views  # loads the backbone's packages
+
+        return open_live_views(config, record, device)
+    folder = Path(config.stores or record.stores_folder)
+    path = (
+        Path(config.store)
+        if config.store
+        else find_test_store(record, folder, split=config.split, views=config.views, pixels=config.pixels)
+    )
+    store = opened.enter_context(open_store(path, threads=config.threads))
+    record.check_same_source(store.identity, str(path))
+    task = task_of(record.task)
+    shallow = open_for_test(
+        store,
+        record.levels,
+        pixels=config.pixels,
+        data=config.data or record.data,
+        weights=config.weights or record.weights,
+        device=device,
+    )
+    if shallow is not None:
+        opened.callback(shallow.close)
+    check_measurable(store, record.levels, task, shallow)
+    views = store_views(store, record.levels, task.test_targets, device, shallow)
+    return read_ahead(views, depth=1), views_name(store), str(path)
+
+
+def _write(folder: Path, record: RunRecord, figures: Figures, summary: dict[str, Any]) -> None:
+    """evaluate.json and what else the task writes; those of several views beside those of single ones."""
+    suffix = "" if figures.views == "single" else "-" + figures.views.replace("+", "-")
+    write_json(folder / f"evaluate{suffix}.json", summary)
+    figures.write(folder, suffix, record.class_names)

@@ -1,0 +1,176 @@
+"""`extract`: plan, check space, load the backbone, fill the store or go on filling it."""
+
+from __future__ import annotations
+
+import errno
+import logging
+from typing import Any
+
+from extract.backbones.loading import FrozenBackbone, load_backbone
+from extract.backbones.weights import require_source
+from extract.extractor.batch_shapes import fit_batches, try_sizes
+from extract.extractor.run import Summary, TooManyFailed, extract
+from extract.planning.plan import build_plan
+from extract.sources.byte_sources import NOT_IN_SUBSET
+from pipelines.catalog.known_weights import remember_weights
+from pipelines.catalog.skipped_rows import skipped_lines
+from pipelines.cli.progress_bar import ExtractionProgress, counted
+from pipelines.cli.termination import termination_as_interrupt
+from pipelines.config import ExtractConfig
+from pipelines.errors import WorkFailed
+from pipelines.forecast.planned_extraction import (
+    Extraction,
+    check_rest,
+    check_space,
+    free_bytes,
+    prepare,
+    rest_bytes,
+)
+from pipelines.units import duration, gigabytes
+from pipelines.verbs.plan_store import geometry, print_geometry
+from pipelines.verbs.verify_store import require_whole
+from stores.checks.verify import store_status
+from stores.errors import SpaceError
+from stores.writing.writer import StoreWriter
+
+logger = logging.getLogger(__name__)
+
+MAX_LISTED = 20
+"""Skipped records that are printed; `status` lists more."""
+
+
+class DiskFull(SpaceError):
+    """The disk filled up while a store was written."""
+
+    resumable = True
+    """What was finished stays: the same command goes on, once there is room."""
+
+
+def run(config: ExtractConfig) -> dict[str, Any]:
+    """Fills the store that the configuration describes.
+
+    Raises:
+        WeightsUnavailable, SpaceError: before the backbone is loaded.
+        BackboneTooLarge: the device's memory does not hold the backbone; nothing is written.
+        SizeRefused: the backbone takes no images of the views' sizes; nothing is written.
+        IdentityError: a source file changed since the store was begun.
+        Damaged: the store is complete, and files of it are missing or have another size.
+        BatchTooLarge: the device's memory does not hold a batch; what was finished stays.
+        WorkFailed: more records than `max_failed` cannot be used; what was finished stays.
+    """
+    extraction = prepare(config)
+    require_source(extraction.card, config.weights)
+    planned = geometry(extraction)
+    print_geometry(extraction, planned)
+    check_space(extraction)
+    backbone = load_backbone(
+        extraction.card, config.weights, device=extraction.device, precision=extraction.precision
+    )
+    if extraction.card.family == "features":  # a Swin takes every size
+        try_sizes(extraction.estimate.plan, backbone)
+    writer = _open_writer(config, extraction, backbone)
+    remember_weights(extraction.stores, backbone.weights_sha256, config.weights)
+    if writer.complete:
+        require_whole(writer.path)
+        print(f"{writer.path} is complete: nothing to do")
+        return {**planned, "store": str(writer.path), "rows_written": 0, "skipped": [], "done_before": True}
+    summary = _fill(config, extraction, backbone, writer)
+    totals = _totals(writer)
+    _print(writer, summary, totals)
+    return {**planned, "store": str(writer.path), **_summary(summary, totals), "done_before": False}
+
+
+def _open_writer(config: ExtractConfig, extraction: Extraction, backbone: FrozenBackbone) -> StoreWriter:
+    with counted("reading annotations", len(extraction.dataset.records)) as on_record:
+        plan = build_plan(
+            extraction.dataset,
+            extraction.recipe,
+            extraction.card,
+            weights_sha256=backbone.weights_sha256,
+            precision=backbone.precision,
+            on_record=on_record,
+            **extraction.choices,
+        )
+    if config.batch_size is None and not (extraction.stores / plan.folder_name).exists():
+        plan = fit_batches(plan, backbone)
+    return StoreWriter.open_or_create(extraction.stores, plan, needed_bytes=extraction.estimate.total_bytes)
+
+
+def _fill(
+    config: ExtractConfig, extraction: Extraction, backbone: FrozenBackbone, writer: StoreWriter
+) -> Summary:
+    pending, shards = writer.pending(), len(writer.plan.shards())
+    if len(pending) < shards:
+        logger.info("%s: going on, %d of %d shards are done", writer.path, shards - len(pending), shards)
+    check_rest(writer, pending, extraction.estimate.total_bytes)
+    try:
+        with termination_as_interrupt(), ExtractionProgress(writer.path.name) as progress:
+            return extract(
+                extraction.dataset,
+                writer.plan,
+                backbone,
+                writer,
+                batch_rows=None,
+                workers=extraction.workers,
+                max_failed=_allowed_failures(extraction) if config.max_failed is None else config.max_failed,
+                codec_limit=config.codec_limit,
+                progress=progress,
+            )
+    except TooManyFailed as error:
+        raise WorkFailed(
+            f"{error}; what was finished stays: mend these records (a new store then), or go on with the "
+            f"same command and a larger --max-failed"
+        ) from error
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        rest = rest_bytes(writer, writer.pending(), extraction.estimate.total_bytes)
+        raise DiskFull(str(writer.path), rest, free_bytes(writer.path)) from error
+
+
+def _allowed_failures(extraction: Extraction) -> int:
+    """1 % of the records, at least 10, but never all: a store without a row is of no use."""
+    subset = extraction.dataset.subset
+    records = len(extraction.dataset.records if subset is None else subset)
+    return min(max(10, records // 100), records - 1)
+
+
+def _print(writer: StoreWriter, summary: Summary, totals: tuple[int, int]) -> None:
+    lines = skipped_lines(summary.skipped)
+    for line in lines[:MAX_LISTED]:
+        print(f"  skipped   {line}")
+    if len(lines) > MAX_LISTED:
+        print(f"  skipped   {len(lines) - MAX_LISTED} more: python -m pipelines status --store {writer.path}")
+    took = f"in {duration(summary.seconds)}"
+    if summary.rows_written:  # without rows there is no speed
+        took += (
+            f" ({summary.images_per_s:.1f} images/s, {gigabytes(summary.bytes)};"
+            f" waited for {summary.bottleneck})"
+        )
+    told = f"{summary.rows_written} rows written, {len(summary.skipped)} skipped, {took}"
+    if summary.shards < len(writer.plan.shards()):  # the others are of earlier runs
+        written, skipped = totals
+        told = f"{written} rows, {skipped} skipped; in this run {told}"
+    print(f"{writer.path} is complete: {told}")
+
+
+def _totals(writer: StoreWriter) -> tuple[int, int]:
+    """Rows written and skipped by all runs, without those outside a subset."""
+    status = store_status(writer.path)
+    return status.written, sum(code != NOT_IN_SUBSET for _, _, code, _ in status.skipped)
+
+
+def _summary(summary: Summary, totals: tuple[int, int]) -> dict[str, Any]:
+    """Of this run, but for the totals."""
+    total_written, total_skipped = totals
+    return {
+        "rows_written": summary.rows_written,
+        "skipped": [{"key": key, "view": view, "reason": reason} for key, view, reason in summary.skipped],
+        "total_rows_written": total_written,
+        "total_rows_skipped": total_skipped,
+        "shards_written": summary.shards,
+        "seconds": summary.seconds,
+        "images_per_s": summary.images_per_s,
+        "bottleneck": summary.bottleneck,
+        "manifest_digest": summary.manifest_digest,
+    }

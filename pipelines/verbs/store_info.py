@@ -1,0 +1,108 @@
+"""`info`: what a store is of, its geometry and its sizes; reads small files only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pipelines.catalog.stores import DamagedStores, look_at_each, stores_asked_for
+from pipelines.config import StoreConfig
+from pipelines.units import gigabytes
+from stores.errors import IncompleteStore
+from stores.format.arrays import sharded_arrays
+from stores.format.bounded_files import StoreFolder
+from stores.format.plan import StorePlan
+from stores.reading.committed_store import read_manifest, read_plan
+
+MAX_LISTED = 8
+"""Entries of a list that are printed."""
+
+
+def run(config: StoreConfig) -> dict[str, Any]:
+    """Prints identity and sizes of one store, or of each under the folder; DamagedStores at the end."""
+    stores, damaged = look_at_each(stores_asked_for(config.store, config.stores), _describe)
+    for store in stores:
+        _print(store)
+    summary = {"stores": stores, "damaged": damaged}
+    if damaged:
+        raise DamagedStores(summary)
+    return summary
+
+
+def _describe(path: Path) -> dict[str, Any]:
+    folder = StoreFolder(path)
+    plan = read_plan(folder, None)
+    try:
+        manifest_digest: str | None = read_manifest(folder)[1]
+    except IncompleteStore:
+        manifest_digest = None
+    return {
+        "store": str(path),
+        "complete": manifest_digest is not None,
+        "manifest_digest": manifest_digest,
+        "identity_digest": plan.identity_digest,
+        "identity": plan.identity,
+        "rows": len(plan.rows),
+        "records": len(set(plan.rows.keys)),
+        "bins": [
+            {"name": b.name, "rows": b.rows, "shards": b.shards, "shard_rows": b.shard_rows}
+            for b in plan.bins
+        ],
+        "levels": _levels(plan),
+        "targets": [target.name for target in plan.targets],
+        "pixels": plan.pixels,
+        "planned_bytes": plan.total_bytes,
+        "bytes_on_disk": sum(file.stat().st_size for file in path.rglob("*") if file.is_file()),
+    }
+
+
+def _levels(plan: StorePlan) -> dict[str, dict[str, int]]:
+    sizes = dict.fromkeys(plan.pyramid.names, 0)
+    for index, b in enumerate(plan.bins):
+        for name, spec in sharded_arrays(plan, index).items():
+            if name.startswith("levels/"):
+                sizes[name.split("/")[1]] += spec.row_bytes * b.rows
+    return {
+        level.name: {"stride_px": level.stride_px, "channels": level.channels, "bytes": sizes[level.name]}
+        for level in plan.pyramid
+    }
+
+
+def _print(store: Mapping[str, Any]) -> None:
+    state = f"manifest {store['manifest_digest']}" if store["complete"] else "not complete"
+    print(f"{store['store']}: {state}")
+    print(f"  rows      {store['rows']} of {store['records']} records, targets {', '.join(store['targets'])}")
+    bins = ", ".join(
+        f"{b['name']} ({b['rows']} rows in shards of {b['shard_rows']})" for b in store["bins"][:8]
+    )
+    more = f" and {len(store['bins']) - 8} more" if len(store["bins"]) > 8 else ""
+    print(f"  bins      {bins}{more}")
+    for name, level in store["levels"].items():
+        size = gigabytes(level["bytes"])
+        print(f"  level     {name}: stride {level['stride_px']} px, {level['channels']} channels, {size}")
+    print(f"  on disk   {gigabytes(store['bytes_on_disk'])}, planned {gigabytes(store['planned_bytes'])}")
+    print(f"  identity  {store['identity_digest']}")
+    for field, value in _flat(store["identity"]):
+        print(f"    {field}: {_shortened(value)}")
+
+
+def _shortened(value: Any) -> Any:
+    """A long list by its first entries, as of class names; `--json` has all.
+
+    >>> _shortened([1, 2, 3]), _shortened(list(range(150)))
+    ([1, 2, 3], '[0, 1, 2, 3, 4, 5, 6, 7, ... 150 in all]')
+    """
+    if not isinstance(value, list) or len(value) <= MAX_LISTED:
+        return value
+    return f"[{', '.join(map(str, value[:MAX_LISTED]))}, ... {len(value)} in all]"
+
+
+def _flat(identity: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    found: list[tuple[str, Any]] = []
+    for field, value in identity.items():
+        if isinstance(value, Mapping):
+            found += _flat(value, f"{prefix}{field}.")
+        else:
+            found.append((prefix + field, value))
+    return found

@@ -1,0 +1,70 @@
+"""`status`: what stands in a store, what is missing, what was skipped and why."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from extract.sources.byte_sources import BAD_TARGET, NOT_IN_SUBSET
+from pipelines.catalog.skipped_rows import skipped_lines
+from pipelines.catalog.stores import DamagedStores, describe_store, look_at_each, stores_asked_for
+from pipelines.config import StoreConfig
+from stores.checks.verify import store_status
+from stores.format.row_table import OUTCOME_NAMES
+
+MAX_LISTED = 50
+"""Skipped records that are printed; `--json` gives all rows."""
+
+_OUTCOMES = {**OUTCOME_NAMES, BAD_TARGET: "unusable annotation"}
+
+
+def run(config: StoreConfig) -> dict[str, Any]:
+    """Prints the state of one store, or of each under the folder; DamagedStores at the end."""
+    stores, damaged = look_at_each(stores_asked_for(config.store, config.stores), _state)
+    for store in stores:
+        _print(store)
+    summary = {"stores": stores, "damaged": damaged}
+    if damaged:
+        raise DamagedStores(summary)
+    return summary
+
+
+def _state(path: Path) -> dict[str, Any]:
+    status = store_status(path)
+    skipped = [
+        {"key": key, "view": view, "outcome": _OUTCOMES.get(code, str(code)), "reason": reason}
+        for key, view, code, reason in status.skipped
+        if code != NOT_IN_SUBSET
+    ]
+    return {
+        "store": str(path),
+        "complete": status.complete,
+        "rows": status.rows,
+        "rows_outside_subset": _rows_outside_subset(path, status.rows),
+        "written": status.written,
+        "skipped": skipped,
+        "missing_shards": [str(shard) for shard in status.missing],
+    }
+
+
+def _rows_outside_subset(path: Path, rows: int) -> int:
+    """Planned rows that are left empty. From the plan: outcomes tell it of finished shards alone."""
+    dataset = describe_store(path).identity["dataset"]
+    subset = dataset.get("subset")
+    return 0 if subset is None else rows - rows * subset["count"] // dataset["records"]["count"]
+
+
+def _print(store: dict[str, Any]) -> None:
+    state = "complete" if store["complete"] else f"{len(store['missing_shards'])} shards are missing"
+    skipped, outside = store["skipped"], store["rows_outside_subset"]
+    rows = f"{store['rows'] - outside} rows" + (" of the subset" if outside else "")
+    left_out = f" ({outside} rows outside the subset)" if outside else ""
+    print(f"{store['store']}: {state}")
+    print(f"  {store['written']} of {rows} written, {len(skipped)} skipped{left_out}")
+    lines = skipped_lines((row["key"], row["view"], f"{row['outcome']}: {row['reason']}") for row in skipped)
+    for line in lines[:MAX_LISTED]:
+        print(f"    {line}")
+    if len(lines) > MAX_LISTED:
+        print(f"    and {len(lines) - MAX_LISTED} more; --json lists all")
+    if not store["complete"]:
+        print("  run the `make extract` that began it again: it goes on where it stopped")

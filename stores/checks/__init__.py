@@ -1,0 +1,1 @@
+"""Checks of a store: verification, and how far an extraction is."""

@@ -1,0 +1,1 @@
+"""The format of a store on disk: plan, arrays, row table, targets and manifest."""

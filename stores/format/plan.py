@@ -1,0 +1,247 @@
+"""The plan of a store: its identity and the geometry that is fixed before the first pixel is decoded."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from stores.codecs import codec
+from stores.errors import CodecError, PlanError
+from stores.format.arrays import ArraySpec, estimated_bytes, planned_tables, sharded_arrays
+from stores.format.canonical_json import diff_identity, identity_digest, normalized
+from stores.format.pixel_differences import PIXEL_DIFFERENCES
+from stores.format.row_table import RowTable
+from stores.format.targets import MAX_CHUNK_BYTES, DenseTarget, RaggedTarget, Target
+from stores.pyramid import PyramidSpec
+
+__all__ = [
+    "Bin",
+    "DenseTarget",
+    "RaggedTarget",
+    "ShardId",
+    "StorePlan",
+    "Target",
+    "diff_identity",
+    "feature_row_bytes",
+    "identity_digest",
+    "shard_rows_for",
+]
+
+MAX_SHARD_BYTES = 128 << 20  # 128 MiB
+MAX_SHARD_ROWS = 1024
+MAX_PLAN_BYTES = 1 << 20  # 1 MiB
+MAX_BINS = 1 << 16
+MAX_SIDE_PX = 1 << 16
+MAX_FRAMES = 1 << 12
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,199}")
+
+
+def shard_rows_for(row_bytes_largest: int, rows: int) -> int:
+    """S, the rows of a shard: the largest power of two that keeps a shard of the largest array within 128
+    MiB.
+
+    It stays within 1 and 1024 and, so that small stores have several shards, at most an eighth of the rows.
+
+    >>> shard_rows_for(2 << 20, 20210), shard_rows_for(2 << 20, 100), shard_rows_for(1 << 30, 100)
+    (64, 8, 1)
+    """
+    limit = min(MAX_SHARD_BYTES // row_bytes_largest, MAX_SHARD_ROWS, rows // 8)
+    return 1 << max(0, limit.bit_length() - 1)
+
+
+def feature_row_bytes(
+    pyramid: PyramidSpec, codec_name: str, height_px: int, width_px: int, frames: int | None = None
+) -> dict[str, int]:
+    """Bytes of one row of each level, without scales; the largest of them decides S."""
+    found = {}
+    for lv in pyramid:
+        parts = codec(codec_name).parts(lv.channels).values()
+        cell_bytes = sum(part.width * part.dtype.itemsize for part in parts if part.per_cell)
+        found[lv.name] = (frames or 1) * cell_bytes * lv.cells(height_px) * lv.cells(width_px)
+    return found
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class ShardId:
+    """One work unit: the same shard of every array of a bin."""
+
+    bin: int
+    """Index into the plan's bins."""
+    shard: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Bin:
+    """The rows of one padded size. Raises PlanError for sizes outside the format."""
+
+    height_px: int
+    width_px: int
+    rows: int
+    shard_rows: int
+    """S: rows of a shard, a power of two up to 1024; the last shard of a bin may be shorter."""
+    batch_rows: int | None = None
+    """Rows the backbone sees at once, fixed because it can change the numbers; None where not planned."""
+
+    def __post_init__(self) -> None:
+        for side in (self.height_px, self.width_px):
+            if type(side) is not int or not 1 <= side <= MAX_SIDE_PX:
+                raise PlanError(f"bin {self.name}: a side of {side!r} px, expected 1 to {MAX_SIDE_PX}")
+        if type(self.rows) is not int or self.rows < 1:
+            raise PlanError(f"bin {self.name}: {self.rows!r} rows, expected 1 or more")
+        s = self.shard_rows
+        if type(s) is not int or not 1 <= s <= MAX_SHARD_ROWS or s & (s - 1):
+            raise PlanError(
+                f"bin {self.name}: shard_rows {s!r}, expected a power of two up to {MAX_SHARD_ROWS}"
+            )
+        if self.batch_rows is not None and (type(self.batch_rows) is not int or self.batch_rows < 1):
+            raise PlanError(f"bin {self.name}: batch_rows {self.batch_rows!r}, expected 1 or more")
+
+    @property
+    def name(self) -> str:
+        return f"{self.height_px}x{self.width_px}"
+
+    @property
+    def shards(self) -> int:
+        return -(-self.rows // self.shard_rows)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            name: getattr(self, name)
+            for name in ("height_px", "width_px", "rows", "shard_rows", "batch_rows")
+        }
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class StorePlan:
+    """What identifies a store, and its geometry. Raises PlanError where the parts contradict each other."""
+
+    name: str
+    """`<data set>-<split>-<model>-<codec>`; lower-case letters, digits, dots, hyphens and underscores."""
+    identity: dict[str, Any]
+    """What the bytes follow from, as JSON values; normalised on construction."""
+    pyramid: PyramidSpec
+    """The levels that are stored."""
+    codec: str
+    codec_settings: dict[str, Any]
+    """Of the codec; none of them has any."""
+    bins: tuple[Bin, ...]
+    targets: tuple[Target, ...]
+    view_params: tuple[str, ...]
+    """Names of the columns of rows.params."""
+    rows: RowTable
+    frames: int | None = None
+    """Length of the time axis of levels and pixels; None for images."""
+    pixels: bool = False
+    """Whether the views' uint8 RGB is stored too."""
+    required_features: tuple[str, ...] = ()
+    """Extensions of v1 without which a reader must refuse the store, beyond those of the codec."""
+    optional_features: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("bins", "targets", "view_params", "required_features", "optional_features"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        for name in ("identity", "codec_settings"):
+            object.__setattr__(self, name, normalized(getattr(self, name)))
+        self._check_names()
+        self._check_rows()
+        self._check_chunks()
+
+    def _check_names(self) -> None:
+        if not _NAME.fullmatch(self.name) or self.name.endswith((".", "-")):
+            raise PlanError(f"store name {self.name!r}: expected {_NAME.pattern}")
+        try:
+            codec(self.codec)
+        except CodecError as error:
+            raise PlanError(str(error)) from None
+        if self.codec_settings:
+            raise PlanError(f"codec {self.codec} has no settings, found {self.codec_settings}")
+        if self.frames is not None and (type(self.frames) is not int or not 1 <= self.frames <= MAX_FRAMES):
+            raise PlanError(f"frames {self.frames!r}, expected None or 1 to {MAX_FRAMES}")
+        names = [target.name for target in self.targets]
+        if len(set(names)) != len(names) or len(set(self.view_params)) != len(self.view_params):
+            raise PlanError(f"repeated names in targets {names} or view parameters {self.view_params}")
+
+    def _check_rows(self) -> None:
+        if not 1 <= len(self.bins) <= MAX_BINS or len({b.name for b in self.bins}) != len(self.bins):
+            raise PlanError(f"{len(self.bins)} bins, expected 1 to {MAX_BINS} of different sizes")
+        if self.rows.bin.max() >= len(self.bins):  # before counting, whose memory grows with the largest
+            raise PlanError(f"rows.bin names bin {self.rows.bin.max()} of {len(self.bins)}")
+        counts = np.bincount(self.rows.bin, minlength=len(self.bins))
+        if counts.tolist() != [b.rows for b in self.bins]:
+            raise PlanError(
+                f"rows.bin counts {counts.tolist()[:20]}, the bins hold {[b.rows for b in self.bins][:20]}"
+            )
+        sizes = np.array([(b.height_px, b.width_px) for b in self.bins], dtype=np.int32)
+        if (sizes[self.rows.bin] != self.rows.padded_hw).any():
+            raise PlanError("a row's padded size is not that of its bin")
+        if self.rows.params.shape[1] != len(self.view_params):
+            raise PlanError(
+                f"rows.params has {self.rows.params.shape[1]} columns for {len(self.view_params)} names"
+            )
+
+    def _check_chunks(self) -> None:
+        for index, b in enumerate(self.bins):
+            for name, spec in sharded_arrays(self, index).items():
+                if spec.row_bytes > MAX_CHUNK_BYTES:
+                    raise PlanError(f"bin {b.name}: a row of {name} exceeds {MAX_CHUNK_BYTES} bytes")
+
+    @property
+    def pixel_differences(self) -> bool:
+        """Whether `pixels` holds differences (stores.format.pixel_differences), the default of new stores."""
+        return PIXEL_DIFFERENCES in self.required_features
+
+    @cached_property
+    def identity_digest(self) -> str:
+        """64 hex digits of the identity."""
+        return identity_digest(self.identity)
+
+    @property
+    def folder_name(self) -> str:
+        return f"{self.name}-{self.identity_digest[:8]}"
+
+    @property
+    def total_bytes(self) -> int:
+        """Bytes on disk: exact for features and tables, an estimate for what is compressed."""
+        return estimated_bytes(self)
+
+    @cached_property
+    def planned_tables(self) -> dict[str, ArraySpec]:
+        """The tables of the planned rows; see RowTable.to_tables."""
+        key_bytes = max(len(key.encode()) for key in self.rows.keys)
+        return planned_tables(len(self.rows), key_bytes, len(self.view_params))
+
+    def bin_index(self, name: str) -> int:
+        """Raises KeyError, naming the bins, for an unknown one."""
+        for index, b in enumerate(self.bins):
+            if b.name == name:
+                return index
+        raise KeyError(f"no bin {name!r}; the plan has {', '.join(b.name for b in self.bins)}")
+
+    def shards(self) -> tuple[ShardId, ...]:
+        """Every work unit, bin by bin."""
+        return tuple(ShardId(i, shard) for i, b in enumerate(self.bins) for shard in range(b.shards))
+
+    def shard_rows(self, shard: ShardId) -> range:
+        """The bin-local rows of a shard."""
+        b = self.bins[shard.bin]
+        if not 0 <= shard.shard < b.shards:
+            raise PlanError(f"bin {b.name} has {b.shards} shards, no shard {shard.shard}")
+        start = shard.shard * b.shard_rows
+        return range(start, min(start + b.shard_rows, b.rows))
+
+    def shard_name(self, shard: ShardId) -> str:
+        """The bin and number, such as "512x512-3", as receipts are named."""
+        return f"{self.bins[shard.bin].name}-{shard.shard}"
+
+    @cached_property
+    def bin_rows(self) -> tuple[np.ndarray[Any, np.dtype[np.int64]], ...]:
+        """For each bin, the plan row of every bin-local row."""
+        return tuple(self.rows.bin_rows(index) for index in range(len(self.bins)))
+
+    def global_row(self, bin_index: int, local: int) -> int:
+        """The plan row of a bin-local row."""
+        return int(self.bin_rows[bin_index][local])

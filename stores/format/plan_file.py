@@ -1,0 +1,168 @@
+"""plan.json and the planned row tables: a StorePlan on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from stores.codecs import codec, codec_names
+from stores.errors import MEND_PLAN, CodecError, FormatError, IntegrityError, PlanError, StoreError
+from stores.format.arrays import FORMAT_NAME, FORMAT_VERSION, ArraySpec, planned_tables
+from stores.format.canonical_json import canonical_json, parse_canonical, sha256_hex
+from stores.format.pixel_differences import PIXEL_DIFFERENCES
+from stores.format.plan import MAX_PLAN_BYTES, Bin, StorePlan
+from stores.format.row_table import MAX_KEY_BYTES, MAX_ROWS, RowTable
+from stores.format.targets import target_from_json
+from stores.pyramid import PyramidSpec
+
+MAX_VIEW_PARAMS = 1024
+
+
+def encode_tables(plan: StorePlan) -> dict[str, bytes]:
+    """The bytes of the planned tables' chunk files by path."""
+    tables = plan.rows.to_tables()
+    return {spec.chunk_file(): tables[name].tobytes() for name, spec in plan.planned_tables.items()}
+
+
+def encode_plan(plan: StorePlan) -> bytes:
+    """The content of plan.json. Raises PlanError above 1 MiB."""
+    tables = plan.rows.to_tables()
+    content = {
+        "format": {"name": FORMAT_NAME, "version": FORMAT_VERSION},
+        "name": plan.name,
+        "identity": plan.identity,
+        "levels": plan.pyramid.to_json(),
+        "codec": {"name": plan.codec, "settings": plan.codec_settings},
+        "bins": [b.to_json() for b in plan.bins],
+        "targets": [target.to_json() for target in plan.targets],
+        "view_params": plan.view_params,
+        "frames": plan.frames,
+        "pixels": plan.pixels,
+        "required_features": (*codec(plan.codec).required_features, *plan.required_features),
+        "optional_features": plan.optional_features,
+        "rows": {
+            "count": len(plan.rows),
+            "key_bytes": tables["key"].shape[1],
+            "sha256": {name: sha256_hex(tables[name].tobytes()) for name in plan.planned_tables},
+        },
+    }
+    data = canonical_json(content)
+    if len(data) > MAX_PLAN_BYTES:
+        raise PlanError(
+            f"plan.json has {len(data)} bytes, at most {MAX_PLAN_BYTES}; keep digests in the identity"
+        )
+    return data
+
+
+def check_format(content: dict[str, Any], what: str) -> None:
+    """Raises FormatError for another format or version, before anything else is believed."""
+    found = content.get("format")
+    if not isinstance(found, dict) or found.get("name") != FORMAT_NAME:
+        raise FormatError(f"{what} is not of the format {FORMAT_NAME!r}, found {str(found)[:80]}")
+    version = found.get("version")
+    if version != FORMAT_VERSION:
+        age = "an older" if isinstance(version, int) and version < FORMAT_VERSION else "a newer"
+        raise FormatError(
+            f"{what} is of format version {str(version)[:20]}, this program reads version {FORMAT_VERSION}: "
+            f"use {age} release of the program, or extract again"
+        )
+
+
+def known_features() -> frozenset[str]:
+    """Extensions of v1 that this program understands: differences of pixels, codecs that came after it."""
+    of_codecs = {feature for name in codec_names() for feature in codec(name).required_features}
+    return frozenset(of_codecs | {PIXEL_DIFFERENCES})
+
+
+def check_features(content: dict[str, Any], what: str) -> None:
+    """Raises FormatError naming the required features that this program does not know."""
+    unknown = sorted(set(map(str, content.get("required_features", []))) - known_features())
+    if unknown:
+        names = ", ".join(repr(name[:80]) for name in unknown[:20])
+        raise FormatError(
+            f"{what} requires features this program does not know: {names}; use a newer release"
+        )
+
+
+def decode_plan(data: bytes, read_table: Callable[[ArraySpec], bytes], what: str) -> StorePlan:
+    """The plan in plan.json.
+
+    Args:
+        data: the file, at most MAX_PLAN_BYTES.
+        read_table: returns the bytes of a planned table, whose length is that of its spec.
+        what: names the store in errors.
+
+    Raises:
+        FormatError: an unknown format, version, feature, codec or type, or a size out of bounds.
+        IntegrityError: a table whose digest differs.
+    """
+    content = parse_canonical(data, what, MEND_PLAN)
+    check_format(content, what)
+    check_features(content, what)
+    try:
+        return _decode(content, read_table, what)
+    except StoreError as error:
+        if isinstance(error, PlanError):
+            raise FormatError(f"{what}: {error}") from None
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, UnicodeError) as error:
+        raise FormatError(f"{what}: {type(error).__name__}: {str(error)[:200]}") from None
+
+
+def _decode(content: dict[str, Any], read_table: Callable[[ArraySpec], bytes], what: str) -> StorePlan:
+    return StorePlan(
+        name=content["name"],
+        identity=dict(content["identity"]),
+        pyramid=_bounded_pyramid(content["levels"]),
+        codec=content["codec"]["name"],
+        codec_settings=dict(content["codec"]["settings"]),
+        bins=tuple(Bin(**fields) for fields in content["bins"]),
+        targets=tuple(target_from_json(fields) for fields in content["targets"]),
+        view_params=tuple(map(str, content["view_params"])),
+        rows=_decode_rows(content["rows"], len(content["view_params"]), read_table, what),
+        frames=content["frames"],
+        pixels=bool(content["pixels"]),
+        required_features=_beyond_codec(content["required_features"], content["codec"]["name"]),
+        optional_features=tuple(map(str, content["optional_features"])),
+    )
+
+
+def _beyond_codec(required: list[str], codec_name: str) -> tuple[str, ...]:
+    """The required features that are not the codec's own, which stand first."""
+    try:
+        own = codec(codec_name).required_features
+    except CodecError as error:
+        raise PlanError(str(error)) from None
+    if tuple(required[: len(own)]) != own:
+        raise FormatError(f"codec {codec_name} needs the required features {own}, found {required[:20]}")
+    return tuple(map(str, required[len(own) :]))
+
+
+def _bounded_pyramid(levels: list[dict[str, Any]]) -> PyramidSpec:
+    for level in levels:
+        for field in ("stride_px", "channels", "stage"):
+            if type(level[field]) is not int or not 1 <= level[field] <= 1 << 20:
+                raise FormatError(f"level {str(level.get('name'))[:40]}: {field} is {str(level[field])[:40]}")
+    return PyramidSpec.from_json(levels)
+
+
+def _decode_rows(
+    fields: dict[str, Any], view_params: int, read_table: Callable[[ArraySpec], bytes], what: str
+) -> RowTable:
+    for name, value, limit in (
+        ("rows.count", fields["count"], MAX_ROWS),
+        ("rows.key_bytes", fields["key_bytes"], MAX_KEY_BYTES),
+        ("view_params", view_params + 1, MAX_VIEW_PARAMS),
+    ):
+        if type(value) is not int or not 1 <= value <= limit:
+            raise FormatError(f"{what}: {name} is {str(value)[:40]}, expected 1 to {limit}")
+    count = fields["count"]
+    tables = {"params": np.empty((count, 0))}
+    for name, spec in planned_tables(count, fields["key_bytes"], view_params).items():
+        raw = read_table(spec)
+        if sha256_hex(raw) != fields["sha256"][name]:
+            raise IntegrityError(f"{what}: table {spec.path} was changed: its digest is not the plan's")
+        tables[name] = np.frombuffer(raw, dtype=spec.dtype).reshape(spec.shape)
+    return RowTable.from_tables(tables)

@@ -1,0 +1,1 @@
+"""The reader of a committed store: rows, right or refused."""

@@ -1,0 +1,217 @@
+"""Rows of one sharded array, straight from its shard files into the caller's memory.
+
+What is believed: lengths and offsets that follow from the plan, and the table of CRC32C bound by the
+manifest. A shard's index is read once, compared with its own CRC32C and, where chunks have one length, with
+the only index it can have.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import threading
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from crc32c import crc32c
+
+from stores.errors import IntegrityError, RowSkipped
+from stores.format.arrays import CRC_BYTES, ArraySpec
+from stores.format.bounded_files import OpenFile, StoreFolder
+from stores.shards.shard_index import ABSENT, Index, decode_index, fixed_index
+from stores.shards.zstd_frames import decode_frame, frame_bound
+
+Verify = Literal["always", "first-epoch", "off"]
+VERIFY_MODES: tuple[Verify, ...] = ("always", "first-epoch", "off")
+
+
+def open_file_limit() -> int:
+    """Shard files a store keeps open: a quarter of what the process may, since stores come in pairs."""
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return 4096 if soft == resource.RLIM_INFINITY else max(16, min(4096, soft // 4))
+
+
+class OpenShards:
+    """The shard files that are open now; the one opened first goes first when there are too many."""
+
+    def __init__(self, folder: StoreFolder, limit: int) -> None:
+        self._folder, self._limit = folder, limit
+        self._open: dict[str, OpenFile] = {}
+        self._lock = threading.Lock()
+
+    def get(self, path: str) -> OpenFile | None:
+        return self._open.get(path)
+
+    def open(self, path: str) -> OpenFile:
+        """Opens the file anew. Raises as StoreFolder.open."""
+        opened = self._folder.open(path)
+        with self._lock:
+            self._open.pop(path, None)
+            while len(self._open) >= self._limit:
+                del self._open[next(iter(self._open))]
+            self._open[path] = opened
+        return opened
+
+    def clear(self) -> None:
+        with self._lock:
+            self._open.clear()
+
+
+class ArrayReader:
+    """Reads rows of a sharded array of uncompressed chunks. Safe for any number of threads.
+
+    Args:
+        store: the path of the store, for messages.
+        shards: the open files, shared by all arrays.
+        spec: the array.
+        crcs: uint32 (rows,) from the table beside the array.
+        written: bool (rows,) whether each row holds data.
+        verify: when a row's CRC32C is compared: on every read, on its first, or never.
+    """
+
+    def __init__(
+        self,
+        store: str,
+        shards: OpenShards,
+        spec: ArraySpec,
+        crcs: npt.NDArray[np.uint32],
+        written: npt.NDArray[np.bool_],
+        verify: Verify,
+    ) -> None:
+        self.spec, self._store, self._shards, self._written = spec, store, shards, written
+        self._shard_rows = spec.shard_rows or 1
+        self._paths: dict[int, str] = {}
+        self._checked: dict[int, Index | None] = {}
+        self._crcs = np.ascontiguousarray(crcs, dtype=np.uint32).data
+        # None: every row is due on every read, without looking it up
+        due = {"always": None, "first-epoch": b"\1", "off": b"\0"}[verify]
+        self._due = None if due is None else bytearray(due * len(crcs))
+
+    def read_row(self, row: int, out: memoryview) -> None:
+        """Fills `out`, the flat bytes of one row.
+
+        Args:
+            row: bin-local.
+            out: exactly as long as a row.
+
+        Raises:
+            IntegrityError: the shard is missing, shortened or not what was written; names it and the row.
+            RowSkipped: the row was never written.
+            OSError: the disk failed.
+        """
+        shard, position = divmod(row, self._shard_rows)
+        opened = self._open_shard(row, shard)
+        offset = position * (len(out) + CRC_BYTES)
+        try:
+            length = os.preadv(opened.fd, [out], offset)
+        except OSError as error:
+            length = self._read_again(error, row, shard, out, offset)
+        if length != len(out):
+            self._read_rest(opened, row, out, offset, length)
+        if self._due is None or self._due[row]:
+            self._check(row, out)
+
+    def _open_shard(self, row: int, shard: int) -> OpenFile:
+        if shard in self._checked:
+            opened = self._shards.get(self._paths[shard])
+            if opened is not None and self._written[row]:
+                return opened
+        if not self._written[row]:
+            raise RowSkipped(f"{self._where(row)} was skipped: it holds no data")
+        path = self._paths.setdefault(shard, self.spec.chunk_file(shard))
+        opened = self._shards.open(path)
+        if shard not in self._checked:
+            self._checked[shard] = self._read_index(opened, shard)
+        return opened
+
+    def _read_index(self, opened: OpenFile, shard: int) -> Index | None:
+        """The shard's index, checked; None where it follows from the plan and need not be kept."""
+        rows = range(self.spec.shape[0])[shard * self._shard_rows :][: self._shard_rows]
+        expected_bytes = len(rows) * self.spec.stored_row_bytes + self.spec.index_bytes
+        if opened.size != expected_bytes:
+            raise self._damage(shard, f"has {opened.size} bytes, expected {expected_bytes}")
+        written = self._written[rows.start : rows.stop]
+        expected = fixed_index(self._shard_rows, written, self.spec.stored_row_bytes)
+        if not np.array_equal(self._decode_index(opened, shard), expected):
+            raise self._damage(shard, "has an index of other rows or lengths than were written")
+        return None
+
+    def _decode_index(self, opened: OpenFile, shard: int) -> Index:
+        length = self.spec.index_bytes
+        data = os.pread(opened.fd, length, max(0, opened.size - length))
+        if len(data) != length:
+            raise self._damage(shard, f"has {opened.size} bytes, too few for its index")
+        return decode_index(data, f"{self._store}: {self.spec.chunk_file(shard)}")
+
+    def _read_again(self, error: OSError, row: int, shard: int, out: memoryview, offset: int) -> int:
+        """A second try with a fresh descriptor where the first one went stale, as on NFS."""
+        if error.errno != errno.ESTALE:
+            raise error
+        return os.preadv(self._shards.open(self._paths[shard]).fd, [out], offset)
+
+    def _read_rest(self, opened: OpenFile, row: int, out: memoryview, offset: int, length: int) -> None:
+        """Goes on after a short read, which is legal, up to the end of the file, which is damage."""
+        while length < len(out):
+            more = os.preadv(opened.fd, [out[length:]], offset + length)
+            if more == 0:
+                raise IntegrityError(f"{self._where(row)} is cut off: its shard was truncated")
+            length += more
+
+    def _check(self, row: int, stored: memoryview) -> None:
+        found = crc32c(stored)
+        if found != self._crcs[row]:
+            raise IntegrityError(
+                f"{self._where(row)} has CRC32C {found:#010x}, the store's table says {self._crcs[row]:#010x}"
+            )
+        if self._due is not None:
+            self._due[row] = 0
+
+    def _where(self, row: int) -> str:
+        return f"{self._store}: {self.spec.path}, shard {row // self._shard_rows}, row {row} of its bin"
+
+    def _damage(self, shard: int, what: str) -> IntegrityError:
+        first = shard * self._shard_rows
+        last = min(first + self._shard_rows, self.spec.shape[0]) - 1
+        return IntegrityError(
+            f"{self._store}: {self.spec.path}, shard {shard} (rows {first} to {last} of its bin) {what}"
+        )
+
+
+class CompressedArrayReader(ArrayReader):
+    """The same for zstd frames; the index tells their places, within the bounds of file and plan."""
+
+    def read_row(self, row: int, out: memoryview) -> None:
+        shard, position = divmod(row, self._shard_rows)
+        opened = self._open_shard(row, shard)
+        index = self._checked[shard]
+        assert index is not None
+        offset, stored = (int(value) for value in index[position])
+        frame = memoryview(bytearray(stored - CRC_BYTES))
+        try:
+            length = os.preadv(opened.fd, [frame], offset)
+        except OSError as error:
+            length = self._read_again(error, row, shard, frame, offset)
+        if length != len(frame):
+            self._read_rest(opened, row, frame, offset, length)
+        if self._due is None or self._due[row]:
+            self._check(row, frame)
+        decode_frame(frame, np.frombuffer(out, dtype=np.uint8), self._where(row))
+
+    def _read_index(self, opened: OpenFile, shard: int) -> Index | None:
+        index = self._decode_index(opened, shard)
+        first = shard * self._shard_rows
+        written = np.zeros(self._shard_rows, dtype=bool)
+        written[: len(self._written[first : first + self._shard_rows])] = self._written[
+            first : first + self._shard_rows
+        ]
+        if not np.array_equal(index[:, 0] != ABSENT, written):
+            raise self._damage(shard, "has an index of other rows than were written")
+        places = index[written].astype(object)  # Python integers: the sum of two uint64 may not fit one
+        limit = opened.size - self.spec.index_bytes
+        largest = frame_bound(self.spec.row_bytes) + CRC_BYTES
+        for offset, stored in places.tolist():
+            if not (CRC_BYTES < stored <= largest and offset + stored <= limit):
+                raise self._damage(shard, f"has a chunk of {stored} bytes at {offset}, outside its bounds")
+        return index

@@ -1,0 +1,1 @@
+"""Shard files and their receipts: the unit that one writer finishes."""

@@ -1,0 +1,147 @@
+"""Which shards of an unfinished store are done: receipts found, renames finished, damage noticed."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+from pathlib import Path
+
+from stores.errors import PlanError, StoreError
+from stores.format.arrays import sharded_arrays
+from stores.format.canonical_json import sha256_hex
+from stores.format.manifest import PLAN_NAME
+from stores.format.plan import MAX_PLAN_BYTES, ShardId, StorePlan
+from stores.format.plan_file import encode_plan
+from stores.shards.disk import Files, partial_of, read_whole, sync_folders
+from stores.shards.receipts import MAX_GENERATIONS, MAX_RECEIPT_BYTES, Receipt, decode_receipt, receipt_path
+
+_PIECE_BYTES = 1 << 20  # 1 MiB
+
+
+class FinishedShards:
+    """The receipts of a store that is being written. Holds no state of the disk: every call looks again."""
+
+    def __init__(self, files: Files, root: Path, plan: StorePlan) -> None:
+        self._files, self._root, self._plan = files, root, plan
+        self._plan_sha256 = sha256_hex(encode_plan(plan))
+        self._specs = [tuple(sharded_arrays(plan, index).values()) for index in range(len(plan.bins))]
+
+    @property
+    def plan_sha256(self) -> str:
+        return self._plan_sha256
+
+    def paths(self, shard: ShardId) -> tuple[str, ...]:
+        """The files of a shard, in the order of the bin's arrays."""
+        return tuple(spec.chunk_file(shard.shard) for spec in self._specs[shard.bin])
+
+    def latest(self, shard: ShardId) -> tuple[int, Receipt | None]:
+        """The highest generation of receipts there, and its receipt; (-1, None) without one.
+
+        A receipt that is damaged or speaks of another shard is None too. Generations are asked for one after
+        another, since a listing may be stale on a network file system.
+        """
+        found: Receipt | None = None
+        for generation in range(MAX_GENERATIONS):
+            try:
+                data = self._read(receipt_path(self._plan, shard, generation))
+            except FileNotFoundError:
+                return generation - 1, found
+            found = self._decode(data, shard, generation)
+        raise StoreError(
+            f"{self._root}: shard {shard} has {MAX_GENERATIONS} receipts; its disk damages every one"
+        )
+
+    def _read(self, path: str) -> bytes | None:
+        try:
+            return read_whole(self._files, self._root / path, MAX_RECEIPT_BYTES)
+        except StoreError:  # larger than any receipt
+            return None
+
+    def _decode(self, data: bytes | None, shard: ShardId, generation: int) -> Receipt | None:
+        try:
+            return decode_receipt(data or b"", self._plan, shard, generation, set(self.paths(shard)))
+        except StoreError:
+            return None
+
+    def refuse_another_plan(self) -> None:
+        """Raises PlanError where another writer has planned other batches since this plan was read."""
+        data = read_whole(self._files, self._root / PLAN_NAME, MAX_PLAN_BYTES)
+        if sha256_hex(data) != self._plan_sha256:
+            raise PlanError(
+                f"{self._root}: another writer has begun it anew with other batches; run it again"
+            )
+
+    def valid(self, shard: ShardId, *, full: bool = False) -> Receipt | None:
+        """The receipt of a shard whose files are all in place and undamaged, once any unfinished renames
+        are done.
+
+        Damage is told by missing files and lengths, with `full` by every byte.
+        """
+        return self._settled(shard, full=full)[1]
+
+    def next_generation(self, shard: ShardId) -> int:
+        """The generation of a receipt to be created: for an undamaged shard the one that stands there."""
+        generation, receipt = self._settled(shard, full=True)
+        return generation if receipt else generation + 1
+
+    def _settled(self, shard: ShardId, *, full: bool) -> tuple[int, Receipt | None]:
+        """The highest generation, and its receipt if the shard is undamaged.
+
+        Looks for a newer receipt once more after the files were checked: they may be another writer's by
+        then, who is superseding the shard, and have the same lengths.
+        """
+        generation, receipt = self.latest(shard)
+        while True:
+            if receipt is not None:
+                self.finish_renames(receipt)
+                if self.damage(receipt, full=full):
+                    receipt = None
+            newest, newest_receipt = self.latest(shard)
+            if newest == generation:
+                return generation, receipt
+            generation, receipt = newest, newest_receipt
+
+    def finish_renames(self, receipt: Receipt) -> None:
+        """Puts the winner's files into place as far as they are not, whoever the winner was."""
+        renamed = []
+        for path in receipt.files:
+            final = self._root / path
+            try:
+                self._files.rename(partial_of(final, receipt.writer), final)
+            except FileNotFoundError:  # in place already, or renamed by someone else at this moment
+                continue
+            renamed.append(final.parent)
+        if renamed:
+            sync_folders(self._files, renamed)
+
+    def partials(self, receipt: Receipt) -> tuple[Path, ...]:
+        """The names under which the winner wrote the shard's files."""
+        return tuple(partial_of(self._root / path, receipt.writer) for path in receipt.files)
+
+    def damage(self, receipt: Receipt, *, full: bool = False) -> str | None:
+        """What is wrong with a receipt or its files, None where nothing is."""
+        if receipt.plan_sha256 != self._plan_sha256:
+            return f"the receipt of {self._plan.shard_name(receipt.shard)} speaks of another plan"
+        for path, figures in receipt.files.items():
+            try:
+                fd = self._files.open(self._root / path)
+            except OSError as error:
+                if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP):
+                    raise
+                return f"{path} is missing"
+            try:
+                size = self._files.size(fd)
+                if size != figures.bytes:
+                    return f"{path} has {size} bytes, expected {figures.bytes}"
+                if full and self._digest(fd) != figures.sha256:
+                    return f"{path} was changed: its sha256 is not the receipt's"
+            finally:
+                self._files.close(fd)
+        return None
+
+    def _digest(self, fd: int) -> str:
+        digest, at = hashlib.sha256(), 0
+        while piece := self._files.read(fd, _PIECE_BYTES, at):
+            digest.update(piece)
+            at += len(piece)
+        return digest.hexdigest()

@@ -1,0 +1,77 @@
+"""What follows from the receipts of a store: its tables of outcomes, sources, checksums and lengths."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from stores.format.arrays import ArraySpec, bin_tables, outcome_tables, sharded_arrays
+from stores.format.canonical_json import sha256_hex
+from stores.format.manifest import Skipped, receipts_digest
+from stores.format.plan import ShardId, StorePlan
+from stores.format.row_table import UNKNOWN, WRITTEN
+from stores.shards.receipts import Receipt, receipt_path
+
+
+class ReceiptTables:
+    """Takes the receipt of every shard, in the order of the plan; then speaks for the whole store."""
+
+    def __init__(self, plan: StorePlan) -> None:
+        self._plan = plan
+        self._specs = _specs(plan)
+        self._arrays: dict[str, npt.NDArray[Any]] = {s.path: np.zeros(s.shape, s.dtype) for s in self._specs}
+        self._arrays["rows/outcome"][:] = UNKNOWN
+        self._digests: list[tuple[str, str]] = []
+        self._skipped: list[Skipped] = []
+        self.generations: dict[ShardId, int] = {}
+        """Of superseded shards: the receipt that counts."""
+
+    def take(self, receipt: Receipt) -> None:
+        """Copies what a receipt says of its shard's rows."""
+        plan, shard = self._plan, receipt.shard
+        local = plan.shard_rows(shard)
+        planned = plan.bin_rows[shard.bin][local.start : local.stop]
+        self._arrays["rows/outcome"][planned] = receipt.outcome
+        for row, digest in zip(planned, receipt.source, strict=True):
+            if digest is not None:
+                self._arrays["rows/source"][row] = np.frombuffer(bytes.fromhex(digest), np.uint8)
+        for spec in sharded_arrays(plan, shard.bin).values():
+            crcs = receipt.files[spec.chunk_file(shard.shard)].crc32c
+            self._arrays[spec.crc_path][local.start : local.stop] = [crc or 0 for crc in crcs]
+        for name, lengths in receipt.lengths.items():
+            path = f"bins/{plan.bins[shard.bin].name}/targets/{name}_bytes"
+            self._arrays[path][local.start : local.stop] = lengths
+        self._note(receipt, planned.tolist())
+
+    def _note(self, receipt: Receipt, planned: list[int]) -> None:
+        path = receipt_path(self._plan, receipt.shard, receipt.generation)
+        self._digests.append((path, sha256_hex(receipt.to_bytes())))
+        if receipt.generation:
+            self.generations[receipt.shard] = receipt.generation
+        for position, (row, code) in enumerate(zip(planned, receipt.outcome, strict=True)):
+            if code != WRITTEN:
+                reason = receipt.reasons.get(str(position), "")
+                self._skipped.append(Skipped(row=row, code=code, reason=reason))
+
+    @property
+    def skipped(self) -> tuple[Skipped, ...]:
+        """In plan order."""
+        return tuple(sorted(self._skipped, key=lambda skipped: skipped.row))
+
+    @property
+    def receipts_sha256(self) -> str:
+        """One digest of all receipts."""
+        return receipts_digest(self._digests)
+
+    def chunks(self) -> dict[str, bytes]:
+        """The tables' chunk files by path."""
+        return {s.chunk_file(): self._arrays[s.path].astype(s.dtype).tobytes() for s in self._specs}
+
+
+def _specs(plan: StorePlan) -> list[ArraySpec]:
+    specs = list(outcome_tables(len(plan.rows)).values())
+    for index in range(len(plan.bins)):
+        specs += bin_tables(plan, index).values()
+    return specs

@@ -1,0 +1,162 @@
+"""One shard file in the making: chunks go to the disk as they come, the index last."""
+
+from __future__ import annotations
+
+import struct
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from stores.errors import PlanError
+from stores.format.arrays import CRC_BYTES, ArraySpec
+from stores.shards.disk import Files, partial_of, remove_if_there, write_all
+from stores.shards.shard_index import crc32c, empty_index, encode_index
+from stores.shards.written_digest import WrittenDigest
+from stores.shards.zstd_frames import encode_frame
+
+_WRITEBACK_BYTES = 2 << 20  # 2 MiB: the largest folio of Linux's page cache
+
+
+@dataclass(frozen=True, slots=True)
+class FileFigures:
+    """What a receipt says about one shard file."""
+
+    bytes: int
+    sha256: str
+    crc32c: tuple[int | None, ...]
+    """Of every row's stored chunk; None for a row without one."""
+
+
+def _flat_bytes(array: npt.NDArray[Any]) -> memoryview:
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+
+
+class ShardFile:
+    """A shard whose chunks all have one length: offsets are known, so rows may come in any order.
+
+    Args:
+        digester: see WrittenDigest.
+    """
+
+    def __init__(
+        self, files: Files, digester: Executor, path: Path, spec: ArraySpec, rows: int, writer_id: str
+    ) -> None:
+        self.spec, self.path, self.rows = spec, path, rows
+        self.partial = partial_of(path, writer_id)
+        self._files = files
+        self._index = empty_index(spec.shard_rows or 1)
+        self._crcs: list[int | None] = [None] * rows
+        self._digest = WrittenDigest(digester)
+        self._writeback_end = 0
+        self._fd: int | None = files.create(self.partial)
+
+    def check(self, array: npt.NDArray[Any]) -> None:
+        """Raises PlanError for a row of another type or shape than the plan's."""
+        if array.dtype != self.spec.dtype or array.shape != self.spec.row_shape:
+            raise PlanError(
+                f"{self.spec.path}: a row is {array.dtype} {array.shape}, the plan says {self.spec.dtype} "
+                f"{self.spec.row_shape}"
+            )
+
+    def put(self, position: int, array: npt.NDArray[Any]) -> None:
+        """Writes the row at this position of the shard; `wait` tells when its memory is free again."""
+        self._write(position, _flat_bytes(array), position * self.spec.stored_row_bytes)
+
+    def skip(self, position: int) -> None:
+        """Leaves a hole: its bytes stay zero and its index entry absent."""
+
+    def _write(self, position: int, data: memoryview | bytes, offset: int) -> None:
+        crc = crc32c(data)
+        self._write_at(offset, data, struct.pack("<I", crc))
+        self._crcs[position] = crc
+        self._index[position] = offset, len(data) + CRC_BYTES
+
+    def _write_at(self, offset: int, *pieces: memoryview | bytes) -> None:
+        self._digest.take(offset, pieces)
+        write_all(self._files, self._open_fd(), pieces, offset)
+        self._start_writeback(offset - sum(map(len, pieces)))
+
+    def _start_writeback(self, end: int) -> None:
+        """Lags a row behind: a page on its way to the disk makes whoever writes to it wait."""
+        end -= end % _WRITEBACK_BYTES
+        if end > self._writeback_end:
+            self._files.start_writeback(self._open_fd(), self._writeback_end, end - self._writeback_end)
+            self._writeback_end = end
+
+    def wait(self) -> None:
+        """Returns once nothing reads the arrays that were put."""
+        self._digest.wait()
+
+    def _open_fd(self) -> int:
+        if self._fd is None:
+            raise ValueError(f"{self.path} is finished or given up")
+        return self._fd
+
+    def _end(self) -> int:
+        return self.rows * self.spec.stored_row_bytes
+
+    def write_index(self) -> None:
+        """The last bytes of the file."""
+        self._write_at(self._end(), encode_index(self._index))
+
+    def sync(self) -> None:
+        """Waits until the file is on the disk."""
+        self._files.sync(self._open_fd())
+
+    def figures(self) -> FileFigures:
+        """Of the whole file."""
+        length, digest = self._digest.finish(partial(self._files.read, self._open_fd()))
+        return FileFigures(length, digest, tuple(self._crcs))
+
+    def close(self) -> None:
+        """Closes the file and leaves it."""
+        if self._fd is not None:
+            fd, self._fd = self._fd, None
+            self._files.close(fd)
+
+    def discard(self) -> None:
+        """Closes the file and deletes it."""
+        self.close()
+        remove_if_there(self._files, self.partial)
+
+
+class CompressedShardFile(ShardFile):
+    """A shard of zstd frames, in row order, so that its bytes do not depend on the order rows come in."""
+
+    def __init__(
+        self, files: Files, digester: Executor, path: Path, spec: ArraySpec, rows: int, writer_id: str
+    ) -> None:
+        super().__init__(files, digester, path, spec, rows, writer_id)
+        self._waiting: dict[int, bytes] = {}
+        self._next, self._offset = 0, 0
+
+    def check(self, array: npt.NDArray[Any]) -> None:
+        ragged = self.spec.dims[1:] == ("byte",)  # its own shape is checked where its target is known
+        if not ragged:
+            super().check(array)
+
+    def put(self, position: int, array: npt.NDArray[Any]) -> None:
+        flat = np.frombuffer(_flat_bytes(array), dtype=np.uint8)
+        if len(flat) < self.spec.row_bytes:
+            flat = np.concatenate([flat, np.zeros(self.spec.row_bytes - len(flat), np.uint8)])
+        self._take(position, encode_frame(flat))
+
+    def skip(self, position: int) -> None:
+        self._take(position, b"")
+
+    def _take(self, position: int, frame: bytes) -> None:
+        self._waiting[position] = frame
+        while self._next in self._waiting:
+            ready = self._waiting.pop(self._next)
+            if ready:
+                self._write(self._next, ready, self._offset)
+                self._offset += len(ready) + CRC_BYTES
+            self._next += 1
+
+    def _end(self) -> int:
+        return self._offset

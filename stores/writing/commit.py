@@ -1,0 +1,86 @@
+"""The last step of an extraction: what the receipts say becomes tables, and the manifest binds everything.
+
+Tables are replaced whole and follow from the receipts alone, so a committer that was killed is simply run
+again, and two at once write the same bytes. The manifest is created exclusively: after it nothing in the
+store changes.
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from stores.errors import IncompleteStore
+from stores.format.arrays import metadata_files
+from stores.format.canonical_json import canonical_json, diff_identity, sha256_hex
+from stores.format.manifest import MANIFEST_NAME, PLAN_NAME, Manifest
+from stores.format.plan import ShardId, StorePlan
+from stores.format.plan_file import encode_plan, encode_tables
+from stores.shards.disk import Files, folders_of, replace_files, sync_folders, write_exclusive
+from stores.shards.finished import FinishedShards
+from stores.shards.receipt_tables import ReceiptTables
+
+logger = logging.getLogger(__name__)
+
+_MOST_NAMED = 20
+
+
+def metadata_bytes(plan: StorePlan) -> dict[str, bytes]:
+    """The content of every zarr.json by path."""
+    return {path: canonical_json(content) for path, content in metadata_files(plan).items()}
+
+
+def commit_store(files: Files, root: Path, plan: StorePlan, finished: FinishedShards) -> None:
+    """Writes the tables, then the manifest, unless another committer has.
+
+    Raises:
+        IncompleteStore: a shard has no valid receipt. PlanError: another writer has begun it anew.
+        OSError: the disk failed; run it again.
+    """
+    tables = ReceiptTables(plan)
+    missing: list[ShardId] = []
+    provenances: dict[bytes, Mapping[str, Any]] = {}
+    for shard in plan.shards():
+        receipt = finished.valid(shard)
+        if receipt is None:
+            missing.append(shard)
+        else:
+            tables.take(receipt)
+            provenances.setdefault(canonical_json(receipt.provenance), receipt.provenance)
+    if missing:
+        named = ", ".join(plan.shard_name(shard) for shard in missing[:_MOST_NAMED])
+        raise IncompleteStore(
+            f"{root}: {len(missing)} of {len(plan.shards())} shards are not done: {named}; run it again"
+        )
+    _warn_of_differences(root, list(provenances.values()))
+    chunks = tables.chunks()
+    replace_files(files, root, chunks, uuid.uuid4().hex)
+    manifest = manifest_of(plan, tables, chunks)
+    # A writer that was killed may have renamed files without syncing their folders, and nobody after it had a
+    # reason to: once more over all of them, or a power cut could leave a manifest of files not in place.
+    shard_files = [path for shard in plan.shards() for path in finished.paths(shard)]
+    sync_folders(files, [root.parent, *folders_of(root, [*manifest.files, *shard_files, "receipts/any"])])
+    finished.refuse_another_plan()  # with a receipt for every shard there, nobody can change it any more
+    write_exclusive(files, root / MANIFEST_NAME, manifest.to_bytes(), uuid.uuid4().hex)
+
+
+def _warn_of_differences(root: Path, provenances: Sequence[Mapping[str, Any]]) -> None:
+    """Devices and versions are no part of the identity, but rows of two may differ in their last bits."""
+    for other in provenances[1:]:
+        for name, a, b in diff_identity(provenances[0], other):
+            logger.warning("%s: its shards were made with different %s: %s and %s", root, name, a, b)
+
+
+def manifest_of(plan: StorePlan, tables: ReceiptTables, chunks: dict[str, bytes]) -> Manifest:
+    """The manifest of a store whose receipts were all taken; `chunks` are those of `tables`."""
+    bound = {PLAN_NAME: encode_plan(plan), **metadata_bytes(plan), **encode_tables(plan), **chunks}
+    return Manifest(
+        identity_sha256=plan.identity_digest,
+        files={path: sha256_hex(data) for path, data in bound.items()},
+        receipts_sha256=tables.receipts_sha256,
+        generations=tables.generations,
+        skipped=tables.skipped,
+    )

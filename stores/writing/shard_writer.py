@@ -1,0 +1,266 @@
+"""One work unit: the same shard of every array of a bin, written by one writer and claimed by one receipt."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from stores.codecs import codec
+from stores.errors import CodecError, PlanError
+from stores.format.arrays import ArraySpec, sharded_arrays
+from stores.format.canonical_json import canonical_json
+from stores.format.manifest import MANIFEST_NAME
+from stores.format.pixel_differences import differences
+from stores.format.plan import ShardId, StorePlan
+from stores.format.row_table import UNKNOWN, WRITTEN
+from stores.format.targets import RaggedTarget
+from stores.shards.disk import Files, make_folders, sync_folders, write_exclusive
+from stores.shards.finished import FinishedShards
+from stores.shards.receipts import Receipt, receipt_path
+from stores.shards.shard_file import CompressedShardFile, FileFigures, ShardFile
+
+_MAX_REASON = 300
+
+Rows = Mapping[str, Mapping[str, npt.NDArray[Any]]]
+
+
+class ShardWriter:
+    """Takes the rows of one shard in any order, then commits or aborts. For use by one thread at a time."""
+
+    def __init__(
+        self, files: Files, root: Path, plan: StorePlan, shard: ShardId, finished: FinishedShards
+    ) -> None:
+        self.shard, self.rows = shard, plan.shard_rows(shard)
+        self._files, self._root, self._plan, self._finished = files, root, plan, finished
+        self._writer_id = uuid.uuid4().hex
+        self._generation = finished.next_generation(shard)
+        self._claimed = False
+        self._codec = codec(plan.codec)
+        self._outcome = [UNKNOWN] * len(self.rows)
+        self._source: list[str | None] = [None] * len(self.rows)
+        self._reasons: dict[str, str] = {}
+        self._ragged = {f"targets/{t.name}": t for t in plan.targets if isinstance(t, RaggedTarget)}
+        self._lengths = {t.name: [0] * len(self.rows) for t in self._ragged.values()}
+        self._digester = ThreadPoolExecutor(1, "digest")
+        self._parts: dict[str, ShardFile] = {}
+        self._open_parts()
+
+    def _open_parts(self) -> None:
+        try:
+            for name, spec in sharded_arrays(self._plan, self.shard.bin).items():
+                self._parts[name] = self._open_part(spec)
+        except OSError:
+            self.abort()
+            raise
+
+    def _open_part(self, spec: ArraySpec) -> ShardFile:
+        relative = spec.chunk_file(self.shard.shard)
+        make_folders(self._files, self._root, relative.rpartition("/")[0])
+        kind = CompressedShardFile if spec.compressed else ShardFile
+        path = self._root / relative
+        return kind(self._files, self._digester, path, spec, len(self.rows), self._writer_id)
+
+    def put(
+        self,
+        row: int,
+        levels: Rows,
+        targets: Mapping[str, npt.NDArray[Any]],
+        *,
+        source_sha256: bytes,
+        pixels: npt.NDArray[Any] | None = None,
+    ) -> None:
+        """Writes one row of every array.
+
+        Args:
+            row: bin-local, one of `rows`.
+            levels: for each level of the plan what the codec's `encode` returned for this row alone: `q`
+                ([time,] y, x, channel) and, for int8, `scale` float32 ([time,] channel).
+            targets: for each target of the plan an array of its dtype and shape.
+            source_sha256: 32 bytes, of the source file as it was read.
+            pixels: uint8 ([time,] y, x, 3) where the plan stores pixels, else None.
+
+        Raises:
+            PlanError: a row of another shard or given twice; arrays missing, unknown, or of another shape.
+            CodecError: values that the codec never produces.
+            OSError: the disk failed or is full; abort, then try the shard again.
+        """
+        position = self._position(row)
+        arrays = {f"levels/{level}/{kind}": a for level, kinds in levels.items() for kind, a in kinds.items()}
+        arrays |= {f"targets/{name}": np.asarray(a) for name, a in targets.items()}
+        if pixels is not None:
+            arrays["pixels"] = pixels
+        if arrays.keys() != self._parts.keys():
+            odd = sorted(arrays.keys() ^ self._parts.keys())
+            raise PlanError(f"row {row}: {', '.join(odd)} given but not planned, or planned but not given")
+        self._check(row, position, levels, arrays)
+        if pixels is not None and self._plan.pixel_differences:
+            arrays["pixels"] = differences(pixels)
+        try:
+            for name, array in arrays.items():
+                self._parts[name].put(position, array)
+        finally:
+            for part in self._parts.values():
+                part.wait()  # the caller may use its memory again
+        self._outcome[position], self._source[position] = WRITTEN, _hex(source_sha256)
+
+    def _position(self, row: int) -> int:
+        if row not in self.rows:
+            raise PlanError(f"row {row} is not in shard {self.shard}, which holds rows {self.rows}")
+        if self._outcome[row - self.rows.start] != UNKNOWN:
+            raise PlanError(f"row {row} was given twice")
+        return row - self.rows.start
+
+    def _check(self, row: int, position: int, levels: Rows, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+        for name, array in arrays.items():
+            self._parts[name].check(array)
+        for level, encoded in levels.items():
+            try:
+                self._codec.check(encoded)
+            except CodecError as error:
+                raise CodecError(f"row {row}, level {level}: {error}") from None
+        original_hw = self._plan.rows.original_hw[self._plan.global_row(self.shard.bin, row)].tolist()
+        for name, target in self._ragged.items():
+            array = arrays[name]
+            shape = target.row_shape(original_hw, array.nbytes)
+            if (
+                array.dtype != np.dtype(target.dtype)
+                or array.shape != shape
+                or array.nbytes > target.cap_bytes
+            ):
+                raise PlanError(
+                    f"row {row}: target {target.name} is {array.dtype} {array.shape} of {array.nbytes} "
+                    f"bytes, the plan says {target.dtype} {shape} of at most {target.cap_bytes}"
+                )
+            self._lengths[target.name][position] = array.nbytes
+
+    def skip(self, row: int, code: int, reason: str, *, source_sha256: bytes | None) -> None:
+        """Leaves a row out for good.
+
+        Args:
+            row: bin-local, one of `rows`.
+            code: 1 to 254, see stores.format.row_table.
+            reason: one line for a person, without paths, times or hosts: it is part of the store.
+            source_sha256: of the source as it was read; None where it could not be.
+
+        Raises:
+            PlanError: a row of another shard or given twice, or another code.
+        """
+        position = self._position(row)
+        if not WRITTEN < code < UNKNOWN:
+            raise PlanError(f"row {row}: outcome code {code}, expected 1 to 254")
+        for part in self._parts.values():
+            part.skip(position)
+        self._outcome[position] = code
+        self._source[position] = None if source_sha256 is None else _hex(source_sha256)
+        self._reasons[str(position)] = reason[:_MAX_REASON]
+
+    def commit(self, provenance: Mapping[str, Any], errors: Mapping[str, Any]) -> bool:
+        """Finishes the shard; whether it was this writer who did.
+
+        Another writer may have finished the same shard first: then its files stand, and these are deleted.
+
+        Args:
+            provenance: device and library versions; no time, host, path or duration.
+            errors: the codec's error figures by level.
+
+        Raises:
+            PlanError: a row was neither put nor skipped, JSON cannot hold what is to go into the receipt, or
+            another writer has planned other batches.
+            OSError: the disk failed or is full; abort, then try the shard again.
+        """
+        missing = [row for row, code in zip(self.rows, self._outcome, strict=True) if code == UNKNOWN]
+        if missing:
+            raise PlanError(f"shard {self.shard}: rows {missing[:20]} were neither put nor skipped")
+        try:
+            canonical_json([dict(provenance), dict(errors)])
+        except (TypeError, ValueError) as error:
+            raise PlanError(
+                f"shard {self.shard}: JSON cannot hold what goes into its receipt: {error}"
+            ) from None
+        receipt = self._receipt(provenance, errors)
+        if self._is_committed():  # and immutable from then on
+            self.abort()
+            return False
+        self._finished.refuse_another_plan()
+        path = self._root / receipt_path(self._plan, self.shard, self._generation)
+        self._claimed = True  # perhaps: from here on a receipt may say that these files are the shard
+        if not write_exclusive(self._files, path, receipt.to_bytes(), self._writer_id):
+            self._claimed = False
+            self.abort()
+            self._finished.valid(self.shard)  # finishes the winner's renames, should it have died
+            return False
+        self._finished.finish_renames(receipt)
+        self._sync_new_folders()
+        return True
+
+    def _is_committed(self) -> bool:
+        try:
+            self._files.close(self._files.open(self._root / MANIFEST_NAME))
+        except FileNotFoundError:
+            return False
+        return True
+
+    def _receipt(self, provenance: Mapping[str, Any], errors: Mapping[str, Any]) -> Receipt:
+        return Receipt(
+            shard=self.shard,
+            generation=self._generation,
+            writer=self._writer_id,
+            plan_sha256=self._finished.plan_sha256,
+            files=self._seal(),
+            outcome=tuple(self._outcome),
+            source=tuple(self._source),
+            reasons=self._reasons,
+            lengths={name: tuple(lengths) for name, lengths in self._lengths.items()},
+            errors=errors,
+            provenance=provenance,
+        )
+
+    def _seal(self) -> dict[str, FileFigures]:
+        """Ends all files; disk and processor work side by side then, the largest file first on both."""
+        parts = sorted(self._parts.values(), key=lambda part: -part.spec.row_bytes)
+        figures: dict[str, FileFigures] = {}
+
+        def read_back(part: ShardFile) -> None:
+            figures[part.spec.chunk_file(self.shard.shard)] = part.figures()
+
+        for part in parts:
+            part.write_index()
+        self._files.run_all([job for part in parts for job in (part.sync, partial(read_back, part))])
+        for part in parts:
+            part.close()
+        self._digester.shutdown(wait=False)
+        return {path: figures[path] for path in self._finished.paths(self.shard)}
+
+    def _sync_new_folders(self) -> None:
+        """Makes the folders durable that this shard created: all between its files and their arrays."""
+        folders = {
+            self._root.joinpath(*part.spec.chunk_file(self.shard.shard).split("/")[: -depth - 1])
+            for part in self._parts.values()
+            for depth in range(1, len(part.spec.shape) + 1)
+        }
+        sync_folders(self._files, sorted(folders))
+
+    def abort(self) -> None:
+        """Gives the shard up and deletes its files; harmless twice and after a commit.
+
+        Where a commit failed half-way the receipt may stand: then the files belong to it, and stay.
+        """
+        receipt = self._finished.latest(self.shard)[1] if self._claimed else None
+        for part in self._parts.values():
+            part.close()
+            if receipt is None or receipt.writer != self._writer_id:
+                part.discard()
+        self._digester.shutdown(wait=False)
+
+
+def _hex(source_sha256: bytes) -> str:
+    if len(source_sha256) != 32:
+        raise PlanError(f"source_sha256 has {len(source_sha256)} bytes, expected 32")
+    return source_sha256.hex()
