@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Mapping
 from functools import lru_cache
+from typing import Any
 
 import torch
 import torch._dynamo
@@ -30,3 +32,32 @@ def compiles(device: torch.device) -> bool:
 
 def _compile_something(device: torch.device) -> None:
     torch.compile(torch.relu)(torch.zeros(2, device=device))
+
+
+def allow_variants() -> None:
+    """Four stages of several backbones: more variants of a function than the eight after which dynamo gives
+    up."""
+    torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
+
+
+def compiled_of_any_size(
+    function: Callable[..., Any],
+    sizes: Mapping[int, tuple[int, ...]],
+    options: Mapping[str, Any] | None = None,
+) -> Callable[..., Any]:
+    """`function` compiled for any number of images, tokens and windows: else each bin would compile for a
+    minute.
+
+    Args:
+        sizes: position of an argument -> those of its axes.
+        options: of torch's compiler.
+    """
+    compiled = torch.compile(function, dynamic=False, options=dict(options or {}))
+
+    def call(*arguments: Any) -> Any:
+        for position, axes in sizes.items():
+            for axis in axes:
+                torch._dynamo.maybe_mark_dynamic(arguments[position], axis)
+        return compiled(*arguments)
+
+    return call

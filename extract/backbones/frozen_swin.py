@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from extract.backbones.device_functions import BlockFunctions, Step, functions_for
+from extract.backbones.device_functions import functions_for
 from extract.swin.block import FoldedBlock, keep_constants
 from extract.swin.patches import Merge, Patches, PixelNorm
+from extract.swin.steps import BlockFunctions, Step
 from extract.swin.timm_swin import stages_of
 from extract.swin.windows import HW
 

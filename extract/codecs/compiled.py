@@ -14,7 +14,7 @@ import torch
 import torch._dynamo
 from torch import Tensor
 
-from extract.backbones.device_functions import allow_variants
+from extract.backbones.compiler import allow_variants
 from extract.codecs.on_device import checks, encode
 
 logger = logging.getLogger(__name__)

@@ -12,7 +12,8 @@ from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
-from extract.sources.record import Dataset, DatasetLayoutError, Record
+from extract.datasets.contract import Dataset
+from extract.sources.record import DatasetLayoutError, Record
 from extract.views.recipes import ViewRecipe
 
 __all__ = [

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from extract.datasets.contract import annotation_digest
 from extract.decoding.image_media import Images
 from extract.sources.byte_sources import (
     BAD_TARGET,
@@ -26,7 +27,7 @@ from extract.sources.byte_sources import (
     image_size,
     retried,
 )
-from extract.sources.record import READ_THREADS, DatasetLayoutError, Record, annotation_digest
+from extract.sources.record import READ_THREADS, DatasetLayoutError, Record
 from extract.sources.tar_samples import find_tars, tar_samples
 from extract.views.mask2former_recipes import Mask2FormerCrops
 from extract.views.recipes import CROP_PX, SHORT_PX, RandomCrops, ViewRecipe, WholeImages, refuse_crop

@@ -44,10 +44,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from extract.datasets.contract import annotation_digest
 from extract.datasets.layouts.coco_annotations import annotation_bytes, instances_of, parse_annotations
 from extract.datasets.layouts.coco_files import ImageEntry, from_folder, from_tars
 from extract.decoding.image_media import Images
-from extract.sources.record import DatasetLayoutError, Record, annotation_digest
+from extract.sources.record import DatasetLayoutError, Record
 from extract.sources.tar_samples import find_tars
 from extract.views import instance_targets
 from extract.views.detection_recipes import large_scale_jitter, ms_flip, single

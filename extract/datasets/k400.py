@@ -18,10 +18,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from extract.datasets.contract import annotation_digest
 from extract.datasets.layouts.k400_lists import FOLDER, SPLITS, Clip, listed_clips
 from extract.decoding.video_media import Videos
 from extract.sources.byte_sources import BAD_TARGET, SourceError, retried
-from extract.sources.record import READ_THREADS, Record, annotation_digest
+from extract.sources.record import READ_THREADS, Record
 from extract.views.clip_recipes import TEST_VIEWS, TRAINING_VIEWS, VIEW_RECIPES
 from extract.views.view import View
 from stores.format.plan import DenseTarget, Target

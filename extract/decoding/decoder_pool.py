@@ -26,9 +26,10 @@ import numpy as np
 import numpy.typing as npt
 
 from extract.decoding.decoder_process import receive, send
-from extract.decoding.video_container import DECODER_NAMES, ClipFacts
+from extract.decoding.video_container import ClipFacts
 from extract.decoding.video_frames import decoders_here
 from extract.sources.byte_sources import SourceError, TookTooLong
+from extract.sources.record import DECODER_NAMES
 from extract.views.clip_view import ClipView
 from extract.views.view import View
 from stores.format.row_table import UNDECODABLE
@@ -137,7 +138,7 @@ class DecoderPool:
     def render_image(
         self, data: bytes, hw: tuple[int, int], views: Sequence[View]
     ) -> list[npt.NDArray[np.uint8]]:
-        """Views of an image, which is decoded once; see extract.decoding.image.
+        """Views of an image, which is decoded once; see extract.decoding.decoder_process.
 
         Raises:
             SourceError: the image cannot be decoded, or not within the time limit.

@@ -22,12 +22,11 @@ from typing import IO, Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from extract.decoding.image import render_image
 from extract.decoding.video_container import clip_facts
 from extract.decoding.video_frames import read_frames
-from extract.sources.byte_sources import SourceError
+from extract.sources.byte_sources import SourceError, decode_image
 from extract.views.clip_view import ClipView, render_clips
-from extract.views.view import View
+from extract.views.view import Hw, View
 from stores.format.row_table import WRONG_SIZE
 
 _NICENESS = 10
@@ -123,6 +122,24 @@ def answer(request: Mapping[str, Any], blobs: Sequence[bytearray]) -> tuple[dict
     views = [ClipView.from_params(params) for params in request["views"]]
     clips, decoder = _render_video(bytes(blobs[0]), request, views)
     return {"decoder": decoder}, clips
+
+
+def render_image(data: bytes, original_hw: Hw, views: Sequence[View]) -> list[npt.NDArray[np.uint8]]:
+    """uint8 RGB (padded H, W, 3) of each view, zero where it is padding.
+
+    Args:
+        data: the image file.
+        original_hw: what its header promised when it was listed.
+
+    Raises:
+        SourceError: the bytes are no image, or one of another size.
+    """
+    rgb = decode_image(data)
+    if rgb.shape[:2] != original_hw:
+        height, width = original_hw
+        found = f"{rgb.shape[1]}x{rgb.shape[0]} pixels"
+        raise SourceError(WRONG_SIZE, f"decodes to {found}, its header promised {width}x{height}")
+    return [view.apply_image(rgb) for view in views]
 
 
 def _render_video(

@@ -18,8 +18,6 @@ from stores.format.row_table import OVER_LIMIT, UNDECODABLE
 
 T = TypeVar("T")
 
-DECODER_NAMES = ("decord", "pyav")
-"""In the order in which they are tried; a view holds the number of the one that reads it."""
 LIMIT_PX = 40_000_000
 """Larger frames are skipped: a frame of 8K video has 33 million pixels."""
 LIMIT_FRAMES = 1 << 20

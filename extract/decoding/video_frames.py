@@ -18,7 +18,6 @@ import numpy as np
 import numpy.typing as npt
 
 from extract.decoding.video_container import (
-    DECODER_NAMES,
     ClipFacts,
     decoding,
     is_closed,
@@ -26,6 +25,7 @@ from extract.decoding.video_container import (
     open_container,
 )
 from extract.sources.byte_sources import SourceError
+from extract.sources.record import DECODER_NAMES
 from stores.format.row_table import UNDECODABLE, WRONG_SIZE
 
 Frame = npt.NDArray[np.uint8]

@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from extract.datasets.contract import Pixels
+from extract.datasets.contract import Dataset, Pixels
 from extract.sources.byte_sources import NOT_IN_SUBSET, SourceError, TookTooLong, retried
-from extract.sources.record import Dataset
 from extract.views.view import View
 from stores.errors import IdentityError
 from stores.format.plan import StorePlan

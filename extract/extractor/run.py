@@ -23,6 +23,7 @@ from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 
 import torch
 
+from extract.datasets.contract import Dataset
 from extract.extractor.batch_loader import Batch, Rows, loaded_batches
 from extract.extractor.batch_order import views_at_once
 from extract.extractor.batch_shapes import BATCHES_IN_FLIGHT, BatchTooLarge, halve_batches, shape_matters
@@ -33,7 +34,6 @@ from extract.extractor.provenance import differences, provenance
 from extract.extractor.row_loader import LoadedRow, RowLoader, SourceDigests
 from extract.extractor.run_state import Summary, Tally, TooManyFailed
 from extract.extractor.shard_job import QUEUED_BATCHES, Item, ShardJob
-from extract.sources.record import Dataset
 from stores.errors import IdentityError
 from stores.format.plan import ShardId, StorePlan
 from stores.shards.receipts import Receipt

@@ -6,7 +6,6 @@ Letters in tensor names: N images, L tokens of a map, C channels.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -15,13 +14,11 @@ from extract.kernels.add_normed import add_normed
 from extract.kernels.linear_gelu import linear_gelu
 from extract.kernels.window_attention import attend
 from extract.swin.attention import linear
+from extract.swin.steps import Block
 from extract.swin.windows import WindowPlan
 
-if TYPE_CHECKING:
-    from extract.swin.block import FoldedBlock
 
-
-def takes(block: FoldedBlock) -> bool:
+def takes(block: Block) -> bool:
     """Whether the kernels can run a block: half precision, and heads and a GPU that are made for them."""
     qkv_bias = block.attention_weights.qkv_bias
     channels = len(qkv_bias) // 3 // block.heads
@@ -38,7 +35,7 @@ def _is_able(device: torch.device) -> bool:
 
 
 def run_on_map(
-    block: FoldedBlock, x_NLC: Tensor, low_NLC: Tensor | None, plan: WindowPlan
+    block: Block, x_NLC: Tensor, low_NLC: Tensor | None, plan: WindowPlan
 ) -> tuple[Tensor, Tensor]:
     """The block's output, (N, L, C), in float32 and rounded to the block's dtype.
 

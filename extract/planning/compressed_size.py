@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from extract.datasets.contract import Dataset
 from extract.planning.plan import Estimate
 from extract.sources.byte_sources import SourceError
-from extract.sources.record import READ_THREADS, Dataset
+from extract.sources.record import READ_THREADS
 from stores.format.arrays import CRC_BYTES, compressed_estimate
 from stores.format.pixel_differences import differences
 from stores.format.plan import StorePlan

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from extract.sources.record import Dataset
+from extract.datasets.contract import Dataset
 from extract.views.view import Hw
 from stores.format.plan import Bin, feature_row_bytes, shard_rows_for
 from stores.format.row_table import RowTable

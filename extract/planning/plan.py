@@ -13,9 +13,10 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from extract.datasets.contract import Dataset, digest_of
 from extract.planning.geometry import planned_bin, row_table
 from extract.sources.byte_sources import SourceError, retried
-from extract.sources.record import READ_THREADS, Dataset, digest_of
+from extract.sources.record import READ_THREADS
 from extract.views.recipes import ViewRecipe
 from stores.format.arrays import (
     FORMAT_NAME,

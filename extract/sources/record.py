@@ -1,23 +1,11 @@
-"""Records and data sets: what an extraction goes through."""
+"""One image or video of a data set, as it was listed."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
-import numpy.typing as npt
-
-from extract.sources.byte_sources import retried
-from extract.views.view import View
-from stores.format.plan import Target
-
-if TYPE_CHECKING:
-    from extract.datasets.contract import Media
-
+DECODER_NAMES = ("decord", "pyav")
+"""Video decoders in the order in which they are tried; a view holds the number of the one that reads it."""
 READ_THREADS = 8
 """Small reads at once while listing and planning: on a network file system each waits for the server."""
 
@@ -42,86 +30,4 @@ class Record:
     fps: float | None = None
     """Mean frames a second of a video; None for images."""
     decoder: str | None = None
-    """Which decoder reads the frames of a video, see extract.decoding.video_container; None for images."""
-
-
-class Dataset(Protocol):
-    """One split of a data set; records are in the order of their keys."""
-
-    @property
-    def name(self) -> str:
-        """Its module in extract.datasets."""
-
-    @property
-    def task(self) -> str:
-        """What its heads solve: segmentation, detection or video."""
-
-    @property
-    def split(self) -> str:
-        """The data set's own name of the split."""
-
-    @property
-    def is_training(self) -> bool:
-        """Whether the split is one to train on, and gets augmented views."""
-
-    @property
-    def num_classes(self) -> int: ...
-
-    @property
-    def class_names(self) -> tuple[str, ...]: ...
-
-    @property
-    def records(self) -> tuple[Record, ...]: ...
-
-    @property
-    def subset(self) -> frozenset[str] | None:
-        """Keys of the records to fill; None: all."""
-
-    @property
-    def annotation_digest(self) -> str:
-        """See `digest_of`; reads every annotation file once."""
-
-    @property
-    def media(self) -> Media:
-        """How its sources become pixels."""
-
-    def read_source(self, index: int) -> bytes:
-        """The image or video file of a record. Raises OSError."""
-
-    def read_annotation(self, index: int) -> bytes:
-        """The annotation of a record, as it stands in its file. Raises OSError."""
-
-    def parse_annotation(self, index: int, annotation: bytes) -> Any:
-        """The truth in a record's annotation, in the source's own pixels; of a segmentation the label map,
-        uint8 (H, W) in 0..num_classes - 1, 255 = ignore. Raises SourceError where it cannot be used."""
-
-    def read_truth(self, index: int) -> Any:
-        """`parse_annotation` of `read_annotation`."""
-
-    def target_specs(
-        self, with_original: bool, params: Sequence[npt.NDArray[np.float64]]
-    ) -> tuple[Target, ...]:
-        """What a row holds beside features: targets in view space, and for test rows the untouched truth.
-
-        `params` are the views of each record, float64 (V, P): what a ragged target's cap may follow from.
-        """
-
-    def targets(self, truth: Any, view: View) -> Mapping[str, npt.NDArray[Any]]:
-        """Every target of `target_specs(True, ...)` by name, of one view of a record."""
-
-
-def digest_of(sha256_by_key: Iterable[tuple[str, str]]) -> str:
-    """One digest of all annotations: sha256 over the sorted lines `key sha256`."""
-    lines = sorted(f"{key} {digest}\n" for key, digest in sha256_by_key)
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
-
-
-def annotation_digest(dataset: Dataset, keys: Sequence[str]) -> str:
-    """`digest_of` the annotations of a data set, read by a few threads."""
-
-    def one(index: int) -> tuple[str, str]:
-        data = retried(lambda: dataset.read_annotation(index), f"annotation of {keys[index]}")
-        return keys[index], hashlib.sha256(data).hexdigest()
-
-    with ThreadPoolExecutor(READ_THREADS) as pool:
-        return digest_of(pool.map(one, range(len(keys))))
+    """Which decoder reads the frames of a video, one of DECODER_NAMES; None for images."""

@@ -19,11 +19,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from extract.backbones.device_functions import BlockFunctions, Step
 from extract.swin.attention import AttentionWeights, BranchWeights
 from extract.swin.attention_gpu import sum_bias
 from extract.swin.block_by_windows import run_at_once, run_in_groups
 from extract.swin.position_bias import cr_table, offset_index, v2_table
+from extract.swin.steps import BlockFunctions, Step
 from extract.swin.windows import HW, Run, Split, split_mask, window_plan
 
 _LARGEST_LOG_SCALE = math.log(100)

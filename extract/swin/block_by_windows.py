@@ -9,25 +9,21 @@ Letters in tensor names: N images, L tokens of a map, C channels.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from extract.backbones.device_functions import BlockFunctions
 from extract.swin.image_threads import share
+from extract.swin.steps import Block, BlockFunctions
 from extract.swin.windows import WindowPlan
-
-if TYPE_CHECKING:
-    from extract.swin.block import FoldedBlock
 
 _GROUP_VALUES = 192 << 10
 """Values of a group's map, tokens times channels: what is made of its 192 KiB stays in a core's cache, deep
 maps are cut into several groups that threads can share, and small models' maps are not cut into crumbs."""
 
 
-def run_at_once(block: FoldedBlock, x_NLC: Tensor, plan: WindowPlan, functions: BlockFunctions) -> Tensor:
+def run_at_once(block: Block, x_NLC: Tensor, plan: WindowPlan, functions: BlockFunctions) -> Tensor:
     """All windows of all images in one call of each function, (N, L, C): for a GPU, with its functions."""
     images = len(x_NLC)
     source = F.pad(x_NLC, (0, 0, 0, 1)) if plan.padded else x_NLC
@@ -37,7 +33,7 @@ def run_at_once(block: FoldedBlock, x_NLC: Tensor, plan: WindowPlan, functions: 
     return functions.leave(x_NLC, branch, plan.scatter, block.branch_weights)
 
 
-def run_in_groups(block: FoldedBlock, x_NLC: Tensor, plan: WindowPlan, functions: BlockFunctions) -> Tensor:
+def run_in_groups(block: Block, x_NLC: Tensor, plan: WindowPlan, functions: BlockFunctions) -> Tensor:
     """One image, (1, L, C): each group of windows stays in the cache while it goes through its functions.
 
     Groups follow from the map alone, so that the sums do not depend on how many threads share them.

@@ -5,16 +5,14 @@ Letters in tensor names: N images, H and W pixels or cells, C channels.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from extract.swin.attention import NORM_EPS, linear
-
-if TYPE_CHECKING:
-    from extract.backbones.device_functions import BlockFunctions, Step
+from extract.swin.steps import BlockFunctions, Step
 
 
 class PixelNorm(NamedTuple):

@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from extract.decoding.video_container import DECODER_NAMES
-from extract.sources.record import Record
+from extract.sources.record import DECODER_NAMES, Record
 from extract.views.clip_view import CLIP_FRAMES, ClipView, clip_rule
 from extract.views.recipes import SeededViews, ViewRecipe, check_crop, check_short_side, draw_corner
 from extract.views.seeded_draws import Draws

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from extract.decoding.video_container import DECODER_NAMES
+from extract.sources.record import DECODER_NAMES
 from extract.views.view import MULTIPLE_PX, Hw, View
 
 CLIP_FRAMES = 16

@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from extract.datasets import DatasetLayoutError, dataset_module, dataset_names, open_dataset
+from extract.datasets.contract import Dataset
 from extract.sources.byte_sources import BAD_TARGET, SourceError
-from extract.sources.record import Dataset
 from extract.sources.tar_index import HostileTarError
 from tests.extract.datasets.made_ade20k import (
     encoded,

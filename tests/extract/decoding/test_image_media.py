@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from extract.decoding.decoder_pool import DecoderPool, decoder_pool
-from extract.decoding.image import render_image
+from extract.decoding.decoder_process import render_image
 from extract.sources.byte_sources import SourceError, TookTooLong
 from extract.views.colour import Colour
 from extract.views.view import View

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from extract.backbones import frozen_swin as folded_swin
-from extract.backbones.device_functions import MapRun, functions_for
+from extract.backbones.device_functions import functions_for
 from extract.backbones.loading import PRECISIONS, backbone_card, load_backbone
 from extract.backbones.precision import LIMIT
 from extract.kernels import block_on_map as map_run
@@ -25,6 +25,7 @@ from extract.swin.attention_gpu import enter, mix
 from extract.swin.block import FoldedBlock
 from extract.swin.patches import PixelNorm
 from extract.swin.position_bias import offset_index
+from extract.swin.steps import MapRun
 from extract.swin.windows import HW, split_mask, window_plan
 from tests.extract.backbones.small import SMALL, SMALL_GIANT, images, worst_error
 
