@@ -9,6 +9,7 @@ from typing import Any
 _HOME = {
     "open_store": "stores.reading.reader",
     "Store": "stores.reading.reader",
+    "Row": "stores.reading.row",
     "StorePlan": "stores.format.plan",
     "StoreWriter": "stores.writing.writer",
     "verify_store": "stores.checks.verify",

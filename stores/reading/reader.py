@@ -9,29 +9,29 @@ in a shard.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from stores.codecs import codec
-from stores.errors import IntegrityError, LevelMissing, MixedBins, PlanError
-from stores.format.arrays import ArraySpec
+from stores.errors import IntegrityError, LevelMissing
 from stores.format.pixel_differences import undo_differences
-from stores.format.targets import DenseTarget, RaggedTarget, Target
 from stores.reading.array_reader import VERIFY_MODES, Verify
 from stores.reading.committed_store import CommittedStore, read_committed
-from stores.reading.read_threads import Job
-from stores.reading.store_arrays import StoreArrays, first_rows
-from stores.reading.stored_rows import StoredRows
+from stores.reading.encoded_rows import Array, Encoded, EncodedRows
+from stores.reading.row import Row
+from stores.reading.row_numbers import ManyRows, Rows, is_one_row, row_numbers
+from stores.reading.target_rows import TargetRows
 
-Array = npt.NDArray[Any]
-Encoded = dict[str, dict[str, Array]]
-"""By level the arrays of the codec: `q` (n, [time,] y, x, channel), for most `scale` (n, [time,] channel)."""
+if TYPE_CHECKING:
+    import zarr
 
 _MOST_THREADS = 4
+_BLOCK_BYTES = 16 << 20  # 16 MiB: enough to keep a few threads busy
+_BLOCK_ROWS = 256  # where features are so small that targets outweigh them
 
 
 def open_store(path: str | Path, *, verify: Verify = "always", threads: int | None = None) -> Store:
@@ -59,72 +59,103 @@ def open_store(path: str | Path, *, verify: Verify = "always", threads: int | No
     return Store(read_committed(Path(path)), verify=verify, threads=threads)
 
 
-class Store(StoredRows):
+class Store(EncodedRows):
     """A committed store. Safe for any number of threads; a pickled one is opened again where it arrives.
 
-    Rows are a sequence of ints; reading raises IndexError for a row not there, MixedBins for rows of
-    several bins, IntegrityError for damage (naming store, shard and row), OSError where the disk failed and
-    ValueError once the store is closed.
+    Rows are numbers, a slice, a boolean mask over the whole store, or a list, array or CPU tensor of either;
+    negative numbers count from the end (see `Rows`). Reading raises IndexError for a row that does not exist,
+    TypeError for what names no rows, MixedBins for rows of several bins, IntegrityError for damage (naming
+    store, shard and row), OSError where the disk failed and ValueError once the store is closed.
+
+    `store[i]` is one `Row`, and iterating gives every row in order, of any bin; `store[rows]` for several
+    rows is what `read_features(rows)` returns. Mind the time axis of clips: a Row has (C, T, y, x),
+    read_features (n, T, C, y, x).
     """
 
     def __init__(self, committed: CommittedStore, *, verify: Verify, threads: int) -> None:
-        super().__init__(committed)
-        self._verify: Verify = verify
-        self._threads = threads
-        self._arrays = StoreArrays(committed, verify, threads)
+        super().__init__(committed, verify=verify, threads=threads)
+        self._targets = TargetRows(str(self.path), self.plan, self._arrays, at_once=threads)
 
-    @property
-    def verify(self) -> Verify:
-        return self._verify
+    def __repr__(self) -> str:
+        names = [b.name for b in self.plan.bins]
+        bins = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+        skipped = f" ({len(self.skipped)} skipped)" if self.skipped else ""
+        return (
+            f"Store({str(self.path)!r}, rows: {len(self)}{skipped}, views: {self.view_count}, "
+            f"levels: {', '.join(self.levels)}, codec: {self.codec}, "
+            f"targets: {', '.join(self.targets) or 'none'}, bins: {bins}"
+            f"{', closed' if self._arrays.is_closed else ''})"
+        )
 
-    def buffers(self, rows: int, bin: str | None = None, levels: Sequence[str] | None = None) -> Encoded:
-        """Memory for `read_encoded` to fill again and again.
+    @overload
+    def __getitem__(self, rows: int) -> Row: ...
 
-        Args:
-            rows: n, the most rows of a read.
-            bin: its name "HxW"; None where the store has one bin.
-            levels: None for all.
+    @overload
+    def __getitem__(self, rows: ManyRows) -> dict[str, npt.NDArray[np.float32]]: ...
+
+    def __getitem__(self, rows: Rows) -> Row | dict[str, npt.NDArray[np.float32]]:
+        """One row with its targets, or the features of several rows as `read_features` returns them."""
+        if not is_one_row(rows):
+            return self.read_features(rows)
+        (row,) = self._read_rows(row_numbers(rows, len(self), str(self.path)))
+        return row
+
+    def __iter__(self) -> Iterator[Row]:
+        """Every row in order, read in blocks: a block's stored bytes and one decoded row are in memory."""
+        self._arrays.check_open()
+        sizes = [b.height_px * b.width_px for b in self.plan.bins]
+        specs = self._level_specs(sizes.index(max(sizes)), None).values()
+        row_bytes = sum(spec.row_bytes for kinds in specs for spec in kinds.values())
+        block_rows = min(_BLOCK_ROWS, max(1, _BLOCK_BYTES // row_bytes))
+        for start in range(0, len(self), block_rows):
+            yield from self._read_rows(np.arange(start, min(start + block_rows, len(self))))
+
+    def _read_rows(self, rows: npt.NDArray[np.int64]) -> Iterator[Row]:
+        """These rows of any bins in their order, with one read a bin."""
+        bins, found = self._bin_of[rows], dict[int, tuple[Encoded, dict[str, Array]]]()
+        for index in np.unique(bins):
+            some = rows[bins == index]
+            encoded, targets = self.read_encoded(some), self.read_targets(some)
+            for at, row in enumerate(some.tolist()):
+                found[row] = _row_of(encoded, at), targets[at]
+        made = codec(self.plan.codec)
+        for row in rows.tolist():
+            levels, row_targets = found.pop(row)
+            yield Row(
+                key=self.keys[row],
+                view=int(self.views[row]),
+                features={
+                    level: np.array(np.moveaxis(made.decode(kinds), -1, 0), order="C")
+                    for level, kinds in levels.items()
+                },
+                # A copy: a view of the block would keep all of it in memory.
+                targets={name: np.array(array) for name, array in row_targets.items()},
+            )
+
+    def zarr(self) -> zarr.Group:
+        """The store as zarr-python's own read-only group: its arrays as they are stored, codes and scales.
+
+        Reads through it are UNCHECKED: zarr-python compares none of the manifest's checksums, and returns
+        fill values for a shard that was deleted, emptied or swapped, and for rows that were skipped. Use it
+        to look at a store; train and measure on `read_features`. docs/store-format.md names every array.
         """
-        index = self._only_bin() if bin is None else self.plan.bin_index(bin)
-        return {
-            level: {kind: np.empty((rows, *spec.row_shape), spec.dtype) for kind, spec in kinds.items()}
-            for level, kinds in self._level_specs(index, levels).items()
-        }
+        import zarr  # takes longer to import than most reads, and no other read needs it
 
-    def read_encoded(
-        self,
-        rows: Sequence[int] | Array,
-        levels: Sequence[str] | None = None,
-        out: Mapping[str, Mapping[str, Array]] | None = None,
-    ) -> Encoded:
-        """Stored features as they lie on the disk, in the order asked.
-
-        Args:
-            rows: of this store, all of one bin.
-            levels: None for all.
-            out: what `buffers` returned, or arrays like it, C-contiguous and with room for at least these
-                rows; its first rows are filled and returned as views. None for fresh memory, which is slower.
-
-        Raises:
-            LevelMissing: the store does not hold a level.
-            ValueError: an array in `out` has another dtype or shape.
-        """
-        index, local = self._locate(rows)
-        found: Encoded = {}
-        jobs: list[Job] = []
-        for level, kinds in self._level_specs(index, levels).items():
-            found[level] = {}
-            for kind, spec in kinds.items():
-                target = first_rows(None if out is None else out[level][kind], len(local), spec)
-                found[level][kind] = target
-                jobs += self._arrays.jobs(index, f"levels/{level}/{kind}", local, target)
-        self._arrays.run(jobs)
-        return found
+        self._arrays.check_open()
+        return zarr.open_group(str(self.path), mode="r", zarr_format=3)
 
     def read_features(
-        self, rows: Sequence[int] | Array, levels: Sequence[str] | None = None
+        self, rows: Rows, levels: Sequence[str] | None = None
     ) -> dict[str, npt.NDArray[np.float32]]:
-        """Decoded features by level: float32 (n, channel, y, x) or (n, time, channel, y, x)."""
+        """Decoded features by level, in the order asked: float32 (n, channel, y, x), of clips
+        (n, time, channel, y, x), C-contiguous.
+
+        Args:
+            rows: of this store, all of one bin; a single number gives n = 1.
+            levels: None for all.
+
+        Raises LevelMissing where the store does not hold a level.
+        """
         made = codec(self.plan.codec)
         encoded = self.read_encoded(rows, levels)
         return {
@@ -132,7 +163,7 @@ class Store(StoredRows):
             for level, arrays in encoded.items()
         }
 
-    def read_pixels(self, rows: Sequence[int] | Array) -> npt.NDArray[np.uint8]:
+    def read_pixels(self, rows: Rows) -> npt.NDArray[np.uint8]:
         """The views' RGB, uint8 (n, [time,] y, x, 3). Raises LevelMissing where the store holds no pixels."""
         if not self.plan.pixels:
             raise LevelMissing(f"{self.path} holds no pixels; extract with --pixels stored")
@@ -140,90 +171,20 @@ class Store(StoredRows):
         stored = self._arrays.read(index, "pixels", local)
         return undo_differences(stored) if self.plan.pixel_differences else stored
 
-    def read_targets(
-        self, rows: Sequence[int] | Array, names: Sequence[str] | None = None
-    ) -> list[dict[str, Array]]:
+    def read_targets(self, rows: Rows, names: Sequence[str] | None = None) -> list[dict[str, Array]]:
         """The targets of each row by name, in their own dtypes and shapes; `names` None for all.
 
         Raises KeyError for a target the store does not hold.
         """
         index, local = self._locate(rows)
         found: list[dict[str, Array]] = [{} for _ in local]
-        for target in self._named_targets(names):
-            for row, array in enumerate(self._read_target(target, index, local)):
+        for target in self._targets.named(names):
+            for row, array in enumerate(self._targets.read(target, index, local)):
                 found[row][target.name] = array
         return found
 
-    def _read_target(self, target: Target, index: int, local: list[int]) -> Sequence[Array]:
-        name = f"targets/{target.name}"
-        if isinstance(target, DenseTarget):
-            return list(self._arrays.read(index, name, local))
-        lengths = self._arrays.table(index, f"{name}_bytes")
-        original_hw = self.plan.rows.original_hw[self.plan.bin_rows[index]]
-        found: list[Array] = []
-        for start in range(
-            0, len(local), self._threads
-        ):  # a few at a time: each takes the cap until it is cut
-            some = local[start : start + self._threads]
-            for row, flat in zip(some, self._arrays.read(index, name, some), strict=True):
-                found.append(self._ragged_row(target, flat, int(lengths[row]), original_hw[row].tolist()))
-        return found
-
-    def _ragged_row(self, target: RaggedTarget, flat: Array, length: int, original_hw: list[int]) -> Array:
-        if not 0 <= length <= len(flat):
-            raise IntegrityError(f"{self.path}: a row of {target.name} tells {length} of {len(flat)} bytes")
-        try:
-            shape = target.row_shape(original_hw, length)
-        except PlanError as error:
-            raise IntegrityError(f"{self.path}: {error}") from None
-        return flat[:length].copy().view(np.dtype(target.dtype).newbyteorder("<")).reshape(shape)
-
-    def _named_targets(self, names: Sequence[str] | None) -> list[Target]:
-        by_name = {target.name: target for target in self.plan.targets}
-        unknown = sorted(set(names or ()) - set(by_name))
-        if unknown:
-            raise KeyError(
-                f"{self.path} holds no target {', '.join(unknown)}; it has {', '.join(by_name) or 'none'}"
-            )
-        return [target for name, target in by_name.items() if names is None or name in names]
-
-    def _only_bin(self) -> int:
-        if len(self.plan.bins) > 1:
-            raise MixedBins(
-                f"{self.path} has bins {', '.join(b.name for b in self.plan.bins[:20])}: name one"
-            )
-        return 0
-
-    def _locate(self, rows: Sequence[int] | Array) -> tuple[int, list[int]]:
-        """The bin of these rows and their numbers in it."""
-        asked = np.asarray(rows, dtype=np.int64).reshape(-1)
-        if len(asked) == 0:
-            return self._only_bin(), []
-        if asked.min() < 0 or asked.max() >= len(self):
-            raise IndexError(
-                f"{self.path} has rows 0 to {len(self) - 1}, asked for {asked.min()} to {asked.max()}"
-            )
-        bins = self._bin_of[asked]
-        if (bins != bins[0]).any():
-            names = sorted({self.plan.bins[b].name for b in set(bins.tolist())})
-            raise MixedBins(
-                f"{self.path}: rows of the bins {', '.join(names)} in one read; read each bin by itself"
-            )
-        return int(bins[0]), self._local_of[asked].tolist()
-
-    def _level_specs(self, index: int, levels: Sequence[str] | None) -> dict[str, dict[str, ArraySpec]]:
-        wanted = self.levels if levels is None else tuple(levels)
-        missing = [level for level in wanted if level not in self.levels]
-        if missing:
-            raise LevelMissing(f"{self.path} holds {', '.join(self.levels)}, not {', '.join(missing)}")
-        kinds = tuple(codec(self.plan.codec).parts(1))
-        return {
-            level: {kind: self._arrays.reader(index, f"levels/{level}/{kind}").spec for kind in kinds}
-            for level in wanted
-        }
-
     def close(self) -> None:
-        """Closes the files and threads; reading raises ValueError from now on."""
+        """Closes the files and threads; reading raises ValueError from then on."""
         self._arrays.close()
 
     def __enter__(self) -> Self:
@@ -234,6 +195,11 @@ class Store(StoredRows):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _open_same, (str(self.path), self._verify, self._threads, self.manifest_digest)
+
+
+def _row_of(encoded: Encoded, at: int) -> Encoded:
+    """One row of what was read together, as views."""
+    return {level: {kind: array[at] for kind, array in kinds.items()} for level, kinds in encoded.items()}
 
 
 def _open_same(path: str, verify: Verify, threads: int, manifest_digest: str) -> Store:

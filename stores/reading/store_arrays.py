@@ -39,10 +39,18 @@ class StoreArrays:
         self._lock = threading.RLock()
         self._closed = False
 
+    @property
+    def is_closed(self) -> bool:
+        return self._closed
+
+    def check_open(self) -> None:
+        """Raises ValueError once the store is closed."""
+        if self._closed:
+            raise ValueError(f"{self._committed.name} was closed: open_store(path) opens it again")
+
     def reader(self, bin_index: int, name: str) -> ArrayReader:
         """The reader of a sharded array. Raises IntegrityError where its table of CRC32C is damaged."""
-        if self._closed:
-            raise ValueError(f"{self._committed.name} was closed")
+        self.check_open()
         reader = self._readers.get((bin_index, name))
         return reader if reader is not None else self._open_reader(bin_index, name)
 
