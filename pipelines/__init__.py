@@ -28,5 +28,5 @@ _refuse_foreign_packages()
 
 def __getattr__(name: str) -> Any:
     if name == "load_run":  # late, because it loads torch
-        return import_module("pipelines.runs.run_folder").load_run
+        return import_module("pipelines.live.run_model").load_run
     raise AttributeError(f"module 'pipelines' has no attribute {name!r}; it has {', '.join(__all__)}")

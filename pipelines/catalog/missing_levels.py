@@ -3,20 +3,13 @@ pixels are at hand. Loads no backbone by itself; pipelines/live/recompute_levels
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
-
-import torch
+from typing import Any, Literal
 
 from pipelines.errors import UsageError
 from stores.errors import LevelMissing
 from stores.format.plan import StorePlan
 from stores.pyramid import PyramidSpec
-from stores.reading.reader import Store
-
-if TYPE_CHECKING:
-    from pipelines.live.recompute_levels import ShallowLevels
 
 PixelsFrom = Literal["stored", "source"]
 
@@ -66,26 +59,3 @@ def check_recomputable(
     if pixels is None and not plan.pixels:
         raise LevelMissing(f"{text}: --pixels source recomputes them from the source images, with --data")
     return pixels or "stored"
-
-
-def open_for_test(
-    store: Store,
-    needed: Sequence[str],
-    *,
-    pixels: PixelsFrom | None,
-    data: str | None,
-    weights: str | None,
-    device: torch.device,
-) -> ShallowLevels | None:
-    """What recomputes the levels that a test store lacks; None where it holds all that are needed.
-
-    Arguments and errors as of `pipelines.live.recompute_levels.open_shallow_levels`.
-    """
-    if not lacking(needed, store.levels):
-        return None
-    from pipelines.live.recompute_levels import open_shallow_levels  # needs the backbone's packages
-
-    workers = len(os.sched_getaffinity(0))
-    return open_shallow_levels(
-        store, needed, pixels=pixels, data=data, weights=weights, device=device, workers=workers
-    )

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from extract.datasets.coco import CATEGORY_IDS, CLASS_NAMES, open_dataset
 from extract.sources.byte_sources import decode_image
 from pipelines.config import DemoConfig
@@ -19,7 +17,7 @@ from pipelines.demo.ade20k import CROP_PX, HEAD, DemoSize
 from pipelines.demo.steps import DemoStores, Training, aligned, check_head, fill_both, train_and_evaluate
 from pipelines.demo.thing_files import write_thing_split
 from pipelines.demo.things import OUTLINES
-from pipelines.live.run_model import build_run_model
+from pipelines.live.run_model import load_run
 from pipelines.metrics.merge_views import detections
 from pipelines.pictures.detections import draw_detections, draw_truth, write_grid
 from pipelines.tasks.contract import percent
@@ -118,7 +116,7 @@ def train_and_measure(
 
 def draw_scenes(data: Path, run: Path, picture: Path, scenes: int) -> None:
     """Writes a PNG of the first `scenes` validation scenes: image, truth and detections below each other."""
-    dataset, model = open_dataset(data, VALIDATION), build_run_model(run, None, torch.device("cpu"))
+    dataset, model = open_dataset(data, VALIDATION), load_run(run)
     images, truths, found = [], [], []
     for index, record in enumerate(dataset.records[:scenes]):
         rgb, (height, width) = decode_image(dataset.read_source(index)), record.original_hw

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from extract.datasets.ade20k import open_dataset
 from extract.sources.byte_sources import decode_image
 from pipelines.demo.scenes import CLASS_LABELS
-from pipelines.runs.run_folder import load_run
+from pipelines.live.run_model import load_run
 
 COLOURS: Mapping[str, str] = {
     "sky": "#8fd3ff",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -12,15 +12,15 @@ from extract.decoding.video_media import Videos
 from extract.sources.byte_sources import FileSource
 from pipelines.json_output import write_json
 from pipelines.live.backbone import live_features
+from pipelines.live.run_model import RunModel
 from pipelines.pictures.clips import draw_prediction
-from pipelines.tasks.video import TOP
-
-if TYPE_CHECKING:
-    from pipelines.live.run_model import RunModel
 
 
-def predict_video(model: RunModel, source: Path, base: Path) -> dict[str, Any]:
+def predict_video(model: RunModel, source: Path, base: Path, top: int) -> dict[str, Any]:
     """Writes `<base>.json` and `<base>.png` of one video file and returns what stands in the JSON.
+
+    Args:
+        top: how many of the likeliest classes to keep.
 
     Probabilities are the mean over the model's test views, as in `evaluate`. Raises SourceError where the
     file is no video, OSError where it cannot be read.
@@ -37,7 +37,7 @@ def predict_video(model: RunModel, source: Path, base: Path) -> dict[str, Any]:
     probabilities, classes = (total_K / len(views)).sort(descending=True, stable=True)
     likeliest = [
         {"class": number, "name": model.class_names[number], "probability": probability}
-        for number, probability in zip(classes[:TOP].tolist(), probabilities[:TOP].tolist(), strict=True)
+        for number, probability in zip(classes[:top].tolist(), probabilities[:top].tolist(), strict=True)
     ]
     summary = {
         "video": str(source),

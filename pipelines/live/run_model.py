@@ -16,6 +16,7 @@ from extract.datasets import Record
 from extract.views.recipes import ViewRecipe
 from heads.contract import Head
 from pipelines.live.backbone import live_features, load_run_backbone, run_test_recipe
+from pipelines.machine.devices import choose_device
 from pipelines.runs.run_folder import load_head, read_run
 
 Image = npt.NDArray[np.uint8]
@@ -54,9 +55,24 @@ class RunModel(nn.Module):
         return self.head.predict(features, [view.valid_hw], [(height, width)])[0]
 
 
-def build_run_model(folder: Path, weights: str | None, device: torch.device) -> RunModel:
-    """The model of a run; see `pipelines.runs.run_folder.load_run`."""
+def load_run(run: str | Path, *, weights: str | None = None, device: str = "cpu") -> RunModel:
+    """A trained run as a plain torch module, to use on new images.
+
+    Called with a sequence of uint8 RGB arrays (H, W, 3) it returns the class scores of each, float32
+    (classes, H, W): probabilities from heads that end in a softmax, the largest is the class. It holds
+    preprocessing, the frozen backbone and the head, and needs no store.
+
+    Args:
+        run: folder of the run; its last checkpoint is taken.
+        weights: of the backbone; None: those recorded in the run.
+        device: auto, cpu, cuda or cuda:<number>.
+
+    Raises:
+        UsageError: no run, or none with a checkpoint. WeightsUnavailable: no such weights.
+        IdentityError: other weights than the run's.
+    """
+    folder, chosen = Path(run), choose_device(device)
     record = read_run(folder)
-    head, _ = load_head(folder, device)
-    backbone = load_run_backbone(record, weights, device)
+    head, _ = load_head(folder, chosen)
+    backbone = load_run_backbone(record, weights, chosen)
     return RunModel(backbone, head, run_test_recipe(record), record.class_names)

@@ -20,14 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from heads import build_head
 from heads.contract import Head
 from pipelines.config import RUN_CONFIG, TrainConfig, config_yaml
 from pipelines.errors import UsageError
 from pipelines.json_output import write_json
-from pipelines.machine.devices import choose_device
 from pipelines.machine.memory_format import channels_last
 from stores.errors import IdentityError
 from stores.format.canonical_json import diff_identity
@@ -267,24 +265,3 @@ def load_head(folder: Path, device: torch.device) -> tuple[Head, int]:
 def package_versions() -> dict[str, str]:
     """Versions of what decides the numbers of a run."""
     return {name: metadata.version(name) for name in _REPORTED_PACKAGES}
-
-
-def load_run(run: str | Path, *, weights: str | None = None, device: str = "cpu") -> nn.Module:
-    """A trained run as a plain torch module, to use on new images.
-
-    Called with a sequence of uint8 RGB arrays (H, W, 3) it returns the class scores of each, float32
-    (classes, H, W): probabilities from heads that end in a softmax, the largest is the class. It holds
-    preprocessing, the frozen backbone and the head, and needs no store.
-
-    Args:
-        run: folder of the run; its last checkpoint is taken.
-        weights: of the backbone; None: those recorded in the run.
-        device: auto, cpu, cuda or cuda:<number>.
-
-    Raises:
-        UsageError: no run, or none with a checkpoint. WeightsUnavailable: no such weights.
-        IdentityError: other weights than the run's.
-    """
-    from pipelines.live.run_model import build_run_model  # loads the backbone's packages; training must not
-
-    return build_run_model(Path(run), weights, choose_device(device))

@@ -130,7 +130,7 @@ class Video:
         """The likeliest classes as `<base>.json`, and beside the frames seen as `<base>.png`."""
         from pipelines.live.predict_video import predict_video  # late: training must not need a decoder
 
-        return predict_video(model, source, base)
+        return predict_video(model, source, base, TOP)
 
     def describe_prediction(self, summary: Mapping[str, Any]) -> str:
         return ", ".join(f"{100 * item['probability']:.0f} % {item['name']}" for item in summary["classes"])

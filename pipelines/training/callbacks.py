@@ -1,4 +1,4 @@
-"""What happens beside the steps of a run: log, validation, checkpoints."""
+"""Callbacks of a training run: the step log and checkpoints."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from tqdm import tqdm
 
 from pipelines.feed.pace import PaceMeter, Reading
 from pipelines.runs import run_folder as runs
-from pipelines.tasks.contract import percent
 from pipelines.training.module import HeadModule
 
 logger = logging.getLogger(__name__)
@@ -90,41 +89,6 @@ class StepLog(Callback):
             step, self._max_steps, losses["loss"], module.rate_of(step - 1), rate, *divmod(int(left_s), 60),
             pace.complaint("; "),
         )  # fmt: skip
-
-
-class Validation(Callback):
-    """Measures the head on a test store every so many steps, on rank 0."""
-
-    def __init__(
-        self,
-        measure: Callable[[HeadModule], Mapping[str, float | None]],
-        *,
-        every: int,
-        max_steps: int,
-        name: str = "",
-    ) -> None:
-        self._measure, self._every, self._max_steps, self._name = measure, every, max_steps, name
-        self.last: Mapping[str, float | None] = {}
-        """The scores of the last validation."""
-
-    def follows(self, step: int) -> bool:
-        """Whether it comes after step `step`."""
-        return is_due(step, self._every, self._max_steps)
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        assert isinstance(pl_module, HeadModule)
-        if not (trainer.is_global_zero and self.follows(trainer.global_step)):
-            return
-        pl_module.eval()
-        self.last = self._measure(pl_module)
-        pl_module.train()
-        known = {name: value for name, value in self.last.items() if value is not None}
-        log_everywhere(trainer, known, trainer.global_step)
-        shown = " ".join(f"{name} {percent(value)}" for name, value in self.last.items())
-        prefix = self._name and f"{self._name}: "
-        logger.info("%sstep %d/%d %s", prefix, trainer.global_step, self._max_steps, shown)
 
 
 class Checkpoints(Callback):

@@ -22,10 +22,11 @@ from pipelines.machine.devices import uses_bf16
 from pipelines.runs import run_folder as runs
 from pipelines.runs.costs import CostLog
 from pipelines.runs.metrics_csv import MetricsFile
-from pipelines.training.callbacks import Checkpoints, StepLog, Validation
+from pipelines.training.callbacks import Checkpoints, StepLog
 from pipelines.training.compile_necks import compile_necks, compiles_necks
 from pipelines.training.module import HeadModule
 from pipelines.training.run_setup import share_of
+from pipelines.training.validation import Validation
 
 logger = logging.getLogger(__name__)
 

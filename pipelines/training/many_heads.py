@@ -37,10 +37,10 @@ from pipelines.machine.malloc_arenas import share_one_arena
 from pipelines.runs import run_folder as runs
 from pipelines.training.fit import fit, quieten_lightning
 from pipelines.training.module import HeadModule
+from pipelines.training.open_data import device_of_rank, open_data
 from pipelines.training.run_length import with_steps
 from pipelines.training.run_setup import HeadRun, build_module, prepare, report
 from pipelines.training.take_turns import SharedBatches
-from pipelines.verbs.train_head import device_of_rank, open_data
 
 logger = logging.getLogger(__name__)
 

@@ -16,23 +16,21 @@ from heads import build_head, head_names
 from heads.contract import HeadError
 from pipelines.catalog.choose_store import fitting_test_stores
 from pipelines.catalog.known_weights import first_known_weights
-from pipelines.catalog.missing_levels import open_for_test
 from pipelines.config import TrainConfig
 from pipelines.errors import UsageError
+from pipelines.evaluation.open_test_store import open_test_store
 from pipelines.feed.datamodule import TrainingData
 from pipelines.feed.ranks import Ranks, from_first_rank
 from pipelines.machine.devices import uses_bf16
 from pipelines.pictures.curves import draw_curves
-from pipelines.reporting.paper_views import view_differences
+from pipelines.reporting.paper_results import view_differences
 from pipelines.runs import run_folder as runs
 from pipelines.runs.metrics_csv import read_metrics
 from pipelines.tasks import task_of
 from pipelines.tasks.contract import percent
-from pipelines.training.callbacks import Validation
 from pipelines.training.module import HeadModule
 from pipelines.training.schedules import warmup_steps
-from pipelines.training.validation import StoreMeasure
-from stores.reading.reader import open_store
+from pipelines.training.validation import StoreMeasure, Validation
 
 logger = logging.getLogger(__name__)
 
@@ -205,14 +203,17 @@ def _validation(
             return None
     else:
         found = [Path(config.val_store)]
-    store = opened.enter_context(open_store(found[0], threads=config.threads))
-    record.check_same_source(store.identity, str(store.path))
-    every = share_of(config.max_steps) if config.val_every is None else config.val_every
-    shallow = open_for_test(
-        store, record.levels, pixels=config.pixels, data=config.data, weights=record.weights, device=device
+    store, shallow = open_test_store(
+        found[0],
+        record,
+        opened,
+        device=device,
+        threads=config.threads,
+        pixels=config.pixels,
+        data=config.data,
+        weights=record.weights,
     )
-    if shallow is not None:
-        opened.callback(shallow.close)
+    every = share_of(config.max_steps) if config.val_every is None else config.val_every
     measure = StoreMeasure(store, uses_bf16(config.precision, device), shallow)
     return Validation(measure, every=every, max_steps=config.max_steps, name=name)
 

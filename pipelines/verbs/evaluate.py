@@ -12,15 +12,14 @@ from typing import Any
 import torch
 
 from pipelines.catalog.choose_store import find_test_store
-from pipelines.catalog.missing_levels import open_for_test
 from pipelines.config import EvaluateConfig
+from pipelines.evaluation.open_test_store import open_test_store
 from pipelines.evaluation.store_views import check_measurable, store_views, views_name
 from pipelines.feed.prefetch import read_ahead
 from pipelines.json_output import write_json
 from pipelines.machine.devices import choose_device, uses_bf16
 from pipelines.runs.run_folder import RunRecord, load_head, read_run
 from pipelines.tasks import Figures, TestView, task_of
-from stores.reading.reader import open_store
 
 logger = logging.getLogger(__name__)
 
@@ -69,19 +68,17 @@ def _views(
         if config.store
         else find_test_store(record, folder, split=config.split, views=config.views, pixels=config.pixels)
     )
-    store = opened.enter_context(open_store(path, threads=config.threads))
-    record.check_same_source(store.identity, str(path))
-    task = task_of(record.task)
-    shallow = open_for_test(
-        store,
-        record.levels,
+    store, shallow = open_test_store(
+        path,
+        record,
+        opened,
+        device=device,
+        threads=config.threads,
         pixels=config.pixels,
         data=config.data or record.data,
         weights=config.weights or record.weights,
-        device=device,
     )
-    if shallow is not None:
-        opened.callback(shallow.close)
+    task = task_of(record.task)
     check_measurable(store, record.levels, task, shallow)
     views = store_views(store, record.levels, task.test_targets, device, shallow)
     return read_ahead(views, depth=1), views_name(store), str(path)

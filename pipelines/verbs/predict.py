@@ -10,8 +10,7 @@ from typing import Any
 from extract.sources.byte_sources import SourceError
 from pipelines.config import PredictConfig
 from pipelines.errors import UsageError, WorkFailed
-from pipelines.live.run_model import build_run_model
-from pipelines.machine.devices import choose_device
+from pipelines.live.run_model import load_run
 from pipelines.runs.run_folder import read_run
 from pipelines.tasks import task_of
 
@@ -27,7 +26,7 @@ def run(config: PredictConfig) -> dict[str, Any]:
     task = task_of(read_run(Path(config.run)).task)
     sources = list_sources(Path(config.input), task.source_kind, task.source_endings)
     folder = Path(config.out) if config.out else Path(config.run) / "predictions"
-    model = build_run_model(Path(config.run), config.weights, choose_device(config.device))
+    model = load_run(config.run, weights=config.weights, device=config.device)
     folder.mkdir(parents=True, exist_ok=True)
     done, failed = [], {}
     for name, path in sources:

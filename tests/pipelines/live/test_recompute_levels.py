@@ -20,7 +20,7 @@ from pipelines.config import TrainConfig
 from pipelines.feed.datamodule import Stretch
 from pipelines.feed.store_feed import Batch
 from pipelines.live import recompute_levels as deep_cache
-from pipelines.verbs.train_head import open_data
+from pipelines.training.open_data import open_data
 from stores.format.pixel_differences import PIXEL_DIFFERENCES, differences
 from stores.format.plan import Bin, DenseTarget, StorePlan
 from stores.format.row_table import RowTable

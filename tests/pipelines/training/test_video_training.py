@@ -9,7 +9,7 @@ from extract.datasets import view_recipe
 from heads import build_head, head_settings
 from pipelines.cli.arguments import parse
 from pipelines.config import EvaluateConfig, OptimizerConfig, ScheduleConfig, TrainConfig
-from pipelines.reporting.paper_views import view_differences
+from pipelines.reporting.paper_results import view_differences
 from pipelines.training.module import undecayed_parameters
 from pipelines.training.run_length import with_steps
 from pipelines.training.schedules import learning_rate, warmup_steps
