@@ -79,7 +79,7 @@ class Steps:
 
     def cached_features(self) -> Tensor:
         on_device = {name: part.to(self.device, non_blocking=True) for name, part in self.encoded.items()}
-        return dequantise(on_device)
+        return dequantise("int8", on_device)
 
     def ours_features(self) -> Tensor:
         frames = self.clips.flatten(0, 1)

@@ -15,7 +15,9 @@ import torch._dynamo
 from torch import Tensor
 
 from extract.backbones.compiler import allow_variants
-from extract.codecs.on_device import checks, encode
+from extract.codecs.devices.contract import DeviceCodec, finite
+from extract.codecs.on_device import device_codec, has_device_half
+from extract.codecs.through_numpy import ThroughNumpy
 
 logger = logging.getLogger(__name__)
 
@@ -24,24 +26,40 @@ Coded = tuple[dict[str, Tensor], Tensor, Tensor]
 
 def coded(codec: str, x: Tensor) -> Coded:
     """What `encode` and `checks` of extract.codecs.on_device give of features, to the last bit."""
-    return encode(codec, x), *checks(codec, x)
+    return _coded(device_codec(codec), x)
 
 
 def compiled_coded(codec: str, x: Tensor) -> Coded:
-    """The same compiled, once a level for maps of any size; as it is where nothing can be compiled."""
+    """The same compiled, once a level for maps of any size; uncompiled where nothing can be compiled or
+    the codec runs through numpy."""
+    if not has_device_half(codec):
+        return coded(codec, x)
     for axis in range(x.ndim - 1):
         torch._dynamo.maybe_mark_dynamic(x, axis)
     try:
-        return _compiled()(codec, x)
+        return _compiled(codec)(x)
     except torch._dynamo.exc.TorchDynamoException as error:
         _warn_once(str(error).splitlines()[0])
         return coded(codec, x)
 
 
-@lru_cache(maxsize=1)
-def _compiled() -> Callable[[str, Tensor], Coded]:
+def _coded(codec: DeviceCodec, x: Tensor) -> Coded:
+    are_finite = finite(x)
+    if isinstance(codec, ThroughNumpy):
+        parts, can_hold = codec.encode_and_check(x)
+        return parts, are_finite, can_hold
+    return codec.encode(x), are_finite, codec.holds(x, are_finite)
+
+
+@lru_cache(maxsize=8)  # codecs of a process
+def _compiled(codec: str) -> Callable[[Tensor], Coded]:
     allow_variants()
-    return torch.compile(coded, dynamic=False)
+    made = device_codec(codec)  # found before the compiler looks on
+
+    def run(x: Tensor) -> Coded:
+        return _coded(made, x)
+
+    return torch.compile(run, dynamic=False)
 
 
 @lru_cache(maxsize=1)

@@ -20,6 +20,7 @@ from extract.codecs.compiled import Coded, coded, compiled_coded
 from extract.codecs.on_device import decode
 from extract.extractor.row_loader import LoadedRow
 from extract.swin.image_threads import map_images
+from stores.codecs import codec as numpy_codec
 from stores.format.plan import StorePlan
 from stores.format.row_table import NON_FINITE, OVER_LIMIT
 from stores.pyramid import PyramidSpec
@@ -93,7 +94,7 @@ def encode_batch(
 
     Args:
         backbone: frozen, on its device.
-        codec: int8, float16 or int4.
+        codec: a name of stores.codecs.
         rows: the batch as it is planned; None is filled with an empty image, because on a GPU the shape of a
             batch can change the numbers.
         shape: of a view of the bin, see `view_shape`.
@@ -134,7 +135,9 @@ def encode_batch(
 
 def _on_the_way(codec: str, features: Mapping[str, Tensor], sampled: Mapping[str, Tensor]) -> dict[str, Any]:
     """The fields of a HostBatch, on their way to the host while the GPU goes on."""
-    return _fields({level: compiled_coded(codec, x) for level, x in features.items()}, features, sampled)
+    return _fields(
+        codec, {level: compiled_coded(codec, x) for level, x in features.items()}, features, sampled
+    )
 
 
 @torch.inference_mode()  # of each thread its own
@@ -142,11 +145,11 @@ def _encoded_row(
     codec: str, features: Mapping[str, Tensor], sampled: Mapping[str, Tensor], row: int
 ) -> dict[str, Any]:
     of_row, cells = ({level: x[row : row + 1] for level, x in all_.items()} for all_ in (features, sampled))
-    return _fields({level: coded(codec, x) for level, x in of_row.items()}, of_row, cells)
+    return _fields(codec, {level: coded(codec, x) for level, x in of_row.items()}, of_row, cells)
 
 
 def _fields(
-    levels: Mapping[str, Coded], features: Mapping[str, Tensor], sampled: Mapping[str, Tensor]
+    codec: str, levels: Mapping[str, Coded], features: Mapping[str, Tensor], sampled: Mapping[str, Tensor]
 ) -> dict[str, Any]:
     """The fields of a HostBatch."""
     return {
@@ -157,7 +160,8 @@ def _fields(
         "finite": {level: _to_host(are_finite) for level, (_, are_finite, _) in levels.items()},
         "holds": {level: _to_host(can_hold) for level, (_, _, can_hold) in levels.items()},
         "sample": {
-            level: _sample(features[level], parts, sampled[level]) for level, (parts, _, _) in levels.items()
+            level: _sample(codec, features[level], parts, sampled[level])
+            for level, (parts, _, _) in levels.items()
         },
     }
 
@@ -172,18 +176,19 @@ def _stacked(parts: Sequence[Any]) -> Any:
     return {name: _stacked([part[name] for part in parts]) for name in first}
 
 
-def _sample(x: Tensor, encoded: Mapping[str, Tensor], cells_NK: Tensor) -> tuple[Tensor, Tensor]:
+def _sample(codec: str, x: Tensor, encoded: Mapping[str, Tensor], cells_NK: Tensor) -> tuple[Tensor, Tensor]:
     """Copies of some cells of (N, [T,] y, x, C), which do not keep the whole alive, and the same decoded."""
     row = torch.arange(len(x), device=x.device)[:, None]
     height, width = x.shape[-3:-1]  # not by torch.unravel_index, which would wait for the device
     frame = [cells_NK // (height * width)] if x.dim() == 5 else []
     y, column = cells_NK // width % height, cells_NK % width
     # Each cell as a map of its own, with the scale of its frame.
+    kinds = numpy_codec(codec).parts(x.shape[-1])
     some = {
-        name: part[row, *frame] if name == "scale" else part[row, *frame, y, column][:, :, None, None]
+        name: part[row, *frame, y, column][:, :, None, None] if kinds[name].per_cell else part[row, *frame]
         for name, part in encoded.items()
     }
-    return _to_host(x[row, *frame, y, column].float()), _to_host(decode(some)[:, :, 0, 0])
+    return _to_host(x[row, *frame, y, column].float()), _to_host(decode(codec, some)[:, :, 0, 0])
 
 
 def _to_host(tensor: Tensor) -> Tensor:

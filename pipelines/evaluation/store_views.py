@@ -42,7 +42,7 @@ def store_views(
         yield TestView(
             key=store.keys[row],
             features=_recomputed(shallow, store, row, device)
-            | {level: dequantise(parts) for level, parts in on_device.items()},
+            | {level: dequantise(store.codec, parts) for level, parts in on_device.items()},
             valid_hw=(int(height), int(width)),
             params=dict(zip(store.plan.view_params, store.params[row].tolist(), strict=True)),
             original_hw=(int(original_y), int(original_x)),

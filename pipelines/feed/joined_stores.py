@@ -76,6 +76,11 @@ class JoinedStores:
         return self._stores[0].pyramid
 
     @property
+    def codec(self) -> str:
+        """The name of the codec of every store."""
+        return self._stores[0].codec
+
+    @property
     def identity(self) -> Mapping[str, Any]:
         """Of the first store; the others' differ in their views only."""
         return self._stores[0].identity
@@ -165,6 +170,10 @@ class JoinedStores:
 
 def _check_joinable(first: Store, other: Store) -> None:
     """Raises IdentityError unless two stores differ in nothing but their views."""
+    if first.codec != other.codec:
+        raise IdentityError(
+            "codec", first.codec, other.codec, f"{other.path} cannot be read with {first.path}"
+        )
     for field, mine, theirs in diff_identity(dict(first.identity), dict(other.identity)):
         if field.partition(".")[0] != "views":
             raise IdentityError(

@@ -21,11 +21,12 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from extract.codecs.on_device import decode
+from extract.codecs.on_device import decode, has_device_half
 from pipelines.feed.host_ring import Arrays, HostSlot
 from pipelines.feed.joined_stores import JoinedStores, Rows
 from pipelines.feed.pace import Reading
 from pipelines.tasks import Task
+from stores.codecs import codec as numpy_codec
 
 RING_SLOTS = 4  # one being read into, two waiting, one being dequantised
 
@@ -54,20 +55,25 @@ class Finish(Protocol):
         """The batch as the head gets it. Runs in the step, `read` and the batch being on the device."""
 
 
-def dequantise(encoded: Mapping[str, Tensor]) -> Tensor:
-    """Rows as a store keeps them, made float32 (N, C, [T,] H, W) without a second copy: channels last.
+def dequantise(codec: str, encoded: Mapping[str, Tensor]) -> Tensor:
+    """Rows as a store of this codec keeps them, made float32 (N, C, [T,] H, W), channels last in memory.
+
+    The codec is chosen by its name alone, never by which arrays are present.
 
     >>> encoded = {"q": torch.ones(1, 2, 2, 3, dtype=torch.int8), "scale": torch.full((1, 3), 0.5)}
-    >>> dequantise(encoded).shape, float(dequantise(encoded).sum())
+    >>> dequantise("int8", encoded).shape, float(dequantise("int8", encoded).sum())
     (torch.Size([1, 3, 2, 2]), 6.0)
     """
-    return decode(encoded).movedim(-1, 1)
+    return decode(codec, encoded).movedim(-1, 1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Loaded:
     slot: HostSlot
     encoded: dict[str, dict[str, Tensor]]
+    """Level -> the codec's arrays on the device; empty where the reading thread has decoded them."""
+    decoded: dict[str, Tensor]
+    """Level -> float32 (N, [T,] H, W, C) on the device, of a codec without a device half."""
     targets: list[dict[str, Tensor]]
     read: dict[str, Tensor]
     valid_hw: list[tuple[int, int]]
@@ -100,6 +106,7 @@ class StoreFeed:
     ) -> None:
         self._stores, self._row_batches, self._task = stores, row_batches, task
         self._levels, self._device, self._finish = tuple(levels), device, finish
+        self._codec, self._on_device = stores.codec, has_device_half(stores.codec)
         self._copies = (
             torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
             if device.type == "cuda"
@@ -120,7 +127,8 @@ class StoreFeed:
     def __next__(self) -> Batch:
         loaded = self._wait()
         self._wait_for_copy(loaded)
-        features = {level: dequantise(parts) for level, parts in loaded.encoded.items()}
+        features = {level: x.movedim(-1, 1) for level, x in loaded.decoded.items()}
+        features |= {level: dequantise(self._codec, parts) for level, parts in loaded.encoded.items()}
         self._free.put(loaded.slot)
         batch = Batch(features=features, targets=loaded.targets, valid_hw=loaded.valid_hw, keys=loaded.keys)
         return batch if self._finish is None else self._finish.finish(batch, loaded.read)
@@ -167,21 +175,31 @@ class StoreFeed:
         stored = self._stores.read_targets(rows, self._task.training_targets)
         arrays = [self._task.head_targets(row) for row in stored]
         arrays.append({} if self._finish is None else self._finish.read(rows))
+        on_host = {} if self._on_device else self._decoded_on_host(slot)
         with self._side_stream():
             encoded = {
                 level: {name: tensor.to(self._device, non_blocking=True) for name, tensor in parts.items()}
                 for level, parts in slot.tensors.items()
+                if level not in on_host
             }
+            decoded = {level: x.to(self._device, non_blocking=True) for level, x in on_host.items()}
             *targets, read = slot.upload(arrays, self._device)
             slot.copied = self._copies.record_event() if self._copies else None
         return _Loaded(
             slot=slot,
             encoded=encoded,
+            decoded=decoded,
             targets=targets,
             read=read,
             valid_hw=self._stores.valid_hw(rows),
             keys=self._stores.keys(rows),
         )
+
+    def _decoded_on_host(self, slot: HostSlot) -> dict[str, Tensor]:
+        """Level -> float32 (N, [T,] H, W, C) by numpy, here and not in the step, which would wait for it."""
+        made = numpy_codec(self._codec)
+        # Copied: a codec may return a view of its arrays, whose memory is read into again.
+        return {level: torch.from_numpy(made.decode(parts).copy()) for level, parts in slot.arrays.items()}
 
     def _side_stream(self) -> AbstractContextManager[object]:
         return torch.cuda.stream(self._copies) if self._copies else nullcontext()
@@ -192,6 +210,6 @@ class StoreFeed:
             return
         stream = torch.cuda.current_stream(self._device)
         stream.wait_event(loaded.slot.copied)
-        for row in (*loaded.encoded.values(), *loaded.targets, loaded.read):
+        for row in (*loaded.encoded.values(), loaded.decoded, *loaded.targets, loaded.read):
             for tensor in row.values():
                 tensor.record_stream(stream)

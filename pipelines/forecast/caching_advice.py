@@ -17,7 +17,7 @@ from pipelines.forecast.measurement_cache import SpeedCache
 from pipelines.forecast.planned_extraction import Extraction
 from pipelines.forecast.speed_probe import Speed
 from pipelines.training.run_length import with_steps
-from stores.codecs import codec_names
+from stores.codecs import codec, codec_names, needs_state
 from stores.format.plan import StorePlan, feature_row_bytes
 
 USUAL_HEADS = {
@@ -258,7 +258,11 @@ def _records(extraction: Extraction) -> int:
 
 def _other_plans(plan: StorePlan) -> list[StorePlan]:
     """The same rows with another codec, and with fewer of the shallow levels, which hold most bytes."""
-    others = [replace(plan, codec=name) for name in codec_names() if name != plan.codec]
+    others = [
+        replace(plan, codec=name)
+        for name in codec_names()
+        if name != plan.codec and not needs_state(codec(name))
+    ]
     names = plan.pyramid.names
     return others + [
         replace(plan, pyramid=plan.pyramid.select(names[start:])) for start in range(1, len(names))

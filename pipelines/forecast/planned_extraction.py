@@ -28,8 +28,8 @@ from pipelines.catalog.stores import existing_folder, list_stores, local_folder
 from pipelines.config import PlanConfig
 from pipelines.errors import UsageError
 from pipelines.machine.devices import choose_device
-from stores.codecs import codec_names
-from stores.errors import SpaceError
+from stores.codecs import codec, codec_names, needs_state
+from stores.errors import CodecError, SpaceError
 from stores.format.canonical_json import diff_identity
 from stores.format.plan import ShardId
 from stores.writing.writer import StoreWriter
@@ -69,8 +69,7 @@ def prepare(config: PlanConfig) -> Extraction:
         WeightsUnavailable: a backbone that has no published weights, asked for without any.
         OSError: a source could not be read.
     """
-    if config.codec not in codec_names():
-        raise UsageError(f"--codec {config.codec}: expected one of {', '.join(codec_names())}")
+    check_codec(config.codec)
     split = chosen_split(config.dataset, config.split)
     is_training = split in dataset_module(config.dataset).TRAINING_SPLITS
     recipe, views = choose_views(config, is_training)
@@ -100,6 +99,19 @@ def prepare(config: PlanConfig) -> Extraction:
         workers=config.workers or len(os.sched_getaffinity(0)),
         stores=stores,
     )
+
+
+def check_codec(name: str) -> None:
+    """Raises UsageError for a codec that no store can be made with. Opens and measures nothing."""
+    try:
+        found = codec(name)
+    except CodecError as error:
+        raise UsageError(f"--codec {name}: {error}") from error
+    if needs_state(found):
+        raise UsageError(
+            f"--codec {name}: it is fitted to data first, and stores cannot keep its state yet; take one of "
+            f"{', '.join(name for name in codec_names() if not needs_state(codec(name)))}"
+        )
 
 
 def choose_views(config: PlanConfig, is_training: bool) -> tuple[ViewRecipe, int | None]:

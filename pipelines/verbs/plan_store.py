@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from extract.backbones.weights import WeightsUnavailable, require_source
+from extract.codecs.on_device import has_device_half
 from pipelines.config import ForecastConfig
 from pipelines.forecast.caching_advice import (
     WARN_VISITS,
@@ -109,6 +110,8 @@ def print_geometry(extraction: Extraction, summary: dict[str, Any]) -> None:
         print(
             f"  subset    {len(extraction.dataset.subset)} of the records, the rows of the others stay empty"
         )
+    if not has_device_half(plan.codec):
+        print(f"  codec     {plan.codec} has no device half: numpy encodes and decodes it on the host")
     bins = ", ".join(f"{name} ({rows})" for name, rows in list(summary["bins"].items())[:6])
     more = f" and {len(plan.bins) - 6} more" if len(plan.bins) > 6 else ""
     print(f"  bins      {len(plan.bins)}: {bins}{more}")

@@ -1,10 +1,16 @@
-"""What a codec of features is, and how far its numbers are from the backbone's."""
+"""The contract of a codec of features, and its error figures.
+
+A codec is one module of stores/codecs with `CODEC`. A family with a whole number in its names, such as q2 and
+q5 of a module q, has `parse(number) -> Codec` instead, which raises CodecError for a number it refuses, and
+`NUMBERS`, those that are listed and tested. A codec that is fitted to data first is a `FittedCodec`.
+"""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +18,8 @@ import numpy.typing as npt
 from stores.errors import CodecError
 
 Encoded = Mapping[str, npt.NDArray[Any]]
+State = Mapping[str, npt.NDArray[Any]]
+"""What a codec learned of one level, arrays by name."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,7 +40,7 @@ class Part:
 
 
 class Codec(Protocol):
-    """Numbers in, arrays to store out. Implemented by each module of stores/codecs as its `CODEC`."""
+    """Numbers in, arrays to store out; each row (and frame) by itself."""
 
     @property
     def required_features(self) -> tuple[str, ...]:
@@ -48,13 +56,41 @@ class Codec(Protocol):
         """The arrays to store of features (..., y, x, channel). Raises CodecError for non-finite ones."""
 
     def decode(self, encoded: Encoded) -> npt.NDArray[np.float32]:
-        """Float32 features (..., y, x, channel), equal on every device."""
+        """Float32 features (..., y, x, channel), equal on every device; each cell by itself."""
 
     def check(self, encoded: Encoded) -> None:
         """Raises CodecError for arrays that `encode` cannot have made, such as the fill value."""
 
     def error_figures(self, x: npt.NDArray[Any]) -> dict[str, float]:
         """See `error_figures` of this module."""
+
+
+@runtime_checkable
+class FittedCodec(Codec, Protocol):
+    """A codec with numbers that are fitted to sample rows of each level, and then are the same for all rows.
+
+    `parts` and `required_features` need no state. Without one, the other methods raise CodecError.
+    """
+
+    def fit(self, x: npt.NDArray[Any]) -> State:
+        """The state of one level from sample rows (row, [time,] y, x, channel), equal on every machine."""
+
+    def with_state(self, state: State) -> Self:
+        """The codec of that level. Raises CodecError for arrays that `fit` cannot have made."""
+
+
+def state_sha256(state: State) -> str:
+    """64 hex digits over the names, types, shapes and bytes of a codec's state: what binds a store to it.
+
+    >>> state_sha256({"mean": np.zeros(2, np.float32)})[:16]
+    '6d1fbdd9f7ebc879'
+    """
+    digest = hashlib.sha256()
+    for name, array in sorted(state.items()):
+        whole = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+        digest.update(f"{name} {whole.dtype.str} {whole.shape}\n".encode())
+        digest.update(whole.tobytes())
+    return digest.hexdigest()
 
 
 def finite_float32(x: npt.NDArray[Any]) -> npt.NDArray[np.float32]:

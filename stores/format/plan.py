@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from stores.codecs import codec
+from stores.codecs import codec, needs_state
 from stores.errors import CodecError, PlanError
 from stores.format.arrays import ArraySpec, estimated_bytes, planned_tables, sharded_arrays
 from stores.format.canonical_json import diff_identity, identity_digest, normalized
@@ -154,9 +154,13 @@ class StorePlan:
         if not _NAME.fullmatch(self.name) or self.name.endswith((".", "-")):
             raise PlanError(f"store name {self.name!r}: expected {_NAME.pattern}")
         try:
-            codec(self.codec)
+            made = codec(self.codec, self.codec_package)
         except CodecError as error:
             raise PlanError(str(error)) from None
+        if needs_state(made):
+            raise PlanError(
+                f"codec {self.codec} is fitted to data first, and this format cannot store its state"
+            )
         if self.codec_settings:
             raise PlanError(f"codec {self.codec} has no settings, found {self.codec_settings}")
         if self.frames is not None and (type(self.frames) is not int or not 1 <= self.frames <= MAX_FRAMES):
@@ -188,6 +192,13 @@ class StorePlan:
             for name, spec in sharded_arrays(self, index).items():
                 if spec.row_bytes > MAX_CHUNK_BYTES:
                     raise PlanError(f"bin {b.name}: a row of {name} exceeds {MAX_CHUNK_BYTES} bytes")
+
+    @property
+    def codec_package(self) -> str | None:
+        """The package that provided the codec, as recorded in the identity; None: this project."""
+        recorded = self.identity.get("codec")
+        package = recorded.get("package") if isinstance(recorded, dict) else None
+        return package if isinstance(package, str) else None
 
     @property
     def pixel_differences(self) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from stores.codecs import codec, codec_names
+from stores.codecs import codec
 from stores.errors import MEND_PLAN, CodecError, FormatError, IntegrityError, PlanError, StoreError
 from stores.format.arrays import FORMAT_NAME, FORMAT_VERSION, ArraySpec, planned_tables
 from stores.format.canonical_json import canonical_json, parse_canonical, sha256_hex
@@ -70,15 +70,25 @@ def check_format(content: dict[str, Any], what: str) -> None:
         )
 
 
-def known_features() -> frozenset[str]:
-    """Extensions of v1 that this program understands: differences of pixels, codecs that came after it."""
-    of_codecs = {feature for name in codec_names() for feature in codec(name).required_features}
-    return frozenset(of_codecs | {PIXEL_DIFFERENCES})
+def known_features(content: dict[str, Any]) -> frozenset[str]:
+    """Extensions of v1 that this program understands of a plan.json: differences of pixels, and those of its
+    codec. Raises CodecError where the codec is absent."""
+    try:
+        name, recorded = content["codec"]["name"], content["identity"].get("codec")
+    except (KeyError, TypeError, AttributeError):  # reported where the fields are read
+        return frozenset({PIXEL_DIFFERENCES})
+    package = recorded.get("package") if isinstance(recorded, dict) else None
+    made = codec(str(name), package if isinstance(package, str) else None)
+    return frozenset({*made.required_features, PIXEL_DIFFERENCES})
 
 
 def check_features(content: dict[str, Any], what: str) -> None:
-    """Raises FormatError naming the required features that this program does not know."""
-    unknown = sorted(set(map(str, content.get("required_features", []))) - known_features())
+    """Raises FormatError naming the required features, or the codec, that this program does not know."""
+    try:
+        known = known_features(content)
+    except CodecError as error:
+        raise FormatError(f"{what}: {error}") from None
+    unknown = sorted(set(map(str, content.get("required_features", []))) - known)
     if unknown:
         names = ", ".join(repr(name[:80]) for name in unknown[:20])
         raise FormatError(

@@ -116,6 +116,6 @@ def test_cells_of_frames_are_decoded_with_their_frames_scale() -> None:
         backbone = Features(plan, x.flatten(0, 1))
         batch = encode_batch(backbone, codec, [row] * 3, (4, *hw), cells)
         kept, decoded = batch.sample["p5"]
-        at, by_cell = torch.arange(3)[:, None], decode(batch.levels["p5"]).flatten(1, 3)
+        at, by_cell = torch.arange(3)[:, None], decode(codec, batch.levels["p5"]).flatten(1, 3)
         assert kept.equal(x.flatten(1, 3)[at, cells["p5"]])
         assert decoded.equal(by_cell[at, cells["p5"]])

@@ -42,6 +42,6 @@ def test_batches_launched_one_after_another_arrive_as_a_cpu_would_encode_them(co
             assert finite.equal(batch.finite[level]) and holds.equal(batch.holds[level])
             assert all(part.equal(batch.levels[level][name]) for name, part in parts.items())
             kept, decoded = batch.sample[level]
-            row, all_decoded = torch.arange(3)[:, None], decode(parts)
+            row, all_decoded = torch.arange(3)[:, None], decode(codec, parts)
             assert kept.equal(x.cpu().flatten(1, 2)[row, cells[level]].float())
             assert decoded.equal(all_decoded.flatten(1, 2)[row, cells[level]])

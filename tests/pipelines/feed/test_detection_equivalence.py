@@ -115,7 +115,9 @@ def from_store(both: Both) -> np.ndarray[Any, Any]:
     def stored(row: int) -> dict[str, torch.Tensor]:
         encoded = both.store.read_encoded([row])
         return {
-            level: dequantise({name: torch.from_numpy(array) for name, array in parts.items()})
+            level: dequantise(
+                both.store.codec, {name: torch.from_numpy(array) for name, array in parts.items()}
+            )
             for level, parts in encoded.items()
         }
 
@@ -125,7 +127,7 @@ def from_store(both: Both) -> np.ndarray[Any, Any]:
 
 def through_codec(both: Both, features: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {
-        level: dequantise(encode(both.store.codec, x_NCyx.permute(0, 2, 3, 1)))
+        level: dequantise(both.store.codec, encode(both.store.codec, x_NCyx.permute(0, 2, 3, 1)))
         for level, x_NCyx in features.items()
     }
 

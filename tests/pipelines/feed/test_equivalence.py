@@ -203,7 +203,7 @@ def from_store(train: Train) -> npt.NDArray[np.float64]:
 
 def through_codec(store: Store, features: Features) -> Features:
     return {
-        level: dequantise(encode(store.codec, x_NCyx.permute(0, 2, 3, 1)))
+        level: dequantise(store.codec, encode(store.codec, x_NCyx.permute(0, 2, 3, 1)))
         for level, x_NCyx in features.items()
     }
 
@@ -273,4 +273,4 @@ def with_swapped_scales(features: Features) -> Features:
     fine, coarse = encoded["p2"]["scale"], encoded["p5"]["scale"]
     encoded["p2"]["scale"] = coarse[:, : fine.shape[1]]
     encoded["p5"]["scale"] = fine.repeat(1, coarse.shape[1] // fine.shape[1])
-    return {level: dequantise(parts) for level, parts in encoded.items()}
+    return {level: dequantise("int8", parts) for level, parts in encoded.items()}

@@ -152,7 +152,12 @@ BLOCKED = ("extract", "timm", "decord", "av", "webdataset", "pycocotools")
 CODEC = (
     "extract",
     "extract.codecs",
+    "extract.codecs.devices",
+    "extract.codecs.devices.contract",
+    "extract.codecs.devices.float16",
+    "extract.codecs.devices.int8",
     "extract.codecs.on_device",
+    "extract.codecs.through_numpy",
 )  # all of extract that training from a store may load
 DRIVER = f"""
 import importlib.machinery, os, sys

@@ -1,4 +1,4 @@
-"""One contract over every codec, then the corners of each."""
+"""Corners of each codec; what all of them promise is tested in tests/contracts/test_codecs.py."""
 
 import numpy as np
 import pytest
@@ -6,11 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from stores.codecs import codec, codec_names
+from stores.codecs import codec
 from stores.codecs.contract import error_figures
 from stores.errors import CodecError
 
-SHAPES = [(3, 4, 5), (2, 3, 4, 5), (2, 2, 3, 4, 5), (3, 4, 64), (1, 1, 33)]
 LARGEST_ERROR = {"float16": 0.001, "int8": 0.02, "int4": 0.2}
 """Of normal features, relative to the deviation of a channel."""
 TINY = float(np.finfo(np.float32).smallest_normal)
@@ -20,60 +19,9 @@ def features(shape, seed=0, scale=3.0):
     return (np.random.default_rng(seed).standard_normal(shape) * scale).astype(np.float32)
 
 
-@pytest.mark.parametrize("name", codec_names())
-@pytest.mark.parametrize("shape", SHAPES)
-def test_contract(name, shape):
-    made, x = codec(name), features(shape)
-    encoded, parts = made.encode(x), made.parts(shape[-1])
-    assert next(iter(parts)) == "q" and encoded.keys() == parts.keys()
-    for kind, part in parts.items():
-        cells = shape[-3:-1] if part.per_cell else ()
-        assert encoded[kind].shape == (*shape[:-3], *cells, part.width)
-        assert encoded[kind].dtype == part.dtype
-    decoded = made.decode(encoded)
-    assert decoded.dtype == np.float32 and decoded.shape == shape
-    made.check(encoded)
-    figures = made.error_figures(x)
-    assert 0 <= figures["median"] <= figures["worst"] < LARGEST_ERROR[name]
-    rows_alone = [made.encode(row) for row in x] if len(shape) > 3 else []
-    for i, alone in enumerate(rows_alone):  # a row's bytes do not depend on its companions
-        assert all(np.array_equal(alone[kind], encoded[kind][i]) for kind in encoded)
-
-
-@pytest.mark.parametrize("name", codec_names())
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_non_finite_features_are_refused(name, bad):
-    x = features((3, 4, 5))
-    x[1, 2, 3] = bad
-    with pytest.raises(CodecError, match="1 of 60"):
-        codec(name).encode(x)
-
-
-@pytest.mark.parametrize("name", codec_names())
-def test_other_types_are_refused(name):
-    with pytest.raises(CodecError, match="float64"):
-        codec(name).encode(np.zeros((2, 2, 2)))
-    with pytest.raises(CodecError, match="2 axes"):
-        codec(name).encode(np.zeros((2, 2), np.float32))
-
-
-@pytest.mark.parametrize("name", codec_names())
-def test_all_zero_features_are_legal(name):
-    made = codec(name)
-    encoded = made.encode(np.zeros((2, 3, 4), np.float32))
-    made.check(encoded)
-    assert not made.decode(encoded).any()
-
-
-@pytest.mark.parametrize("name", codec_names())
-def test_the_fill_of_absent_chunks_is_no_code(name):
-    made = codec(name)
-    parts = made.parts(5)
-    for kind in parts:
-        encoded = made.encode(features((3, 4, 5)))
-        encoded[kind].reshape(-1)[0] = parts[kind].fill
-        with pytest.raises(CodecError):
-            made.check(encoded)
+@pytest.mark.parametrize("name", LARGEST_ERROR)
+def test_errors_of_normal_features(name):
+    assert codec(name).error_figures(features((24, 24, 64)))["worst"] < LARGEST_ERROR[name]
 
 
 def test_unknown_name_lists_the_known():

@@ -1,0 +1,1 @@
+"""Device halves of codecs: one module each, of the same name as its module in stores/codecs."""
