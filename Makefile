@@ -13,18 +13,24 @@ flags = $(foreach name,$(1),$(call flag,$(name)))
 test_flags = -n $(or $(TEST_PROCESSES),2) --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint plan extract status info verify train-head evaluate predict report gc doctor file-map benchmark-read
+.PHONY: help setup install demo test test-ci test-all lint plan extract status info verify train-head evaluate predict report gc doctor file-map benchmark-read
 
 help:  ## Lists every target
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
-setup: $(VENV)/.installed  ## Creates .venv and installs the project and its pinned dependencies, once
+# What .venv was installed from, by content: a checkout that only renews dates installs nothing.
+digest := $(shell cat pyproject.toml constraints.txt | cksum)
+ifneq ($(digest),$(shell cat $(VENV)/.installed 2>/dev/null))
+setup: install
+endif
+setup:  ## Creates .venv and installs the project and its pinned dependencies, once
 
-$(VENV)/.installed: pyproject.toml constraints.txt
+install:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Permafrost needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V 2>&1). Pass PYTHON=/path/to/python3.11"; exit 2; }
+	@rm -f $(VENV)/.installed
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,oracles]'
-	@touch $@
+	@echo '$(digest)' > $(VENV)/.installed
 
 demo: setup  ## The whole path on made data with the bundled tiny backbone, under runs/demo ([DATASET=coco|k400] [HEAD=])
 	$(RUN_PIPELINES) demo $(call flags,DATASET HEAD RUN) $(ARGS)
@@ -32,7 +38,10 @@ demo: setup  ## The whole path on made data with the bundled tiny backbone, unde
 test: setup  ## The test suite: CPU, offline, minutes; two processes ([TEST_PROCESSES=])
 	$(BIN)/python -m pytest $(test_flags) $(ARGS)
 
-test-all: setup  ## Every test, the slow ones too
+test-ci: setup  ## What .ci/run tests besides `make test`: marker `ci`, at most 12 minutes; two processes
+	$(BIN)/python -m pytest $(test_flags) -m ci $(ARGS) || [ $$? -eq 5 ]  # 5: no such test was found
+
+test-all: setup  ## Every test, the slow ones and those of test-ci too
 	$(BIN)/python -m pytest $(test_flags) -m 'not gpu' $(ARGS)
 
 lint: setup  ## ruff and mypy

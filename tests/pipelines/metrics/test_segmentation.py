@@ -4,11 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torchmetrics.functional.classification import (
-    multiclass_accuracy,
-    multiclass_confusion_matrix,
-    multiclass_jaccard_index,
-)
 
 from pipelines.metrics.confusion import IGNORE_LABEL, Confusion
 
@@ -39,14 +34,15 @@ def counted(images: list[tuple[torch.Tensor, torch.Tensor]]) -> Confusion:
 
 @pytest.mark.oracle
 def test_equal_to_torchmetrics(images: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
+    metrics = pytest.importorskip("torchmetrics.functional.classification")
     counts = counted(images)
     predicted = torch.cat([image.flatten() for image, _ in images])
     labels = torch.cat([image.flatten() for _, image in images]).long()
     settings = {"num_classes": 6, "ignore_index": IGNORE_LABEL}
-    assert torch.equal(counts.counts_KK, multiclass_confusion_matrix(predicted, labels, **settings))
-    accuracy = multiclass_accuracy(predicted, labels, average="micro", **settings)
+    assert torch.equal(counts.counts_KK, metrics.multiclass_confusion_matrix(predicted, labels, **settings))
+    accuracy = metrics.multiclass_accuracy(predicted, labels, average="micro", **settings)
     assert counts.pixel_accuracy() == pytest.approx(float(accuracy), abs=1e-6)
-    oracle = multiclass_jaccard_index(predicted, labels, average="none", **settings)
+    oracle = metrics.multiclass_jaccard_index(predicted, labels, average="none", **settings)
     ours = [0.0 if value is None else value for value in counts.iou()]
     assert ours == pytest.approx(oracle.tolist(), abs=1e-6)
     assert counts.miou() == pytest.approx(float(oracle[:5].mean()), abs=1e-6)  # class 5 occurs nowhere
