@@ -28,7 +28,8 @@ from zarr.codecs import Crc32cCodec
 
 from benchmarks.machine import conditions, print_conditions
 from benchmarks.stores.swinv2_b_store import DISTINCT_ROWS, ROW_BYTES, Row, plan_of, random_rows, write_store
-from stores.format.arrays import ArraySpec, sharded_arrays
+from stores.format.array_spec import ArraySpec
+from stores.format.arrays import sharded_arrays
 from stores.format.plan import StorePlan
 from stores.shards.disk import Files
 

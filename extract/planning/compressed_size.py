@@ -19,7 +19,8 @@ from extract.datasets.contract import Dataset
 from extract.planning.plan import Estimate
 from extract.sources.byte_sources import SourceError
 from extract.sources.record import READ_THREADS
-from stores.format.arrays import CRC_BYTES, compressed_estimate
+from stores.format.array_spec import CRC_BYTES
+from stores.format.arrays import compressed_estimate
 from stores.format.pixel_differences import differences
 from stores.format.plan import StorePlan
 from stores.shards.zstd_frames import encode_frame

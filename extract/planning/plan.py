@@ -18,14 +18,8 @@ from extract.planning.geometry import planned_bin, row_table
 from extract.sources.byte_sources import SourceError, retried
 from extract.sources.record import READ_THREADS
 from extract.views.recipes import ViewRecipe
-from stores.format.arrays import (
-    FORMAT_NAME,
-    FORMAT_VERSION,
-    bin_tables,
-    metadata_files,
-    outcome_tables,
-    sharded_arrays,
-)
+from stores.format.array_spec import FORMAT_NAME, FORMAT_VERSION
+from stores.format.arrays import bin_tables, metadata_files, outcome_tables, sharded_arrays
 from stores.format.pixel_differences import PIXEL_DIFFERENCES
 from stores.format.plan import StorePlan
 from stores.pyramid import PyramidSpec

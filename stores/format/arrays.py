@@ -8,24 +8,18 @@ inside a shard are as valid in a stale, swapped or foreign shard as in the right
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from stores.codecs import codec
-from stores.format.targets import DenseTarget, RaggedTarget
+from stores.format.array_spec import FORMAT_NAME, FORMAT_VERSION, ArraySpec, absent_fill
+from stores.format.row_table import RowTable
+from stores.format.targets import DenseTarget, RaggedTarget, Target
+from stores.pyramid import PyramidSpec
 
-if TYPE_CHECKING:
-    from stores.format.plan import StorePlan
-
-FORMAT_NAME = "permafrost-store"
-FORMAT_VERSION = 1
-ZSTD_LEVEL = 3
-CRC_BYTES = 4
-_INDEX_ENTRY_BYTES = 16
 _COMPRESSED_SHARE = {"pixels": 0.7, "differences": 0.5, "targets": 1 / 16}
 """What zstd leaves of photographs, of their differences and of label maps, for estimates only: 0.67 and 0.46
 of views of COCO's images."""
@@ -33,98 +27,48 @@ _JSON_FILE_BYTES = 700
 """A typical zarr.json, for estimates only."""
 
 
-def absent_fill(dtype: np.dtype[Any]) -> int | float | bool:
-    """The fill of tables and targets: the value least likely to be taken for data."""
-    if dtype.kind == "f":
-        return float("nan")
-    if dtype.kind == "b":
-        return False
-    return int(np.iinfo(dtype).max if dtype.kind == "u" else np.iinfo(dtype).min)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ArraySpec:
-    """One Zarr array."""
-
-    path: str
-    """From the root of the store, with slashes."""
-    dtype: np.dtype[Any]
-    shape: tuple[int, ...]
-    dims: tuple[str, ...]
-    fill: int | float | bool
-    shard_rows: int | None = None
-    """S of a sharded array; None for a table."""
-    compressed: bool = False
-    """Whether chunks are zstd frames."""
-    attributes: Mapping[str, Any] = field(default_factory=dict)
-    """Of the Zarr array, such as the `logical_dtype` of packed codes."""
+class PlannedBin(Protocol):
+    """Geometry of the rows of one padded size; `stores.format.plan.Bin` is one."""
 
     @property
-    def row_shape(self) -> tuple[int, ...]:
-        return self.shape[1:]
+    def name(self) -> str: ...
+    @property
+    def height_px(self) -> int: ...
+    @property
+    def width_px(self) -> int: ...
+    @property
+    def rows(self) -> int: ...
+    @property
+    def shard_rows(self) -> int: ...
+    @property
+    def shards(self) -> int: ...
+
+
+class PlannedStore(Protocol):
+    """What the arrays of a store follow from; `stores.format.plan.StorePlan` is one."""
 
     @property
-    def row_bytes(self) -> int:
-        """Bytes of one decoded row."""
-        return math.prod(self.shape[1:]) * self.dtype.itemsize
-
+    def identity(self) -> Mapping[str, Any]: ...
     @property
-    def total_bytes(self) -> int:
-        """Bytes of the decoded array."""
-        return self.shape[0] * self.row_bytes
-
+    def pyramid(self) -> PyramidSpec: ...
     @property
-    def stored_row_bytes(self) -> int:
-        """Bytes of a chunk in its shard file, where chunks are not compressed: the row and its CRC32C."""
-        return self.row_bytes + CRC_BYTES
-
+    def codec(self) -> str: ...
     @property
-    def index_bytes(self) -> int:
-        """Bytes of the index that ends a shard file: S entries, also in a shorter last one, and a CRC32C."""
-        return _INDEX_ENTRY_BYTES * (self.shard_rows or 0) + CRC_BYTES
-
+    def bins(self) -> Sequence[PlannedBin]: ...
     @property
-    def crc_path(self) -> str:
-        """Where the CRC32C of the chunks of this sharded array stand."""
-        return self.path.removesuffix("q") + "crc" if self.path.endswith("/q") else self.path + "_crc"
-
-    def chunk_file(self, shard: int = 0) -> str:
-        """The path of a shard file, or of a table's only chunk."""
-        return "/".join((self.path, "c", str(shard), *("0" for _ in self.shape[1:])))
-
-    def metadata(self) -> dict[str, Any]:
-        """The array's zarr.json."""
-        endian = {"configuration": {"endian": "little"}} if self.dtype.itemsize > 1 else {}
-        to_bytes = {"name": "bytes", **endian}
-        if self.shard_rows is None:
-            chunk_shape, codecs = list(self.shape), [to_bytes]
-        else:
-            chunk_shape, codecs = [self.shard_rows, *self.row_shape], [self._sharding(to_bytes)]
-        return {
-            "zarr_format": 3,
-            "node_type": "array",
-            "shape": list(self.shape),
-            "data_type": self.dtype.name,
-            "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": chunk_shape}},
-            "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
-            "fill_value": "NaN" if isinstance(self.fill, float) else self.fill,
-            "codecs": codecs,
-            "attributes": dict(self.attributes),
-            "dimension_names": list(self.dims),
-        }
-
-    def _sharding(self, to_bytes: dict[str, Any]) -> dict[str, Any]:
-        zstd = [{"name": "zstd", "configuration": {"level": ZSTD_LEVEL, "checksum": False}}]
-        crc = {"name": "crc32c"}
-        return {
-            "name": "sharding_indexed",
-            "configuration": {
-                "chunk_shape": [1, *self.row_shape],
-                "codecs": [to_bytes, *(zstd if self.compressed else []), crc],
-                "index_codecs": [{"name": "bytes", "configuration": {"endian": "little"}}, crc],
-                "index_location": "end",
-            },
-        }
+    def targets(self) -> Sequence[Target]: ...
+    @property
+    def rows(self) -> RowTable: ...
+    @property
+    def frames(self) -> int | None: ...
+    @property
+    def pixels(self) -> bool: ...
+    @property
+    def pixel_differences(self) -> bool: ...
+    @property
+    def planned_tables(self) -> Mapping[str, ArraySpec]: ...
+    @property
+    def bin_rows(self) -> Sequence[npt.NDArray[np.int64]]: ...
 
 
 def _table(path: str, dtype: str, shape: tuple[int, ...], *dims: str) -> ArraySpec:
@@ -154,7 +98,7 @@ def outcome_tables(rows: int) -> dict[str, ArraySpec]:
     }
 
 
-def sharded_arrays(plan: StorePlan, bin_index: int) -> dict[str, ArraySpec]:
+def sharded_arrays(plan: PlannedStore, bin_index: int) -> dict[str, ArraySpec]:
     """The sharded arrays of a bin by their path below the bin's folder, in a fixed order."""
     b = plan.bins[bin_index]
     time, time_dim = ((plan.frames,), ("time",)) if plan.frames else ((), ())
@@ -208,7 +152,7 @@ def sharded_arrays(plan: StorePlan, bin_index: int) -> dict[str, ArraySpec]:
     return specs
 
 
-def bin_tables(plan: StorePlan, bin_index: int) -> dict[str, ArraySpec]:
+def bin_tables(plan: PlannedStore, bin_index: int) -> dict[str, ArraySpec]:
     """The tables of a bin by their path below its folder: crcs of sharded arrays, lengths of ragged rows."""
     b, root = plan.bins[bin_index], f"bins/{plan.bins[bin_index].name}/"
     paths = {spec.crc_path: "<u4" for spec in sharded_arrays(plan, bin_index).values()}
@@ -218,7 +162,7 @@ def bin_tables(plan: StorePlan, bin_index: int) -> dict[str, ArraySpec]:
     return {path.removeprefix(root): _table(path, dtype, (b.rows,)) for path, dtype in paths.items()}
 
 
-def all_arrays(plan: StorePlan) -> Iterator[ArraySpec]:
+def all_arrays(plan: PlannedStore) -> Iterator[ArraySpec]:
     """Every array of the store."""
     yield from plan.planned_tables.values()
     yield from outcome_tables(len(plan.rows)).values()
@@ -227,7 +171,7 @@ def all_arrays(plan: StorePlan) -> Iterator[ArraySpec]:
         yield from bin_tables(plan, index).values()
 
 
-def metadata_files(plan: StorePlan) -> dict[str, dict[str, Any]]:
+def metadata_files(plan: PlannedStore) -> dict[str, dict[str, Any]]:
     """The content of every zarr.json by its path: the arrays, and a group in each folder above one."""
     arrays = {spec.path: spec.metadata() for spec in all_arrays(plan)}
     parents = {
@@ -239,7 +183,7 @@ def metadata_files(plan: StorePlan) -> dict[str, dict[str, Any]]:
     return {"zarr.json": {"zarr_format": 3, "node_type": "group", "attributes": root}, **files}
 
 
-def estimated_bytes(plan: StorePlan) -> int:
+def estimated_bytes(plan: PlannedStore) -> int:
     """Bytes on disk: exact for features, scales and tables, by rule of thumb for the rest."""
     total = compressed_estimate(plan)
     for index, b in enumerate(plan.bins):
@@ -252,7 +196,7 @@ def estimated_bytes(plan: StorePlan) -> int:
     )
 
 
-def compressed_estimate(plan: StorePlan) -> float:
+def compressed_estimate(plan: PlannedStore) -> float:
     """The part of `estimated_bytes` that is compressed: targets and pixels."""
     total = 0.0
     for index, b in enumerate(plan.bins):
@@ -268,7 +212,7 @@ def compressed_estimate(plan: StorePlan) -> float:
     return total
 
 
-def _raw_target_bytes(plan: StorePlan, bin_index: int, name: str, dense_bytes: int) -> int:
+def _raw_target_bytes(plan: PlannedStore, bin_index: int, name: str, dense_bytes: int) -> int:
     target = next(target for target in plan.targets if target.name == name)
     if isinstance(target, DenseTarget):
         return dense_bytes

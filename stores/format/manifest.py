@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stores.errors import MEND_MANIFEST, FormatError
-from stores.format.arrays import FORMAT_NAME, FORMAT_VERSION
+from stores.format.array_spec import FORMAT_NAME, FORMAT_VERSION
 from stores.format.canonical_json import canonical_json, parse_canonical
 from stores.format.plan import ShardId
 from stores.format.plan_file import check_format

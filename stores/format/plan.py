@@ -11,7 +11,8 @@ import numpy as np
 
 from stores.codecs import codec, needs_state
 from stores.errors import CodecError, PlanError
-from stores.format.arrays import ArraySpec, estimated_bytes, planned_tables, sharded_arrays
+from stores.format.array_spec import ArraySpec
+from stores.format.arrays import estimated_bytes, planned_tables, sharded_arrays
 from stores.format.canonical_json import diff_identity, identity_digest, normalized
 from stores.format.pixel_differences import PIXEL_DIFFERENCES
 from stores.format.row_table import RowTable

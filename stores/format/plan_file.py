@@ -9,7 +9,8 @@ import numpy as np
 
 from stores.codecs import codec
 from stores.errors import MEND_PLAN, CodecError, FormatError, IntegrityError, PlanError, StoreError
-from stores.format.arrays import FORMAT_NAME, FORMAT_VERSION, ArraySpec, planned_tables
+from stores.format.array_spec import FORMAT_NAME, FORMAT_VERSION, ArraySpec
+from stores.format.arrays import planned_tables
 from stores.format.canonical_json import canonical_json, parse_canonical, sha256_hex
 from stores.format.pixel_differences import PIXEL_DIFFERENCES
 from stores.format.plan import MAX_PLAN_BYTES, Bin, StorePlan

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from crc32c import crc32c
 
 from stores.errors import IntegrityError, RowSkipped
-from stores.format.arrays import CRC_BYTES, ArraySpec
+from stores.format.array_spec import CRC_BYTES, ArraySpec
 from stores.format.bounded_files import OpenFile, StoreFolder
 from stores.shards.shard_index import ABSENT, Index, decode_index, fixed_index
 from stores.shards.zstd_frames import decode_frame, frame_bound

@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from stores.errors import MEND_PLAN, FormatError, IncompleteStore, IntegrityError, NoSuchStore
-from stores.format.arrays import ArraySpec, outcome_tables
+from stores.format.array_spec import ArraySpec
+from stores.format.arrays import outcome_tables
 from stores.format.bounded_files import StoreFolder
 from stores.format.canonical_json import sha256_hex
 from stores.format.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, PLAN_NAME, Manifest, decode_manifest

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from stores.codecs import codec
 from stores.errors import LevelMissing, MixedBins
-from stores.format.arrays import ArraySpec
+from stores.format.array_spec import ArraySpec
 from stores.reading.array_reader import Verify
 from stores.reading.committed_store import CommittedStore
 from stores.reading.read_threads import Job

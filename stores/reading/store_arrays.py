@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stores.format.arrays import ArraySpec, bin_tables, sharded_arrays
+from stores.format.array_spec import ArraySpec
+from stores.format.arrays import bin_tables, sharded_arrays
 from stores.format.row_table import WRITTEN
 from stores.reading.array_reader import (
     ArrayReader,

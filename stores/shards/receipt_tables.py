@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stores.format.arrays import ArraySpec, bin_tables, outcome_tables, sharded_arrays
+from stores.format.array_spec import ArraySpec
+from stores.format.arrays import bin_tables, outcome_tables, sharded_arrays
 from stores.format.canonical_json import sha256_hex
 from stores.format.manifest import Skipped, receipts_digest
 from stores.format.plan import ShardId, StorePlan

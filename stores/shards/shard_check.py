@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 
 from stores.errors import IntegrityError
-from stores.format.arrays import CRC_BYTES, ArraySpec
+from stores.format.array_spec import CRC_BYTES, ArraySpec
 from stores.format.bounded_files import OpenFile, StoreFolder
 from stores.shards.shard_file import FileFigures
 from stores.shards.shard_index import ABSENT, crc32c, decode_index

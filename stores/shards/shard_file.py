@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stores.errors import PlanError
-from stores.format.arrays import CRC_BYTES, ArraySpec
+from stores.format.array_spec import CRC_BYTES, ArraySpec
 from stores.shards.disk import Files, partial_of, remove_if_there, write_all
 from stores.shards.shard_index import crc32c, empty_index, encode_index
 from stores.shards.written_digest import WrittenDigest

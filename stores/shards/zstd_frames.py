@@ -9,7 +9,7 @@ import numpy.typing as npt
 from numcodecs.zstd import Zstd
 
 from stores.errors import IntegrityError
-from stores.format.arrays import ZSTD_LEVEL
+from stores.format.array_spec import ZSTD_LEVEL
 
 _MAGIC = b"\x28\xb5\x2f\xfd"
 _MAX_HEADER_BYTES = 18

@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from stores.codecs import codec
 from stores.errors import CodecError, PlanError
-from stores.format.arrays import ArraySpec, sharded_arrays
+from stores.format.array_spec import ArraySpec
+from stores.format.arrays import sharded_arrays
 from stores.format.canonical_json import canonical_json
 from stores.format.manifest import MANIFEST_NAME
 from stores.format.pixel_differences import differences

@@ -1,0 +1,110 @@
+"""One Zarr array of a store: shape, chunks and the zarr.json that follows from them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+FORMAT_NAME = "permafrost-store"
+FORMAT_VERSION = 1
+ZSTD_LEVEL = 3
+CRC_BYTES = 4
+_INDEX_ENTRY_BYTES = 16
+
+
+def absent_fill(dtype: np.dtype[Any]) -> int | float | bool:
+    """The fill of tables and targets: the value least likely to be taken for data."""
+    if dtype.kind == "f":
+        return float("nan")
+    if dtype.kind == "b":
+        return False
+    return int(np.iinfo(dtype).max if dtype.kind == "u" else np.iinfo(dtype).min)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ArraySpec:
+    """One Zarr array."""
+
+    path: str
+    """From the root of the store, with slashes."""
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    dims: tuple[str, ...]
+    fill: int | float | bool
+    shard_rows: int | None = None
+    """S of a sharded array; None for a table."""
+    compressed: bool = False
+    """Whether chunks are zstd frames."""
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    """Of the Zarr array, such as the `logical_dtype` of packed codes."""
+
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        return self.shape[1:]
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one decoded row."""
+        return math.prod(self.shape[1:]) * self.dtype.itemsize
+
+    @property
+    def total_bytes(self) -> int:
+        """Bytes of the decoded array."""
+        return self.shape[0] * self.row_bytes
+
+    @property
+    def stored_row_bytes(self) -> int:
+        """Bytes of a chunk in its shard file, where chunks are not compressed: the row and its CRC32C."""
+        return self.row_bytes + CRC_BYTES
+
+    @property
+    def index_bytes(self) -> int:
+        """Bytes of the index that ends a shard file: S entries, also in a shorter last one, and a CRC32C."""
+        return _INDEX_ENTRY_BYTES * (self.shard_rows or 0) + CRC_BYTES
+
+    @property
+    def crc_path(self) -> str:
+        """Where the CRC32C of the chunks of this sharded array stand."""
+        return self.path.removesuffix("q") + "crc" if self.path.endswith("/q") else self.path + "_crc"
+
+    def chunk_file(self, shard: int = 0) -> str:
+        """The path of a shard file, or of a table's only chunk."""
+        return "/".join((self.path, "c", str(shard), *("0" for _ in self.shape[1:])))
+
+    def metadata(self) -> dict[str, Any]:
+        """The array's zarr.json."""
+        endian = {"configuration": {"endian": "little"}} if self.dtype.itemsize > 1 else {}
+        to_bytes = {"name": "bytes", **endian}
+        if self.shard_rows is None:
+            chunk_shape, codecs = list(self.shape), [to_bytes]
+        else:
+            chunk_shape, codecs = [self.shard_rows, *self.row_shape], [self._sharding(to_bytes)]
+        return {
+            "zarr_format": 3,
+            "node_type": "array",
+            "shape": list(self.shape),
+            "data_type": self.dtype.name,
+            "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": chunk_shape}},
+            "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+            "fill_value": "NaN" if isinstance(self.fill, float) else self.fill,
+            "codecs": codecs,
+            "attributes": dict(self.attributes),
+            "dimension_names": list(self.dims),
+        }
+
+    def _sharding(self, to_bytes: dict[str, Any]) -> dict[str, Any]:
+        zstd = [{"name": "zstd", "configuration": {"level": ZSTD_LEVEL, "checksum": False}}]
+        crc = {"name": "crc32c"}
+        return {
+            "name": "sharding_indexed",
+            "configuration": {
+                "chunk_shape": [1, *self.row_shape],
+                "codecs": [to_bytes, *(zstd if self.compressed else []), crc],
+                "index_codecs": [{"name": "bytes", "configuration": {"endian": "little"}}, crc],
+                "index_location": "end",
+            },
+        }
