@@ -5,7 +5,6 @@ Imports torch, torchvision.ops, numpy, scipy and stores.pyramid only.
 
 from __future__ import annotations
 
-import dataclasses
 import pkgutil
 from functools import cache
 from importlib import import_module
@@ -39,11 +38,7 @@ def build_head(
     check_levels(name, preset.levels, pyramid.names)
     if num_classes < 1:
         raise HeadError(f"num_classes is {num_classes}, expected 1 or more")
-    chosen = preset.settings
-    known = [field.name for field in dataclasses.fields(chosen)]
-    if unknown := sorted(set(settings) - set(known)):
-        raise HeadError(f"head {name!r} has no setting {', '.join(unknown)}; it has {', '.join(known)}")
-    chosen = dataclasses.replace(chosen, **settings)
+    chosen = preset.settings_with(name, settings)
     with torch.random.fork_rng(devices=[], enabled=seed is not None):
         if seed is not None:
             torch.default_generator.manual_seed(initial_seed(seed, task, name))

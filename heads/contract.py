@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -48,6 +49,11 @@ class Head(nn.Module, ABC):
     @abstractmethod
     def target_names(self) -> tuple[str, ...]:
         """What its losses read of each row's targets."""
+
+    @property
+    def necks(self) -> Mapping[str, nn.Module]:
+        """Its necks by their name in the table (heads/necks/table.py)."""
+        return {}
 
     @abstractmethod
     def losses(
@@ -105,6 +111,22 @@ class HeadPreset:
     """A frozen dataclass: the defaults under this name."""
     build: Callable[[PyramidSpec, int, Any], Head]
     """Makes the head from (its levels, number of classes, settings)."""
+    translate: Callable[[Any, Mapping[str, Any]], dict[str, Any]] | None = None
+    """(preset's settings, given ones) -> the given ones under present names; for runs of earlier versions."""
+
+    def settings_with(self, name: str, given: Mapping[str, Any]) -> Any:
+        """The preset's settings with the given ones in place of their defaults.
+
+        Raises HeadError, naming the head, for an unknown setting or a value out of range.
+        """
+        if self.translate is not None:
+            given = self.translate(self.settings, given)
+        known = [field.name for field in dataclasses.fields(self.settings)]
+        if unknown := sorted(set(given) - set(known)):
+            raise HeadError(
+                f"head {name!r} has no setting {', '.join(unknown)}; available: {', '.join(known)}"
+            )
+        return dataclasses.replace(self.settings, **given)
 
 
 def check_levels(head: str, needed: Sequence[str], there: Sequence[str]) -> None:

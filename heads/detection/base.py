@@ -11,7 +11,7 @@ Dims: N images, P proposals an image, D detections of an image.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -35,10 +35,9 @@ from heads.contract import (
     check_probability,
 )
 from heads.detection.rpn import Proposals, RegionProposals
-from heads.necks.bifpn import BIFPN_NORMS, BiFPN
-from heads.necks.fpn import FPN
+from heads.necks.contract import NECK_NORMS
 from heads.necks.input_norm import INPUT_NORMS, build_input_norms
-from heads.necks.residual_fpn import ResidualFPN
+from heads.necks.table import build_neck, check_neck
 from stores.pyramid import PyramidSpec
 
 Prediction = dict[str, Tensor]
@@ -51,10 +50,10 @@ heads/boxes/mask_paste.py makes pixels of them."""
 class DetectionSettings:
     """Raises HeadError for a value out of range."""
 
-    bifpn_layers: int = 0
-    """BiFPN layers of the neck, 0..16; 0 is an FPN."""
-    residual_blocks: int = 0
-    """Residual blocks on each level of the FPN, 0..16."""
+    neck: str = "fpn"
+    """fpn | fpn-res | bifpn, or another of heads/necks."""
+    neck_depth: int = 1
+    """Layers of a BiFPN, residual blocks on each level of fpn-res, 1..16; an FPN has 1."""
     width: int = 256
     """Channels of the neck's maps, 8..4096."""
     input_norm: str = "ln"
@@ -92,14 +91,11 @@ class DetectionSettings:
     well; torchvision's is there to be compared with it."""
 
     def __post_init__(self) -> None:
-        check_int("bifpn_layers", self.bifpn_layers, 0, 16)
-        check_int("residual_blocks", self.residual_blocks, 0, 16)
-        if self.bifpn_layers and self.residual_blocks:
-            raise HeadError("residual_blocks belong to an FPN: with bifpn_layers take 0")
+        check_neck(self.neck, self.neck_depth)
         for name in ("width", "box_width", "mask_width"):
             check_int(name, getattr(self, name), 8, 4096)
         check_choice("input_norm", self.input_norm, INPUT_NORMS)
-        check_choice("norm", self.norm, BIFPN_NORMS)
+        check_choice("norm", self.norm, NECK_NORMS)
         scale = self.anchor_scale
         if isinstance(scale, bool) or not isinstance(scale, int | float) or not 0 < scale <= 64:
             raise HeadError(f"anchor_scale is {self.anchor_scale!r}, expected a number above 0, 64 at most")
@@ -126,7 +122,14 @@ class DetectionHead(Head):
         strides_px = [level.stride_px for level in pyramid]
         self.roi_strides_px = tuple(strides_px)
         self.input_norms = build_input_norms(settings.input_norm, channels)
-        self.neck = _build_neck(channels, settings)
+        self.neck = build_neck(
+            settings.neck,
+            channels,
+            settings.width,
+            depth=settings.neck_depth,
+            norm=settings.norm,
+            extra_levels=1,
+        )
         self.rpn = RegionProposals(
             settings.width, [*strides_px, 2 * strides_px[-1]], settings.anchor_scale, self.conventions
         )
@@ -134,6 +137,10 @@ class DetectionHead(Head):
     @property
     def target_names(self) -> tuple[str, ...]:
         return TRUTH_TARGETS
+
+    @property
+    def necks(self) -> Mapping[str, nn.Module]:
+        return {self.settings.neck: self.neck}
 
     def choose_conventions(self) -> Conventions:
         return CONVENTIONS[self.settings.conventions]
@@ -236,13 +243,3 @@ class DetectionHead(Head):
 def _full(maps: Sequence[Tensor]) -> list[Tensor]:
     """float32: RoIAlign reads no bfloat16, and each pooling would convert the maps again."""
     return [x_NCYX.float() for x_NCYX in maps]
-
-
-def _build_neck(channels: Sequence[int], settings: DetectionSettings) -> nn.Module:
-    if settings.bifpn_layers:
-        return BiFPN(
-            channels, settings.width, layers=settings.bifpn_layers, extra_levels=1, norm=settings.norm
-        )
-    if settings.residual_blocks:
-        return ResidualFPN(channels, settings.width, blocks=settings.residual_blocks, norm=settings.norm)
-    return FPN(channels, settings.width)

@@ -28,6 +28,7 @@ from heads.detection.mask_branch import mask_targets, positive_rois, rois_of_det
 from heads.detection.mask_head import MASK_CELLS, MaskHead, mask_loss
 from heads.detection.roi_sampling import RoISamples, sample_rois
 from heads.detection.rpn import Proposals
+from heads.necks.former_settings import translate_neck_settings
 from stores.pyramid import PyramidSpec
 
 ReadRoIs = Callable[[Tensor, Tensor, int], Tensor]
@@ -214,8 +215,12 @@ def _refine(
 
 _LEVELS = ("p2", "p3", "p4", "p5")
 HEADS = {
-    name: HeadPreset(
-        task="detection", levels=_LEVELS, settings=CascadeSettings(bifpn_layers=layers), build=Cascade
+    f"cascade-{suffix}": HeadPreset(
+        task="detection",
+        levels=_LEVELS,
+        settings=CascadeSettings(neck=neck, neck_depth=depth),
+        build=Cascade,
+        translate=translate_neck_settings,
     )
-    for name, layers in (("cascade-fpn", 0), ("cascade-bifpn5", 5))
+    for suffix, neck, depth in (("fpn", "fpn", 1), ("bifpn5", "bifpn", 5))
 }

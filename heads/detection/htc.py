@@ -25,6 +25,7 @@ from heads.detection.mask_head import MASK_CELLS, MaskHead
 from heads.detection.roi_sampling import RoISamples
 from heads.detection.rpn import Proposals
 from heads.detection.semantic_branch import STUFF, SemanticBranch, stuff_loss
+from heads.necks.former_settings import translate_neck_settings
 from stores.pyramid import PyramidSpec
 
 
@@ -126,8 +127,9 @@ HEADS = {
     name: HeadPreset(
         task="detection",
         levels=_LEVELS,
-        settings=HTCSettings(bifpn_layers=5, semantic=semantic),
+        settings=HTCSettings(neck="bifpn", neck_depth=5, semantic=semantic),
         build=HTC,
+        translate=translate_neck_settings,
     )
     for name, semantic in (("htc-bifpn5", True), ("htc-nosem-bifpn5", False))
 }

@@ -24,6 +24,7 @@ from heads.detection.mask_branch import mask_targets, positive_rois, rois_of_det
 from heads.detection.mask_head import MASK_CELLS, MaskHead, mask_loss
 from heads.detection.roi_sampling import RoISamples, sample_rois
 from heads.detection.rpn import Proposals
+from heads.necks.former_settings import translate_neck_settings
 from stores.pyramid import PyramidSpec
 
 BOX_STDS = (0.1, 0.1, 0.2, 0.2)
@@ -88,13 +89,18 @@ class MaskRCNN(DetectionHead):
 _LEVELS = ("p2", "p3", "p4", "p5")
 
 
-def _preset(bifpn_layers: int = 0, residual_blocks: int = 0) -> HeadPreset:
-    settings = DetectionSettings(bifpn_layers=bifpn_layers, residual_blocks=residual_blocks)
-    return HeadPreset(task="detection", levels=_LEVELS, settings=settings, build=MaskRCNN)
+def _preset(neck: str, depth: int = 1) -> HeadPreset:
+    return HeadPreset(
+        task="detection",
+        levels=_LEVELS,
+        settings=DetectionSettings(neck=neck, neck_depth=depth),
+        build=MaskRCNN,
+        translate=translate_neck_settings,
+    )
 
 
 HEADS = {
-    "fpn": _preset(),
-    "fpn-res4": _preset(residual_blocks=4),
-    **{f"bifpn{layers}": _preset(bifpn_layers=layers) for layers in range(1, 10)},
+    "fpn": _preset("fpn"),
+    "fpn-res4": _preset("fpn-res", 4),
+    **{f"bifpn{layers}": _preset("bifpn", layers) for layers in range(1, 10)},
 }

@@ -7,17 +7,21 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from heads.necks.contract import Neck
+
 
 class FPN(nn.Module):
-    """Lateral 1x1, nearest top-down sum, 3x3 on each level, and one coarser level by subsampling the last.
+    """Lateral 1x1, nearest top-down sum, 3x3 on each level, and coarser levels by subsampling the last.
 
     Args:
         in_channels: channels of the input maps, finest first.
         width: channels of every output map.
+        extra_levels: coarser levels to add: 1 turns P2-P5 into P2-P6.
     """
 
-    def __init__(self, in_channels: Sequence[int], width: int = 256) -> None:
+    def __init__(self, in_channels: Sequence[int], width: int = 256, *, extra_levels: int = 1) -> None:
         super().__init__()
+        self.extra_levels = extra_levels
         self.laterals = nn.ModuleList(nn.Conv2d(channels, width, 1) for channels in in_channels)
         self.outputs = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in in_channels)
         for conv in (*self.laterals, *self.outputs):
@@ -25,9 +29,9 @@ class FPN(nn.Module):
             nn.init.zeros_(conv.bias)
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """Maps (N, in_channels[i], y_i, x_i), finest first -> one map more, each of `width` channels.
+        """Maps (N, in_channels[i], y_i, x_i), finest first -> (N, width, y_i, x_i) and the extra levels.
 
-        The last has ceil(y / 2) x ceil(x / 2) cells of the coarsest given.
+        An extra level has ceil(y / 2) x ceil(x / 2) cells of the one before it.
         """
         merged = [lateral(x_NCYX) for lateral, x_NCYX in zip(self.laterals, maps, strict=True)]
         for fine in range(len(merged) - 2, -1, -1):
@@ -37,8 +41,17 @@ class FPN(nn.Module):
             )
         refined = self.refine(merged)
         pyramid: list[Tensor] = [conv(x_NCYX) for conv, x_NCYX in zip(self.outputs, refined, strict=True)]
-        return [*pyramid, F.max_pool2d(pyramid[-1], kernel_size=1, stride=2)]
+        for _ in range(self.extra_levels):
+            pyramid.append(F.max_pool2d(pyramid[-1], kernel_size=1, stride=2))
+        return pyramid
 
     def refine(self, merged: list[Tensor]) -> list[Tensor]:
-        """What happens to the merged laterals before the output convolutions: nothing."""
+        """The merged laterals as the output convolutions read them: here unchanged."""
         return merged
+
+
+def _build(in_channels: Sequence[int], width: int, *, depth: int, extra_levels: int, norm: str) -> FPN:
+    return FPN(in_channels, width, extra_levels=extra_levels)
+
+
+NECKS = {"fpn": Neck(build=_build, max_depth=1, compiles=False)}

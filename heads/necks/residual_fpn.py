@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from heads.necks.contract import Neck
 from heads.necks.conv_block import build_norm
 from heads.necks.fpn import FPN
 
@@ -48,12 +49,27 @@ class ResidualFPN(FPN):
     """
 
     def __init__(
-        self, in_channels: Sequence[int], width: int = 256, *, blocks: int, norm: str = "gn"
+        self,
+        in_channels: Sequence[int],
+        width: int = 256,
+        *,
+        blocks: int,
+        norm: str = "gn",
+        extra_levels: int = 1,
     ) -> None:
-        super().__init__(in_channels, width)
+        super().__init__(in_channels, width, extra_levels=extra_levels)
         self.blocks = nn.ModuleList(
             nn.Sequential(*(ResidualBlock(width, norm) for _ in range(blocks))) for _ in in_channels
         )
 
     def refine(self, merged: list[Tensor]) -> list[Tensor]:
         return [block(x_NCYX) for block, x_NCYX in zip(self.blocks, merged, strict=True)]
+
+
+def _build(
+    in_channels: Sequence[int], width: int, *, depth: int, extra_levels: int, norm: str
+) -> ResidualFPN:
+    return ResidualFPN(in_channels, width, blocks=depth, norm=norm, extra_levels=extra_levels)
+
+
+NECKS = {"fpn-res": Neck(build=_build, max_depth=16, compiles=False)}

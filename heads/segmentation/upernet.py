@@ -1,13 +1,13 @@
-"""UPerNet, and UPerNet with BiFPN layers (mmseg:models/decode_heads/{uper_head,fcn_head}.py).
+"""UPerNet with its own top-down merge or another neck (mmseg:models/decode_heads/{uper_head,fcn_head}.py).
 
 The papers name "UPerNet + BiFPN xN" without drawing it. Here the pooled top level and UPerNet's laterals
-are kept, and the BiFPN (four levels, half the width, no P6) takes the place of the top-down sum and the 3x3
-convolutions after it.
+are kept, and the BiFPN (four levels, half the width, no P6) replaces the top-down sum and the 3x3
+convolutions after it. Any other neck of heads/necks replaces them in the same way.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -25,15 +25,18 @@ from heads.contract import (
     check_int,
     check_probability,
 )
-from heads.necks.bifpn import BIFPN_NORMS, BiFPN
 from heads.necks.channel_dropout import drop_channels
+from heads.necks.contract import NECK_NORMS
 from heads.necks.conv_block import CONV_NORMS, ConvBlock
+from heads.necks.former_settings import translate_neck_settings
 from heads.necks.input_norm import INPUT_NORMS, build_input_norms
+from heads.necks.table import build_neck, check_neck
 from heads.segmentation.base import PixelClassifier, build_classifier
 from heads.segmentation.pixel_loss import pixel_cross_entropy
 from heads.segmentation.pyramid_pooling import PyramidPooling
 from stores.pyramid import PyramidSpec
 
+_OWN_NECK = "fpn"
 _AUXILIARY_WEIGHT = 0.4  # mmseg:configs/_base_/models/upernet_swin.py
 
 
@@ -41,17 +44,20 @@ _AUXILIARY_WEIGHT = 0.4  # mmseg:configs/_base_/models/upernet_swin.py
 class UPerNetSettings:
     """Raises HeadError for a value out of range."""
 
-    bifpn_layers: int = 0
-    """BiFPN layers, 0..16; 0 is plain UPerNet."""
+    neck: str = "fpn"
+    """fpn (UPerNet's own top-down merge) | bifpn | fpn-res, or another of heads/necks."""
+    neck_depth: int = 1
+    """Layers of a BiFPN, residual blocks on each level of fpn-res, 1..16; an FPN has 1."""
     width: int = 512
-    """Channels of the maps; the BiFPN and the auxiliary head have half of them. Even, 8 or more."""
+    """Channels of the maps, even, 8 or more. Half of them in other necks than fpn and in the
+    auxiliary head."""
     input_norm: str = "ln"
     """Norm per level over the channels: ln | ln_no_affine | none."""
     norm: str = "bn"
     """Norm of UPerNet's own convolutions: bn | gn | none. BatchNorm wants 16 images or more a step: with
     fewer take gn, over several processes convert it (torch.nn.SyncBatchNorm, Lightning's sync_batchnorm)."""
-    bifpn_norm: str = "gn"
-    """Norm of the BiFPN's convolutions: gn | none."""
+    neck_norm: str = "gn"
+    """Norm of the convolutions of other necks than fpn: gn | none."""
     dropout: float = 0.1
     """Probability of dropping a channel before the classifier, 0..0.9."""
     auxiliary: bool = False
@@ -59,13 +65,13 @@ class UPerNetSettings:
     it is there to compare."""
 
     def __post_init__(self) -> None:
-        check_int("bifpn_layers", self.bifpn_layers, 0, 16)
+        check_neck(self.neck, self.neck_depth)
         check_int("width", self.width, 8, 4096)
         if self.width % 2:
             raise HeadError(f"width is {self.width}, expected an even number")
         check_choice("input_norm", self.input_norm, INPUT_NORMS)
         check_choice("norm", self.norm, CONV_NORMS)
-        check_choice("bifpn_norm", self.bifpn_norm, BIFPN_NORMS)
+        check_choice("neck_norm", self.neck_norm, NECK_NORMS)
         check_probability("dropout", self.dropout)
         check_bool("auxiliary", self.auxiliary)
 
@@ -83,23 +89,29 @@ class UPerNet(PixelClassifier):
         self.dropout = settings.dropout
         self.input_norms = build_input_norms(settings.input_norm, (*finer, top))
         self.pooling = PyramidPooling(top, settings.width, settings.norm)
-        width = settings.width if settings.bifpn_layers == 0 else settings.width // 2
+        self.neck_name = settings.neck
+        width = settings.width if settings.neck == _OWN_NECK else settings.width // 2
         self.laterals = nn.ModuleList(ConvBlock(channels, width, 1, settings.norm) for channels in finer)
         self.merge: nn.Module
-        if settings.bifpn_layers == 0:
+        if settings.neck == _OWN_NECK:
             self.merge = TopDown(len(finer), width, settings.norm)
         else:
-            self.merge = BiFPN(
+            self.merge = build_neck(
+                settings.neck,
                 (*[width] * len(finer), settings.width),
                 width,
-                layers=settings.bifpn_layers,
-                norm=settings.bifpn_norm,
+                depth=settings.neck_depth,
+                norm=settings.neck_norm,
             )
         self.bottleneck = ConvBlock(len(pyramid) * width, settings.width, 3, settings.norm)
         self.classifier = build_classifier(settings.width, num_classes)
         self.auxiliary = (
             FCN(finer[-1], settings.width // 2, num_classes, settings) if settings.auxiliary else None
         )
+
+    @property
+    def necks(self) -> Mapping[str, nn.Module]:
+        return {} if self.neck_name == _OWN_NECK else {self.neck_name: self.merge}
 
     def forward(
         self, features: Features, valid_hw: Sequence[SizeYX], generator: torch.Generator | None = None
@@ -184,12 +196,19 @@ def _resize(x_NCyx: Tensor, size: Sequence[int]) -> Tensor:
 
 
 _LEVELS = ("p2", "p3", "p4", "p5")
+
+
+def _preset(neck: str, depth: int = 1) -> HeadPreset:
+    return HeadPreset(
+        task="segmentation",
+        levels=_LEVELS,
+        settings=UPerNetSettings(neck=neck, neck_depth=depth),
+        build=UPerNet,
+        translate=translate_neck_settings,
+    )
+
+
 HEADS = {
-    "fpn": HeadPreset(task="segmentation", levels=_LEVELS, settings=UPerNetSettings(), build=UPerNet),
-    **{
-        f"bifpn{layers}": HeadPreset(
-            task="segmentation", levels=_LEVELS, settings=UPerNetSettings(bifpn_layers=layers), build=UPerNet
-        )
-        for layers in range(1, 10)
-    },
+    "fpn": _preset("fpn"),
+    **{f"bifpn{layers}": _preset("bifpn", layers) for layers in range(1, 10)},
 }

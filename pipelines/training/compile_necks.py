@@ -1,4 +1,4 @@
-"""torch.compile for the necks it pays for: the BiFPN (195 -> 115 ms of its five layers at 1024 px, H200)."""
+"""torch.compile for the necks that it speeds up, as the table of necks says."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from heads.necks.bifpn import BiFPN
+from heads.contract import Head
+from heads.necks.table import find_neck
 
 logger = logging.getLogger(__name__)
 
@@ -21,23 +22,23 @@ def compiles_necks(choice: Compile | None, device: torch.device) -> bool:
     return choice == "necks" if choice else device.type == "cuda"
 
 
-def compile_necks(head: nn.Module, **options: Any) -> int:
-    """Lets the BiFPNs of a head run compiled while it is in training mode; returns how many it has.
+def compile_necks(head: Head, **options: Any) -> int:
+    """Compiles the necks of a head for training mode; returns how many.
 
-    In evaluation they run as they are, since every size of a test view would be compiled anew. Parameters
-    and their names stay. Where compiling fails, a warning says so and the neck runs as it is.
+    In evaluation they run uncompiled, since every size of a test view would be compiled anew. Parameters
+    and their names stay. Where compiling fails, a warning says so and the neck runs uncompiled.
     """
-    necks = [module for module in head.modules() if isinstance(module, BiFPN)]
-    for neck in necks:
-        neck.forward = _CompiledInTraining(neck, options)  # type: ignore[method-assign]
+    necks = {name: neck for name, neck in head.necks.items() if find_neck(name).compiles}
+    for name, neck in necks.items():
+        neck.forward = _CompiledInTraining(name, neck, options)
     return len(necks)
 
 
 class _CompiledInTraining:
     """The forward of a neck, compiled or plain."""
 
-    def __init__(self, neck: nn.Module, options: dict[str, Any]) -> None:
-        self._neck, self._plain = neck, neck.forward
+    def __init__(self, name: str, neck: nn.Module, options: dict[str, Any]) -> None:
+        self._name, self._neck, self._plain = name, neck, neck.forward
         self._compiled: Callable[..., Any] | None = torch.compile(neck.forward, **options)
 
     def __call__(self, maps: Sequence[Tensor]) -> list[Tensor]:
@@ -46,7 +47,7 @@ class _CompiledInTraining:
                 found: list[Tensor] = self._compiled(maps)
                 return found
             except torch._dynamo.exc.TorchDynamoException as error:  # no compiler, or none that can do it
-                logger.warning("the BiFPN runs uncompiled: %s", str(error).splitlines()[0])
+                logger.warning("neck %s runs uncompiled: %s", self._name, str(error).splitlines()[0])
                 self._compiled = None
         plain: list[Tensor] = self._plain(maps)
         return plain

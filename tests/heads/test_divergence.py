@@ -18,7 +18,7 @@ HEADS = {
     "fpn": {},
     "cascade-fpn": {},
     "cascade-fpn giou": {"box_head": "giou_4conv1fc"},
-    "htc-nosem-bifpn5": {"bifpn_layers": 1},
+    "htc-nosem-bifpn5": {"neck_depth": 1},
 }
 
 

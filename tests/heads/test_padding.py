@@ -58,7 +58,7 @@ def test_padded_against_unpadded(
 def test_padding_reaches_no_further_than_the_convolutions(name: str) -> None:
     """Pooling over the padding would carry it everywhere, as GroupNorm does (2 % of the spread)."""
     valid_hw, reach_px = (512, 672), {"linear": 24, "fpn": 96, "bifpn2": 320}[name]
-    settings = {"bifpn_norm": "none"} if name.startswith("bifpn") else {}
+    settings = {"neck_norm": "none"} if name.startswith("bifpn") else {}
     pyramid, head = pyramid_of(24), head_of(name, **settings)
     padded = random_features(pyramid, 1, PADDED_HW)
     cut = {level.name: padded[level.name][..., : level.cells(valid_hw[1])] for level in pyramid}

@@ -20,14 +20,15 @@ def test_unknown_names_list_the_known_ones() -> None:
         build_head("bifpn10", "segmentation", pyramid_of(8), 3)
     with pytest.raises(HeadError, match=r"'sorting'.*segmentation"):
         head_names("sorting")
-    with pytest.raises(HeadError, match=r"no setting depth, widht; it has bifpn_layers, width"):
+    with pytest.raises(HeadError, match=r"no setting depth, widht; available: neck, neck_depth, width"):
         build_head("fpn", "segmentation", pyramid_of(8), 3, widht=8, depth=3)
     with pytest.raises(HeadError, match="num_classes is 0"):
         build_head("linear", "segmentation", pyramid_of(8), 0)
 
 
 def test_presets_differ_only_in_their_settings() -> None:
-    assert head_settings("bifpn5", "segmentation").bifpn_layers == 5
+    five = head_settings("bifpn5", "segmentation")
+    assert (five.neck, five.neck_depth) == ("bifpn", 5)
     assert head_settings("fpn", "segmentation").width == 512
 
 
@@ -35,7 +36,7 @@ def test_a_name_twice_for_one_task_is_our_bug(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setitem(upernet.HEADS, "linear", linear.HEADS["linear"])
     heads._presets.cache_clear()
     try:
-        with pytest.raises(RuntimeError, match=r"upernet\.py names 'linear' again"):
+        with pytest.raises(RuntimeError, match=r"heads\.segmentation\.upernet names 'linear' again"):
             head_names("segmentation")
     finally:
         heads._presets.cache_clear()

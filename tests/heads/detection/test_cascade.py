@@ -27,7 +27,7 @@ CLASSES = 4
 PADDED_HW = (128, 160)
 VALID_HW = [(128, 160), (100, 120)]
 PYRAMID = pyramid_of(8)
-SMALL = {"width": 8, "box_width": 16, "mask_width": 8, "roi_samples": 40, "bifpn_layers": 0}
+SMALL = {"width": 8, "box_width": 16, "mask_width": 8, "roi_samples": 40, "neck": "fpn", "neck_depth": 1}
 SMALL |= {"candidates": 60, "proposals": 40, "test_candidates": 30, "test_proposals": 20, "detections": 20}
 
 

@@ -185,7 +185,8 @@ def test_bad_targets(change, message: str) -> None:
 @pytest.mark.parametrize(
     ("setting", "value"),
     [
-        ("bifpn_layers", 17),
+        ("neck", "pan"),
+        ("neck_depth", 17),
         ("width", 4),
         ("anchor_scale", 0),
         ("score_threshold", 1.5),
@@ -199,8 +200,3 @@ def test_bad_targets(change, message: str) -> None:
 def test_bad_settings(setting: str, value: object) -> None:
     with pytest.raises(HeadError, match=setting):
         small(**{setting: value})
-
-
-def test_residual_blocks_do_not_go_with_a_bifpn() -> None:
-    with pytest.raises(HeadError, match="residual_blocks"):
-        small("bifpn2", residual_blocks=4)

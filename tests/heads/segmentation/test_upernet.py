@@ -143,7 +143,7 @@ PARAMETERS = {
 @pytest.mark.parametrize(("name", "model"), PARAMETERS)
 def test_parameters(name: str, model: str) -> None:
     pyramid = pyramid_of(SWINV2_CHANNELS[model])
-    bare = {"input_norm": "none"} | ({"bifpn_norm": "none"} if name.startswith("bifpn") else {})
+    bare = {"input_norm": "none"} | ({"neck_norm": "none"} if name.startswith("bifpn") else {})
     with torch.device("meta"):
         plain = parameter_count(build_head(name, "segmentation", pyramid, 150, **bare))
         shipped = parameter_count(build_head(name, "segmentation", pyramid, 150))
@@ -196,11 +196,11 @@ def test_one_image_with_batch_norm_is_refused_before_it_fails() -> None:
         ({"width": 4}, "width is 4"),
         ({"width": "64"}, "width is '64'"),
         ({"norm": "ln"}, "bn, gn, none"),
-        ({"bifpn_norm": "bn"}, "gn, none"),
+        ({"neck_norm": "bn"}, "gn, none"),
         ({"input_norm": "batch"}, "ln, ln_no_affine, none"),
         ({"dropout": 1.0}, "dropout is 1.0"),
         ({"auxiliary": "yes"}, "auxiliary is 'yes'"),
-        ({"bifpn_layers": -1}, "bifpn_layers"),
+        ({"neck_depth": -1}, "neck_depth is -1"),
     ],
 )
 def test_bad_settings(settings: dict[str, object], message: str) -> None:

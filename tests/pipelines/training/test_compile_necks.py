@@ -64,5 +64,7 @@ def test_a_neck_that_cannot_be_compiled_runs_as_it_is(caplog: pytest.LogCaptureF
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
-def test_heads_without_a_bifpn_have_nothing_to_compile() -> None:
+def test_necks_that_gain_nothing_are_left_alone() -> None:
+    assert compile_necks(build_head("fpn", "segmentation", PYRAMID, 5, seed=0)) == 0
+    assert compile_necks(build_head("fpn-res4", "detection", PYRAMID, 5, seed=0, width=16)) == 0
     assert compile_necks(build_head("linear", "segmentation", PYRAMID, 5, seed=0)) == 0
