@@ -1,6 +1,6 @@
-"""Non-maximum suppression for several images with the boxes of each in one padded row.
+"""Non-maximum suppression: hard for padded rows of several images, soft (linear) for one image.
 
-Dims: N images, P boxes an image (padded), best first.
+Dims: N images, P boxes an image (padded), best first; J boxes of one image, D those kept.
 """
 
 from __future__ import annotations
@@ -68,3 +68,28 @@ def best_rows(scores_NP: Tensor, chosen_NP: Tensor, count: int) -> tuple[Tensor,
     ranked_NP = torch.where(chosen_NP, scores_NP, -torch.inf)
     index_NC = ranked_NP.topk(min(count, ranked_NP.shape[1])).indices
     return index_NC, chosen_NP.gather(1, index_NC)
+
+
+def soft_nms(
+    boxes_J4: Tensor, scores_J: Tensor, labels_J: Tensor, *, iou: float, least_score: float, most: int
+) -> tuple[Tensor, Tensor]:
+    """Linear Soft-NMS: indices (D,) of the best boxes and their lowered scores (D,), best first.
+
+    The best box left is taken, and every box of its class that overlaps it by more than `iou` keeps
+    1 - overlap of its score, until `most` are taken or no score is above `least_score`. Scores are 0 or more
+    (Bodla et al., ICCV 2017).
+    """
+    taken, taken_scores = [], []
+    left_J = scores_J.clone()
+    for _ in range(min(most, len(scores_J))):
+        score, best = left_J.max(0)
+        taken.append(best)
+        taken_scores.append(score)
+        overlap_J = pairwise_iou(boxes_J4[best].view(1, 1, 4), boxes_J4[None])[0, 0]
+        decays_J = (overlap_J > iou) & (labels_J == labels_J[best])
+        left_J = torch.where(decays_J, left_J * (1 - overlap_J), left_J).index_fill(0, best, -1.0)
+    if not taken:
+        return labels_J, scores_J
+    index_D, score_D = torch.stack(taken), torch.stack(taken_scores)
+    above_D = score_D > least_score
+    return index_D[above_D], score_D[above_D]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from torch import Tensor
 from torchvision.ops import batched_nms
 
-from heads.boxes.soft_nms import soft_nms
+from heads.boxes.nms import soft_nms
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,7 +35,7 @@ class DetectRule:
     most: int
     """Detections an image has at most."""
     soft: bool
-    """Overlapping boxes lose score instead (heads/boxes/soft_nms.py)."""
+    """Overlapping boxes lose score instead (heads/boxes/nms.py)."""
     least_px: float
     """Boxes not wider and higher than this are dropped."""
 

@@ -10,9 +10,8 @@ from torch import Tensor
 
 from heads.boxes import nms
 from heads.boxes.boxes import pairwise_iou
-from heads.boxes.nms import best_rows, suppress, suppress_together
+from heads.boxes.nms import best_rows, soft_nms, suppress, suppress_together
 from heads.boxes.postprocess import DetectRule, detect
-from heads.boxes.soft_nms import soft_nms
 
 Suppress = Callable[[Tensor, Tensor, float], Tensor]
 BOTH: list[Suppress] = [suppress, suppress_together]
