@@ -8,26 +8,33 @@ for you", and the field says how. Nothing heavy is imported here, so that `--hel
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from pipelines.config_fields import VerbConfig, marks
+from pipelines.train_config import ManyHeadsConfig, OptimizerConfig, ScheduleConfig, TrainConfig
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class VerbConfig:
-    """Flags that every verb has."""
-
-    json: bool = False
-    """Print a summary as one line of JSON, the last line of stdout."""
-    debug: bool = False
-    """Show the traceback of an error; the environment variable PERMAFROST_DEBUG=1 does the same."""
-
-
-def _require_at_least(config: VerbConfig, least: Mapping[str, int]) -> None:
-    """Raises ValueError for a count below the least it can be; None is chosen elsewhere."""
-    for name, number in least.items():
-        if (value := getattr(config, name)) is not None and value < number:
-            raise ValueError(f"{name} {value}: expected {number} or more")
+__all__ = [
+    "GROUP_RECORD",
+    "RUN_CONFIG",
+    "DemoConfig",
+    "DoctorConfig",
+    "EvaluateConfig",
+    "ExtractConfig",
+    "ForecastConfig",
+    "GcConfig",
+    "ManyHeadsConfig",
+    "OptimizerConfig",
+    "PlanConfig",
+    "PredictConfig",
+    "ReportConfig",
+    "ScheduleConfig",
+    "StoreConfig",
+    "TrainConfig",
+    "VerbConfig",
+    "VerifyConfig",
+    "config_yaml",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,15 +79,12 @@ class PlanConfig(VerbConfig):
     """Precision of the backbone's forward; None: fp16 on a GPU, fp32 on a CPU."""
     device: str = "auto"
     """cpu, cuda, cuda:1, ...; auto: the GPU where there is one."""
-    batch_size: int | None = None
+    batch_size: int | None = field(default=None, metadata=marks(least=1))
     """Rows of a forward pass at 512 px, fewer of larger ones. None: 32 on a GPU, or what fits; 4 on a CPU."""
-    workers: int | None = None
+    workers: int | None = field(default=None, metadata=marks(least=1))
     """Threads that load rows; processes that decode for them are at most one a core. None: one a core."""
     shard_rows: int | None = None
     """Rows of a shard, a power of two; None: shards of at most 128 MiB, at least eight of them a bin."""
-
-    def __post_init__(self) -> None:
-        _require_at_least(self, {"workers": 1, "batch_size": 1})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,14 +106,13 @@ class ExtractConfig(PlanConfig):
 
     engine: Literal["local"] = "local"
     """Where the work runs: local, this process."""
-    max_failed: int | None = None
+    max_failed: int | None = field(default=None, metadata=marks(least=0))
     """Broken records that may be skipped, else exit code 1; None: 1 % of all, at least 10, never all."""
     codec_limit: float | None = None
     """Stop where the codec changes a level's median channel by more than this share of its deviation."""
 
     def __post_init__(self) -> None:
-        PlanConfig.__post_init__(self)
-        _require_at_least(self, {"max_failed": 0})
+        VerbConfig.__post_init__(self)  # not super(): slots make a new class of this one
         if self.codec_limit is not None and self.codec_limit <= 0:
             raise ValueError(f"codec_limit {self.codec_limit:g}: expected a share above 0, such as 0.02")
 
@@ -152,161 +155,6 @@ class DoctorConfig(VerbConfig):
 
     stores: str = "features"
     """Folder whose disk is measured."""
-
-
-@dataclass(frozen=True, kw_only=True)  # no slots: jsonargparse reads a nested default by vars()
-class OptimizerConfig:
-    """AdamW over the head's parameters."""
-
-    lr: float = 2e-3
-    """Peak learning rate, for `batch_size` rows a step."""
-    weight_decay: float = 0.05
-    """Decoupled weight decay; norms have none, as in mmseg's Swin, nor have embeddings, as in Mask2Former."""
-    betas: tuple[float, float] = (0.9, 0.999)
-    """Decay rates of the two moments."""
-    clip_norm: float | None = None
-    """Largest norm of all gradients together; None: not clipped."""
-
-
-@dataclass(frozen=True, kw_only=True)  # no slots: jsonargparse reads a nested default by vars()
-class ScheduleConfig:
-    """The learning rate over `max_steps`."""
-
-    shape: Literal["poly", "cosine", "step", "constant"] = "poly"
-    """After the warm-up; poly of power 1 is linear."""
-    power: float = 1.0
-    """Exponent of poly."""
-    milestones: tuple[float, ...] = ()
-    """step: shares of the run after which the rate falls, such as 0.875 for epoch 63 of 72."""
-    gamma: float = 0.1
-    """step: what each milestone multiplies the rate by."""
-    warmup_steps: int = 1500
-    """Steps that lead linearly to the peak; a run uses at most a tenth of its `max_steps`."""
-    warmup_share: float | None = None
-    """Share of the run that leads linearly to the peak, such as 0.0833333 for 2.5 of 30 epochs; None:
-    `warmup_steps` says."""
-    warmup_start: float = 1e-6
-    """Share of the peak rate in the first step of the warm-up."""
-    end: float = 0.0
-    """Share of the peak rate at `max_steps`."""
-
-    def __post_init__(self) -> None:
-        if self.warmup_share is not None and not 0 <= self.warmup_share <= 1:
-            raise ValueError(f"schedule.warmup_share {self.warmup_share}: expected a share of the run, 0..1")
-        shares = list(self.milestones)
-        if shares != sorted(shares) or not all(0 < share < 1 for share in shares):
-            raise ValueError(f"schedule.milestones {shares}: expected rising shares of the run, 0..1")
-        if self.shape == "step" and not shares:
-            raise ValueError("schedule.shape step needs schedule.milestones: where the rate falls")
-
-
-_LEAST = {
-    **dict.fromkeys(("max_steps", "repeat", "batch_size", "checkpoint_every", "shuffle_window"), 1),
-    **dict.fromkeys(("log_every", "val_every", "keep_checkpoints"), 0),
-}
-"""The least that a count of TrainConfig can be."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TrainConfig(VerbConfig):
-    """A head, the store it learns from, and how."""
-
-    head: str
-    """Name of the head for the data set's task, such as linear, fpn or bifpn5; several, such as fpn,bifpn5,
-    train side by side on one stream of batches, each as it would alone (also --lr 1e-3,2e-3)."""
-    head_settings: dict[str, Any] = field(default_factory=dict)
-    """Settings of the head over its preset's, such as --head-settings.width 64."""
-    dataset: str | None = None
-    """Data set of the store; None: any."""
-    model: str | None = None
-    """Backbone of the store; None: any."""
-    split: str | None = None
-    """Split of the store; None: the training split."""
-    weights: str | None = None
-    """Weights of the store's backbone, as given to extract; None: any. With `online`: None is timm."""
-    levels: tuple[str, ...] | None = None
-    """Levels the head is given; None: those it needs."""
-    store: tuple[str, ...] | None = None
-    """Store folders; several are more views of the same records. None: the one complete store that fits."""
-    stores: str = "features"
-    """Folder that holds the stores."""
-    val_store: str | None = None
-    """Test store for validation during training; None: the one complete one that fits, if there is one."""
-    recipe: str | None = None
-    """A file of pipelines/recipes by name, or a path. None: the one shipped for this data set and head."""
-    run: str | None = None
-    """Folder of the run; None: runs/<store>-<head>-<n>."""
-    resume: bool = False
-    """Continue the run in `run` from its last checkpoint, exactly; its own configuration is the default."""
-    online: bool = False
-    """Train on the live backbone with new views in every epoch, without a store; needs `dataset`, `model`."""
-    data: str | None = None
-    """Folder of the data set, for `online` and for source `pixels`; None: data/<official folder name>."""
-    pixels: Literal["stored", "source"] | None = None
-    """For a head that reads levels above those a store holds: the backbone's first stages recompute them from
-    stored pixels or from the source images. None: from the store's, where it holds them."""
-    crop_size: int | None = None
-    """Side of a training view in pixels, for `online`; None: the view recipe's."""
-    model_args: dict[str, Any] = field(default_factory=dict)
-    """Constructor arguments of the backbone, for `online`."""
-    subset: str | None = None
-    """Share of the records (1%), fold of COCO (coco-1pct-fold1), or a file with one key a line; None: all."""
-    data_fraction: float | None = None
-    """Another way to write `subset`: 0.1 is 10%."""
-    max_steps: int = 160_000
-    """Optimiser steps of the run; of this and `epochs` the one given last counts."""
-    epochs: float | None = None
-    """Length of the run in epochs, from which `max_steps` follows when it starts; None: `max_steps` says."""
-    repeat: int = 1
-    """Visits of each record in one of the `epochs`, as mmdet's RepeatDataset; each shows its next view."""
-    batch_size: int = 16
-    """Rows of a step, over all processes that torchrun started."""
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    """How the weights move."""
-    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
-    """How the learning rate moves."""
-    seed: int = 0
-    """Seed of the head's first weights, the order of the rows and dropout."""
-    seeds: int = 1
-    """Runs with so many seeds, from `seed` on, one after another, each in <run>/seed<n>; see `report`."""
-    precision: Literal["fp32", "bf16"] | None = None
-    """bf16 is autocast; None: bf16 on a GPU, fp32 on a CPU."""
-    device: str = "auto"
-    """cpu, cuda, cuda:1, ...; auto: the GPU where there is one."""
-    threads: int | None = None
-    """Threads that read rows; None: 2, or one a processor core where there are fewer."""
-    verify: Literal["always", "first-epoch", "off"] = "always"
-    """When a chunk's checksum is compared; anything but always gives up that bytes are right."""
-    log_every: int = 50
-    """Steps between two lines of the log."""
-    val_every: int | None = None
-    """Steps between two validations; None: a tenth of `max_steps`; 0: only at the end."""
-    checkpoint_every: int | None = None
-    """Steps between two checkpoints; None: a tenth of `max_steps`."""
-    keep_checkpoints: int = 3
-    """Checkpoints of a run that stay, the last ones; 0: all."""
-    shuffle_window: int | None = None
-    """For disks that are slow at random places: read shards forward, shuffle within so many rows kept in
-    memory. None: shuffle the whole epoch, and read at random places."""
-    compile: Literal["necks", "none"] | None = None
-    """torch.compile of the BiFPN in training; None: necks on a GPU, none on a CPU."""
-    tensorboard: bool = False
-    """Log to TensorBoard too, beside the CSV file."""
-
-    def __post_init__(self) -> None:
-        _require_at_least(self, _LEAST)
-        if self.epochs is not None and self.epochs <= 0:
-            raise ValueError(f"epochs {self.epochs:g}: expected more than 0")
-        fraction = self.data_fraction
-        if fraction is None:
-            return
-        if self.subset is not None:
-            raise ValueError(f"data_fraction {fraction} and subset {self.subset!r}: give one of them")
-        if not 0 < fraction <= 1:
-            raise ValueError(f"data_fraction {fraction}: expected more than 0 and at most 1")
-        percent = f"{100 * fraction:.12f}".rstrip("0").rstrip(".")  # no exponent, which a subset has not
-        object.__setattr__(self, "subset", f"{percent}%")
-        object.__setattr__(self, "data_fraction", None)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

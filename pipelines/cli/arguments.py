@@ -10,21 +10,17 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import json
-import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
+from pipelines.cli.given import Given, read_command_line, read_settings
 from pipelines.cli.recipes import base_file, recipe_name
 from pipelines.cli.settings import Setting, settings_of
 from pipelines.cli.verbs import VERBS, Verb
 from pipelines.config import RUN_CONFIG, TrainConfig, VerbConfig
 from pipelines.errors import UsageError
-
-_TRUTH = {"true": "true", "yes": "true", "on": "true", "false": "false", "no": "false", "off": "false"}
 
 Config = TypeVar("Config", bound=VerbConfig)
 
@@ -61,17 +57,6 @@ def verb_named(name: str) -> Verb:
     raise UsageError(f"no such verb; {hint}")
 
 
-@dataclass(frozen=True, slots=True)
-class _Given:
-    """One setting as it was given."""
-
-    name: str
-    """Dotted name of the setting, or of a key inside a mapping."""
-    text: str
-    source: str
-    """What to call it in an error: the flag, or the file and key."""
-
-
 def parse(config_class: type[Config], words: Sequence[str]) -> Config:
     """The config that `words` describe, over the files they name.
 
@@ -81,29 +66,32 @@ def parse(config_class: type[Config], words: Sequence[str]) -> Config:
     Raises:
         UsageError: an unknown flag or key (names the nearest), a missing or ill-typed value, no such file.
     """
+    return config_of(config_class, read_command_line(config_class, words).given)
+
+
+def config_of(config_class: type[Config], given: Sequence[Given]) -> Config:
+    """The config of the settings given, a later one winning, over those of the recipe.
+
+    Raises UsageError as `parse`.
+    """
     settings = settings_of(config_class)
-    files, flags = _read_words(words, settings)
-    of_several = (
-        ("heads",) if config_class is TrainConfig else ()
-    )  # pipelines/cli/head_variants.py has read them
-    given = [item for file in files for item in _read_yaml(file, settings, of_several)] + flags
     if config_class is TrainConfig:
-        given = _with_one_length(_base_settings(settings, given) + given)
+        given = _with_one_length([*_base_settings(given), *given])
     _require(settings, given)
     # What is overruled is left out: a list of rates is, in favour of one, where several heads are trained.
     return _typed(config_class, settings, list({item.name: item for item in given}.values()))
 
 
-def _base_settings(settings: Mapping[str, Setting], given: Sequence[_Given]) -> list[_Given]:
+def _base_settings(given: Sequence[Given]) -> list[Given]:
     """What stands under the settings `given` to train-head; a recipe that nobody named is named here."""
     base = base_file({item.name: item.text for item in given if item.text != "null"})
     if base is None:
         return []
-    named = [] if base.name == RUN_CONFIG else [_Given("recipe", recipe_name(base), "the default recipe")]
-    return named + list(_read_yaml(base, settings))
+    named = [] if base.name == RUN_CONFIG else [Given("recipe", recipe_name(base), "the default recipe")]
+    return named + read_settings(TrainConfig, base)
 
 
-def _with_one_length(given: list[_Given]) -> list[_Given]:
+def _with_one_length(given: list[Given]) -> list[Given]:
     """Without epochs where max_steps was given after them, as by a flag over a recipe: else epochs count."""
     lengths = [item.name for item in given if item.name in ("max_steps", "epochs") and item.text != "null"]
     if lengths[-1:] != ["max_steps"]:
@@ -111,134 +99,7 @@ def _with_one_length(given: list[_Given]) -> list[_Given]:
     return [item for item in given if item.name != "epochs"]
 
 
-def _read_words(words: Sequence[str], settings: Mapping[str, Setting]) -> tuple[list[Path], list[_Given]]:
-    files: list[Path] = []
-    flags: list[_Given] = []
-    runs: list[str] = []
-    rest = list(words)
-    while rest:
-        word = rest.pop(0)
-        takes_folders = "run" in settings and settings["run"].is_list
-        if takes_folders and word.strip() and not word.startswith("--"):
-            runs.append(with_home(word))  # report runs/a runs/b
-            continue
-        if not word.startswith("--"):
-            raise UsageError(f"unexpected {word!r}: flags are written --name value{_as_flag(word)}")
-        flag, has_value, value = word.partition("=")
-        if flag == "--config":
-            path = value if has_value else _next_value(flag, rest)
-            if not path.strip():
-                raise UsageError(f"--config: expected a file, found {path!r}")
-            files.append(Path(with_home(path)))
-            continue
-        name, setting = _resolve(flag[2:], settings, flag)
-        if not has_value:
-            switch = setting.is_switch and not (rest and rest[0].lower() in _TRUTH)
-            value = "true" if switch else _next_value(flag, rest)
-        flags.append(_given(name, value, setting, flag))
-    if runs:
-        flags.append(_Given("run", json.dumps(runs), "the folders named"))
-    return files, flags
-
-
-def _next_value(flag: str, rest: list[str]) -> str:
-    if not rest or rest[0].startswith("--"):
-        raise UsageError(f"{flag} needs a value")
-    return rest.pop(0)
-
-
-def _as_flag(word: str) -> str:
-    """Advice for somebody who writes NAME=value as for make."""
-    name, equals, value = word.partition("=")
-    return f", here --{name.lower().replace('_', '-')} {value}" if equals else ""
-
-
-def _resolve(written: str, settings: Mapping[str, Setting], source: str) -> tuple[str, Setting]:
-    """The setting a flag or key means: its name, a key of a mapping, or the end of one nested name (lr)."""
-    name = written.replace("-", "_")
-    if name in settings:
-        return name, settings[name]
-    owner = settings.get(name.partition(".")[0])
-    if owner is not None and owner.is_mapping:
-        return name, owner
-    nested = [full for full in settings if full.endswith("." + name)]
-    if len(nested) == 1:
-        return nested[0], settings[nested[0]]
-    is_flag = source.startswith("--")
-    known = {**{full: full for full in settings}, **{full.rpartition(".")[2]: full for full in settings}}
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    shown = [settings[known[match]].flag if is_flag else known[match] for match in near]
-    hint = f"did you mean {shown[0]}?" if shown else "--help lists those there are"
-    raise UsageError(f"{source}: no such {'flag' if is_flag else 'setting'}; {hint}")
-
-
-def _read_yaml(path: Path, settings: Mapping[str, Setting], skipped: Sequence[str] = ()) -> Iterator[_Given]:
-    import yaml  # late, so that doctor can say that it is missing
-
-    try:
-        document = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UsageError(f"--config {path}: {error}") from error
-    if not isinstance(document, dict):
-        raise UsageError(f"--config {path}: expected settings, one `name: value` a line, found {document!r}")
-    own = {key: value for key, value in document.items() if key not in skipped}
-    yield from _flatten(own, "", path, settings)
-
-
-def _flatten(
-    node: Mapping[str, Any], prefix: str, path: Path, settings: Mapping[str, Setting]
-) -> Iterator[_Given]:
-    for key, value in node.items():
-        name = f"{prefix}{key}"
-        source = f"{path}: {name}"
-        if isinstance(value, dict) and any(full.startswith(f"{name}.") for full in settings):
-            yield from _flatten(value, f"{name}.", path, settings)
-            continue
-        full, setting = _resolve(name, settings, source)
-        if setting.is_mapping and full == setting.name and isinstance(value, dict):
-            yield from (_Given(f"{full}.{item}", _plain(inner), source) for item, inner in value.items())
-        else:
-            yield _given(full, _plain(value), setting, source)
-
-
-def _plain(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
-
-
-def _given(name: str, value: str, setting: Setting, source: str) -> _Given:
-    """A value that somebody gave. Raises UsageError where it says nothing: it would read as None, and None
-    often means everything."""
-    parts = value.split(",") if setting.is_list and not value.startswith("[") else [value]
-    says_nothing = not all(part.strip() for part in parts)
-    if says_nothing or (setting.is_list and setting.default is None and not value.strip("[] ")):
-        advice = "a value is missing" if setting.is_required else "to keep its default, leave it out"
-        raise UsageError(f"{source}: expected {setting.expected}, found {value!r}; {advice}")
-    return _Given(name, _as_text(with_home(value), setting), source)
-
-
-def with_home(value: str) -> str:
-    """The value with ~ and ~user, first in it or in an item of a list, as the home folder they mean.
-
-    A shell does so only for words of their own without quotes, and never for what stands in a file.
-    """
-    return re.sub(r'(^\[?|[,"]\s*)(~[^/,"]*)', lambda found: found[1] + os.path.expanduser(found[2]), value)
-
-
-def _as_text(value: str, setting: Setting) -> str:
-    """A value as jsonargparse reads it: lists as JSON, switches as true and false."""
-    if setting.is_switch:
-        return _TRUTH.get(value.lower(), value)
-    if setting.is_list and value != "null" and not value.startswith("["):
-        parts = [part.strip() for part in value.split(",")]
-        return json.dumps(parts) if str in _item_types(setting) else f"[{','.join(parts)}]"
-    return value
-
-
-def _item_types(setting: Setting) -> tuple[Any, ...]:
-    return tuple(getattr(setting.types[0], "__args__", ()))
-
-
-def _require(settings: Mapping[str, Setting], given: Sequence[_Given]) -> None:
+def _require(settings: Mapping[str, Setting], given: Sequence[Given]) -> None:
     names = {item.name for item in given}
     missing = [
         setting.flag for setting in settings.values() if setting.is_required and setting.name not in names
@@ -247,12 +108,11 @@ def _require(settings: Mapping[str, Setting], given: Sequence[_Given]) -> None:
         raise UsageError(f"{' and '.join(missing)} must be given; --help says what they are")
 
 
-def _typed(config_class: type[Config], settings: Mapping[str, Setting], given: Sequence[_Given]) -> Config:
+def _typed(config_class: type[Config], settings: Mapping[str, Setting], given: Sequence[Given]) -> Config:
     if not given:
         return config_class()
-    from jsonargparse import (
-        ArgumentParser,
-    )  # after the words are understood: it takes a tenth of a second to load
+    # Late, after the words are understood: it takes a tenth of a second to load.
+    from jsonargparse import ArgumentParser
 
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(config_class, "config")
@@ -264,7 +124,7 @@ def _typed(config_class: type[Config], settings: Mapping[str, Setting], given: S
     return config
 
 
-def _type_error(message: str, settings: Mapping[str, Setting], given: Sequence[_Given]) -> str:
+def _type_error(message: str, settings: Mapping[str, Setting], given: Sequence[Given]) -> str:
     """jsonargparse's message in the words of the flag or the file that gave the value."""
     found = re.search(r'Parser key "config\.([^"]+)"', message)
     setting = settings.get(found.group(1)) if found else None

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipelines.config import RUN_CONFIG
+from pipelines.config import RUN_CONFIG, TrainConfig
+from pipelines.config_fields import one_report_row_settings
 from pipelines.errors import UsageError
 from pipelines.runs.costs import RunCosts, read_costs
 from pipelines.runs.metrics_csv import read_metrics
@@ -19,10 +20,6 @@ from stores.format.canonical_json import canonical_json
 
 WHILE_TRAINING = "single, while training"
 """What the views are called of a score that `evaluate` has not confirmed: the last validation's."""
-_SAME_LEARNING = frozenset((
-    "head", "head_settings", "levels", "subset", "max_steps", "epochs", "repeat",
-    "batch_size", "optimizer", "schedule", "precision",
-))  # fmt: skip
 _SHARE = re.compile(r"(?:coco-)?(\d+(?:\.\d+)?)\s*(?:%|pct)(?:-fold\d+)?")
 
 
@@ -65,7 +62,8 @@ class RunFigures:
 
     def learned_alike(self) -> str:
         """Equal for runs that differ in nothing but their seed."""
-        same = {name: value for name, value in self.config.items() if name in _SAME_LEARNING}
+        compared = one_report_row_settings(TrainConfig)
+        same = {name: value for name, value in self.config.items() if name in compared}
         stores = [store.identity_digest for store in self.record.stores]
         views = dict(self.record.identity["views"]) if not stores else {}  # of an online run, drawn by seed
         views.pop("seed", None)

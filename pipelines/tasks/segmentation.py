@@ -17,7 +17,7 @@ from torch import Tensor
 from heads.contract import Head
 from pipelines.json_output import write_json
 from pipelines.machine.devices import autocast
-from pipelines.metrics.confusion import Confusion
+from pipelines.metrics.segmentation import Confusion
 from pipelines.tasks.contract import IMAGE_ENDINGS, Arrays, TestView, percent
 
 if TYPE_CHECKING:

@@ -25,8 +25,8 @@ from typing import Any
 import torch
 
 from pipelines.catalog.choose_store import find_training_stores
-from pipelines.cli.head_variants import ManyHeadsConfig
-from pipelines.config import GROUP_RECORD, TrainConfig
+from pipelines.config import GROUP_RECORD, ManyHeadsConfig, TrainConfig
+from pipelines.config_fields import one_stream_settings
 from pipelines.errors import Interrupted, UsageError, WorkFailed
 from pipelines.feed.datamodule import Stretch, TrainingData
 from pipelines.feed.pace import Reading
@@ -43,12 +43,6 @@ from pipelines.training.run_setup import HeadRun, build_module, prepare, report
 from pipelines.training.take_turns import SharedBatches
 
 logger = logging.getLogger(__name__)
-
-_SHARED = (
-    *("dataset", "model", "split", "weights", "stores", "subset", "batch_size", "seed", "shuffle_window"),
-    *("online", "data", "pixels", "crop_size", "model_args", "verify", "threads", "device", "seeds"),
-)
-"""Settings that decide what the stream holds, or where it goes."""
 
 
 def train_side_by_side(config: ManyHeadsConfig) -> dict[str, Any]:
@@ -86,7 +80,7 @@ def check_one_stream(configs: dict[str, TrainConfig]) -> None:
     """Raises UsageError, naming setting and values, where heads would not see the same batches."""
     first_name, first = next(iter(configs.items()))
     for name, other in configs.items():
-        for setting in _SHARED:
+        for setting in one_stream_settings(TrainConfig):
             mine, theirs = getattr(first, setting), getattr(other, setting)
             if mine != theirs:
                 raise UsageError(

@@ -9,8 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pipelines.cli.head_variants import ManyHeadsConfig
-from pipelines.config import GROUP_RECORD, RUN_CONFIG, TrainConfig, config_yaml
+from pipelines.config import GROUP_RECORD, RUN_CONFIG, ManyHeadsConfig, TrainConfig, config_yaml
 from pipelines.errors import UsageError
 from pipelines.runs.run_folder import RUN_RECORD
 

@@ -7,8 +7,7 @@ import os
 from contextlib import ExitStack
 from typing import Any
 
-from pipelines.cli.head_variants import ManyHeadsConfig
-from pipelines.config import TrainConfig
+from pipelines.config import ManyHeadsConfig, TrainConfig
 from pipelines.feed.ranks import join_ranks, ranks_of
 from pipelines.training.fit import fit
 from pipelines.training.many_heads import train_side_by_side

@@ -6,13 +6,14 @@ import pytest
 import yaml
 
 from pipelines.cli.arguments import parse, split_general_flags, verb_named
-from pipelines.cli.head_variants import ManyHeadsConfig, parse_command
+from pipelines.cli.head_variants import parse_command
 from pipelines.cli.settings import settings_of
 from pipelines.cli.verbs import VERBS
 from pipelines.config import (
     EvaluateConfig,
     ExtractConfig,
     GcConfig,
+    ManyHeadsConfig,
     OptimizerConfig,
     PlanConfig,
     PredictConfig,
@@ -196,9 +197,9 @@ def test_a_flag_without_text_is_refused(verb: str) -> None:
         (["--levels", ","], "--levels: expected a list such as a,b, found ','"),
         (["--levels", "[]"], "--levels: expected a list such as a,b, found '[]'"),
         (["--store", "a,"], "--store: expected a list such as a,b, found 'a,'"),
-        (["--head", "fpn,,linear"], "--head: expected names with commas between, found 'fpn,,linear'"),
-        (["--head", "fpn,"], "--head: expected names with commas between, found 'fpn,'"),
-        (["--lr", "1e-3,"], "--lr: expected values with commas between, found '1e-3,'"),
+        (["--head", "fpn,,linear"], "--head: expected names separated by commas, found 'fpn,,linear'"),
+        (["--head", "fpn,"], "--head: expected names separated by commas, found 'fpn,'"),
+        (["--lr", "1e-3,"], "--lr: expected values separated by commas, found '1e-3,'"),
         (["--config", ""], "--config: expected a file, found ''"),
     ],
 )

@@ -8,8 +8,10 @@ import pytest
 
 from pipelines.__main__ import main
 from pipelines.cli.arguments import parse
-from pipelines.config import TrainConfig
-from pipelines.errors import USAGE
+from pipelines.cli.head_variants import parse_command
+from pipelines.config import ManyHeadsConfig, TrainConfig
+from pipelines.config_fields import one_report_row_settings, one_stream_settings
+from pipelines.errors import USAGE, UsageError
 from stores.subsets import subset_keys
 
 WRONG = {
@@ -54,3 +56,39 @@ def test_files_that_are_none_are_refused_by_name(tmp_path: Path, capsys: pytest.
         (tmp_path / "heads.json").write_text(text)
         assert main(["train-head", "--resume", "--run", str(tmp_path)]) == USAGE
         assert f"{tmp_path}/heads.json is not the record of several runs" in capsys.readouterr().err
+
+
+def test_marks_of_the_fields_decide_what_runs_must_agree_on() -> None:
+    assert set(one_stream_settings(TrainConfig)) == {
+        *("dataset", "model", "split", "weights", "stores", "subset", "batch_size", "seed", "seeds"),
+        *("shuffle_window", "online", "data", "pixels", "crop_size", "model_args", "verify", "threads"),
+        "device",
+    }
+    assert set(one_report_row_settings(TrainConfig)) == {
+        *("head", "head_settings", "levels", "subset", "max_steps", "epochs", "repeat", "batch_size"),
+        *("optimizer", "schedule", "precision"),
+    }
+
+
+def test_heads_of_a_file_that_are_wrong_name_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "heads.yaml"
+    for text, message in (
+        ("heads: [linear]", "heads.yaml: heads: expected `name: {setting: value}` for each head"),
+        ("heads: {a: {head: fpn, lrr: 1}}", "heads.yaml: lrr: no such setting; did you mean optimizer.lr?"),
+        ("heads: {a/b: {head: fpn}}", "head name 'a/b': it names a folder"),
+    ):
+        path.write_text(text)
+        with pytest.raises(UsageError) as caught:
+            parse_command(TrainConfig, ["--config", str(path)])
+        assert message in str(caught.value)
+
+
+def test_several_heads_take_their_run_from_a_file_and_from_the_last_flag(tmp_path: Path) -> None:
+    path = tmp_path / "heads.yaml"
+    path.write_text("head: [fpn, linear]\nrun: some/folder\n")
+    words = ["--config", str(path), "--dataset", "none"]
+    several = parse_command(TrainConfig, words)
+    assert isinstance(several, ManyHeadsConfig) and several.run == "some/folder"
+    assert {name: head.run for name, head in several.heads.items()} == {"fpn": None, "linear": None}
+    other = parse_command(TrainConfig, [*words, "--run", "a", "--run=b"])
+    assert isinstance(other, ManyHeadsConfig) and other.run == "b"

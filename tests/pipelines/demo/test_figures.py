@@ -13,7 +13,7 @@ from pipelines.config import EvaluateConfig
 from pipelines.demo.ade20k import DemoSize, Score, fill_stores, make_scenes, train_and_measure
 from pipelines.demo.scenes import make_scene
 from pipelines.demo.steps import DemoStores, Training
-from pipelines.metrics.confusion import Confusion
+from pipelines.metrics.segmentation import Confusion
 from pipelines.verbs import evaluate
 
 pytestmark = pytest.mark.slow

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pipelines.metrics.confusion import IGNORE_LABEL, Confusion
+from pipelines.metrics.segmentation import IGNORE_LABEL, Confusion
 
 
 @pytest.fixture

@@ -18,8 +18,8 @@ import yaml
 
 from heads.segmentation.linear import LinearHead
 from pipelines.__main__ import main
-from pipelines.cli.head_variants import ManyHeadsConfig, parse_command
-from pipelines.config import TrainConfig
+from pipelines.cli.head_variants import parse_command
+from pipelines.config import ManyHeadsConfig, TrainConfig
 from pipelines.errors import UsageError
 from pipelines.feed.joined_stores import JoinedStores
 from pipelines.feed.store_feed import Batch, StoreFeed
@@ -287,7 +287,7 @@ def test_what_is_printed_can_be_given_back(tmp_path: Path, capsys: pytest.Captur
 
 def test_names_must_do_for_folders(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text("heads: {../up: {head: fpn}, b: {head: fpn}}\n")
-    with pytest.raises(UsageError, match="cannot name a run's folder"):
+    with pytest.raises(UsageError, match="it names a folder"):
         parse_command(TrainConfig, ["--config", str(tmp_path / "c.yaml")])
 
 
