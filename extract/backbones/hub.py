@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,23 +15,20 @@ from urllib.request import Request, urlopen
 import timm
 import torch
 from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
-from torch import Tensor, nn
 from tqdm import tqdm
-
-from extract.backbones.checkpoints import read_checkpoint
 
 _FILE = "model.safetensors"
 
 
-def hub_tensors(timm_id: str, trunk: nn.Module) -> Mapping[str, Tensor]:
-    """The published tensors of a timm model, named as in `trunk`.
+def published_file(timm_id: str) -> Path:
+    """The file of a timm model's published weights, downloaded if the cache lacks it.
 
-    Raises OSError where nothing is published, or where the cache lacks it and it cannot be downloaded.
+    Raises OSError where nothing is published, or where it cannot be downloaded.
     """
     published = require_published(timm_id)
     if published.hf_hub_id:
-        return read_checkpoint(_from_hugging_face(published.hf_hub_id), trunk)
-    return read_checkpoint(_from_url(published.url), trunk)
+        return Path(_from_hugging_face(published.hf_hub_id))
+    return _from_url(published.url)
 
 
 def require_published(timm_id: str) -> Any:

@@ -46,6 +46,11 @@ BACKBONES: Mapping[str, _Row] = {
 """Our names; any other timm model is `timm:<id>`."""
 
 
+def backbone_names() -> tuple[str, ...]:
+    """Our names of backbones; any model of timm's is `timm:<id>`."""
+    return tuple(BACKBONES)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BackboneCard:
     """A backbone and the levels wanted of it. Cheap, picklable, without weights."""

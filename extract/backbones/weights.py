@@ -8,16 +8,13 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from extract.backbones.checkpoints import filtered_by_timm, read_checkpoint
-from extract.backbones.hub import hub_tensors, require_published
-
-if TYPE_CHECKING:
-    from extract.backbones.registry import BackboneCard
+from extract.backbones.hub import published_file, require_published
+from extract.backbones.registry import BackboneCard
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +81,8 @@ def get_weights(card: BackboneCard, source: str, trunk: nn.Module) -> Weights:
     """
     if source.startswith(_RANDOM):
         return _random(card, _seed(source), trunk)
-    tensors = _published(card, trunk) if source == "timm" else read_checkpoint(_existing(source), trunk)
+    path = _published(card) if source == "timm" else _existing(source)
+    tensors: Mapping[str, Tensor] = read_checkpoint(path, trunk)
     if card.family == "features":
         tensors = filtered_by_timm(tensors, trunk)
     require_match(tensors, trunk, f"{source} for {card.model}")
@@ -127,13 +125,14 @@ def _seed(source: str) -> str:
     raise ValueError("random: needs a seed, random:SEED, such as random:0")
 
 
-def _published(card: BackboneCard, trunk: nn.Module) -> Mapping[str, Tensor]:
+def _published(card: BackboneCard) -> Path:
+    """The file that `timm` stands for."""
     if card.model == "swinv2-nano":
         if not BUNDLED.is_file():
             raise WeightsUnavailable(f"{BUNDLED} is missing: reinstall, or pass the path of its copy")
-        return read_checkpoint(BUNDLED, trunk)
+        return BUNDLED
     try:
-        return hub_tensors(card.timm_id, trunk)
+        return published_file(card.timm_id)
     except OSError as error:
         raise _nothing_published(card, error) from error
 

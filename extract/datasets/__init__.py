@@ -8,6 +8,7 @@ first. `DEFAULT_LEVELS` are those a store keeps where nobody says, for data sets
 from __future__ import annotations
 
 import pkgutil
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -17,9 +18,11 @@ from extract.sources.record import DatasetLayoutError, Record
 from extract.views.recipes import ViewRecipe
 
 __all__ = [
+    "Choice",
     "Dataset",
     "DatasetLayoutError",
     "Record",
+    "choose",
     "chosen_split",
     "dataset_module",
     "dataset_names",
@@ -104,3 +107,66 @@ def view_recipe(
         raise ValueError(f"{dataset} has no view recipe {name!r}; it has {', '.join(recipes)}")
     recipe: ViewRecipe = recipes[name](crop_size, short_side)
     return recipe
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Choice:
+    """A split of a data set and the views of it, before any of its files is read."""
+
+    dataset: str
+    split: str
+    recipe: ViewRecipe
+    views: int | None
+    """Views of each record; None: the recipe's own number."""
+    levels: tuple[str, ...] | None
+    """The levels that its stores keep by default; None: p2..p5, as far as the backbone has them."""
+
+
+def choose(
+    name: str,
+    split: str | None = None,
+    *,
+    views: int | str | None = None,
+    recipe: str | None = None,
+    crop_size: int | None = None,
+    short_side: int | None = None,
+) -> Choice:
+    """The views that a user asks for, checked against the data set.
+
+    Args:
+        name: a module of this package.
+        split: official name; None: the training split.
+        views: of a training split their number (default 1), of a test split a name of TEST_VIEWS (default the
+            first).
+        recipe: a name of TRAINING_VIEWS (default the first); for training splits only.
+        crop_size, short_side: in pixels, as of `view_recipe`.
+
+    Raises ValueError for an unknown data set, split or recipe, a bad number or size, and views of the other
+    kind of split.
+    """
+    module, chosen = dataset_module(name), chosen_split(name, split)
+    if chosen in module.TRAINING_SPLITS:
+        if isinstance(views, str) or (views is not None and views < 1):
+            raise ValueError(
+                f"--views {views}: {chosen} is a training split, whose views are drawn by seed: pass their "
+                f"number, from 1 ({' and '.join(module.TEST_VIEWS)} are views of test splits)"
+            )
+        recipe_name, count = recipe or module.TRAINING_VIEWS[0], views or 1
+        if recipe_name not in module.TRAINING_VIEWS:
+            raise ValueError(f"--view-recipe {recipe_name}: {name} has {', '.join(module.TRAINING_VIEWS)}")
+    else:
+        if recipe is not None:
+            raise ValueError(f"--view-recipe {recipe}: {chosen} is a test split; --views names its views")
+        if views is not None and views not in module.TEST_VIEWS:
+            raise ValueError(
+                f"--views {views}: {chosen} is a test split: pass {' or '.join(module.TEST_VIEWS)} (a "
+                f"number of views is for training splits)"
+            )
+        recipe_name, count = str(views or module.TEST_VIEWS[0]), None
+    return Choice(
+        dataset=name,
+        split=chosen,
+        recipe=view_recipe(name, recipe_name, crop_size=crop_size, short_side=short_side),
+        views=count,
+        levels=getattr(module, "DEFAULT_LEVELS", None),
+    )

@@ -38,7 +38,6 @@ from stores.subsets import subset_keys
 DEFAULT_FOLDER = "ADEChallengeData2016"
 OFFICIAL_SPLITS = ("training", "validation")
 TRAINING_SPLITS = ("training",)
-IGNORE = 255
 
 _NAMES = (
     "wall; building; sky; floor; tree; ceiling; road; bed; windowpane; grass; cabinet; sidewalk; "

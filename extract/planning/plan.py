@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -27,6 +27,8 @@ from stores.pyramid import PyramidSpec
 Params = npt.NDArray[np.float64]
 
 _FILES_BESIDE_ARRAYS = 2  # plan.json and MANIFEST.json
+_NOT_READ = "not read"
+"""In the identity of an estimate, for what `complete_plan` fills in."""
 
 
 class Card(Protocol):
@@ -64,16 +66,100 @@ class PlanChoices:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Estimate:
-    """What a store will take."""
+    """A store's geometry and size, before annotations and weights are read."""
 
+    choices: PlanChoices
     plan: StorePlan
-    """Its geometry. The identity lacks annotations and weights: not a plan to write by."""
+    """Its identity lacks annotations and weights, and its crops may lie elsewhere: see `complete_plan`."""
     bytes_by_level: dict[str, int]
     """Features and scales."""
     total_bytes: int
     """Everything on the disk, without the holes of rows outside a subset; compressed targets and pixels by
     rule of thumb."""
     files: int
+
+
+def estimate_plan(dataset: Dataset, recipe: ViewRecipe, card: Card, **choices: Any) -> Estimate:
+    """The geometry and size of a store. Reads no annotation and no image.
+
+    Args:
+        dataset: an open split; its subset becomes part of the identity, not of the geometry.
+        recipe: chooses the views.
+        card: the backbone's.
+        choices: the fields of PlanChoices.
+
+    Raises ValueError for views that the recipe does not have, unknown levels or codec.
+    """
+    chosen = PlanChoices(**choices)
+    count = view_count(recipe, chosen.views)
+    params = [_view_params(dataset, recipe, count, chosen.seed, i, None) for i in range(len(dataset.records))]
+    plan = _draft(dataset, recipe, card, chosen, params)
+    by_level = dict.fromkeys(plan.pyramid.names, 0)
+    files = len(metadata_files(plan)) + len(plan.planned_tables) + _FILES_BESIDE_ARRAYS
+    files += len(outcome_tables(len(plan.rows)))
+    for index, b in enumerate(plan.bins):
+        specs = sharded_arrays(plan, index)
+        files += b.shards * (len(specs) + 1)  # and its receipt
+        files += len(bin_tables(plan, index))
+        for name, spec in specs.items():
+            if name.startswith("levels/"):
+                by_level[name.split("/")[1]] += b.rows * spec.stored_row_bytes + b.shards * spec.index_bytes
+    return Estimate(
+        choices=chosen,
+        plan=plan,
+        bytes_by_level=by_level,
+        total_bytes=needed_bytes(plan, dataset),
+        files=files,
+    )
+
+
+def complete_plan(
+    estimate: Estimate,
+    dataset: Dataset,
+    recipe: ViewRecipe,
+    card: Card,
+    *,
+    weights_sha256: str,
+    precision: str,
+    threads: int = READ_THREADS,
+    on_record: Callable[[int, int], None] | None = None,
+) -> StorePlan:
+    """The plan to write a store by. Reads every annotation once, and no image.
+
+    The geometry is the estimate's; crops of recipes that look at annotations are placed anew.
+
+    Args:
+        estimate: of the same data set, recipe and card.
+        weights_sha256: of the backbone's weights, 64 hex digits.
+        precision: of the forward pass: fp32, fp16 or bf16.
+        threads: that read annotations.
+        on_record: called with (records done, records) while annotations are read.
+
+    Raises OSError where an annotation cannot be read.
+    """
+    draft = estimate.plan
+    work = partial(survey, dataset, recipe, draft.rows.view_count, estimate.choices.seed)
+    digests, params = [], []
+    with ThreadPoolExecutor(threads) as pool:
+        for digest, record_params in pool.map(work, range(len(dataset.records))):
+            digests.append(digest)
+            params.append(record_params)
+            if on_record:
+                on_record(len(digests), len(dataset.records))
+    keys = (record.key for record in dataset.records)
+    annotations = digest_of(zip(keys, digests, strict=True))
+    identity = {
+        **draft.identity,
+        "dataset": {**draft.identity["dataset"], "annotations_sha256": annotations},
+        "backbone": card.identity(weights_sha256=weights_sha256, precision=precision),
+    }
+    placed = [record_params for record_params in params if record_params is not None]
+    if not placed:
+        return replace(draft, identity=identity)
+    rows, _ = row_table(dataset, placed)
+    assert np.array_equal(rows.padded_hw, draft.rows.padded_hw), "a recipe's sizes depend on the annotation"
+    targets = dataset.target_specs(recipe.fixed_count is not None, placed)
+    return replace(draft, identity=identity, rows=rows, targets=targets)
 
 
 def build_plan(
@@ -87,58 +173,18 @@ def build_plan(
     on_record: Callable[[int, int], None] | None = None,
     **choices: Any,
 ) -> StorePlan:
-    """The plan of a store. Reads every annotation once, and no image.
-
-    Args:
-        dataset: an open split; its subset becomes part of the identity, not of the geometry.
-        recipe: chooses the views.
-        card: the backbone's.
-        weights_sha256: of the backbone's weights, 64 hex digits.
-        precision: of the forward pass: fp32, fp16 or bf16.
-        threads: that read annotations.
-        on_record: called with (records done, records) while annotations are read.
-        choices: the fields of PlanChoices.
-
-    Raises:
-        ValueError: views that the recipe does not have, unknown levels or codec.
-        OSError: an annotation could not be read.
-    """
-    chosen = PlanChoices(**choices)
-    work = partial(survey, dataset, recipe, view_count(recipe, chosen.views), chosen.seed)
-    digests, params = [], []
-    with ThreadPoolExecutor(threads) as pool:
-        for digest, record_params in pool.map(work, range(len(dataset.records))):
-            digests.append(digest)
-            params.append(record_params)
-            if on_record:
-                on_record(len(params), len(dataset.records))
-    keys = (record.key for record in dataset.records)
-    annotations = digest_of(zip(keys, digests, strict=True))
-    backbone = card.identity(weights_sha256=weights_sha256, precision=precision)
-    return _plan(dataset, recipe, card, chosen, params, annotations, backbone)
-
-
-def estimate_plan(dataset: Dataset, recipe: ViewRecipe, card: Card, **choices: Any) -> Estimate:
-    """What `build_plan` would plan, without reading annotations: only where crops lie may differ.
-
-    Args and Raises: as build_plan.
-    """
-    chosen = PlanChoices(**choices)
-    view_params = partial(_view_params, dataset, recipe, view_count(recipe, chosen.views), chosen.seed)
-    params = [view_params(index, None) for index in range(len(dataset.records))]
-    backbone = card.identity(weights_sha256="not read", precision="not decided")
-    plan = _plan(dataset, recipe, card, chosen, params, "not read", backbone)
-    by_level = dict.fromkeys(plan.pyramid.names, 0)
-    files = len(metadata_files(plan)) + len(plan.planned_tables) + _FILES_BESIDE_ARRAYS
-    files += len(outcome_tables(len(plan.rows)))
-    for index, b in enumerate(plan.bins):
-        specs = sharded_arrays(plan, index)
-        files += b.shards * (len(specs) + 1)  # and its receipt
-        files += len(bin_tables(plan, index))
-        for name, spec in specs.items():
-            if name.startswith("levels/"):
-                by_level[name.split("/")[1]] += b.rows * spec.stored_row_bytes + b.shards * spec.index_bytes
-    return Estimate(plan=plan, bytes_by_level=by_level, total_bytes=needed_bytes(plan, dataset), files=files)
+    """`estimate_plan` and `complete_plan` in one call, for callers that need no estimate."""
+    estimate = estimate_plan(dataset, recipe, card, **choices)
+    return complete_plan(
+        estimate,
+        dataset,
+        recipe,
+        card,
+        weights_sha256=weights_sha256,
+        precision=precision,
+        threads=threads,
+        on_record=on_record,
+    )
 
 
 def needed_bytes(plan: StorePlan, dataset: Dataset) -> int:
@@ -175,12 +221,17 @@ def store_name(dataset: str, split: str, model: str, codec: str) -> str:
     return re.sub(r"[^a-z0-9._-]+", "-", f"{dataset}-{split}-{model}-{codec}".lower())
 
 
-def survey(dataset: Dataset, recipe: ViewRecipe, count: int, seed: int, index: int) -> tuple[str, Params]:
-    """The sha256 of a record's annotation, and its views."""
+def survey(
+    dataset: Dataset, recipe: ViewRecipe, count: int, seed: int, index: int
+) -> tuple[str, Params | None]:
+    """The sha256 of a record's annotation, and its views where they follow from the annotation."""
     key = dataset.records[index].key
     annotation = retried(lambda: dataset.read_annotation(index), f"annotation of {key}")
-    truth = _truth(dataset, index, annotation) if recipe.looks_at_truth else None
-    return hashlib.sha256(annotation).hexdigest(), _view_params(dataset, recipe, count, seed, index, truth)
+    digest = hashlib.sha256(annotation).hexdigest()
+    if not recipe.looks_at_truth:
+        return digest, None
+    truth = _truth(dataset, index, annotation)
+    return digest, _view_params(dataset, recipe, count, seed, index, truth)
 
 
 def _truth(dataset: Dataset, index: int, annotation: bytes) -> Any:
@@ -198,15 +249,10 @@ def _view_params(
     return np.stack([view.to_params() for view in views])
 
 
-def _plan(
-    dataset: Dataset,
-    recipe: ViewRecipe,
-    card: Card,
-    chosen: PlanChoices,
-    params: Sequence[Params],
-    annotations: str,
-    backbone: dict[str, Any],
+def _draft(
+    dataset: Dataset, recipe: ViewRecipe, card: Card, chosen: PlanChoices, params: Sequence[Params]
 ) -> StorePlan:
+    """A plan whose identity lacks annotations, weights and precision."""
     pyramid = _selected(card, chosen.levels)
     rows, sizes = row_table(dataset, params)
     counts = np.bincount(rows.bin).tolist()
@@ -215,10 +261,10 @@ def _plan(
         name=store_name(dataset.name, dataset.split, card.model, chosen.codec),
         identity={
             "format": {"name": FORMAT_NAME, "version": FORMAT_VERSION},
-            "dataset": _dataset_identity(dataset, annotations),
+            "dataset": _dataset_identity(dataset, _NOT_READ),
             "views": {**recipe.identity(), "count": len(params[0]), "seed": seed},
             "decoder": dict(dataset.media.decoder),
-            "backbone": backbone,
+            "backbone": card.identity(weights_sha256=_NOT_READ, precision=_NOT_READ),
             "levels": list(pyramid.names),
             "codec": {"name": chosen.codec, "settings": {}},
             "pixels": "differences" if chosen.pixels else False,

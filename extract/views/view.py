@@ -13,7 +13,7 @@ from PIL import Image
 from extract.views.colour import Colour
 
 IGNORE = 255
-"""The label of what is padding."""
+"""The label of pixels that belong to no class, padding among them."""
 MULTIPLE_PX = 32
 """Padded sizes are multiples of the coarsest stride."""
 VIEWS_REVISION = 1

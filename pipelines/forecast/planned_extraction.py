@@ -8,19 +8,11 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from extract.backbones.loading import BackboneCard, backbone_card
-from extract.datasets import (
-    Dataset,
-    chosen_split,
-    dataset_module,
-    default_levels,
-    open_dataset,
-    view_recipe,
-)
+from extract.datasets import Dataset, choose, open_dataset
 from extract.planning.compressed_size import measured
 from extract.planning.plan import Estimate, estimate_plan
 from extract.views.recipes import ViewRecipe
@@ -47,8 +39,6 @@ class Extraction:
     dataset: Dataset
     recipe: ViewRecipe
     card: BackboneCard
-    choices: dict[str, Any]
-    """The fields of extract.planning.plan.PlanChoices that were decided."""
     estimate: Estimate
     device: torch.device
     precision: str
@@ -58,7 +48,7 @@ class Extraction:
     @property
     def batch_rows(self) -> int:
         """Rows of a forward pass at 512x512."""
-        return int(self.choices["batch_rows"])
+        return self.estimate.choices.batch_rows
 
 
 def prepare(config: PlanConfig) -> Extraction:
@@ -70,30 +60,37 @@ def prepare(config: PlanConfig) -> Extraction:
         OSError: a source could not be read.
     """
     check_codec(config.codec)
-    split = chosen_split(config.dataset, config.split)
-    is_training = split in dataset_module(config.dataset).TRAINING_SPLITS
-    recipe, views = choose_views(config, is_training)
-    levels = config.levels or default_levels(config.dataset)
+    chosen = choose(
+        config.dataset,
+        config.split,
+        views=config.views,
+        recipe=config.view_recipe,
+        crop_size=config.crop_size,
+        short_side=config.short_side,
+    )
+    levels = config.levels or chosen.levels
     card = backbone_card(config.model, config.model_args, levels)
     device = choose_device(config.device)
     stores = local_folder(config.stores)
     logger.info("%s: listing records and reading the headers of their images", config.dataset)
-    dataset = open_dataset(config.dataset, config.data, config.split, config.subset)
-    choices = {
-        "codec": config.codec,
-        "levels": levels,
-        "views": views,
-        "seed": config.seed,
-        "pixels": config.pixels == "stored",
-        "shard_rows": config.shard_rows,
-        "batch_rows": config.batch_size or (32 if device.type == "cuda" else 4),
-    }
+    dataset = open_dataset(config.dataset, config.data, chosen.split, config.subset)
+    estimate = estimate_plan(
+        dataset,
+        chosen.recipe,
+        card,
+        codec=config.codec,
+        levels=levels,
+        views=chosen.views,
+        seed=config.seed,
+        pixels=config.pixels == "stored",
+        shard_rows=config.shard_rows,
+        batch_rows=config.batch_size or (32 if device.type == "cuda" else 4),
+    )
     return Extraction(
         dataset=dataset,
-        recipe=recipe,
+        recipe=chosen.recipe,
         card=card,
-        choices=choices,
-        estimate=measured(estimate_plan(dataset, recipe, card, **choices), dataset),
+        estimate=measured(estimate, dataset),
         device=device,
         precision=config.precision or ("fp16" if device.type == "cuda" else "fp32"),
         workers=config.workers or len(os.sched_getaffinity(0)),
@@ -112,36 +109,6 @@ def check_codec(name: str) -> None:
             f"--codec {name}: it is fitted to data first, and stores cannot keep its state yet; take one of "
             f"{', '.join(name for name in codec_names() if not needs_state(codec(name)))}"
         )
-
-
-def choose_views(config: PlanConfig, is_training: bool) -> tuple[ViewRecipe, int | None]:
-    """The view recipe, and how many views of it; None where the recipe says so itself.
-
-    Raises UsageError for a combination that does not exist.
-    """
-    split, views = chosen_split(config.dataset, config.split), config.views
-    module = dataset_module(config.dataset)
-    sizes = {"crop_size": config.crop_size, "short_side": config.short_side}
-    if is_training:
-        if isinstance(views, str) or (views is not None and views < 1):
-            raise UsageError(
-                f"--views {views}: {split} is a training split, whose seeded views are counted: pass a number"
-                f" from 1; {' and '.join(module.TEST_VIEWS)} are for test splits"
-            )
-        name = config.view_recipe or module.TRAINING_VIEWS[0]
-        if name not in module.TRAINING_VIEWS:
-            raise UsageError(f"--view-recipe {name}: {config.dataset} has {', '.join(module.TRAINING_VIEWS)}")
-        return view_recipe(config.dataset, name, **sizes), views or 1
-    if config.view_recipe is not None:
-        raise UsageError(
-            f"--view-recipe {config.view_recipe}: {split} is a test split; --views names its views"
-        )
-    if views is not None and views not in module.TEST_VIEWS:
-        raise UsageError(
-            f"--views {views}: {split} is a test split, whose views are {' or '.join(module.TEST_VIEWS)};"
-            " a number is for training splits"
-        )
-    return view_recipe(config.dataset, str(views or module.TEST_VIEWS[0]), **sizes), None
 
 
 def free_bytes(folder: Path) -> int:

@@ -218,8 +218,8 @@ def _load(loader: RowLoader, rows: Sequence[int]) -> int:
 
 def _measure_survey(extraction: Extraction) -> Figures:
     """Seconds a record, for reading its annotation and choosing its views."""
-    dataset, recipe, choices = extraction.dataset, extraction.recipe, extraction.choices
-    work = partial(survey, dataset, recipe, view_count(recipe, choices["views"]), choices["seed"])
+    dataset, recipe, choices = extraction.dataset, extraction.recipe, extraction.estimate.choices
+    work = partial(survey, dataset, recipe, view_count(recipe, choices.views), choices.seed)
     chosen = np.linspace(0, len(dataset.records) - 1, num=min(SURVEYED, len(dataset.records)), dtype=int)
     began = time.perf_counter()
     with ThreadPoolExecutor(READ_THREADS) as pool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-IGNORE_LABEL = 255
+from heads.segmentation.pixel_loss import IGNORE_LABEL
 
 
 class Confusion:

@@ -10,7 +10,7 @@ from extract.backbones.loading import FrozenBackbone, load_backbone
 from extract.backbones.weights import require_source
 from extract.extractor.batch_shapes import fit_batches, try_sizes
 from extract.extractor.run import Summary, TooManyFailed, extract
-from extract.planning.plan import build_plan
+from extract.planning.plan import complete_plan
 from extract.sources.byte_sources import NOT_IN_SUBSET
 from pipelines.catalog.known_weights import remember_weights
 from pipelines.catalog.skipped_rows import skipped_lines
@@ -82,14 +82,14 @@ def run(config: ExtractConfig) -> dict[str, Any]:
 
 def _open_writer(config: ExtractConfig, extraction: Extraction, backbone: FrozenBackbone) -> StoreWriter:
     with counted("reading annotations", len(extraction.dataset.records)) as on_record:
-        plan = build_plan(
+        plan = complete_plan(
+            extraction.estimate,
             extraction.dataset,
             extraction.recipe,
             extraction.card,
             weights_sha256=backbone.weights_sha256,
             precision=backbone.precision,
             on_record=on_record,
-            **extraction.choices,
         )
     if config.batch_size is None and not (extraction.stores / plan.folder_name).exists():
         plan = fit_batches(plan, backbone)

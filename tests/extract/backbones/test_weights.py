@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.backbones import checkpoint_files
 
 from extract.backbones.loading import (
     WeightsMismatch,
@@ -22,6 +21,7 @@ from extract.backbones.loading import (
 )
 from extract.backbones.weights import BUNDLED, draw_parameter, get_weights, tensors_sha256
 from extract.swin.timm_swin import probe
+from tests.extract.backbones import checkpoint_files
 from tests.extract.backbones.small import SMALL, SMALL_GIANT, images
 
 GIANT = {**SMALL_GIANT, "window_size": [8, 8, 8, 4]}

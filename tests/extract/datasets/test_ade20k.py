@@ -7,12 +7,13 @@ import subprocess
 import sys
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from extract.datasets import DatasetLayoutError, dataset_module, dataset_names, open_dataset
+from extract.datasets import DatasetLayoutError, choose, dataset_module, dataset_names, open_dataset
 from extract.datasets.contract import Dataset
 from extract.sources.byte_sources import BAD_TARGET, SourceError
 from extract.sources.tar_index import HostileTarError
@@ -271,3 +272,28 @@ def test_the_real_samples(samples: Path) -> None:
             labels = dataset.read_truth(index)
             assert labels.shape == record.original_hw
             assert set(np.unique(labels)) <= {*range(150), 255}
+
+
+def test_views_are_chosen_with_the_split() -> None:
+    training = choose("ade20k", crop_size=64)
+    assert (training.split, training.recipe.name, training.views) == ("training", "ade20k", 1)
+    test = choose("ade20k", "validation", views="ms-flip")
+    assert (test.split, test.recipe.name, test.views, test.levels) == ("validation", "ms-flip", None, None)
+    assert choose("k400", views=3).views == 3 and choose("k400").levels == ("p5n",)
+
+
+@pytest.mark.parametrize(
+    ("split", "wrong", "message"),
+    [
+        (None, {"views": "single"}, "pass their number"),
+        (None, {"views": 0}, "--views 0"),
+        (None, {"recipe": "coco"}, "--view-recipe coco: ade20k has ade20k, ade20k-m2f"),
+        ("validation", {"views": 4}, "pass single or ms-flip"),
+        ("validation", {"views": "4x3"}, "pass single or ms-flip"),
+        ("validation", {"recipe": "ade20k"}, "--view-recipe ade20k"),
+        ("test", {}, "it has training, validation"),
+    ],
+)
+def test_wrong_choices_of_views_are_refused(split: str | None, wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        choose("ade20k", split, **wrong)

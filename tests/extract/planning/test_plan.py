@@ -17,7 +17,7 @@ import extract.views.colour
 import extract.views.view
 from extract.backbones.loading import BackboneCard, backbone_card
 from extract.datasets import open_dataset, view_recipe
-from extract.planning.plan import build_plan, estimate_plan, store_name
+from extract.planning.plan import build_plan, complete_plan, estimate_plan, store_name
 from extract.views.recipes import RandomCrops, ViewRecipe
 from extract.views.view import VIEW_PARAMS, View
 from stores.format.plan import StorePlan
@@ -241,6 +241,24 @@ def test_an_estimate_reads_no_annotation_and_plans_the_same_geometry(root: Path,
     for level, q_bytes in row_bytes.items():
         channels = card.pyramid[level].channels
         assert abs(estimate.bytes_by_level[level] - 20 * (q_bytes + 4 * channels)) < 2000
+
+
+@pytest.mark.parametrize(
+    ("split", "recipe", "views"), [("training", "ade20k", 2), ("validation", "ms-flip", None)]
+)
+def test_an_estimate_becomes_the_plan(
+    root: Path, card: BackboneCard, split: str, recipe: str, views: int | None
+) -> None:
+    dataset, chosen = open_dataset("ade20k", root, split), view_recipe("ade20k", recipe, short_side=64)
+    estimate = estimate_plan(dataset, chosen, card, views=views, seed=3)
+    read = {"weights_sha256": "a" * 64, "precision": "fp32"}
+    plan = complete_plan(estimate, dataset, chosen, card, **read)
+    expected = build_plan(dataset, chosen, card, **read, views=views, seed=3)
+    assert encode_plan(plan) == encode_plan(expected)
+    assert all(np.array_equal(a, b) for a, b in zip(tables(plan), tables(expected), strict=True))
+    assert plan.bins is estimate.plan.bins
+    assert (plan.rows is estimate.plan.rows) == (not chosen.looks_at_truth), "rows are planned once"
+    assert "not read" in str(estimate.plan.identity) and "not read" not in str(plan.identity)
 
 
 def test_a_subset_needs_less_space_for_the_same_geometry(root: Path, card: BackboneCard) -> None:

@@ -328,7 +328,7 @@ def test_settings_from_a_file(words: list[str], tmp_path: Path, capsys: pytest.C
         ("--codec int3", "--codec int3: expected one of float16, int4, int8"),
         ("--engine ray", "--engine: expected one of local"),
         ("--views single", "training is a training split"),
-        ("--views 0", "pass a number from 1"),
+        ("--views 0", "pass their number, from 1"),
         ("--split validation --crop-size 64", "crop_size"),
         ("--split validation --views 4", "validation is a test split"),
         ("--split validation --views 4x3", "single or ms-flip"),

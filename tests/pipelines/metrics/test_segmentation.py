@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pipelines.metrics.segmentation import IGNORE_LABEL, Confusion
+from extract.views.view import IGNORE
+from heads.segmentation.pixel_loss import IGNORE_LABEL
+from pipelines.metrics.segmentation import Confusion
 
 
 @pytest.fixture
@@ -74,3 +76,7 @@ def test_refuses_other_sizes_and_unknown_labels() -> None:
         counts.update(torch.zeros(2, 2), torch.zeros(2, 3, dtype=torch.uint8))
     with pytest.raises(ValueError, match="label 7 with 3 classes"):
         counts.update(torch.zeros(1, 1), torch.full((1, 1), 7, dtype=torch.uint8))
+
+
+def test_stores_and_heads_ignore_the_same_label() -> None:
+    assert IGNORE == IGNORE_LABEL  # extract and heads never meet: each holds the number
