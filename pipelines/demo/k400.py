@@ -36,7 +36,7 @@ from pipelines.demo.steps import (
 )
 from pipelines.evaluation.store_views import store_views
 from pipelines.pictures.clips import draw_clips
-from pipelines.runs.run_folder import load_head
+from pipelines.runs.trained_head import load_head
 from pipelines.tasks import task_of
 from stores.reading.reader import open_store
 

@@ -17,7 +17,8 @@ from extract.views.recipes import ViewRecipe
 from heads.contract import Head
 from pipelines.live.backbone import live_features, load_run_backbone, run_test_recipe
 from pipelines.machine.devices import choose_device
-from pipelines.runs.run_folder import load_head, read_run
+from pipelines.runs.run_folder import read_run
+from pipelines.runs.trained_head import load_head
 
 Image = npt.NDArray[np.uint8]
 

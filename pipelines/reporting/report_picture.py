@@ -7,7 +7,11 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
 from pipelines.reporting.report_rows import ReportRow
+from pipelines.tasks import task_info
 
 
 def draw_report(rows: Sequence[ReportRow], picture: Path) -> bool:
@@ -17,9 +21,6 @@ def draw_report(rows: Sequence[ReportRow], picture: Path) -> bool:
     rows of one backbone and store are joined. Hollow points are the paper's frozen results at the parameters
     of our head of that name, as it prints none.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # a second to load
-    from matplotlib.figure import Figure
-
     scored = [row for row in rows if row.scores]
     panels = {name: list(of) for name, of in groupby(scored, key=lambda row: row.source[0])}
     if not panels:
@@ -35,7 +36,10 @@ def draw_report(rows: Sequence[ReportRow], picture: Path) -> bool:
 def _draw_panel(axes: Any, dataset: str, rows: Sequence[ReportRow]) -> None:
     views, score = next(iter(rows[0].scores))
     axes.set(
-        title=dataset, xlabel="trainable parameters, millions", ylabel=f"{score} ({views}), %", xscale="log"
+        title=dataset,
+        xlabel="trainable parameters, millions",
+        ylabel=f"{score} ({views}), {task_info(rows[0].first.record.task).score(score).unit}",
+        xscale="log",
     )
     axes.grid(alpha=0.3, which="both")
     lines: dict[str, list[ReportRow]] = {}

@@ -9,11 +9,12 @@ from typing import Any
 
 from pipelines.reporting.paper_results import PaperRow, paper_row
 from pipelines.reporting.run_summary import RunFigures
+from pipelines.tasks import task_info
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Spread:
-    """A score of several runs, in per cent."""
+    """A score of several runs, in the unit in which people read it (per cent of a share)."""
 
     values: tuple[float, ...]
 
@@ -53,11 +54,14 @@ class ReportRow:
     @property
     def scores(self) -> Mapping[tuple[str, str], Spread]:
         """(views, score) -> of those runs that were measured so."""
+        info = task_info(self.first.record.task)
         kinds = {(views, name): None for run in self.runs for views, of in run.scores.items() for name in of}
         return {
             (views, name): Spread(
                 values=tuple(
-                    100 * run.scores[views][name] for run in self.runs if name in run.scores.get(views, {})
+                    info.score(name).factor * run.scores[views][name]
+                    for run in self.runs
+                    if name in run.scores.get(views, {})
                 )
             )
             for views, name in kinds
@@ -102,7 +106,7 @@ def report_rows(runs: Sequence[RunFigures]) -> list[ReportRow]:
 
 
 def csv_rows(rows: Sequence[ReportRow]) -> list[dict[str, Any]]:
-    """The rows with every figure, as columns of a CSV file; scores in per cent."""
+    """The rows with every figure, as columns of a CSV file; scores in the units of their task."""
     return [{**_facts(row), **dict(_scores(row)), **dict(_paper(row))} for row in rows]
 
 

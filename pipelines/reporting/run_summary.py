@@ -15,7 +15,7 @@ from pipelines.errors import UsageError
 from pipelines.runs.costs import RunCosts, read_costs
 from pipelines.runs.metrics_csv import read_metrics
 from pipelines.runs.run_folder import METRICS, RUN_RECORD, RunRecord, read_run
-from pipelines.tasks import task_of
+from pipelines.tasks import task_info
 from stores.format.canonical_json import canonical_json
 
 WHILE_TRAINING = "single, while training"
@@ -45,7 +45,9 @@ class RunFigures:
         """Trainable parameters of the head."""
         if self.costs is not None:
             return self.costs.parameters
-        return sum(p.numel() for p in self.record.build_head().parameters() if p.requires_grad)
+        from pipelines.runs.trained_head import new_head  # late: it loads torch, and a finished run has costs
+
+        return sum(p.numel() for p in new_head(self.record).parameters() if p.requires_grad)
 
     @property
     def share(self) -> float:
@@ -103,7 +105,7 @@ def _evaluated(folder: Path) -> dict[str, dict[str, float]]:
 
 
 def _validated(folder: Path, record: RunRecord) -> dict[str, dict[str, float]]:
-    main = task_of(record.task).main_score
+    main = task_info(record.task).main_score
     rows = [row for row in read_metrics(folder / METRICS) if main in row]
     return {WHILE_TRAINING: {main: float(rows[-1][main])}} if rows else {}
 

@@ -19,17 +19,11 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from heads import build_head
-from heads.contract import Head
 from pipelines.config import RUN_CONFIG, TrainConfig, config_yaml
 from pipelines.errors import UsageError
 from pipelines.json_output import write_json
-from pipelines.machine.memory_format import channels_last
 from stores.errors import IdentityError
 from stores.format.canonical_json import diff_identity
-from stores.pyramid import PyramidSpec
 
 RUN_RECORD = "run.json"
 CHECKPOINTS = "checkpoints"
@@ -113,11 +107,6 @@ class RunRecord:
     def from_json(cls, fields: Mapping[str, Any]) -> RunRecord:
         stores = tuple(StoreReference(**store) for store in fields["stores"])
         return cls(stores=stores, **{name: value for name, value in fields.items() if name != "stores"})
-
-    def build_head(self) -> Head:
-        """The run's head with fresh weights."""
-        pyramid = PyramidSpec.from_json(self.pyramid)
-        return build_head(self.head, self.task, pyramid, self.num_classes, **self.head_settings)
 
     def check_same_source(self, identity: Mapping[str, Any], where: str) -> None:
         """Raises IdentityError where test rows are of another data set, classes or backbone than the run's.
@@ -239,27 +228,6 @@ def last_checkpoint(folder: Path) -> tuple[int, Path]:
         )
     step = max(found)
     return step, found[step]
-
-
-def load_head(folder: Path, device: torch.device) -> tuple[Head, int]:
-    """The trained head of a run in evaluation mode on `device`, and the step it was trained to.
-
-    The checkpoint is read as plain tensors only: one that was tampered with can run no code.
-    """
-    record = read_run(folder)
-    step, path = last_checkpoint(folder)
-    try:
-        state = torch.load(path, map_location=device, weights_only=True)["state_dict"]
-    except (OSError, MemoryError, torch.OutOfMemoryError):
-        raise
-    except Exception as error:  # unpickling raises whatever broken bytes lead it to
-        raise UsageError(
-            f"{path} is no checkpoint that can be read ({type(error).__name__}); remove it, and the one "
-            "before it is taken"
-        ) from error
-    head = record.build_head()
-    head.load_state_dict({name.removeprefix("head."): value for name, value in state.items()})
-    return channels_last(head).to(device).eval().requires_grad_(False), step
 
 
 def package_versions() -> dict[str, str]:

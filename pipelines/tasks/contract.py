@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
-from heads.contract import Head
+from pipelines.tasks.info.contract import TaskInfo
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # a report knows its tasks without torch
+    import torch
+    from torch import Tensor
+
+    from heads.contract import Head
     from pipelines.live.run_model import RunModel
 
 Arrays = Mapping[str, npt.NDArray[Any]]
@@ -85,8 +87,8 @@ class Task(Protocol):
         """The targets of a test store that its figures need."""
 
     @property
-    def main_score(self) -> str:
-        """The name of the first of its `Figures.scores`."""
+    def info(self) -> TaskInfo:
+        """Names, units and order of its `Figures.scores`, see `pipelines.tasks.task_info`."""
 
     @property
     def source_kind(self) -> str:

@@ -27,6 +27,7 @@ from pipelines.metrics.coco_results import (
 )
 from pipelines.metrics.merge_views import detections, merged, unflipped
 from pipelines.tasks.contract import IMAGE_ENDINGS, Arrays, TestView, percent
+from pipelines.tasks.info.detection import INFO
 
 if TYPE_CHECKING:
     from pipelines.live.run_model import RunModel
@@ -122,7 +123,7 @@ class Detection:
         *("image_id", "original_xywh", "original_labels", "original_crowd", "original_area"),
         *("original_rle", "original_rle_lengths"),
     )
-    main_score = "box AP"
+    info = INFO
     source_kind = "images"
     source_endings = IMAGE_ENDINGS
 

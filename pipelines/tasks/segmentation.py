@@ -19,6 +19,7 @@ from pipelines.json_output import write_json
 from pipelines.machine.devices import autocast
 from pipelines.metrics.segmentation import Confusion
 from pipelines.tasks.contract import IMAGE_ENDINGS, Arrays, TestView, percent
+from pipelines.tasks.info.segmentation import INFO
 
 if TYPE_CHECKING:
     from pipelines.live.run_model import RunModel
@@ -69,7 +70,7 @@ class Segmentation:
 
     training_targets = ("labels",)
     test_targets = ("original_labels",)
-    main_score = "mIoU"
+    info = INFO
     source_kind = "images"
     source_endings = IMAGE_ENDINGS
 

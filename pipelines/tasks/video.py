@@ -20,6 +20,7 @@ from torch import Tensor
 from heads.contract import Head
 from pipelines.machine.devices import autocast
 from pipelines.tasks.contract import Arrays, TestView, percent
+from pipelines.tasks.info.video import INFO
 
 if TYPE_CHECKING:
     from pipelines.live.run_model import RunModel
@@ -105,7 +106,7 @@ class Video:
 
     training_targets = ("label",)
     test_targets = ("original_label",)
-    main_score = "top-1"
+    info = INFO
     source_kind = "videos"
     source_endings = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".flv", ".wmv", ".ts", ".m4v")
 

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
-from torch import Tensor, nn
+from torch import Tensor
 
 from heads.contract import Head
-from pipelines.config import OptimizerConfig, TrainConfig
+from pipelines.config import TrainConfig
 from pipelines.errors import WorkFailed
 from pipelines.feed.ranks import largest_over_ranks, mean_over_ranks
 from pipelines.feed.store_feed import Batch
 from pipelines.machine.memory_format import channels_last
+from pipelines.training.optimizer import build_optimizer
 from pipelines.training.schedules import learning_rate
 
 
@@ -111,32 +111,3 @@ def keyed_seed(*key: object) -> int:
     """
     digest = hashlib.sha256(repr(key).encode()).digest()
     return int.from_bytes(digest[:8], "little") >> 1
-
-
-def build_optimizer(head: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
-    """AdamW with no weight decay on norm layers, as `norm: decay_mult=0` of mmseg's Swin configurations, none
-    on embeddings, as WEIGHT_DECAY_EMBED = 0 of Mask2Former, and none where a layer says so itself.
-
-    [mmseg configs/swin/upernet_swin_tiny_patch4_window7_512x512_160k_ade20k_pretrain_224x224_1K.py,
-    Mask2Former train_net.py]
-    """
-    exempt = {id(parameter) for parameter in undecayed_parameters(head)}
-    free = [parameter for parameter in head.parameters() if id(parameter) in exempt]
-    decayed = [parameter for parameter in head.parameters() if id(parameter) not in exempt]
-    groups: list[dict[str, Any]] = [{"params": decayed}, {"params": free, "weight_decay": 0.0}]
-    return torch.optim.AdamW(
-        [group for group in groups if group["params"]],
-        lr=config.lr,
-        betas=config.betas,
-        weight_decay=config.weight_decay,
-        fused=True,  # twice as fast on a CPU too
-    )
-
-
-def undecayed_parameters(head: nn.Module) -> Iterator[nn.Parameter]:
-    """Those of Embedding, of the layers named as norms (LayerNorm, GroupNorm, a head's own ...Norm) and of
-    the layers marked `without_weight_decay`; of each its own, none of a layer inside it."""
-    for module in head.modules():
-        exempt = "Norm" in type(module).__name__ or isinstance(module, nn.Embedding)
-        if exempt or getattr(module, "without_weight_decay", False):
-            yield from module.parameters(recurse=False)

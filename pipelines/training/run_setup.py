@@ -26,7 +26,7 @@ from pipelines.pictures.curves import draw_curves
 from pipelines.reporting.paper_results import view_differences
 from pipelines.runs import run_folder as runs
 from pipelines.runs.metrics_csv import read_metrics
-from pipelines.tasks import task_of
+from pipelines.tasks import task_info
 from pipelines.tasks.contract import percent
 from pipelines.training.module import HeadModule
 from pipelines.training.schedules import warmup_steps
@@ -139,7 +139,7 @@ def _heads_to_take(instead_of: str, data: TrainingData) -> str:
 
 def report(run: HeadRun, seconds: float) -> dict[str, Any]:
     """Draws the run's curves and prints its last line. Returns the summary."""
-    draw_curves(run.folder / runs.METRICS, run.folder / runs.CURVES, task_of(run.record.task).main_score)
+    draw_curves(run.folder / runs.METRICS, run.folder / runs.CURVES, task_info(run.record.task).main_score)
     losses = [row["loss"] for row in read_metrics(run.folder / runs.METRICS) if "loss" in row]
     figures = run.validation.last if run.validation else {}
     loss = float(losses[-1])

@@ -18,7 +18,8 @@ from pipelines.evaluation.store_views import check_measurable, store_views, view
 from pipelines.feed.prefetch import read_ahead
 from pipelines.json_output import write_json
 from pipelines.machine.devices import choose_device, uses_bf16
-from pipelines.runs.run_folder import RunRecord, load_head, read_run
+from pipelines.runs.run_folder import RunRecord, read_run
+from pipelines.runs.trained_head import load_head
 from pipelines.tasks import Figures, TestView, task_of
 
 logger = logging.getLogger(__name__)

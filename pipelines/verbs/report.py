@@ -11,7 +11,6 @@ from typing import Any
 from pipelines.config import ReportConfig
 from pipelines.errors import UsageError
 from pipelines.reporting.paper_results import PaperRow, paper_cost
-from pipelines.reporting.report_picture import draw_report
 from pipelines.reporting.report_rows import ReportRow, csv_rows, report_rows
 from pipelines.reporting.run_summary import read_figures, run_folders
 from pipelines.units import gigabytes
@@ -45,6 +44,9 @@ def _write(rows: Sequence[ReportRow], table: Sequence[dict[str, Any]], out: str 
         writer.writeheader()
         writer.writerows(table)
     written = {"csv": str(path)}
+    # Late: matplotlib takes a second to load.
+    from pipelines.reporting.report_picture import draw_report
+
     if draw_report(rows, path.with_suffix(".png")):
         written["picture"] = str(path.with_suffix(".png"))
     print("written: " + ", ".join(written.values()))

@@ -12,7 +12,7 @@ from pipelines.cli.arguments import parse
 from pipelines.cli.recipes import RECIPES, base_file, default_recipe, find_recipe, recipe_names
 from pipelines.config import GROUP_RECORD, OptimizerConfig, ScheduleConfig, TrainConfig
 from pipelines.errors import UsageError
-from pipelines.training.module import build_optimizer
+from pipelines.training.optimizer import build_optimizer
 from pipelines.training.run_length import with_steps
 from pipelines.training.schedules import learning_rate, warmup_steps
 from tests.heads.pyramids import clip_pyramid, pyramid_of

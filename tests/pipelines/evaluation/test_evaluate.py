@@ -16,6 +16,7 @@ from pipelines.__main__ import main
 from pipelines.config import EvaluateConfig, OptimizerConfig, ScheduleConfig, TrainConfig
 from pipelines.runs import run_folder as runs
 from pipelines.runs.metrics_csv import read_metrics
+from pipelines.runs.trained_head import load_head
 from pipelines.verbs import evaluate, train_head
 from stores.reading.reader import open_store
 from tests.pipelines.made_stores import CLASSES, make_store
@@ -57,7 +58,7 @@ def run(stores: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def probabilities_by_a_plain_loop(run: Path, store_path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Of each record, the mean class probabilities (K, H0, W0) of its views, and its labels."""
-    head, _ = runs.load_head(run, torch.device("cpu"))
+    head, _ = load_head(run, torch.device("cpu"))
     parts: dict[str, list[np.ndarray]] = {}
     labels = {}
     with open_store(store_path) as store:

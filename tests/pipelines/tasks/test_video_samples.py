@@ -13,7 +13,7 @@ from PIL import Image
 from pipelines.cli.arguments import parse
 from pipelines.config import EvaluateConfig, ExtractConfig, PredictConfig, TrainConfig
 from pipelines.evaluation.store_views import store_views
-from pipelines.runs.run_folder import load_head
+from pipelines.runs.trained_head import load_head
 from pipelines.verbs import evaluate, extract_features, predict, train_head
 from stores.reading.reader import open_store
 

@@ -15,6 +15,7 @@ import torch
 from pipelines.config import OptimizerConfig, ScheduleConfig, TrainConfig
 from pipelines.runs import run_folder as runs
 from pipelines.runs.metrics_csv import read_metrics
+from pipelines.runs.trained_head import load_head
 from pipelines.verbs import train_head
 from tests.pipelines.made_stores import make_store
 
@@ -90,7 +91,7 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
 
     for name in ("two", "start"):
         head, expected = (
-            runs.load_head(tmp_path / run, torch.device("cpu"))[0].state_dict() for run in (name, "one")
+            load_head(tmp_path / run, torch.device("cpu"))[0].state_dict() for run in (name, "one")
         )
         # the mean of two means of equal counts is the mean of all, but for the order of sums
         for parameter, value in expected.items():

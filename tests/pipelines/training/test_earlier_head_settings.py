@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from pipelines.runs.run_folder import RunRecord
+from pipelines.runs.trained_head import new_head
 from tests.heads.pyramids import pyramid_of
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "run-linear" / "run" / "run.json"
@@ -28,7 +29,7 @@ def test_their_heads_are_built(task: str, head: str, settings: dict[str, Any], n
     fields["pyramid"] = pyramid_of(8).to_json()
     fields["identity"]["dataset"]["task"] = task
     record = RunRecord.from_json(fields)
-    built = record.build_head()
+    built = new_head(record)
     assert list(built.necks) == [neck]
     repeated = built.necks[neck].blocks[0] if neck == "fpn-res" else built.necks[neck].layers
     assert len(repeated) == depth

@@ -25,6 +25,7 @@ from pipelines.feed.joined_stores import JoinedStores
 from pipelines.feed.store_feed import Batch, StoreFeed
 from pipelines.runs import run_folder as runs
 from pipelines.runs.metrics_csv import read_metrics
+from pipelines.runs.trained_head import load_head
 from pipelines.training.module import HeadModule
 from pipelines.training.take_turns import SharedBatches
 from tests.one_thread import one_thread  # noqa: F401 - a fixture of this file
@@ -116,7 +117,7 @@ def test_each_head_trains_as_it_would_alone(name: str, together: Path, alone: Pa
     assert_same_run(together / name, alone / name)
     mine, theirs = (runs.read_run(folder / name) for folder in (together, alone))
     assert mine == theirs
-    assert runs.load_head(together / name, torch.device("cpu"))[1] == STEPS
+    assert load_head(together / name, torch.device("cpu"))[1] == STEPS
 
 
 def test_a_group_is_no_run(together: Path, capsys: pytest.CaptureFixture[str]) -> None:

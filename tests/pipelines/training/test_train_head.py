@@ -25,6 +25,7 @@ from pipelines.config import OptimizerConfig, ScheduleConfig, TrainConfig
 from pipelines.feed.joined_stores import JoinedStores
 from pipelines.runs import run_folder as runs
 from pipelines.runs.metrics_csv import read_metrics
+from pipelines.runs.trained_head import load_head
 from pipelines.verbs import train_head
 from stores.errors import IdentityError
 from tests.one_thread import one_thread  # noqa: F401 - a fixture of this file
@@ -117,7 +118,7 @@ def test_checkpoints_hold_only_tensors_and_numbers(finished: tuple[Path, dict[st
 
 
 def test_trained_head_loads(finished: tuple[Path, dict[str, Any]]) -> None:
-    head, step = runs.load_head(finished[0], torch.device("cpu"))
+    head, step = load_head(finished[0], torch.device("cpu"))
     assert step == STEPS and not head.training
     assert not any(parameter.requires_grad for parameter in head.parameters())
 
@@ -137,7 +138,7 @@ def test_resumes_from_any_checkpoint_bit_for_bit(
 
 
 def assert_equal_weights(run: Path, other: Path) -> None:
-    loaded = [runs.load_head(folder, torch.device("cpu"))[0].state_dict() for folder in (run, other)]
+    loaded = [load_head(folder, torch.device("cpu"))[0].state_dict() for folder in (run, other)]
     assert all(torch.equal(loaded[0][name], loaded[1][name]) for name in loaded[1])
 
 

@@ -20,6 +20,7 @@ from pipelines.__main__ import main
 from pipelines.config import EvaluateConfig, ScheduleConfig, TrainConfig
 from pipelines.evaluation.store_views import store_views
 from pipelines.runs import run_folder as runs
+from pipelines.runs.trained_head import load_head
 from pipelines.tasks.segmentation import record_probabilities
 from pipelines.verbs import evaluate, train_head
 from stores.reading.reader import open_store
@@ -63,7 +64,7 @@ def test_new_images_get_what_evaluate_measured(trained: Trained, data: Path) -> 
     """Probabilities within the codec's error, and the same class nearly everywhere."""
     model = load_run(trained.run)
     dataset = open_dataset("ade20k", data, "validation")
-    head, _ = runs.load_head(trained.run, CPU)
+    head, _ = load_head(trained.run, CPU)
     share, largest = [], 0.0
     with open_store(trained.test_store) as store:
         views = store_views(store, head.levels, ("original_labels",), CPU)

@@ -1,0 +1,43 @@
+"""Names, units and order of a task's scores, for reports that load no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Score:
+    """One score of a task."""
+
+    name: str
+    """As it is logged and as `Figures.scores` names it."""
+    unit: str = "%"
+    """In which people read it."""
+    factor: float = 100.0
+    """A logged value times this is in `unit`; shares in 0..1 are logged."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TaskInfo:
+    """The scores of a task, in the order of its `Figures.scores`: the one that counts first.
+
+    >>> info = TaskInfo(scores=(Score(name="rmse", unit="m", factor=1.0), Score(name="delta1")))
+    >>> info.main_score, info.score("rmse").unit, info.score("delta1").factor
+    ('rmse', 'm', 100.0)
+    """
+
+    scores: tuple[Score, ...]
+
+    def __post_init__(self) -> None:
+        names = [score.name for score in self.scores]
+        if not names or len(set(names)) < len(names):
+            raise ValueError(f"a task has the scores {names}, expected at least one and no name twice")
+
+    @property
+    def main_score(self) -> str:
+        """The name of the score that counts."""
+        return self.scores[0].name
+
+    def score(self, name: str) -> Score:
+        """The score of that name; one of a run by another version is taken for a share."""
+        return next((score for score in self.scores if score.name == name), Score(name=name))

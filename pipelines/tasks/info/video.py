@@ -1,0 +1,10 @@
+"""Scores of video classification."""
+
+from pipelines.tasks.info.contract import Score, TaskInfo
+
+INFO = TaskInfo(
+    scores=(
+        Score(name="top-1"),
+        Score(name="top-5"),
+    )
+)

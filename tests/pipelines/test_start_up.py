@@ -1,0 +1,68 @@
+"""Packages that each verb loads, read from sys.modules of a new interpreter."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).parents[2]
+GOLDEN = PROJECT / "tests" / "golden" / "run-linear"
+WATCHED = {"torch", "lightning", "timm", "matplotlib", "scipy", "zarr"}
+
+_PROGRAM = """
+import json, sys
+from pipelines.__main__ import main
+code = main(sys.argv[2:])
+print(json.dumps([code, sorted(set(json.loads(sys.argv[1])) & set(sys.modules))]), file=sys.stderr)
+"""
+
+
+def loaded_by(*words: str) -> set[str]:
+    """Which of the watched packages one verb loads; it must end with exit code 0."""
+    done = subprocess.run(
+        [sys.executable, "-c", _PROGRAM, json.dumps(sorted(WATCHED)), *words],
+        capture_output=True,
+        text=True,
+        cwd=PROJECT,
+        check=False,
+    )
+    code, loaded = json.loads(done.stderr.splitlines()[-1])
+    assert code == 0, done.stderr
+    return set(loaded)
+
+
+@pytest.fixture(scope="module")
+def golden(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A trained run (`run`) with its evaluation, and the stores of it (`stores`), copied."""
+    folder = tmp_path_factory.mktemp("golden")
+    shutil.copytree(GOLDEN, folder, dirs_exist_ok=True)
+    return folder
+
+
+@pytest.mark.parametrize("verb", ["status", "info", "verify", "gc"])
+def test_verbs_of_stores_load_no_torch(verb: str, golden: Path) -> None:
+    assert loaded_by(verb, "--stores", str(golden / "stores")) == set()
+
+
+def test_report_loads_matplotlib_for_a_picture_alone(golden: Path) -> None:
+    assert loaded_by("report", str(golden / "run")) == set()
+    picture = loaded_by("report", str(golden / "run"), "--out", str(golden / "report.csv"))
+    assert "matplotlib" in picture and picture.isdisjoint({"torch", "lightning", "timm"})
+
+
+def test_help_and_print_config_load_nothing_heavy() -> None:
+    for words in (("--help",), ("plan", "--help"), ("train-head", "--head", "linear", "--print_config")):
+        assert loaded_by(*words) == set()
+
+
+def test_plan_and_extract_load_no_lightning() -> None:
+    code = """
+import sys, pipelines.verbs.plan_store, pipelines.verbs.extract_features
+sys.exit("lightning" in sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=PROJECT, check=True)
