@@ -12,15 +12,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from heads.errors import HeadError as HeadError  # also a name of this module
 from stores.pyramid import PyramidSpec
 
 SizeYX = tuple[int, int]
 Features = Mapping[str, Tensor]
 Targets = Sequence[Mapping[str, Tensor]]
-
-
-class HeadError(ValueError):
-    """A head cannot be built, or cannot take what it was given."""
 
 
 class Head(nn.Module, ABC):

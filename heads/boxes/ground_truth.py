@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from heads.contract import HeadError, SizeYX, Targets
+from heads.contract import SizeYX, Targets
+from heads.errors import HeadError
 
 TRUTH_TARGETS = ("boxes", "labels", "mask_bits", "mask_hw", "mask_yx")
 """What `stack_truth` reads of each row's targets."""

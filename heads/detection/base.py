@@ -25,7 +25,6 @@ from heads.boxes.roi_align import pool_rois
 from heads.contract import (
     Features,
     Head,
-    HeadError,
     SizeYX,
     Targets,
     check_bool,
@@ -35,6 +34,7 @@ from heads.contract import (
     check_probability,
 )
 from heads.detection.rpn import Proposals, RegionProposals
+from heads.errors import HeadError
 from heads.necks.contract import NECK_NORMS
 from heads.necks.input_norm import INPUT_NORMS, build_input_norms
 from heads.necks.table import build_neck, check_neck

@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from heads.contract import HeadError, Targets
+from heads.contract import Targets
+from heads.errors import HeadError
 
 STUFF = "stuff"
 """The target with the stuff map."""

@@ -13,16 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from heads.contract import (
-    Features,
-    HeadError,
-    HeadPreset,
-    SizeYX,
-    Targets,
-    check_choice,
-    check_int,
-    check_output_sizes,
-)
+from heads.contract import Features, HeadPreset, SizeYX, Targets, check_choice, check_int, check_output_sizes
+from heads.errors import HeadError
 from heads.mask2former.losses import matched_losses
 from heads.mask2former.masked_decoder import MaskedDecoder, MaskPredictions
 from heads.mask2former.pixel_decoder import PIXEL_PRECISIONS, PixelDecoder
@@ -156,17 +148,15 @@ def _class_scores(
 
 
 _LEVELS = ("p2", "p3", "p4", "p5")
-_SIZES = {
-    **{f"m2f-pd{pixel}-td{decoder}": (pixel, decoder) for pixel in (1, 6) for decoder in (3, 9)},
-    # The (9+1) heads by what the papers vary, their pixel decoders.
-    **{f"pixeldec{pixel}": (pixel, 9) for pixel in (1, 6)},
-}
+
+
+def _preset(pixel_layers: int, decoder_layers: int) -> HeadPreset:
+    settings = Mask2FormerSettings(pixel_layers=pixel_layers, decoder_layers=decoder_layers)
+    return HeadPreset(task="segmentation", levels=_LEVELS, settings=settings, build=Mask2Former)
+
+
 HEADS = {
-    name: HeadPreset(
-        task="segmentation",
-        levels=_LEVELS,
-        settings=Mask2FormerSettings(pixel_layers=pixel, decoder_layers=decoder),
-        build=Mask2Former,
-    )
-    for name, (pixel, decoder) in _SIZES.items()
+    **{f"m2f-pd{pixel}-td{decoder}": _preset(pixel, decoder) for pixel in (1, 6) for decoder in (3, 9)},
+    # The (9+1) heads by what the papers vary, their pixel decoders.
+    **{f"pixeldec{pixel}": _preset(pixel, 9) for pixel in (1, 6)},
 }

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from heads.contract import HeadError
+from heads.errors import HeadError
 from heads.mask2former.masked_decoder import MaskPredictions
 from heads.mask2former.point_sampling import (
     DrawPoints,

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from heads.contract import Features, Head, HeadError, SizeYX, Targets, check_output_sizes
+from heads.contract import Features, Head, SizeYX, Targets, check_output_sizes
+from heads.errors import HeadError
 from heads.segmentation.pixel_loss import pixel_cross_entropy
 
 

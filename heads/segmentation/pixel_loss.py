@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from heads.contract import HeadError
+from heads.errors import HeadError
 
 IGNORE_LABEL = 255
 _CHUNK_BYTES = 192 << 20  # 192 MiB: one image of 150 classes at 512 px; two such blocks live at once

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from heads.contract import (
     Features,
-    HeadError,
     HeadPreset,
     SizeYX,
     Targets,
@@ -25,6 +24,7 @@ from heads.contract import (
     check_int,
     check_probability,
 )
+from heads.errors import HeadError
 from heads.necks.channel_dropout import drop_channels
 from heads.necks.contract import NECK_NORMS
 from heads.necks.conv_block import CONV_NORMS, ConvBlock

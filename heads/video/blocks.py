@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from heads.contract import HeadError
+from heads.errors import HeadError
 from heads.necks.channel_dropout import drop_channels
 from heads.video.biased_attention import biased_attention
 from heads.video.position_bias import PositionBias

@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from heads.contract import (
     Features,
     Head,
-    HeadError,
     HeadPreset,
     SizeYX,
     Targets,
@@ -28,6 +27,7 @@ from heads.contract import (
     check_output_sizes,
     check_probability,
 )
+from heads.errors import HeadError
 from heads.necks.channel_dropout import drop_channels
 from heads.necks.input_norm import INPUT_NORMS, build_input_norms
 from heads.video.blocks import VideoBlock

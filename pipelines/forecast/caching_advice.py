@@ -9,7 +9,7 @@ from typing import Any
 
 from extract.planning.plan import needed_bytes
 from heads import build_head, head_settings
-from heads.contract import HeadError
+from heads.errors import HeadError
 from pipelines.cli.arguments import parse
 from pipelines.config import ForecastConfig, TrainConfig
 from pipelines.forecast.head_probe import head_step_seconds

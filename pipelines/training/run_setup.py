@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from heads import build_head, head_names
-from heads.contract import HeadError
+from heads.errors import HeadError
 from pipelines.catalog.choose_store import fitting_test_stores
 from pipelines.catalog.known_weights import first_known_weights
 from pipelines.config import TrainConfig

@@ -7,8 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from heads import _presets, build_head, head_settings
-from heads.contract import Head, HeadError
+from heads import build_head, head_settings
+from heads.contract import Head
+from heads.errors import HeadError
+from heads.index import head_index
 from heads.segmentation.base import PixelClassifier
 from stores.pyramid import PyramidSpec
 from tests.heads.detection.detection_targets import random_targets
@@ -31,7 +33,7 @@ TARGETS = {
     "segmentation": lambda: random_labels(len(VALID_HW), PADDED_HW, CLASSES),
     "video": lambda: [{"label": torch.tensor(label)} for label in range(len(VALID_HW))],
 }
-HEADS = sorted(_presets())
+HEADS = sorted(head_index())
 ALIKE = {(task, f"bifpn{layers}") for task in ("detection", "segmentation") for layers in (2, 3, 4, 6, 7, 8)}
 """Like the heads between which they stand, and two seconds each: only `make test-all` runs them."""
 every_head = pytest.mark.parametrize(

@@ -3,11 +3,8 @@
 import pytest
 import torch
 
-import heads
-from heads import build_head, head_names, head_settings
-from heads.contract import HeadError
+from heads import HeadError, build_head, head_names, head_settings
 from heads.necks.channel_dropout import drop_channels
-from heads.segmentation import linear, upernet
 from tests.heads.pyramids import pyramid_of
 
 
@@ -30,16 +27,6 @@ def test_presets_differ_only_in_their_settings() -> None:
     five = head_settings("bifpn5", "segmentation")
     assert (five.neck, five.neck_depth) == ("bifpn", 5)
     assert head_settings("fpn", "segmentation").width == 512
-
-
-def test_a_name_twice_for_one_task_is_our_bug(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(upernet.HEADS, "linear", linear.HEADS["linear"])
-    heads._presets.cache_clear()
-    try:
-        with pytest.raises(RuntimeError, match=r"heads\.segmentation\.upernet names 'linear' again"):
-            head_names("segmentation")
-    finally:
-        heads._presets.cache_clear()
 
 
 def test_levels_are_those_needed_whatever_else_there_is() -> None:
