@@ -87,6 +87,12 @@ def entry_plugins(group: str, taken: Mapping[str, Plugin]) -> dict[str, Plugin]:
     return found
 
 
+def package_of(group: str, name: str) -> str | None:
+    """The package whose entry point provides a plug-in; None where it is part of this project, or unknown."""
+    plugin = entry_plugins(group, {}).get(name)
+    return None if plugin is None else plugin.package
+
+
 def missing_package(package: object) -> str:
     """Advice for a plug-in that is absent: the package that provided it, where that was recorded.
 
@@ -98,10 +104,10 @@ def missing_package(package: object) -> str:
     return f"; it came from package {package[:100]}, which is not installed or no longer provides it"
 
 
-def provided_by(package: str | None) -> dict[str, str]:
+def provided_by(package: str | None, field: str = "package") -> dict[str, str]:
     """The field of an identity that records another package; nothing for what is part of this project.
 
     >>> provided_by("my-package"), provided_by(None)
     ({'package': 'my-package'}, {})
     """
-    return {} if package is None else {"package": package}
+    return {} if package is None else {field: package}

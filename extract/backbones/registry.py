@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from extract.swin.timm_swin import family_of, pretrained_windows_of, probe, stages_of, windows_of
+from stores.plugins import Plugin, entry_plugins, missing_package, package_of, provided_by
 from stores.pyramid import Level, PyramidSpec
 
 REVISION = 1
@@ -22,33 +23,38 @@ STRIDES_PX = (4, 8, 16, 32)
 Windows = tuple[tuple[int, int], ...]
 
 
+GROUP = "permafrost.backbones"
+"""Of the entry points by which installed packages add backbones: modules with `BACKBONE`, a BackboneRow."""
+
+
 @dataclass(frozen=True, slots=True)
-class _Row:
+class BackboneRow:
+    """A name's network: timm's, under arguments of its constructor."""
+
     timm_id: str
     args: Mapping[str, Any] = field(default_factory=dict)
+    mean: tuple[float, float, float] | None = None
+    """Of RGB in 0..1, subtracted first; None: as timm's entry has it."""
+    std: tuple[float, float, float] | None = None
+    """Of RGB in 0..1, divided by; None: as timm's entry has it."""
 
 
-BACKBONES: Mapping[str, _Row] = {
-    "swinv2-t": _Row("swinv2_tiny_window8_256.ms_in1k"),
-    "swinv2-s": _Row("swinv2_small_window8_256.ms_in1k"),
-    "swinv2-b": _Row("swinv2_base_window12_192.ms_in22k"),
-    "swinv2-l": _Row("swinv2_large_window12_192.ms_in22k"),
+BACKBONES: Mapping[str, BackboneRow] = {
+    "swinv2-t": BackboneRow("swinv2_tiny_window8_256.ms_in1k"),
+    "swinv2-s": BackboneRow("swinv2_small_window8_256.ms_in1k"),
+    "swinv2-b": BackboneRow("swinv2_base_window12_192.ms_in22k"),
+    "swinv2-l": BackboneRow("swinv2_large_window12_192.ms_in22k"),
     # Depths of the paper's 3-billion-parameter model; timm's entry is one block pair short in stage 4.
     # Window 40 is the papers' at 640 px; stage 4's grid of 20 caps its window.
-    "swinv2-g": _Row(
+    "swinv2-g": BackboneRow(
         "swinv2_cr_giant_384.untrained", {"depths": [2, 2, 42, 4], "window_size": [40, 40, 40, 20]}
     ),
-    "swinv2-nano": _Row(
+    "swinv2-nano": BackboneRow(
         "swinv2_tiny_window8_256.ms_in1k",
         {"embed_dim": 24, "depths": [2, 2, 2, 2], "num_heads": [1, 2, 4, 8], "window_size": [8, 8, 8, 4]},
     ),
 }
-"""Our names; any other timm model is `timm:<id>`."""
-
-
-def backbone_names() -> tuple[str, ...]:
-    """Our names of backbones; any model of timm's is `timm:<id>`."""
-    return tuple(BACKBONES)
+"""The names of this project; any other timm model is `timm:<id>`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -110,11 +116,15 @@ class BackboneCard:
             "mean": list(self.mean),
             "std": list(self.std),
             "revision": REVISION,
+            **provided_by(package_of(GROUP, self.model)),
         }
 
 
 def backbone_card(
-    model: str, model_args: Mapping[str, Any] | None = None, levels: Sequence[str] | None = None
+    model: str,
+    model_args: Mapping[str, Any] | None = None,
+    levels: Sequence[str] | None = None,
+    package: str | None = None,
 ) -> BackboneCard:
     """The card of a backbone, without building its weights.
 
@@ -122,15 +132,16 @@ def backbone_card(
     and 6 for window12_192; a given `window_size` holds for every stage, or is one value a stage.
 
     Args:
-        model: a name of `BACKBONES`, or `timm:<id>` of a model with a feature pyramid.
+        model: a name of `backbone_names`, or `timm:<id>` of a model with a feature pyramid.
         model_args: constructor arguments over the row's, JSON values.
         levels: such as ("p4", "p5"); None: p2..p5, as far as the model has them. p5n is p5 after the
             backbone's own last norm (Swin only).
+        package: that provided the backbone when a store was made, for the error.
 
     Raises:
         ValueError: unknown model, argument or level; lists the names there are.
     """
-    row = _row(model)
+    row = _row(model, package)
     given = json.loads(json.dumps(dict(model_args or {})))
     args = {**row.args, **given}
     _refuse_own_arguments(given)
@@ -155,17 +166,34 @@ def backbone_card(
         pyramid=pyramid.select(wanted),
         windows=windows,
         pretrained_windows=pretrained,
-        mean=tuple(trunk.pretrained_cfg["mean"]),
-        std=tuple(trunk.pretrained_cfg["std"]),
+        mean=row.mean or tuple(trunk.pretrained_cfg["mean"]),
+        std=row.std or tuple(trunk.pretrained_cfg["std"]),
     )
 
 
-def _row(model: str) -> _Row:
+def backbone_names() -> tuple[str, ...]:
+    """The names of this project's backbones and of those that other packages add."""
+    return (*BACKBONES, *_others())
+
+
+def _row(model: str, package: str | None = None) -> BackboneRow:
+    others = _others()
     if model in BACKBONES:
         return BACKBONES[model]
+    if model in others:
+        row: BackboneRow = others[model].load().BACKBONE
+        return row
     if model.startswith("timm:"):
-        return _Row(model.removeprefix("timm:"))
-    raise ValueError(f"no backbone {model!r}; there are {', '.join(BACKBONES)}, and timm:<id> for timm's own")
+        return BackboneRow(model.removeprefix("timm:"))
+    raise ValueError(
+        f"no backbone {model!r}; available: {', '.join(backbone_names())}, and timm:<id> for timm's own"
+        f"{missing_package(package)}"
+    )
+
+
+def _others() -> Mapping[str, Plugin]:
+    """Those of other packages. Raises PluginError for a name that is taken."""
+    return entry_plugins(GROUP, {name: Plugin(name, __name__) for name in BACKBONES})
 
 
 _OWN_ARGUMENTS = {
@@ -206,7 +234,7 @@ def _every_stage(window_size: Any, trunk: Any) -> Windows:
     return tuple((size, size) if isinstance(size, int) else (size[0], size[1]) for size in each)
 
 
-def _row_windows(row: _Row, given: Mapping[str, Any]) -> Windows:
+def _row_windows(row: BackboneRow, given: Mapping[str, Any]) -> Windows:
     """The windows a row's model was pretrained with: without the caller's window_size and img_size."""
     kept = {key: value for key, value in given.items() if key not in ("window_size", "img_size")}
     trunk = probe(row.timm_id, {**row.args, **kept})

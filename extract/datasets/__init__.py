@@ -7,15 +7,17 @@ first. `DEFAULT_LEVELS` are those a store keeps where nobody says, for data sets
 
 from __future__ import annotations
 
-import pkgutil
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
 from extract.datasets.contract import Dataset
 from extract.sources.record import DatasetLayoutError, Record
 from extract.views.recipes import ViewRecipe
+from stores.plugins import missing_package, plugins
+
+GROUP = "permafrost.datasets"
+"""Of the entry points by which installed packages add data sets."""
 
 __all__ = [
     "Choice",
@@ -34,15 +36,23 @@ __all__ = [
 
 
 def dataset_names() -> tuple[str, ...]:
-    """The data sets there are."""
-    return tuple(sorted({module.name for module in pkgutil.iter_modules(__path__)} - {"contract", "layouts"}))
+    """The available data sets: modules of this package, and those that other packages add."""
+    return tuple(plugins(GROUP, __name__))
 
 
-def dataset_module(name: str) -> ModuleType:
-    """The module of a data set. Raises ValueError, naming all, for an unknown one."""
-    if name not in dataset_names():
-        raise ValueError(f"no data set {name!r}; there are {', '.join(dataset_names())}")
-    return import_module(f"{__name__}.{name}")
+def dataset_module(name: str, package: str | None = None) -> ModuleType:
+    """The module of a data set.
+
+    Args:
+        name: one of `dataset_names`.
+        package: that provided it when a store was made, for the error.
+
+    Raises ValueError, listing the valid names, for an unknown one.
+    """
+    found = plugins(GROUP, __name__)
+    if name not in found:
+        raise ValueError(f"no data set {name!r}; available: {', '.join(found)}{missing_package(package)}")
+    return found[name].load()
 
 
 def default_levels(name: str) -> tuple[str, ...] | None:

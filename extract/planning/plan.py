@@ -18,10 +18,12 @@ from extract.planning.geometry import planned_bin, row_table
 from extract.sources.byte_sources import SourceError, retried
 from extract.sources.record import READ_THREADS
 from extract.views.recipes import ViewRecipe
+from stores.codecs import find_codec
 from stores.format.array_spec import FORMAT_NAME, FORMAT_VERSION
 from stores.format.arrays import bin_tables, metadata_files, outcome_tables, sharded_arrays
 from stores.format.pixel_differences import PIXEL_DIFFERENCES
 from stores.format.plan import StorePlan
+from stores.plugins import package_of, provided_by
 from stores.pyramid import PyramidSpec
 
 Params = npt.NDArray[np.float64]
@@ -266,7 +268,11 @@ def _draft(
             "decoder": dict(dataset.media.decoder),
             "backbone": card.identity(weights_sha256=_NOT_READ, precision=_NOT_READ),
             "levels": list(pyramid.names),
-            "codec": {"name": chosen.codec, "settings": {}},
+            "codec": {
+                "name": chosen.codec,
+                "settings": {},
+                **provided_by(find_codec(chosen.codec)[0].package),
+            },
             "pixels": "differences" if chosen.pixels else False,
         },
         pyramid=pyramid,
@@ -319,6 +325,8 @@ def _dataset_identity(dataset: Dataset, annotations: str) -> dict[str, Any]:
         },
         "annotations_sha256": annotations,
         "subset": None if subset is None else {"count": len(subset), "keys_sha256": _digest(subset)},
+        **provided_by(package_of("permafrost.datasets", dataset.name)),
+        **provided_by(package_of("permafrost.tasks", dataset.task), "task_package"),
     }
 
 

@@ -1,26 +1,39 @@
-"""What differs between segmentation, detection and video in training, measuring and predicting: one file
-a task, found by its name, with an object TASK."""
+"""Tasks by name: what differs between segmentation, detection and video; one file each, with TASK."""
 
 from __future__ import annotations
 
-import pkgutil
 from importlib import import_module
 from importlib.util import find_spec
 
 from pipelines.tasks.contract import Figures, Task, TestView
 from pipelines.tasks.info.contract import TaskInfo
+from stores.plugins import missing_package, plugins
 
-__all__ = ["Figures", "Task", "TaskInfo", "TestView", "task_info", "task_of"]
+__all__ = ["Figures", "Task", "TaskInfo", "TestView", "task_info", "task_names", "task_of"]
+
+GROUP = "permafrost.tasks"
+"""Of the entry points by which installed packages add tasks."""
 
 
-def task_of(name: str) -> Task:
-    """The task of a data set, by the name in its stores' identity. Raises ValueError for an unknown one."""
-    files = {module.name for module in pkgutil.iter_modules(__path__) if not module.ispkg}
-    names = sorted(files - {"contract"})
-    if name not in names:
-        raise ValueError(f"no task {name!r}; available: {', '.join(names)}")
-    found: Task = import_module(f"{__name__}.{name}").TASK
-    return found
+def task_names() -> tuple[str, ...]:
+    """The names that `task_of` accepts."""
+    return tuple(plugins(GROUP, __name__))
+
+
+def task_of(name: str, package: str | None = None) -> Task:
+    """The task of a data set, by the name in its stores' identity.
+
+    Args:
+        name: one of `task_names`.
+        package: that provided it when a store was made, for the error.
+
+    Raises ValueError, listing the valid names, for an unknown one.
+    """
+    found = plugins(GROUP, __name__)
+    if name not in found:
+        raise ValueError(f"no task {name!r}; available: {', '.join(found)}{missing_package(package)}")
+    task: Task = found[name].load().TASK
+    return task
 
 
 def task_info(name: str) -> TaskInfo:
