@@ -24,7 +24,10 @@ ALLOWED = {
 """What a layer may import besides the standard library; a name allows its submodules."""
 FORBIDDEN = {"extract": {"heads", "pipelines"}, "pipelines": set[str]()}
 HEAVY = {"torch", "timm", "lightning", "zarr"}
-STARTS_FAST = {"pipelines/__main__.py", "pipelines/config.py", "pipelines/cli/arguments.py"}
+STARTS_FAST = {
+    *("pipelines/__main__.py", "pipelines/config.py", "pipelines/config_fields.py"),
+    *("pipelines/train_config.py", "pipelines/cli/arguments.py", "pipelines/cli/given.py"),
+}
 """Loaded before the arguments are read: `--help` must not wait for torch."""
 
 

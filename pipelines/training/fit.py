@@ -25,7 +25,7 @@ from pipelines.training.compile_necks import compile_necks, compiles_necks
 from pipelines.training.cost_log import CostLog
 from pipelines.training.metrics_file import MetricsFile
 from pipelines.training.module import HeadModule
-from pipelines.training.run_setup import share_of
+from pipelines.training.run_length import share_of
 from pipelines.training.validation import Validation
 
 logger = logging.getLogger(__name__)

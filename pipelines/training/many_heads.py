@@ -35,11 +35,12 @@ from pipelines.feed.store_feed import Batch
 from pipelines.json_output import write_json
 from pipelines.machine.malloc_arenas import share_one_arena
 from pipelines.runs import run_folder as runs
+from pipelines.training.build_module import build_module
 from pipelines.training.fit import fit, quieten_lightning
 from pipelines.training.module import HeadModule
 from pipelines.training.open_data import device_of_rank, open_data
 from pipelines.training.run_length import with_steps
-from pipelines.training.run_setup import HeadRun, build_module, prepare, report
+from pipelines.training.run_setup import HeadRun, prepare, report
 from pipelines.training.take_turns import SharedBatches
 
 logger = logging.getLogger(__name__)

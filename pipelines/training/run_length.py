@@ -26,3 +26,8 @@ def with_steps(config: TrainConfig, records: int) -> TrainConfig:
     return replace(
         config, max_steps=max(1, math.ceil(config.epochs * config.repeat * records / config.batch_size))
     )
+
+
+def share_of(max_steps: int) -> int:
+    """A tenth of a run: the default interval of validations and checkpoints, in steps."""
+    return max(1, max_steps // 10)

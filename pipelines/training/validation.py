@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from contextlib import closing
+from contextlib import ExitStack, closing
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from pipelines.catalog.choose_store import fitting_test_stores
+from pipelines.config import TrainConfig
+from pipelines.evaluation.open_test_store import open_test_store
 from pipelines.evaluation.store_views import check_measurable, store_views, views_name
 from pipelines.feed.prefetch import read_ahead
+from pipelines.machine.devices import uses_bf16
+from pipelines.runs.run_folder import RunRecord
 from pipelines.tasks import task_of
 from pipelines.tasks.contract import percent
 from pipelines.training.callbacks import is_due, log_everywhere
 from pipelines.training.module import HeadModule
+from pipelines.training.run_length import share_of
 from stores.reading.reader import Store
 
 if TYPE_CHECKING:  # at run time it loads the backbone's packages
@@ -77,3 +85,29 @@ class Validation(Callback):
         shown = " ".join(f"{name} {percent(value)}" for name, value in self.last.items())
         prefix = self._name and f"{self._name}: "
         logger.info("%sstep %d/%d %s", prefix, trainer.global_step, self._max_steps, shown)
+
+
+def open_validation(
+    config: TrainConfig, record: RunRecord, device: torch.device, opened: ExitStack, name: str
+) -> Validation | None:
+    """Measures on the named test store, or on the one that fits if there is exactly one."""
+    if config.val_store is None:
+        fitting = fitting_test_stores(record, Path(record.stores_folder), pixels=config.pixels)
+        found = [store.path for store in fitting]
+        if len(found) != 1:
+            return None
+    else:
+        found = [Path(config.val_store)]
+    store, shallow = open_test_store(
+        found[0],
+        record,
+        opened,
+        device=device,
+        threads=config.threads,
+        pixels=config.pixels,
+        data=config.data,
+        weights=record.weights,
+    )
+    every = share_of(config.max_steps) if config.val_every is None else config.val_every
+    measure = StoreMeasure(store, uses_bf16(config.precision, device), shallow)
+    return Validation(measure, every=every, max_steps=config.max_steps, name=name)

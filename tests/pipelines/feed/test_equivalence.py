@@ -33,8 +33,8 @@ from pipelines.feed.row_order import EndlessRows
 from pipelines.feed.store_feed import Batch, dequantise
 from pipelines.live.backbone import live_features
 from pipelines.runs.metrics_csv import read_metrics
+from pipelines.training.build_module import build_module
 from pipelines.training.fit import fit
-from pipelines.training.run_setup import build_module
 from stores.reading.reader import Store, open_store
 from tests.one_thread import one_thread  # noqa: F401 - a fixture of this file
 from tests.pipelines.extracted import MODEL, WEIGHTS, extract_store, write_coloured_data

@@ -13,9 +13,9 @@ import torch
 from pipelines.config import ScheduleConfig, TrainConfig
 from pipelines.feed.datamodule import StoreData
 from pipelines.feed.joined_stores import JoinedStores
+from pipelines.training.build_module import build_module
 from pipelines.training.fit import fit
 from pipelines.training.module import HeadModule
-from pipelines.training.run_setup import build_module
 from tests.pipelines.made_stores import make_store
 
 WAITS = {

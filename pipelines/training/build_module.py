@@ -1,0 +1,60 @@
+"""The head of a run, built on the levels and targets that its data gives."""
+
+from __future__ import annotations
+
+from difflib import SequenceMatcher
+
+import torch
+
+from heads import build_head, head_names
+from heads.errors import HeadError
+from pipelines.config import TrainConfig
+from pipelines.errors import UsageError
+from pipelines.feed.datamodule import TrainingData
+from pipelines.training.module import HeadModule
+
+
+def build_module(config: TrainConfig, data: TrainingData) -> HeadModule:
+    """The head of a run; `data` learns which levels it reads.
+
+    Raises UsageError where it cannot be built on the levels there are, or learns from targets that are not
+    there.
+    """
+    pyramid = data.pyramid.select(config.levels) if config.levels else data.pyramid
+    dataset = data.identity["dataset"]
+    try:
+        head = build_head(
+            config.head,
+            dataset["task"],
+            pyramid,
+            dataset["num_classes"],
+            seed=config.seed,
+            **config.head_settings,
+        )
+    except ValueError as error:
+        raise UsageError(f"{error} ({data.describe()})") from error
+    if missing := [name for name in head.target_names if name not in data.target_names]:
+        raise UsageError(
+            f"head {config.head} learns from {', '.join(missing)}, which {data.describe()} does not give; "
+            f"{_heads_to_take(config.head, data)}"
+        )
+    data.levels = head.levels
+    return HeadModule(head, config)
+
+
+def _heads_to_take(instead_of: str, data: TrainingData) -> str:
+    """Advice: the heads that the data can teach, the one whose name is most alike first."""
+    task, num_classes = data.identity["dataset"]["task"], data.identity["dataset"]["num_classes"]
+    names = []
+    for name in head_names(task):
+        try:
+            with torch.device("meta"):  # without memory or first weights
+                head = build_head(name, task, data.pyramid, num_classes)
+        except HeadError:  # of levels that are not there
+            continue
+        if set(head.target_names) <= set(data.target_names):
+            names.append(name)
+    if not names:
+        return "there is no head that learns from what it gives; extract a training split"
+    best, *others = sorted(names, key=lambda name: -SequenceMatcher(a=instead_of, b=name).ratio())
+    return f"take {best}, or another of {', '.join(sorted(others))}"

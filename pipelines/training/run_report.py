@@ -1,0 +1,61 @@
+"""What a run logs before its first step and prints after its last."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pipelines.config import TrainConfig
+from pipelines.feed.datamodule import TrainingData
+from pipelines.pictures.curves import draw_curves
+from pipelines.reporting.paper_results import view_differences
+from pipelines.runs.metrics_csv import read_metrics
+from pipelines.runs.run_folder import CURVES, METRICS
+from pipelines.tasks import task_info
+from pipelines.tasks.contract import percent
+from pipelines.training.schedules import warmup_steps
+
+logger = logging.getLogger(__name__)
+
+
+def log_run(config: TrainConfig, data: TrainingData, folder: Path, *, is_validated: bool) -> None:
+    """Logs the run's data and length, and where it differs from its recipe and from the papers."""
+    logger.info("run %s: head %s on %s", folder, config.head, data.describe())
+    if config.epochs is not None:
+        logger.info(
+            "%g epochs of %d x %d records: %d steps of %d",
+            *(config.epochs, config.repeat, data.records, config.max_steps, config.batch_size),
+        )
+    if differences := list(view_differences(data.identity, config.head)):
+        logger.info("views that differ from the paper's (in brackets): %s", "; ".join(differences))
+    warmup, recipe = warmup_steps(config.schedule, config.max_steps), config.schedule
+    if recipe.warmup_share is None and warmup != recipe.warmup_steps:
+        logger.info("warm-up cut from %d steps to %d, a tenth of the run", recipe.warmup_steps, warmup)
+    if not is_validated:
+        logger.info("not one complete test store in %s: no score is measured while training", config.stores)
+
+
+def report_run(
+    config: TrainConfig, folder: Path, task: str, scores: Mapping[str, float | None], seconds: float
+) -> dict[str, Any]:
+    """Draws the curves of a run, prints its last line and returns its summary.
+
+    Args:
+        task: of its head.
+        scores: of its last validation; empty without one.
+        seconds: that training took.
+    """
+    draw_curves(folder / METRICS, folder / CURVES, task_info(task).main_score)
+    losses = [row["loss"] for row in read_metrics(folder / METRICS) if "loss" in row]
+    loss = float(losses[-1])
+    shown = "".join(f", {name} {percent(value)}" for name, value in list(scores.items())[:1])
+    print(f"{folder}: {config.max_steps} steps, loss {loss:.4f}{shown}")
+    return {
+        "run": str(folder),
+        "steps": config.max_steps,
+        "loss": loss,
+        **scores,
+        "seconds": round(seconds, 3),
+    }
