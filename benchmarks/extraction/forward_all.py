@@ -5,7 +5,7 @@ from __future__ import annotations
 from extract.backbones.frozen import FrozenBackbone
 from extract.extractor.codec_error import sample_cells
 from extract.extractor.encode_batch import encode_batch, view_shape
-from pipelines.forecast.speed_probe import noise_row
+from extract.extractor.stage_times import noise_row
 from stores.format.plan import ShardId, StorePlan
 
 

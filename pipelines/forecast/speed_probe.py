@@ -10,8 +10,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -19,35 +18,18 @@ from typing import Any
 
 import numpy as np
 
-from extract.backbones.compiler import compiles
-from extract.backbones.cuda_graphs import PLAIN_CALLS
-from extract.backbones.frozen import BackboneTooLarge, FrozenBackbone
-from extract.backbones.loading import build_trunk
-from extract.backbones.weights import Weights
-from extract.extractor.batch_order import views_at_once
-from extract.extractor.batch_shapes import BatchTooLarge, fit_batches, shape_matters
-from extract.extractor.codec_error import sample_cells
-from extract.extractor.encode_batch import encode_batch, view_shape
+from extract.extractor import stage_times
 from extract.extractor.memory import encoded_row_bytes
-from extract.extractor.row_loader import LoadedRow, RowLoader, SourceDigests
-from extract.planning.plan import survey, view_count
-from extract.sources.record import READ_THREADS
-from extract.swin.timm_swin import probe
 from pipelines.catalog.stores import existing_folder
 from pipelines.forecast.disk_probe import measure_disk
 from pipelines.forecast.measurement_cache import Figures, SpeedCache
 from pipelines.forecast.planned_extraction import Extraction
 from pipelines.machine.free_memory import available_bytes
-from stores.errors import IdentityError
-from stores.format.plan import ShardId, StorePlan
 
 MEASURED_S = 3.0
 """Of decoding, and of forward passes of a bin."""
-FEWEST_PASSES = 3
 BINS = 2
 """Bins whose forward pass is measured: those with most work. Rows of others cost in proportion to pixels."""
-SURVEYED = 24
-"""Records whose annotations are read, as the plan of a store reads all."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,10 +61,6 @@ class Speed:
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
-
-
-class TooLarge(MemoryError):
-    """The backbone does not fit into what memory is free, so nothing can be measured."""
 
 
 def program_seconds() -> float:
@@ -189,66 +167,34 @@ def _area(name: str) -> int:
 
 
 def _measure_decode(extraction: Extraction) -> Figures:
-    """Seconds a row, while every worker decodes; rows that cannot be decoded take no part."""
-    plan, subset = extraction.estimate.plan, extraction.dataset.subset
-    loader = RowLoader(extraction.dataset, plan, SourceDigests())
-    together = views_at_once(plan)
-    rows = np.random.default_rng(0).permutation(len(plan.rows) // together).tolist()
-    if subset is not None:
-        rows = [row for row in rows if plan.rows.keys[row] in subset]
-    groups = [list(range(row, len(plan.rows), len(plan.rows) // together)) for row in rows]
-    size = 2 * extraction.workers
-    rounds = [groups[i : i + size] for i in range(0, len(groups), size)]
-    done, began = 0, time.perf_counter()
-    with ThreadPoolExecutor(extraction.workers) as pool:
-        for some in rounds:
-            done += sum(pool.map(partial(_load, loader), some))
-            if time.perf_counter() - began > MEASURED_S:
-                break
-    return {"seconds": (time.perf_counter() - began) / done if done else 0.0}
-
-
-def _load(loader: RowLoader, rows: Sequence[int]) -> int:
-    """How many rows were loaded."""
-    try:
-        return len(loader.load_views(rows))
-    except IdentityError:  # `extract` will say so
-        return 0
+    """Seconds a row."""
+    plan = extraction.estimate.plan
+    return {"seconds": stage_times.decode_seconds(extraction.dataset, plan, extraction.workers, MEASURED_S)}
 
 
 def _measure_survey(extraction: Extraction) -> Figures:
-    """Seconds a record, for reading its annotation and choosing its views."""
+    """Seconds a record."""
     dataset, recipe, choices = extraction.dataset, extraction.recipe, extraction.estimate.choices
-    work = partial(survey, dataset, recipe, view_count(recipe, choices.views), choices.seed)
-    chosen = np.linspace(0, len(dataset.records) - 1, num=min(SURVEYED, len(dataset.records)), dtype=int)
-    began = time.perf_counter()
-    with ThreadPoolExecutor(READ_THREADS) as pool:
-        list(pool.map(work, chosen.tolist()))
-    return {"seconds": (time.perf_counter() - began) / len(chosen)}
+    return {"seconds": stage_times.survey_seconds(dataset, recipe, choices.views, choices.seed)}
 
 
 def _measure_forward(extraction: Extraction, indices: Sequence[int]) -> Figures:
     """Bin name -> seconds a row; `start`: until the first batch of each is done; `others_share`.
 
-    Raises TooLarge.
+    Raises `stage_times.TooLarge`.
     """
-    weights = _untrained(extraction)
-    began = time.perf_counter()
-    try:
-        backbone = FrozenBackbone(
-            extraction.card,
-            weights,
-            device=extraction.device,
-            precision=extraction.precision,
-            compiled=compiles(extraction.device),
-        )
-        plan = fit_batches(extraction.estimate.plan, backbone)
-    except (BackboneTooLarge, BatchTooLarge) as error:
-        raise TooLarge(str(error)) from error
-    start, figures = time.perf_counter() - began, {}
+    backbone, plan, start = stage_times.build_untrained(
+        extraction.card,
+        extraction.estimate.plan,
+        device=extraction.device,
+        precision=extraction.precision,
+        free_bytes=available_bytes(),
+    )
+    figures: Figures = {}
     began, before = time.perf_counter(), _others_seconds()
     for index in indices:
-        first, figures[plan.bins[index].name] = _forward_seconds(plan, index, backbone)
+        first, seconds = stage_times.forward_seconds(plan, index, backbone, MEASURED_S)
+        figures[plan.bins[index].name] = seconds
         start += first
     others = (_others_seconds() - before) / (_cores() * (time.perf_counter() - began))
     return {**figures, "start": start, "others_share": min(max(others, 0.0), 1.0)}
@@ -267,46 +213,3 @@ def _others_seconds() -> float:
             user, nice, system, _, _, irq, softirq, steal = map(int, fields[:8])
             ticks += user + nice + system + irq + softirq + steal
     return ticks / os.sysconf("SC_CLK_TCK") - time.process_time()
-
-
-def _forward_seconds(plan: StorePlan, index: int, backbone: FrozenBackbone) -> tuple[float, float]:
-    """Seconds that the first batches of a bin take longer than later ones, and of a row in these."""
-    b = plan.bins[index]
-    shape = view_shape(plan, index)
-    rows = [noise_row(shape)] * min(b.batch_rows or 1, b.shard_rows)
-    sampled = sample_cells(plan, ShardId(index, 0), range(len(rows)))
-
-    def forward() -> None:
-        encode_batch(backbone, plan.codec, rows, shape, sampled).wait()
-
-    warm_up = PLAIN_CALLS + 1 if shape_matters(backbone.device) else 1
-    first, passes = sum(_timed(forward) for _ in range(warm_up)), [_timed(forward)]
-    while len(passes) < FEWEST_PASSES or sum(passes) < MEASURED_S:
-        passes.append(_timed(forward))
-    usual = float(np.mean(passes))  # what others do on the machine slows the extraction just as much
-    return max(0.0, first - warm_up * usual), usual / len(rows)
-
-
-def noise_row(shape: tuple[int, ...]) -> LoadedRow:
-    """Pixels without meaning, ([T,] H, W). Not empty ones: a CPU takes a fifth longer for these."""
-    pixels = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
-    return LoadedRow(pixels=pixels, valid_hw=(shape[-2], shape[-1]), targets={}, source_sha256=bytes(32))
-
-
-def _untrained(extraction: Extraction) -> Weights:
-    """Initial weights, whose speed is that of trained ones. Raises TooLarge."""
-    card = extraction.card
-    parameters = sum(value.numel() for value in probe(card.timm_id, card.constructor_args).parameters())
-    free = available_bytes()
-    needed = 12 * parameters  # float32 twice while it is built, and room for activations
-    if needed > free:
-        raise TooLarge(
-            f"{parameters / 1e9:.1f} billion parameters need {needed / 1e9:.0f} GB, {free / 1e9:.0f} are free"
-        )
-    return Weights(build_trunk(card).state_dict(), sha256="untrained")
-
-
-def _timed(work: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began

@@ -8,6 +8,7 @@ from typing import Any
 
 from extract.backbones.weights import WeightsUnavailable, require_source
 from extract.codecs.on_device import has_device_half
+from extract.extractor.stage_times import TooLarge
 from pipelines.config import ForecastConfig
 from pipelines.forecast.caching_advice import (
     WARN_VISITS,
@@ -19,7 +20,7 @@ from pipelines.forecast.caching_advice import (
 )
 from pipelines.forecast.measurement_cache import SpeedCache
 from pipelines.forecast.planned_extraction import Extraction, free_bytes, prepare
-from pipelines.forecast.speed_probe import Speed, TooLarge, measure_speed, program_seconds
+from pipelines.forecast.speed_probe import Speed, measure_speed, program_seconds
 from pipelines.forecast.storage_options import Way, compare_ways, with_all_levels
 from pipelines.machine.free_memory import available_bytes
 from pipelines.units import duration, gigabytes

@@ -325,7 +325,7 @@ def test_settings_from_a_file(words: list[str], tmp_path: Path, capsys: pytest.C
         ("--model swinv2-x", "swinv2-nano"),
         ("--split test", "it has training, validation"),
         ("--levels p4,p9", "no level p9"),
-        ("--codec int3", "--codec int3: expected one of float16, int4, int8"),
+        ("--codec int3", "--codec int3: unknown codec 'int3'; available: float16, int4, int8"),
         ("--engine ray", "--engine: expected one of local"),
         ("--views single", "training is a training split"),
         ("--views 0", "pass their number, from 1"),

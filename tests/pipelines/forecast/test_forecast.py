@@ -71,7 +71,8 @@ def test_plan_measures_once_and_writes_nothing_else(
     assert "before the first row" in out and "MB/s with fsync" in out
     assert [path.name for path in tmp_path.iterdir()] == ["cache"]
     monkeypatch.setattr(
-        pipelines.forecast.speed_probe, "_untrained", lambda _: pytest.fail("the backbone was measured again")
+        "extract.extractor.stage_times.untrained_weights",
+        lambda *_: pytest.fail("the backbone was measured again"),
     )
     second, _ = plan(capsys, [*words, "--head", "linear"])
     assert second == {**first, "free_bytes": second["free_bytes"]}
