@@ -27,7 +27,7 @@ from heads import build_head
 from pipelines.feed.joined_stores import JoinedStores
 from pipelines.feed.store_feed import Batch
 from pipelines.machine.malloc_arenas import share_one_arena
-from pipelines.training.take_turns import SharedBatches
+from pipelines.training.several_runs.take_turns import SharedBatches
 from stores.format.plan import feature_row_bytes
 
 Step = Callable[[Batch], None]

@@ -11,11 +11,11 @@ from pipelines.config import ManyHeadsConfig, TrainConfig
 from pipelines.feed.ranks import join_ranks, ranks_of
 from pipelines.training.build_module import build_module
 from pipelines.training.fit import fit
-from pipelines.training.many_heads import train_side_by_side
 from pipelines.training.open_data import device_of_rank, open_data
 from pipelines.training.run_length import with_steps
 from pipelines.training.run_setup import prepare, report
-from pipelines.training.seeds import seeds_of, train_seeds
+from pipelines.training.several_runs.many_heads import train_side_by_side
+from pipelines.training.several_runs.seeds import seeds_of, train_seeds
 
 
 def run(config: TrainConfig | ManyHeadsConfig) -> dict[str, Any]:

@@ -204,7 +204,7 @@ def test_a_head_of_the_deep_levels_needs_no_backbone(made: Made, tmp_path: Path)
 
 
 def test_training_from_a_full_store_loads_no_backbone() -> None:
-    modules = ("verbs.train_head", "verbs.evaluate", "training.many_heads", "feed.datamodule")
+    modules = ("verbs.train_head", "verbs.evaluate", "training.several_runs.many_heads", "feed.datamodule")
     loaded = loaded_after(
         "\n".join(f"import pipelines.{module}" for module in modules),
         "timm",

@@ -27,7 +27,7 @@ from pipelines.runs import run_folder as runs
 from pipelines.runs.metrics_csv import read_metrics
 from pipelines.runs.trained_head import load_head
 from pipelines.training.module import HeadModule
-from pipelines.training.take_turns import SharedBatches
+from pipelines.training.several_runs.take_turns import SharedBatches
 from tests.one_thread import one_thread  # noqa: F401 - a fixture of this file
 from tests.pipelines.made_stores import make_store
 

@@ -41,7 +41,7 @@ from pipelines.training.module import HeadModule
 from pipelines.training.open_data import device_of_rank, open_data
 from pipelines.training.run_length import with_steps
 from pipelines.training.run_setup import HeadRun, prepare, report
-from pipelines.training.take_turns import SharedBatches
+from pipelines.training.several_runs.take_turns import SharedBatches
 
 logger = logging.getLogger(__name__)
 
