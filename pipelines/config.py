@@ -84,7 +84,7 @@ class PlanConfig(VerbConfig):
     workers: int | None = field(default=None, metadata=marks(least=1))
     """Threads that load rows; processes that decode for them are at most one a core. None: one a core."""
     shard_rows: int | None = None
-    """Rows of a shard, a power of two; None: shards of at most 128 MiB, at least eight of them a bin."""
+    """Rows of a shard, a power of two; None: by size, at least eight shards a bin."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-MEND_PLAN = "move the store away and extract again"
-MEND_MANIFEST = "delete it and run the extraction again: shards are checked by their receipts"
-"""What to do where plan.json or MANIFEST.json is damaged."""
+FIX_PLAN = "move the store away and extract again"
+FIX_MANIFEST = "delete it and run the extraction again, which checks shards by their receipts"
+"""How to fix a damaged plan.json or MANIFEST.json; ends the error."""
 
 
 class StoreError(Exception):
@@ -12,15 +12,15 @@ class StoreError(Exception):
 
 
 class NoSuchStore(StoreError, FileNotFoundError):
-    """There is no store, or no plan of one, at this path."""
+    """No store at this path, or one without a plan."""
 
 
 class LevelMissing(StoreError, LookupError):
-    """A level was asked for that the store does not hold."""
+    """The store does not hold the requested level."""
 
 
 class MixedBins(StoreError, ValueError):
-    """Rows of different padded sizes were asked for in one call."""
+    """One call asked for rows of different padded sizes."""
 
 
 class RowSkipped(StoreError, LookupError):
@@ -59,11 +59,12 @@ class FormatError(IntegrityError):
 
 
 class SpaceError(StoreError, OSError):
-    """The disk cannot take the planned bytes."""
+    """Not enough free space for the planned bytes."""
 
     def __init__(self, where: str, needed_bytes: int, free_bytes: int) -> None:
         self.needed_bytes, self.free_bytes = needed_bytes, free_bytes
         super().__init__(
             f"{where}: the plan needs {needed_bytes} bytes ({needed_bytes / 1e9:.2f} GB) and {free_bytes} "
-            f"({free_bytes / 1e9:.2f} GB) are free; free some, choose fewer levels or views, or another disk"
+            f"({free_bytes / 1e9:.2f} GB) are free; free some space, or choose fewer levels, fewer views or "
+            f"another disk"
         )

@@ -1,4 +1,4 @@
-"""Levels and pyramids: what a backbone leaves, a store keeps and a head receives."""
+"""Levels and pyramids: the feature maps that a backbone outputs, a store holds and a head reads."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Level:
     """Input pixels per cell."""
     channels: int
     stage: int
-    """The backbone stage it leaves, from 1."""
+    """The backbone stage that outputs it, from 1."""
 
     def __post_init__(self) -> None:
         if not _LEVEL_NAME.fullmatch(self.name):
@@ -70,10 +70,10 @@ class PyramidSpec:
         for level in self.levels:
             if level.name == name:
                 return level
-        raise KeyError(f"no level {name!r}; this pyramid has {', '.join(self.names)}")
+        raise KeyError(f"no level {name!r} in this pyramid; available: {', '.join(self.names)}")
 
     def select(self, names: Sequence[str]) -> PyramidSpec:
-        """The levels of `names` in pyramid order. Raises KeyError for one that is not here."""
+        """The levels of `names` in pyramid order. Raises KeyError for one that is missing."""
         wanted = {self[name].name for name in names}
         return PyramidSpec(tuple(level for level in self.levels if level.name in wanted))
 

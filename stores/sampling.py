@@ -1,5 +1,4 @@
-"""Which rows an epoch shows, in which order, and in which they are read: pure functions of an index and a
-seed."""
+"""Row order of an epoch, as shown and as read: pure functions of an index and a seed."""
 
 from __future__ import annotations
 
@@ -33,19 +32,19 @@ class EpochOrder:
     rows: Rows
     """int64 (n,), as they are shown."""
     read_at: Rows
-    """int64 (n,), a permutation of 0..n-1: when each of `rows` is read, where the disk is read forward."""
+    """int64 (n,), a permutation of 0..n-1: the place of each of `rows` when the disk is read forward."""
 
 
 def training_rows(index: RowIndex, *, seed: int, epoch: int, rank: int = 0, world: int = 1) -> Rows:
     """The rows of one epoch on one rank, shuffled over the whole epoch: each record once over all ranks.
 
     Visit n of a record, which is epoch n, reads its view (n + hash(key)) mod V, so that every epoch mixes
-    views and V epochs show each view once. Where that view was skipped the record's next one stands in; a
-    record without any is left out. Any order of the rows is as likely as any other; it is keyed by seed and
-    epoch. Ranks take turns, so their shares differ by one row at most.
+    views and V epochs show each view once. If that view was skipped, the record's next one is used; a record
+    without any view is left out. All orders of the rows are equally likely; the order is keyed by seed and
+    epoch. Rows are dealt to the ranks in turn, so their shares differ by one row at most.
 
     Args:
-        index: the store, or what it knows of its rows. V is one more than the highest view in it.
+        index: the store, or the keys and views of its rows. V is one more than the highest view in it.
         seed: of the run.
         epoch: from 0.
         rank: from 0, below `world`.
@@ -66,23 +65,23 @@ def training_rows(index: RowIndex, *, seed: int, epoch: int, rank: int = 0, worl
 
 
 def windowed_order(index: RowIndex, shards: Rows, *, seed: int, epoch: int, window: int) -> EpochOrder:
-    """The rows of `training_rows`, shuffled so that a disk may be read forward, shard after shard.
+    """The rows of `training_rows`, shuffled so that the disk is read forward, shard after shard.
 
-    The blocks to shuffle are shards: they are read in a random order, each from its front to its end, and
-    what was read is shuffled within a window of rows that memory holds.
+    Shards are read in random order, each from front to end, and the rows read are shuffled within a window
+    that fits in memory.
 
-    Its quality, which tests state too: a row is shown less than `window` places from where it was read, so
-    that at most `window` rows wait in memory; two rows that were read one after the other are shown a third
-    of the window apart on average (two uniform draws' mean distance). Rows of a training store lie in the
-    order of a hash of their key, so a shard is a random sample of the records to begin with; what a window
-    costs is that rows of one shard meet again in every epoch, the less the more shards it spans.
+    Guarantees, which tests check: a row is shown less than `window` places from where it was read, so that at
+    most `window` rows wait in memory; two rows read one after the other are shown a third of the window apart
+    on average (two uniform draws' mean distance). Rows of a training store are ordered by a hash of their
+    key, so a shard is already a random sample of the records. The cost of a window: rows of one shard stay
+    near each other in every epoch, less so the more shards the window spans.
 
     Args:
-        index: the store, or what it knows of its rows.
-        shards: int64 (rows,), the shard each row lies in; rows of one shard are numbered forward.
+        index: the store, or the keys and views of its rows.
+        shards: int64 (rows,), the shard of each row; rows of one shard are numbered forward.
         seed: of the run.
         epoch: from 0.
-        window: rows, 1 or more; 1 shows them as they were read.
+        window: rows, 1 or more; 1 shows them in the order of reading.
 
     Raises:
         ValueError: a negative epoch or a window below 1.
@@ -100,8 +99,8 @@ def windowed_order(index: RowIndex, shards: Rows, *, seed: int, epoch: int, wind
 def _jittered(length: int, window: int, seed: int, epoch: int) -> Rows:
     """0..length-1 sorted by i + u_i x window, u_i uniform in [0, 1).
 
-    In whole numbers of 1/2**32 place, which no machine rounds. i comes before j < i only where
-    i < j + window: whatever waits when a row is shown was read within `window` places of it.
+    Computed in whole numbers of 1/2**32 place, so that no machine rounds differently. i comes before j < i
+    only where i < j + window: any row still waiting was read within `window` places of the row shown.
     """
     draws = _raw_words(length, "window", seed, epoch) >> np.uint64(32)
     places = (np.arange(length, dtype=np.uint64) << np.uint64(32)) + draws * np.uint64(window)
@@ -133,8 +132,8 @@ def key_hash(key: str) -> int:
 def shuffle(length: int, purpose: str, seed: int, epoch: int) -> Rows:
     """A permutation of `length` numbers keyed by a hash of its purpose, seed and epoch.
 
-    It sorts the raw 64-bit words of a PCG64 generator: numpy keeps those the same in all versions, but not
-    what `Generator.permutation` makes of them (NEP 19), and a run must resume under another version.
+    It sorts the raw 64-bit words of a PCG64 generator, which are the same in all versions of numpy, whereas
+    `Generator.permutation` may change (NEP 19): a run must resume under another version.
     """
     return np.argsort(_raw_words(length, purpose, seed, epoch), kind="stable").astype(np.int64)
 
@@ -145,7 +144,7 @@ def _raw_words(length: int, purpose: str, seed: int, epoch: int) -> npt.NDArray[
 
 
 def batches(rows: Rows, batch: int, *, drop_last: bool) -> Iterator[Rows]:
-    """The rows in their order, `batch` at a time; a last shorter batch only without `drop_last`.
+    """The rows in order, `batch` at a time; a shorter last batch only without `drop_last`.
 
     >>> [part.tolist() for part in batches(np.arange(5), 2, drop_last=False)]
     [[0, 1], [2, 3], [4]]

@@ -1,4 +1,4 @@
-"""Subsets of records: a share of them, a fold of the semi-supervised benchmarks, or those a file names."""
+"""Subsets of records: a share, a fold of the semi-supervised benchmarks, or the keys in a file."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _SHARE = re.compile(r"(\d+(?:\.\d+)?)\s*(?:%|pct)")
 _FOLD = re.compile(r"coco-(\d+(?:\.\d+)?)pct-fold(\d+)")
 
 LISTED = "listed"
-"""The store target with a record's position in the list that folds are drawn from, and that list's length."""
+"""The store target with a record's position in the list that folds are drawn from, and the list's length."""
 Listed = Mapping[str, tuple[int, int]]
 """By record key: the record's position in the list that folds were drawn from, and the length of that
 list."""
 
 
 def key_order(keys: Iterable[str]) -> list[str]:
-    """The keys in the order of their sha256: a shuffle that is the same everywhere and needs no seed."""
+    """The keys ordered by their sha256: a shuffle that needs no seed and is the same everywhere."""
     return sorted(keys, key=lambda key: hashlib.sha256(key.encode()).digest())
 
 
@@ -78,7 +78,8 @@ def subset_keys(
     if fold := _FOLD.fullmatch(subset.strip()):
         if listed is None:
             raise ValueError(
-                f"subset {subset!r}: folds are of COCO's images, these records are not listed so"
+                f"subset {subset!r}: folds are defined for COCO's list of images, which these records lack; "
+                f"use a share such as 10%"
             )
         return _fold(ordered, listed(), _percent(fold[1], subset), int(fold[2]), subset)
     path = Path(subset)
@@ -96,7 +97,7 @@ def subset_keys(
 def _percent(digits: str, subset: str) -> float:
     percent = float(digits)
     if not 0 < percent <= 100:
-        raise ValueError(f"subset {subset!r}: expected more than 0 % and at most 100 %")
+        raise ValueError(f"subset {subset!r}: a share must be above 0 % and at most 100 %")
     return percent
 
 
@@ -106,7 +107,8 @@ def _fold(keys: list[str], listed: Listed, percent: float, fold: int, subset: st
     counts = {listed[key][1] for key in keys}
     if len(counts) > 1:
         raise ValueError(
-            f"subset {subset!r}: the records stand in lists of {sorted(counts)[:4]} images, not in one"
+            f"subset {subset!r}: a fold needs one list of images, these records come from lists of "
+            f"{sorted(counts)[:4]} images"
         )
     positions = fold_positions(counts.pop(), percent, fold)
     return _named({key for key in keys if listed[key][0] in positions}, keys, subset)
@@ -117,13 +119,13 @@ def _coco_keys(path: Path) -> set[str]:
         return {Path(image["file_name"]).stem for image in json.loads(path.read_bytes())["images"]}
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(
-            f"subset file {path} is no COCO annotation file: {type(error).__name__}: {str(error)[:160]}"
+            f"subset file {path} is not a COCO annotation file: {type(error).__name__}: {str(error)[:160]}"
         ) from None
 
 
 def _named(named: set[str], keys: list[str], subset: str) -> frozenset[str]:
     unknown = sorted(named.difference(keys))
     if unknown or not named:
-        found = f"{len(unknown)} keys of no record, such as {unknown[0]!r}" if unknown else "no keys"
+        found = f"{len(unknown)} keys without a record, such as {unknown[0]!r}" if unknown else "no keys"
         raise ValueError(f"subset {subset} holds {found}; expected keys such as {min(keys)!r}")
     return frozenset(named)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pipelines.errors import UsageError
-from stores.errors import MEND_PLAN, FormatError, IntegrityError, NoSuchStore, StoreError
+from stores.errors import FIX_PLAN, FormatError, IntegrityError, NoSuchStore, StoreError
 from stores.format.canonical_json import parse_canonical
 
 # As in stores.format.manifest, which needs numpy: the parsing of a command line comes by here and must be
@@ -80,7 +80,7 @@ def describe_store(path: Path) -> FoundStore:
             or f"{path} is not a store: {path / PLAN} does not exist; make one with `make extract`"
         )
     with (path / PLAN).open("rb") as file:
-        content = parse_canonical(file.read(MAX_PLAN_BYTES), str(path / PLAN), MEND_PLAN)
+        content = parse_canonical(file.read(MAX_PLAN_BYTES), str(path / PLAN), FIX_PLAN)
     try:
         identity = dict(content["identity"])
         return FoundStore(
@@ -95,7 +95,7 @@ def describe_store(path: Path) -> FoundStore:
             complete=(path / MANIFEST).is_file(),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise FormatError(f"{path / PLAN} is not the plan of a store: {error!r}; {MEND_PLAN}") from error
+        raise FormatError(f"{path / PLAN} is not the plan of a store: {error!r}; {FIX_PLAN}") from error
 
 
 def list_stores(folder: Path) -> list[FoundStore]:

@@ -119,7 +119,8 @@ class JoinedStores:
         missing = [level for level in levels if level not in self.pyramid]
         if missing:
             raise LevelMissing(
-                f"{self.describe()} holds {', '.join(self.pyramid.names)}, not {', '.join(missing)}"
+                f"{self.describe()} holds no level {', '.join(missing)}; available: "
+                f"{', '.join(self.pyramid.names)}"
             )
         made: dict[str, dict[str, npt.NDArray[Any]]] = self._stores[0].buffers(rows, self.bin, tuple(levels))
         return made

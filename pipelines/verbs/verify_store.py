@@ -14,7 +14,7 @@ from pipelines.config import VerifyConfig
 from pipelines.errors import UsageError
 from pipelines.units import gigabytes
 from stores.checks.verify import Problem, Report, verify_store
-from stores.errors import MEND_MANIFEST, MEND_PLAN, IdentityError, IntegrityError
+from stores.errors import FIX_MANIFEST, FIX_PLAN, IdentityError, IntegrityError
 from stores.format.arrays import outcome_tables
 from stores.format.manifest import MANIFEST_NAME
 from stores.reading.committed_store import CommittedStore, read_committed
@@ -46,8 +46,8 @@ def _remedy(found: Sequence[Mapping[str, Any]]) -> str:
     is_complete = (store / MANIFEST_NAME).exists()
     of_the_whole = [problem["what"] for problem in problems if problem["shard"] is None]
     if is_complete and of_the_whole:
-        is_told = any(what.endswith((MEND_MANIFEST, MEND_PLAN)) for what in of_the_whole)
-        return "" if is_told else f"it is another store, or no longer what it was: {MEND_PLAN}"
+        is_told = any(what.endswith((FIX_MANIFEST, FIX_PLAN)) for what in of_the_whole)
+        return "" if is_told else f"it is another store, or no longer what it was: {FIX_PLAN}"
     shards = sorted({problem["shard"] for problem in problems} - {None})
     if not shards:  # it is not finished, and says to run it again
         return ""

@@ -1,1 +1,1 @@
-"""Checks of a store: verification, and how far an extraction is."""
+"""Checks of a store: verification, progress of an extraction, orphans."""

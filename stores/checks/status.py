@@ -1,4 +1,4 @@
-"""How far a store is, and what killed writers left in it."""
+"""Progress of a store, and partial files that killed writers left in it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from stores.errors import MEND_PLAN, FormatError, IncompleteStore, IntegrityError
+from stores.errors import FIX_PLAN, FormatError, IncompleteStore, IntegrityError
 from stores.format.bounded_files import StoreFolder
 from stores.format.canonical_json import parse_canonical
 from stores.format.manifest import MANIFEST_NAME, PLAN_NAME
@@ -24,23 +24,23 @@ PARTIAL_SUFFIX = ".partial"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Status:
-    """How far a store is."""
+    """Progress of a store."""
 
     complete: bool
-    """Whether it has its manifest."""
+    """Whether it has a manifest."""
     rows: int
-    """Planned."""
+    """Planned rows."""
     written: int
     skipped: list[tuple[str, int, int, str]]
-    """(record key, view, outcome code, reason) of rows that hold no data for good."""
+    """(record key, view, outcome code, reason) of skipped rows."""
     missing: tuple[str, ...]
-    """Shards that are not done, as "<bin>-<shard>"."""
+    """Unfinished shards, as "<bin>-<shard>"."""
 
 
 def store_status(path: str | Path) -> Status:
-    """How far the store at `path` is. Reads small files only and changes nothing.
+    """Progress of the store at `path`. Reads small files only and changes nothing.
 
-    Raises NoSuchStore where there is none, IntegrityError where its plan, manifest or tables are damaged.
+    Raises NoSuchStore if there is none, IntegrityError if its plan, manifest or tables are damaged.
     """
     try:
         return _status_of_committed(read_committed(Path(path)))
@@ -53,7 +53,7 @@ def store_status(path: str | Path) -> Status:
 
 
 def _plan_of_unfinished(folder: StoreFolder) -> StorePlan | None:
-    """The plan; None where a writer was killed before the row tables were there, so before any receipt."""
+    """The plan; None if a writer was killed before it had written the row tables, so before any receipt."""
     try:
         return read_plan(folder, None)
     except FormatError:
@@ -66,9 +66,7 @@ def _plan_of_unfinished(folder: StoreFolder) -> StorePlan | None:
 
 def _status_of_barely_begun(folder: StoreFolder) -> Status:
     data = folder.read(PLAN_NAME, limit_bytes=MAX_PLAN_BYTES)
-    bins = [
-        Bin(**fields) for fields in parse_canonical(data, f"{folder.path}/{PLAN_NAME}", MEND_PLAN)["bins"]
-    ]
+    bins = [Bin(**fields) for fields in parse_canonical(data, f"{folder.path}/{PLAN_NAME}", FIX_PLAN)["bins"]]
     missing = [f"{b.name}-{shard}" for b in bins for shard in range(b.shards)]
     rows = sum(b.rows for b in bins)
     return Status(complete=False, rows=rows, written=0, skipped=[], missing=tuple(missing))
@@ -114,19 +112,19 @@ def _skipped(plan: StorePlan, receipt: Receipt) -> list[tuple[str, int, int, str
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Orphan:
-    """A file that a killed writer left and nobody will miss."""
+    """A partial file that a killed writer left and no receipt claims."""
 
     path: Path
     bytes: int
 
 
 def gc_orphans(path: str | Path, delete: bool = False) -> list[Orphan]:
-    """The partial files in a store that no receipt claims, deleted where asked for.
+    """The partial files in a store that no receipt claims; deleted with `delete`.
 
-    A running extraction's files look the same until its receipts are written; losing them costs it the
-    shards it works on, so let it end first.
+    Files of a running extraction look the same until their receipt is written, and deleting them loses the
+    shards in progress: wait for it to end.
 
-    Raises NoSuchStore where `path` is no folder.
+    Raises NoSuchStore if `path` is not a folder.
     """
     root = StoreFolder(Path(path)).path
     claimed = _claimed_partials(root)
@@ -143,7 +141,7 @@ def gc_orphans(path: str | Path, delete: bool = False) -> list[Orphan]:
 
 
 def _claimed_partials(root: Path) -> set[Path]:
-    """Files of finished shards whose renames were cut short; in a committed store there are none."""
+    """Partial files of finished shards that are not renamed yet; none in a committed store."""
     folder = StoreFolder(root)
     if folder.has(MANIFEST_NAME) or not folder.has(PLAN_NAME):
         return set()

@@ -1,7 +1,6 @@
-"""verify_store: everything a store's manifest promises, compared with what stands on the disk.
+"""verify_store: compares the files of a store with its manifest and receipts.
 
-Quick: every small file, the receipts, and the length and index of every shard file. Full: every byte, by
-sha256.
+Quick: every small file, and the length and index of every shard file. Full: every byte, by sha256.
 """
 
 from __future__ import annotations
@@ -34,13 +33,13 @@ _THREADS = 4
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Problem:
-    """One thing that is not as it was written."""
+    """One difference from what was written."""
 
     store: str
     shard: str | None
-    """The bin and number, such as "512x512-3"; None where the whole store is concerned."""
+    """The bin and number, such as "512x512-3"; None if it concerns the whole store."""
     rows: tuple[int, ...]
-    """Rows of the plan that cannot be trusted; empty where no row's data are concerned."""
+    """Plan rows that cannot be trusted; empty if no row's data are affected."""
     what: str
 
 
@@ -62,11 +61,11 @@ def verify_store(path: str | Path, *, full: bool = False, manifest_digest: str |
     Args:
         path: the store's folder.
         full: reads every byte of every shard.
-        manifest_digest: 64 hex digits known from elsewhere; with them the store is authentic.
+        manifest_digest: 64 hex digits from a trusted source: if they match, the store is authentic.
 
     Raises:
-        NoSuchStore: there is none.
-        OSError: the disk failed; that says nothing about the store.
+        NoSuchStore: no store at this path.
+        OSError: the disk failed, which says nothing about the store.
     """
     check = _Check(StoreFolder(Path(path)), full)
     try:
@@ -108,15 +107,15 @@ class _Check:
             if tables.receipts_sha256 != manifest.receipts_sha256:
                 self.add("the receipts were changed: their digest is not the manifest's")
             if tables.skipped != manifest.skipped:
-                self.add("the manifest's list of skipped rows is not what the receipts say")
+                self.add("the manifest's list of skipped rows differs from the receipts'")
             for path, data in tables.chunks().items():
                 if sha256_hex(data) != manifest.files.get(path):
-                    self.add(f"table {path} is not what the receipts say")
+                    self.add(f"table {path} differs from the receipts")
         self._shards(plan, receipts)
         self._unlisted(plan, {*manifest.files, MANIFEST_NAME})
 
     def unfinished(self) -> None:
-        """The receipts there are, and their shards."""
+        """The existing receipts and their shards."""
         try:
             plan = read_plan(self._folder, None)
         except IntegrityError as error:
@@ -166,7 +165,7 @@ class _Check:
             yield receipt
 
     def _shards(self, plan: StorePlan, receipts: Sequence[Receipt]) -> None:
-        """Shard files, several at once: hashing drops the GIL."""
+        """Shard files, several at once: hashing releases the GIL."""
         with ThreadPoolExecutor(_THREADS, thread_name_prefix="store-verify") as pool:
             found = pool.map(lambda receipt: list(self._shard(plan, receipt)), receipts)
             for receipt, results in zip(receipts, found, strict=True):
@@ -185,7 +184,7 @@ class _Check:
                 yield 0, str(error)
 
     def _unlisted(self, plan: StorePlan, bound: set[str]) -> None:
-        """What stands in the folder and is no part of the store; partial files are `gc`'s business."""
+        """Files in the folder that are not part of the store; partial files are reported by `gc`."""
         known = set(bound)
         for shard in plan.shards():
             known |= {spec.chunk_file(shard.shard) for spec in sharded_arrays(plan, shard.bin).values()}

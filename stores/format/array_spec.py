@@ -17,7 +17,7 @@ _INDEX_ENTRY_BYTES = 16
 
 
 def absent_fill(dtype: np.dtype[Any]) -> int | float | bool:
-    """The fill of tables and targets: the value least likely to be taken for data."""
+    """The fill value of tables and targets: the one least likely to be mistaken for data."""
     if dtype.kind == "f":
         return float("nan")
     if dtype.kind == "b":
@@ -40,7 +40,7 @@ class ArraySpec:
     compressed: bool = False
     """Whether chunks are zstd frames."""
     attributes: Mapping[str, Any] = field(default_factory=dict)
-    """Of the Zarr array, such as the `logical_dtype` of packed codes."""
+    """Attributes of the Zarr array, such as the `logical_dtype` of packed codes."""
 
     @property
     def row_shape(self) -> tuple[int, ...]:
@@ -58,7 +58,7 @@ class ArraySpec:
 
     @property
     def stored_row_bytes(self) -> int:
-        """Bytes of a chunk in its shard file, where chunks are not compressed: the row and its CRC32C."""
+        """Bytes of an uncompressed chunk in its shard file: the row and its CRC32C."""
         return self.row_bytes + CRC_BYTES
 
     @property
@@ -68,11 +68,11 @@ class ArraySpec:
 
     @property
     def crc_path(self) -> str:
-        """Where the CRC32C of the chunks of this sharded array stand."""
+        """The path of the table with the CRC32C of this sharded array's chunks."""
         return self.path.removesuffix("q") + "crc" if self.path.endswith("/q") else self.path + "_crc"
 
     def chunk_file(self, shard: int = 0) -> str:
-        """The path of a shard file, or of a table's only chunk."""
+        """The path of a shard file, or of a table's single chunk."""
         return "/".join((self.path, "c", str(shard), *("0" for _ in self.shape[1:])))
 
     def metadata(self) -> dict[str, Any]:

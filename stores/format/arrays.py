@@ -1,9 +1,9 @@
-"""The arrays of a store: their paths, shapes, chunks and Zarr v3 metadata, all of which follow from the plan.
+"""All arrays of a store, computed from its plan: paths, shapes, chunks and Zarr v3 metadata.
 
 Two kinds. A *sharded* array holds what readers fetch by row: one chunk a row, S rows a shard file. A
 *table* holds a few bytes a row in one chunk, is read whole and is bound by a digest. Beside every sharded
-array stands a table of the CRC32C of its stored chunks: what a reader compares with, because the four bytes
-inside a shard are as valid in a stale, swapped or foreign shard as in the right one.
+array stands a table of the CRC32C of its stored chunks. Readers compare with that table, because the CRC32C
+inside a shard also matches in a stale, swapped or foreign shard.
 """
 
 from __future__ import annotations
@@ -21,8 +21,7 @@ from stores.format.targets import DenseTarget, RaggedTarget, Target
 from stores.pyramid import PyramidSpec
 
 _COMPRESSED_SHARE = {"pixels": 0.7, "differences": 0.5, "targets": 1 / 16}
-"""What zstd leaves of photographs, of their differences and of label maps, for estimates only: 0.67 and 0.46
-of views of COCO's images."""
+"""Compressed over raw size, for estimates only; measured on views of COCO: pixels 0.67, differences 0.46."""
 _JSON_FILE_BYTES = 700
 """A typical zarr.json, for estimates only."""
 
@@ -45,7 +44,7 @@ class PlannedBin(Protocol):
 
 
 class PlannedStore(Protocol):
-    """What the arrays of a store follow from; `stores.format.plan.StorePlan` is one."""
+    """The parts of a plan that the arrays depend on; `stores.format.plan.StorePlan` is one."""
 
     @property
     def identity(self) -> Mapping[str, Any]: ...
@@ -91,7 +90,7 @@ def planned_tables(rows: int, key_bytes: int, view_params: int) -> dict[str, Arr
 
 
 def outcome_tables(rows: int) -> dict[str, ArraySpec]:
-    """The tables of what became of each row, written by the committer."""
+    """The tables of each row's outcome and source digest, written at commit."""
     return {
         "outcome": _table("rows/outcome", "u1", (rows,)),
         "source": _table("rows/source", "u1", (rows, 32), "byte"),
@@ -132,10 +131,10 @@ def sharded_arrays(plan: PlannedStore, bin_index: int) -> dict[str, ArraySpec]:
             )
     if plan.pixels:
         shape = (*time, b.height_px, b.width_px, 3)
-        dims, told = (*time_dim, "y", "x", "channel"), {}
+        dims, attributes = (*time_dim, "y", "x", "channel"), {}
         if plan.pixel_differences:
-            told = {"encoding": "differences"}
-        add("pixels", np.dtype("u1"), shape, dims, compressed=True, attributes=told)
+            attributes = {"encoding": "differences"}
+        add("pixels", np.dtype("u1"), shape, dims, compressed=True, attributes=attributes)
     for target in plan.targets:
         if isinstance(target, RaggedTarget):
             add(f"targets/{target.name}", np.dtype("u1"), (target.cap_bytes,), ("byte",), compressed=True)
@@ -153,7 +152,7 @@ def sharded_arrays(plan: PlannedStore, bin_index: int) -> dict[str, ArraySpec]:
 
 
 def bin_tables(plan: PlannedStore, bin_index: int) -> dict[str, ArraySpec]:
-    """The tables of a bin by their path below its folder: crcs of sharded arrays, lengths of ragged rows."""
+    """The tables of a bin by path below its folder: CRC32C of sharded arrays, lengths of ragged rows."""
     b, root = plan.bins[bin_index], f"bins/{plan.bins[bin_index].name}/"
     paths = {spec.crc_path: "<u4" for spec in sharded_arrays(plan, bin_index).values()}
     for target in plan.targets:
@@ -172,7 +171,7 @@ def all_arrays(plan: PlannedStore) -> Iterator[ArraySpec]:
 
 
 def metadata_files(plan: PlannedStore) -> dict[str, dict[str, Any]]:
-    """The content of every zarr.json by its path: the arrays, and a group in each folder above one."""
+    """The content of every zarr.json by path: one for each array, and a group for each folder above it."""
     arrays = {spec.path: spec.metadata() for spec in all_arrays(plan)}
     parents = {
         "/".join(path.split("/")[:depth]) for path in arrays for depth in range(1, path.count("/") + 1)
@@ -184,7 +183,7 @@ def metadata_files(plan: PlannedStore) -> dict[str, dict[str, Any]]:
 
 
 def estimated_bytes(plan: PlannedStore) -> int:
-    """Bytes on disk: exact for features, scales and tables, by rule of thumb for the rest."""
+    """Bytes on disk: exact for features, scales and tables, an estimate for compressed arrays."""
     total = compressed_estimate(plan)
     for index, b in enumerate(plan.bins):
         for spec in sharded_arrays(plan, index).values():

@@ -1,4 +1,4 @@
-"""Reading below the root of a store: never outside it, never a pipe, never more than was asked for."""
+"""Safe reads below the root of a store: no links, no pipes, no more bytes than expected."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from stores.errors import IntegrityError, NoSuchStore
 
-_FILE = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # a pipe must not block its opener
+_FILE = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # opening a pipe must not block
 _FOLDER = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_DIRECTORY
 _DAMAGE = {
     errno.ENOENT: "is missing",
@@ -21,7 +21,7 @@ _DAMAGE = {
 
 
 class OpenFile:
-    """A descriptor that is closed when its last user lets go of it: no thread can read a reused number."""
+    """A descriptor that is closed with its last reference, so that no thread reads from a reused number."""
 
     __slots__ = ("fd", "size")
 
@@ -29,13 +29,13 @@ class OpenFile:
         self.fd, self.size = fd, size
 
     def __del__(self, close: Callable[[int], None] = os.close) -> None:
-        close(self.fd)  # bound early: at the end of the interpreter modules are emptied
+        close(self.fd)  # bound as a default: modules are already empty when the interpreter exits
 
 
 class StoreFolder:
-    """The root of a store, kept open: a store that is moved while it is read goes on being read.
+    """The root of a store, kept open: a store stays readable when it is moved.
 
-    Raises NoSuchStore where the path is no folder.
+    Raises NoSuchStore if the path is not a folder.
     """
 
     def __init__(self, path: Path) -> None:
@@ -43,11 +43,11 @@ class StoreFolder:
         try:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)  # the root itself may be a link
         except (FileNotFoundError, NotADirectoryError):
-            raise NoSuchStore(f"{path} is not a folder: there is no store here") from None
+            raise NoSuchStore(f"{path} is not a folder: no store here") from None
         self._root: OpenFile | None = OpenFile(fd, 0)
 
     def close(self) -> None:
-        """Lets go of the root; everything else raises ValueError from now on."""
+        """Closes the root; every later call raises ValueError."""
         self._root = None
 
     def _open_root(self) -> OpenFile:
@@ -56,7 +56,7 @@ class StoreFolder:
         return self._root
 
     def has(self, name: str) -> bool:
-        """Whether anything of this name stands in the root."""
+        """Whether the root has an entry of this name."""
         root = self._open_root()
         try:
             os.stat(name, dir_fd=root.fd, follow_symlinks=False)
@@ -101,7 +101,7 @@ class StoreFolder:
         return b"".join(parts)
 
     def read_exactly(self, relative: str, length: int) -> bytes:
-        """The whole of a file whose length is known. Raises IntegrityError for any other."""
+        """The whole of a file whose length is known. Raises IntegrityError for another length."""
         data = self.read(relative, limit_bytes=length)
         if len(data) != length:
             raise IntegrityError(f"{self.path}: {relative} has {len(data)} bytes, expected {length}")

@@ -1,4 +1,4 @@
-"""Canonical JSON: one value, one text, so that a digest of a file is a digest of what it says."""
+"""Canonical JSON: one text for each value, so that equal content has an equal digest."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ def sha256_hex(data: bytes | memoryview) -> str:
 def parse_canonical(data: bytes, what: str, advice: str = "") -> dict[str, Any]:
     """The JSON object in `data`, which must be canonical.
 
-    The caller bounds the length of `data`. Asking for canonical text refuses duplicate keys, NaN and numbers
-    beyond float64 in one stroke, since none of them survives being written again.
+    The caller bounds the length of `data`. Requiring canonical text also refuses duplicate keys, NaN and
+    numbers beyond float64, since none of them survives being written again.
 
     Args:
         what: names the file in errors.
-        advice: what to do where it is refused; ends the error.
+        advice: how to fix it; ends the error.
 
     Raises:
         FormatError: not UTF-8, not JSON, nested too deeply, not an object or not canonical.
@@ -64,7 +64,7 @@ def parse_canonical(data: bytes, what: str, advice: str = "") -> dict[str, Any]:
 
 
 def _refuse_depth(value: object) -> None:
-    """Raises ValueError for nesting that a recursive walk through the value need not expect."""
+    """Raises ValueError for nesting deeper than MAX_DEPTH: a recursive walk could exhaust the stack."""
     layer = [value]
     for _ in range(MAX_DEPTH):
         layer = [inner for outer in layer for inner in _inside(outer)]
@@ -80,14 +80,14 @@ def _inside(value: object) -> Iterable[object]:
 
 
 def identity_digest(identity: Mapping[str, object]) -> str:
-    """64 hex digits that two identities share only if every field is equal."""
+    """64 hex digits, equal for two identities only if every field is equal."""
     return sha256_hex(canonical_json(identity))
 
 
 def diff_identity(
     a: Mapping[str, object], b: Mapping[str, object], prefix: str = ""
 ) -> list[tuple[str, object, object]]:
-    """Where two identities differ: (dotted field, value in a, value in b); None stands for an absent field.
+    """Differences of two identities: (dotted field, value in a, value in b); None for an absent field.
 
     >>> diff_identity({"views": {"seed": 1}, "codec": "int8"}, {"views": {"seed": 2}, "codec": "int8"})
     [('views.seed', 1, 2)]

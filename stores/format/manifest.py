@@ -1,7 +1,7 @@
 """MANIFEST.json: created exclusively and last, it makes a store complete and binds every byte of it.
 
-The digests of plan.json, of each zarr.json and of each table stand in it one by one, those of the receipts
-in bulk: a reader opens no receipt, and the receipts bind the shard files.
+It lists the digests of plan.json, of each zarr.json and of each table, and one digest of all receipts: a
+reader opens no receipt, and the receipts bind the shard files.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from stores.errors import MEND_MANIFEST, FormatError
+from stores.errors import FIX_MANIFEST, FormatError
 from stores.format.array_spec import FORMAT_NAME, FORMAT_VERSION
 from stores.format.canonical_json import canonical_json, parse_canonical
 from stores.format.plan import ShardId
@@ -27,15 +27,15 @@ class Skipped:
     """A planned row that holds no data."""
 
     row: int
-    """In plan order."""
+    """Plan row."""
     code: int
-    """Of stores.format.row_table."""
+    """Outcome code, see stores.format.row_table."""
     reason: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Manifest:
-    """See the module."""
+    """The content of MANIFEST.json; see the module."""
 
     identity_sha256: str
     files: Mapping[str, str]
@@ -43,7 +43,7 @@ class Manifest:
     receipts_sha256: str
     """See `receipts_digest`."""
     generations: Mapping[ShardId, int]
-    """The receipt that counts, for shards that were superseded."""
+    """Generation of the valid receipt, for shards with several."""
     skipped: tuple[Skipped, ...]
 
     def to_bytes(self) -> bytes:
@@ -61,12 +61,12 @@ class Manifest:
 
 def decode_manifest(data: bytes, what: str) -> Manifest:
     """The inverse of to_bytes, for at most MAX_MANIFEST_BYTES. Raises FormatError for anything else."""
-    content = parse_canonical(data, what, MEND_MANIFEST)
+    content = parse_canonical(data, what, FIX_MANIFEST)
     check_format(content, what)
     try:
         return _decode(content)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise FormatError(f"{what}: {type(error).__name__}: {str(error)[:200]}; {MEND_MANIFEST}") from None
+        raise FormatError(f"{what}: {type(error).__name__}: {str(error)[:200]}; {FIX_MANIFEST}") from None
 
 
 def _decode(content: Mapping[str, Any]) -> Manifest:
@@ -80,7 +80,7 @@ def _decode(content: Mapping[str, Any]) -> Manifest:
 
 
 def receipts_digest(digests: Iterable[tuple[str, str]]) -> str:
-    """One digest of all receipts that count, from (path, sha256) in the order of the plan's shards."""
+    """One digest of all valid receipts, from (path, sha256) in the order of the plan's shards."""
     total = hashlib.sha256()
     for path, digest in digests:
         total.update(f"{digest} {path}\n".encode())

@@ -1,4 +1,4 @@
-"""Pixels as differences, of which zstd makes two thirds of what it makes of a photograph's pixels.
+"""Pixels as differences, which zstd compresses to two thirds of the size of compressed pixels.
 
 In each image red and blue are taken relative to green, then each cell relative to its left neighbour, all
 modulo 256: lossless, and undone by one running sum. A store that holds them requires the feature
@@ -30,7 +30,7 @@ def differences(pixels: Pixels) -> Pixels:
 
 
 def undo_differences(stored: Pixels) -> Pixels:
-    """The RGB that `differences` was given."""
+    """The inverse of `differences`: uint8 RGB."""
     pixels = np.cumsum(stored, axis=-2, dtype=np.uint8)
     pixels[..., 0] += pixels[..., 1]
     pixels[..., 2] += pixels[..., 1]

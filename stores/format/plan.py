@@ -1,4 +1,4 @@
-"""The plan of a store: its identity and the geometry that is fixed before the first pixel is decoded."""
+"""The plan of a store: its identity and its geometry, fixed before any pixel is decoded."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ __all__ = [
     "shard_rows_for",
 ]
 
-MAX_SHARD_BYTES = 128 << 20  # 128 MiB
+MAX_SHARD_BYTES = 128 << 20
+"""128 MiB. It sets `shard_rows` of new plans only: stores with another shard size stay readable."""
 MAX_SHARD_ROWS = 1024
 MAX_PLAN_BYTES = 1 << 20  # 1 MiB
 MAX_BINS = 1 << 16
@@ -42,10 +43,9 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,199}")
 
 
 def shard_rows_for(row_bytes_largest: int, rows: int) -> int:
-    """S, the rows of a shard: the largest power of two that keeps a shard of the largest array within 128
-    MiB.
+    """S, the rows of a shard: the largest power of two with which the largest array fits MAX_SHARD_BYTES.
 
-    It stays within 1 and 1024 and, so that small stores have several shards, at most an eighth of the rows.
+    At least 1, at most MAX_SHARD_ROWS and, so that small stores have several shards, an eighth of the rows.
 
     >>> shard_rows_for(2 << 20, 20210), shard_rows_for(2 << 20, 100), shard_rows_for(1 << 30, 100)
     (64, 8, 1)
@@ -57,7 +57,7 @@ def shard_rows_for(row_bytes_largest: int, rows: int) -> int:
 def feature_row_bytes(
     pyramid: PyramidSpec, codec_name: str, height_px: int, width_px: int, frames: int | None = None
 ) -> dict[str, int]:
-    """Bytes of one row of each level, without scales; the largest of them decides S."""
+    """Bytes of one row of each level, without scales; the largest one determines S."""
     found = {}
     for lv in pyramid:
         parts = codec(codec_name).parts(lv.channels).values()
@@ -68,7 +68,7 @@ def feature_row_bytes(
 
 @dataclass(frozen=True, order=True, slots=True)
 class ShardId:
-    """One work unit: the same shard of every array of a bin."""
+    """One unit of work: the same shard of every array of a bin."""
 
     bin: int
     """Index into the plan's bins."""
@@ -85,7 +85,7 @@ class Bin:
     shard_rows: int
     """S: rows of a shard, a power of two up to 1024; the last shard of a bin may be shorter."""
     batch_rows: int | None = None
-    """Rows the backbone sees at once, fixed because it can change the numbers; None where not planned."""
+    """Rows of a backbone batch, fixed because it can change the numbers; None if not planned."""
 
     def __post_init__(self) -> None:
         for side in (self.height_px, self.width_px):
@@ -118,17 +118,17 @@ class Bin:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class StorePlan:
-    """What identifies a store, and its geometry. Raises PlanError where the parts contradict each other."""
+    """Identity and geometry of a store. Raises PlanError if the parts contradict each other."""
 
     name: str
     """`<data set>-<split>-<model>-<codec>`; lower-case letters, digits, dots, hyphens and underscores."""
     identity: dict[str, Any]
-    """What the bytes follow from, as JSON values; normalised on construction."""
+    """Everything that determines the stored bytes, as JSON values; normalised on construction."""
     pyramid: PyramidSpec
     """The levels that are stored."""
     codec: str
     codec_settings: dict[str, Any]
-    """Of the codec; none of them has any."""
+    """Settings of the codec; no codec has any yet."""
     bins: tuple[Bin, ...]
     targets: tuple[Target, ...]
     view_params: tuple[str, ...]
@@ -139,7 +139,7 @@ class StorePlan:
     pixels: bool = False
     """Whether the views' uint8 RGB is stored too."""
     required_features: tuple[str, ...] = ()
-    """Extensions of v1 without which a reader must refuse the store, beyond those of the codec."""
+    """Extensions of v1 that a reader must know to read the store, in addition to those of the codec."""
     optional_features: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -227,11 +227,11 @@ class StorePlan:
         return planned_tables(len(self.rows), key_bytes, len(self.view_params))
 
     def bin_index(self, name: str) -> int:
-        """Raises KeyError, naming the bins, for an unknown one."""
+        """The number of a bin. Raises KeyError, listing the names, for an unknown one."""
         for index, b in enumerate(self.bins):
             if b.name == name:
                 return index
-        raise KeyError(f"no bin {name!r}; the plan has {', '.join(b.name for b in self.bins)}")
+        raise KeyError(f"no bin {name!r}; available: {', '.join(b.name for b in self.bins)}")
 
     def shards(self) -> tuple[ShardId, ...]:
         """Every work unit, bin by bin."""
@@ -241,12 +241,12 @@ class StorePlan:
         """The bin-local rows of a shard."""
         b = self.bins[shard.bin]
         if not 0 <= shard.shard < b.shards:
-            raise PlanError(f"bin {b.name} has {b.shards} shards, no shard {shard.shard}")
+            raise PlanError(f"bin {b.name} has no shard {shard.shard}, expected 0 to {b.shards - 1}")
         start = shard.shard * b.shard_rows
         return range(start, min(start + b.shard_rows, b.rows))
 
     def shard_name(self, shard: ShardId) -> str:
-        """The bin and number, such as "512x512-3", as receipts are named."""
+        """Bin and number, such as "512x512-3"; the receipt is named by it."""
         return f"{self.bins[shard.bin].name}-{shard.shard}"
 
     @cached_property

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from stores.codecs import codec
-from stores.errors import MEND_PLAN, CodecError, FormatError, IntegrityError, PlanError, StoreError
+from stores.errors import FIX_PLAN, CodecError, FormatError, IntegrityError, PlanError, StoreError
 from stores.format.array_spec import FORMAT_NAME, FORMAT_VERSION, ArraySpec
 from stores.format.arrays import planned_tables
 from stores.format.canonical_json import canonical_json, parse_canonical, sha256_hex
@@ -58,7 +58,7 @@ def encode_plan(plan: StorePlan) -> bytes:
 
 
 def check_format(content: dict[str, Any], what: str) -> None:
-    """Raises FormatError for another format or version, before anything else is believed."""
+    """Raises FormatError for another format or version; call it before reading any other field."""
     found = content.get("format")
     if not isinstance(found, dict) or found.get("name") != FORMAT_NAME:
         raise FormatError(f"{what} is not of the format {FORMAT_NAME!r}, found {str(found)[:80]}")
@@ -84,7 +84,7 @@ def known_features(content: dict[str, Any]) -> frozenset[str]:
 
 
 def check_features(content: dict[str, Any], what: str) -> None:
-    """Raises FormatError naming the required features, or the codec, that this program does not know."""
+    """Raises FormatError for required features, or a codec, that this program does not know."""
     try:
         known = known_features(content)
     except CodecError as error:
@@ -109,7 +109,7 @@ def decode_plan(data: bytes, read_table: Callable[[ArraySpec], bytes], what: str
         FormatError: an unknown format, version, feature, codec or type, or a size out of bounds.
         IntegrityError: a table whose digest differs.
     """
-    content = parse_canonical(data, what, MEND_PLAN)
+    content = parse_canonical(data, what, FIX_PLAN)
     check_format(content, what)
     check_features(content, what)
     try:
@@ -141,7 +141,7 @@ def _decode(content: dict[str, Any], read_table: Callable[[ArraySpec], bytes], w
 
 
 def _beyond_codec(required: list[str], codec_name: str) -> tuple[str, ...]:
-    """The required features that are not the codec's own, which stand first."""
+    """The required features after the codec's own, which come first."""
     try:
         own = codec(codec_name).required_features
     except CodecError as error:

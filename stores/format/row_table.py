@@ -1,4 +1,4 @@
-"""The planned rows of a store: which record under which view stands where, and what became of it."""
+"""The planned rows of a store: record, view, bin and sizes of each, and the outcome codes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WRONG_SIZE = 2
 NON_FINITE = 3
 OVER_LIMIT = 4
 UNKNOWN = 255
-"""The fill of rows/outcome: neither written nor skipped. No committed store holds it."""
+"""The fill of rows/outcome: neither written nor skipped. Never in a committed store."""
 
 OUTCOME_NAMES = {
     WRITTEN: "written",
@@ -25,7 +25,7 @@ OUTCOME_NAMES = {
     NON_FINITE: "non-finite features",
     OVER_LIMIT: "over a limit",
 }
-"""What the codes of rows/outcome mean. Codes from 5 to 254 are a data set's own; 255 is no outcome at all."""
+"""Meanings of the codes of rows/outcome. Codes 5 to 254 are the data set's own; 255 means no outcome yet."""
 
 MAX_ROWS = 1 << 24
 MAX_KEY_BYTES = 4096
@@ -65,21 +65,21 @@ class RowTable:
     view: npt.NDArray[np.int32]
     """(rows,) index of the row's view, from 0."""
     params: npt.NDArray[np.float64]
-    """(rows, P) what replays the view, named by the plan's view_params."""
+    """(rows, P) parameters to replay the view, named by the plan's view_params."""
     bin: npt.NDArray[np.int32]
     """(rows,) index into the plan's bins."""
     padded_hw: npt.NDArray[np.int32]
-    """(rows, 2) height and width in pixels of what the backbone sees, padding included."""
+    """(rows, 2) height and width in pixels of the backbone's input, padding included."""
     valid_hw: npt.NDArray[np.int32]
-    """(rows, 2) the part of it that is image."""
+    """(rows, 2) height and width of the part that is image."""
     original_hw: npt.NDArray[np.int32]
-    """(rows, 2) the source image after EXIF."""
+    """(rows, 2) height and width of the source image after EXIF rotation."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "keys", tuple(str(key) for key in self.keys))
         rows = len(self.keys)
         if not 1 <= rows <= MAX_ROWS:
-            raise PlanError(f"a store of {rows} rows: expected 1 to {MAX_ROWS}")
+            raise PlanError(f"a store of {rows} rows, expected 1 to {MAX_ROWS}")
         params = np.asarray(self.params)
         columns = params.shape[1] if params.ndim == 2 else 0
         shapes = {"view": (rows,), "params": (rows, columns), "bin": (rows,)}
@@ -112,7 +112,7 @@ class RowTable:
 
     @property
     def view_count(self) -> int:
-        """V: views of a record, skipped ones included."""
+        """V: planned views of a record, skipped ones included."""
         return int(self.view.max()) + 1
 
     def bin_rows(self, bin_index: int) -> npt.NDArray[np.int64]:
@@ -120,7 +120,7 @@ class RowTable:
         return np.flatnonzero(self.bin == bin_index).astype(np.int64)
 
     def to_tables(self) -> dict[str, npt.NDArray[np.generic]]:
-        """The arrays that stand under rows/, little-endian and C-ordered, in the order of TABLE_DTYPES."""
+        """The arrays under rows/, little-endian and C-ordered, in the order of TABLE_DTYPES."""
         encoded = np.array([key.encode() for key in self.keys])  # numpy pads byte strings with NUL
         keys = encoded.view(np.uint8).reshape(len(self), encoded.dtype.itemsize)
         return {name: keys if name == "key" else getattr(self, name) for name in TABLE_DTYPES}

@@ -1,4 +1,4 @@
-"""What a store holds beside features: targets of a fixed shape, and targets whose size differs by row."""
+"""Targets of a store: dense ones of a fixed shape, ragged ones whose size differs by row."""
 
 from __future__ import annotations
 
@@ -19,14 +19,12 @@ TARGET_DTYPES = (
     "float64",
 )
 MAX_CHUNK_BYTES = 1 << 31
-"""No chunk of a store is larger: what a hostile plan can make a reader allocate at once."""
+"""Largest chunk of a store: bounds what a hostile plan can make a reader allocate at once."""
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
 def _check(name: str, dtype: str, shape: Sequence[int | str], words: tuple[str, ...]) -> None:
-    if not _NAME.fullmatch(name) or name.endswith(
-        ("_bytes", "_crc")
-    ):  # those stand beside a target of that name
+    if not _NAME.fullmatch(name) or name.endswith(("_bytes", "_crc")):  # names of the tables beside a target
         raise PlanError(f"target name {name!r}: expected {_NAME.pattern}, not ending in _bytes or _crc")
     if dtype not in TARGET_DTYPES:
         raise PlanError(f"target {name}: dtype {dtype!r}, expected one of {', '.join(TARGET_DTYPES)}")
@@ -69,10 +67,10 @@ class RaggedTarget:
     name: str
     dtype: str
     shape: tuple[int | str, ...]
-    """Of one row: ints, at most one of them -1 (what the number of bytes leaves), or the words "original_y"
+    """Of one row: ints, at most one of them -1 (computed from the number of bytes), or the words "original_y"
     and "original_x", the row's original size in pixels."""
     cap_bytes: int
-    """No row is larger: taken from the plan, where a larger one fails, and never truncates."""
+    """Most bytes of a row, fixed by the plan. A larger row is an error, never truncated."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shape", tuple(self.shape))
@@ -85,7 +83,7 @@ class RaggedTarget:
             )
 
     def row_shape(self, original_hw: Sequence[int], stored_bytes: int) -> tuple[int, ...]:
-        """The shape of a row of `stored_bytes`. Raises PlanError where these bytes do not fill it."""
+        """The shape of a row of `stored_bytes`. Raises PlanError if these bytes do not fill it."""
         words: Mapping[int | str, int] = {
             "original_y": int(original_hw[0]),
             "original_x": int(original_hw[1]),
@@ -102,7 +100,7 @@ class RaggedTarget:
         return tuple(sizes)
 
     def planned_bytes(self, original_hw: Sequence[int]) -> int:
-        """The bytes of a row where its shape tells them, else the cap."""
+        """Bytes of a row: exact if its shape is known, else the cap."""
         if -1 in self.shape:
             return self.cap_bytes
         words: Mapping[int | str, int] = {

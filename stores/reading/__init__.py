@@ -1,1 +1,1 @@
-"""The reader of a committed store: rows, right or refused."""
+"""The reader of a committed store: returns the bytes that were written, or raises."""

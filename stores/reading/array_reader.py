@@ -1,8 +1,8 @@
-"""Rows of one sharded array, straight from its shard files into the caller's memory.
+"""Reads rows of one sharded array from its shard files straight into the caller's memory.
 
-What is believed: lengths and offsets that follow from the plan, and the table of CRC32C bound by the
-manifest. A shard's index is read once, compared with its own CRC32C and, where chunks have one length, with
-the only index it can have.
+Trusted are the lengths and offsets that follow from the plan, and the table of CRC32C bound by the manifest.
+A shard's index is read once and compared with its own CRC32C and, where all chunks have one length, with the
+only index that is possible.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ VERIFY_MODES: tuple[Verify, ...] = ("always", "first-epoch", "off")
 
 
 def open_file_limit() -> int:
-    """Shard files a store keeps open: a quarter of what the process may, since stores come in pairs."""
+    """Shard files a store keeps open: a quarter of the process's limit, since stores are opened in pairs."""
     soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     return 4096 if soft == resource.RLIM_INFINITY else max(16, min(4096, soft // 4))
 
 
 class OpenShards:
-    """The shard files that are open now; the one opened first goes first when there are too many."""
+    """Open shard files, up to a limit; the one opened first is closed first."""
 
     def __init__(self, folder: StoreFolder, limit: int) -> None:
         self._folder, self._limit = folder, limit
@@ -45,7 +45,7 @@ class OpenShards:
         return self._open.get(path)
 
     def open(self, path: str) -> OpenFile:
-        """Opens the file anew. Raises as StoreFolder.open."""
+        """Opens the file again. Raises as StoreFolder.open."""
         opened = self._folder.open(path)
         with self._lock:
             self._open.pop(path, None)
@@ -127,7 +127,7 @@ class ArrayReader:
         return opened
 
     def _read_index(self, opened: OpenFile, shard: int) -> Index | None:
-        """The shard's index, checked; None where it follows from the plan and need not be kept."""
+        """The shard's index, checked; None if it follows from the plan and need not be kept."""
         rows = range(self.spec.shape[0])[shard * self._shard_rows :][: self._shard_rows]
         expected_bytes = len(rows) * self.spec.stored_row_bytes + self.spec.index_bytes
         if opened.size != expected_bytes:
@@ -146,17 +146,17 @@ class ArrayReader:
         return decode_index(data, f"{self._store}: {self.spec.chunk_file(shard)}")
 
     def _read_again(self, error: OSError, row: int, shard: int, out: memoryview, offset: int) -> int:
-        """A second try with a fresh descriptor where the first one went stale, as on NFS."""
+        """Reads again with a fresh descriptor if the first one is stale, as happens on NFS."""
         if error.errno != errno.ESTALE:
             raise error
         return os.preadv(self._shards.open(self._paths[shard]).fd, [out], offset)
 
     def _read_rest(self, opened: OpenFile, row: int, out: memoryview, offset: int, length: int) -> None:
-        """Goes on after a short read, which is legal, up to the end of the file, which is damage."""
+        """Reads the rest after a short read, which is legal; raises at the end of the file."""
         while length < len(out):
             more = os.preadv(opened.fd, [out[length:]], offset + length)
             if more == 0:
-                raise IntegrityError(f"{self._where(row)} is cut off: its shard was truncated")
+                raise IntegrityError(f"{self._where(row)} is incomplete: its shard was truncated")
             length += more
 
     def _check(self, row: int, stored: memoryview) -> None:
@@ -180,7 +180,7 @@ class ArrayReader:
 
 
 class CompressedArrayReader(ArrayReader):
-    """The same for zstd frames; the index tells their places, within the bounds of file and plan."""
+    """The same for zstd frames, whose places stand in the index, within the bounds of file and plan."""
 
     def read_row(self, row: int, out: memoryview) -> None:
         shard, position = divmod(row, self._shard_rows)

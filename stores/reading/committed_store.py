@@ -1,4 +1,4 @@
-"""A committed store as its manifest describes it: small files, read within bounds, compared with digests."""
+"""The small files of a committed store: read within bounds, compared with the manifest's digests."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stores.errors import MEND_PLAN, FormatError, IncompleteStore, IntegrityError, NoSuchStore
+from stores.errors import FIX_PLAN, FormatError, IncompleteStore, IntegrityError, NoSuchStore
 from stores.format.array_spec import ArraySpec
 from stores.format.arrays import outcome_tables
 from stores.format.bounded_files import StoreFolder
@@ -24,12 +24,12 @@ MAX_TABLE_BYTES = 1 << 30  # 1 GiB
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class CommittedStore:
-    """What stands in the small files of a store."""
+    """Plan, manifest and outcomes of a committed store."""
 
     folder: StoreFolder
     manifest: Manifest
     manifest_digest: str
-    """sha256 of MANIFEST.json: known from elsewhere, it makes the store authentic."""
+    """sha256 of MANIFEST.json; if it equals a digest from a trusted source, the store is authentic."""
     plan: StorePlan
     outcome: npt.NDArray[np.uint8]
     """(rows,) codes of stores.format.row_table in plan order."""
@@ -40,7 +40,7 @@ class CommittedStore:
         return str(self.folder.path)
 
     def table(self, spec: ArraySpec) -> npt.NDArray[Any]:
-        """A table of the store. Raises IntegrityError where its bytes are not those the manifest names."""
+        """A table of the store. Raises IntegrityError if its sha256 is not the manifest's."""
         data = read_table(self.folder, spec)
         expected = self.manifest.files.get(spec.chunk_file())
         if sha256_hex(data) != expected:
@@ -51,7 +51,7 @@ class CommittedStore:
 
 
 def read_table(folder: StoreFolder, spec: ArraySpec) -> bytes:
-    """The bytes of a table. Raises IntegrityError where the file has another length than the plan says."""
+    """The bytes of a table. Raises IntegrityError if the file's length is not the plan's."""
     if spec.total_bytes > MAX_TABLE_BYTES:
         raise FormatError(
             f"{folder.path}: table {spec.path} has {spec.total_bytes} bytes, at most {MAX_TABLE_BYTES}"
@@ -70,7 +70,7 @@ def read_manifest(folder: StoreFolder) -> tuple[Manifest, str]:
     if not folder.has(MANIFEST_NAME):
         if folder.has(PLAN_NAME):
             raise IncompleteStore(
-                f"{folder.path}: no {MANIFEST_NAME}, so its extraction has not finished; run it again"
+                f"{folder.path}: no {MANIFEST_NAME}, so its extraction has not finished; run extract again"
             )
         raise NoSuchStore(f"{folder.path}: neither {MANIFEST_NAME} nor {PLAN_NAME}: this is not a store")
     data = folder.read(MANIFEST_NAME, limit_bytes=MAX_MANIFEST_BYTES)
@@ -78,11 +78,11 @@ def read_manifest(folder: StoreFolder) -> tuple[Manifest, str]:
 
 
 def read_plan(folder: StoreFolder, expected_sha256: str | None) -> StorePlan:
-    """The plan and its row tables. Raises IntegrityError where plan.json has another digest than expected."""
+    """The plan and its row tables. Raises IntegrityError if plan.json has another digest than expected."""
     data = folder.read(PLAN_NAME, limit_bytes=MAX_PLAN_BYTES)
     if expected_sha256 is not None and sha256_hex(data) != expected_sha256:
         raise IntegrityError(
-            f"{folder.path}: {PLAN_NAME} was changed: its sha256 is not the manifest's; {MEND_PLAN}"
+            f"{folder.path}: {PLAN_NAME} was changed: its sha256 is not the manifest's; {FIX_PLAN}"
         )
     return decode_plan(data, lambda spec: read_table(folder, spec), f"{folder.path}/{PLAN_NAME}")
 

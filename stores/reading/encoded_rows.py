@@ -1,4 +1,4 @@
-"""Stored features of a committed store's rows, as they lie on the disk: read and checked, not yet decoded."""
+"""Stored features of rows as they are on the disk: read and checked, not yet decoded."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class EncodedRows(StoredRows):
         levels: Sequence[str] | None = None,
         out: Mapping[str, Mapping[str, Array]] | None = None,
     ) -> Encoded:
-        """Stored features as they lie on the disk, in the order asked.
+        """Stored features as they are on the disk, in the order asked.
 
         Args:
             rows: of this store, all of one bin.
@@ -88,7 +88,7 @@ class EncodedRows(StoredRows):
         return 0
 
     def _locate(self, rows: Rows) -> tuple[int, list[int]]:
-        """The bin of these rows and their numbers in it. Raises as `Store` says."""
+        """The bin of these rows and their bin-local numbers. Raises as `Store` documents."""
         self._arrays.check_open()
         asked = row_numbers(rows, len(self), str(self.path))
         if len(asked) == 0:
@@ -108,7 +108,9 @@ class EncodedRows(StoredRows):
         wanted = self.levels if levels is None else tuple(levels)
         missing = [level for level in wanted if level not in self.levels]
         if missing:
-            raise LevelMissing(f"{self.path} holds {', '.join(self.levels)}, not {', '.join(missing)}")
+            raise LevelMissing(
+                f"{self.path} holds no level {', '.join(missing)}; available: {', '.join(self.levels)}"
+            )
         kinds = tuple(codec(self.plan.codec).parts(1))
         return {
             level: {kind: self._arrays.reader(index, f"levels/{level}/{kind}").spec for kind in kinds}

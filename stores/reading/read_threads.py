@@ -1,4 +1,4 @@
-"""Runs the reads of a batch on a few threads: preadv and crc32c drop the GIL."""
+"""Reads of a batch on a few threads: preadv and crc32c release the GIL."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 Job = tuple[Callable[[int, memoryview], None], int, memoryview]
-"""A reader's read_row, the bin-local row and where its bytes go."""
+"""A reader's read_row, the bin-local row and the memory to fill."""
 
-_WORTH_THREADS_BYTES = 256 << 10  # below, waking a thread costs more than it reads
+_WORTH_THREADS_BYTES = 256 << 10  # for less, waking a thread takes longer than reading
 
 
 class ReadThreads:
-    """A pool that is made on first use, again after a fork, and never travels in a pickle."""
+    """A thread pool created on first use and again after a fork; never pickled."""
 
     def __init__(self, threads: int) -> None:
         self.threads = threads
@@ -23,7 +23,7 @@ class ReadThreads:
         self._lock = threading.Lock()
 
     def run(self, jobs: Sequence[Job]) -> None:
-        """Runs all jobs, or raises the first error after every thread has stopped."""
+        """Runs all jobs; raises the first error once every thread has stopped."""
         left = iter(jobs)
         helpers = min(self.threads, len(jobs)) - 1
         if helpers < 1 or sum(len(job[2]) for job in jobs) < _WORTH_THREADS_BYTES:
@@ -54,11 +54,11 @@ class ReadThreads:
 
 
 def _work(jobs: Iterator[Job]) -> None:
-    """Takes jobs until none is left; taking one from a shared iterator is atomic under the GIL."""
+    """Runs jobs until none is left; next() on the shared iterator is atomic under the GIL."""
     try:
         for read, row, out in jobs:
             read(row, out)
     except BaseException:
-        for _ in jobs:  # nobody needs the rest
+        for _ in jobs:  # the batch has failed: skip the rest
             pass
         raise

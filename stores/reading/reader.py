@@ -1,9 +1,9 @@
-"""open_store and Store: the rows of a committed store, right or refused.
+"""open_store and Store: rows of a committed store, checked as they are read.
 
 Every stored chunk, of features, scales, targets and pixels alike, has its CRC32C in a table beside its array
 (`levels/p4/crc`, `levels/p4/scale_crc`, `targets/labels_crc`, `pixels_crc`). These tables and the lengths
-of ragged rows are bound by the manifest; what is read is compared with them, and with nothing that stands
-in a shard.
+of ragged rows are bound by the manifest; what is read is compared with them, never with checksums inside a
+shard.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ def open_store(path: str | Path, *, verify: Verify = "always", threads: int | No
 
     Args:
         path: the store's folder.
-        verify: when rows are compared with their CRC32C. `first-epoch` (a row's first read) and `off` give
-            up the promise that a read is right or raises.
-        threads: that read a batch, the caller's own included; None for one a processor, at most four.
+        verify: when rows are compared with their CRC32C. With `first-epoch` (a row's first read) and `off`,
+            corrupt bytes can go unnoticed.
+        threads: threads that read a batch, the caller's own included; None for one a processor, at most four.
 
     Raises:
-        NoSuchStore: there is none.
-        IncompleteStore: it was never finished.
+        NoSuchStore: no store at this path.
+        IncompleteStore: its extraction has not finished.
         FormatError: an unknown version or feature.
         IntegrityError: a small file is not what the manifest says.
         ValueError: an unknown `verify` or fewer than one thread.
@@ -60,7 +60,7 @@ def open_store(path: str | Path, *, verify: Verify = "always", threads: int | No
 
 
 class Store(EncodedRows):
-    """A committed store. Safe for any number of threads; a pickled one is opened again where it arrives.
+    """A committed store. Thread-safe; unpickling opens the store again.
 
     Rows are numbers, a slice, a boolean mask over the whole store, or a list, array or CPU tensor of either;
     negative numbers count from the end (see `Rows`). Reading raises IndexError for a row that does not exist,

@@ -50,7 +50,7 @@ class StoreArrays:
             raise ValueError(f"{self._committed.name} was closed: open_store(path) opens it again")
 
     def reader(self, bin_index: int, name: str) -> ArrayReader:
-        """The reader of a sharded array. Raises IntegrityError where its table of CRC32C is damaged."""
+        """The reader of a sharded array. Raises IntegrityError if its table of CRC32C is damaged."""
         self.check_open()
         reader = self._readers.get((bin_index, name))
         return reader if reader is not None else self._open_reader(bin_index, name)
@@ -66,7 +66,7 @@ class StoreArrays:
             return self._readers.setdefault((bin_index, name), reader)
 
     def table(self, bin_index: int, name: str) -> Array:
-        """A table of a bin. Raises IntegrityError where it is damaged."""
+        """A table of a bin. Raises IntegrityError if it is damaged."""
         with self._lock:
             if (bin_index, name) not in self._tables:
                 spec = bin_tables(self._committed.plan, bin_index)[name]
@@ -99,7 +99,7 @@ class StoreArrays:
 
 
 def first_rows(given: Array | None, rows: int, spec: ArraySpec) -> Array:
-    """Contiguous memory for so many rows, fresh or the caller's. Raises ValueError where it does not fit."""
+    """Contiguous memory for `rows` rows, fresh or the caller's. Raises ValueError if it does not fit."""
     if given is None:
         return np.empty((rows, *spec.row_shape), spec.dtype)
     fits = given.dtype == spec.dtype and given.shape[1:] == spec.row_shape and len(given) >= rows

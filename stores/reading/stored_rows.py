@@ -1,4 +1,4 @@
-"""What is known of a store's rows without reading any: keys, views, bins, sizes, and what was skipped."""
+"""Row metadata of a store, known without reading a row: keys, views, bins, sizes, skipped rows."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class StoredRows:
 
     @property
     def manifest_digest(self) -> str:
-        """sha256 of MANIFEST.json: known from elsewhere, it makes the store authentic."""
+        """sha256 of MANIFEST.json; if it equals a digest from a trusted source, the store is authentic."""
         return self._committed.manifest_digest
 
     @property
@@ -95,7 +95,7 @@ class StoredRows:
 
     @cached_property
     def shards(self) -> npt.NDArray[np.int64]:
-        """(rows,) the shard each row lies in, numbered over all bins."""
+        """(rows,) the shard of each row, numbered over all bins."""
         bins = self.plan.bins
         first = np.cumsum([0, *(b.shards for b in bins)])[:-1]
         shard_rows = np.array([b.shard_rows for b in bins])
@@ -125,7 +125,7 @@ class StoredRows:
 
     @cached_property
     def source_sha256(self) -> npt.NDArray[np.uint8]:
-        """(rows, 32) the digest of each row's source as it was read. Raises IntegrityError for damage."""
+        """(rows, 32) sha256 of each row's source file as it was read. Raises IntegrityError for damage."""
         table = self._committed.table(outcome_tables(len(self.plan.rows))["source"])
         return self._column(table)
 
@@ -145,7 +145,7 @@ class StoredRows:
     def row_of(self, key: str, view: int = 0) -> int:
         """The row of a record under a view.
 
-        Raises RowSkipped where it was skipped, KeyError where it was never planned.
+        Raises RowSkipped if it was skipped, KeyError if the store was planned without it.
         """
         row = self._row_by_key.get((key, view))
         if row is not None:

@@ -1,4 +1,4 @@
-"""The targets of a store's rows: dense ones as they stand, ragged ones cut to their length."""
+"""Targets of rows: dense ones as stored, ragged ones cut to their length."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ class TargetRows:
         unknown = sorted(set(names or ()) - set(by_name))
         if unknown:
             raise KeyError(
-                f"{self._store} holds no target {', '.join(unknown)}; it has {', '.join(by_name) or 'none'}"
+                f"{self._store} holds no target {', '.join(unknown)}; "
+                f"available: {', '.join(by_name) or 'none'}"
             )
         return [target for name, target in by_name.items() if names is None or name in names]
 

@@ -1,1 +1,1 @@
-"""Shard files and their receipts: the unit that one writer finishes."""
+"""Shard files and their receipts: one shard is one unit of work."""

@@ -1,7 +1,6 @@
-"""Every file operation of a writer, one method each, so that a test can fail, shorten or kill the n-th of
-them.
+"""File operations of a writer, one method each, so that a test can fail, shorten or kill any of them.
 
-The functions below the class hold the loops and the protocol; they touch the disk only through a `Files`.
+The functions below the class hold the loops and the protocol; they access the disk only through `Files`.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ class Files:
     """The operations on a local or network file system. Each raises the OSError of its system call."""
 
     def make_folder(self, path: Path) -> None:
-        """Creates the folder where it is missing; its parent exists."""
+        """Creates the folder if it is missing; its parent exists."""
         try:
             os.mkdir(path)
         except FileExistsError:
@@ -39,7 +38,7 @@ class Files:
                 raise
 
     def create(self, path: Path) -> int:
-        """A descriptor for reading and writing of a file that did not exist."""
+        """A descriptor for reading and writing of a new file; raises FileExistsError if it exists."""
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
 
     def write(self, fd: int, parts: Sequence[Buffer], offset: int) -> int:
@@ -47,9 +46,9 @@ class Files:
         return os.pwritev(fd, parts, offset)
 
     def start_writeback(self, fd: int, offset: int, length: int) -> None:
-        """Asks that these bytes go to the disk soon, so that a later `sync` has less to wait for."""
+        """Starts writing these bytes to the disk, so that a later `sync` waits less."""
         if hasattr(os, "posix_fadvise"):  # on Linux this starts to write, and drops only what is clean
-            with contextlib.suppress(OSError):  # it is advice
+            with contextlib.suppress(OSError):  # advice only
                 os.posix_fadvise(fd, offset, length, os.POSIX_FADV_DONTNEED)
 
     def read(self, fd: int, length: int, offset: int) -> bytes:
@@ -61,7 +60,7 @@ class Files:
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
     def size(self, fd: int) -> int:
-        """Bytes of an open file; opening it first makes network file systems ask the server."""
+        """Bytes of an open file; network file systems ask the server when it is opened."""
         return os.fstat(fd).st_size
 
     def close(self, fd: int) -> None:
@@ -72,7 +71,7 @@ class Files:
         os.fsync(fd)
 
     def link(self, source: Path, target: Path) -> None:
-        """Gives the file a second name, or raises FileExistsError: the one exclusive step of the protocol."""
+        """Gives the file a second name or raises FileExistsError: the one exclusive step of the protocol."""
         os.link(source, target)
 
     def rename(self, source: Path, target: Path) -> None:
@@ -82,11 +81,11 @@ class Files:
         os.unlink(path)
 
     def remove_tree(self, path: Path) -> None:
-        """Deletes a folder and all in it."""
+        """Deletes a folder and its contents."""
         shutil.rmtree(path)
 
     def sync_folder(self, path: Path) -> None:
-        """Returns once the folder's names are on the disk."""
+        """Returns once the folder's entries are on the disk."""
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             os.fsync(fd)
@@ -97,7 +96,7 @@ class Files:
         return shutil.disk_usage(path).free
 
     def run_all(self, jobs: Sequence[Callable[[], T]]) -> list[T]:
-        """Runs independent jobs side by side; returns their results in order, or raises the first error."""
+        """Runs independent jobs in parallel; returns their results in order, or raises the first error."""
         if len(jobs) < 2:
             return [job() for job in jobs]
         with ThreadPoolExecutor(min(_PARALLEL, len(jobs)), thread_name_prefix="store-files") as pool:
@@ -113,7 +112,7 @@ def make_folders(files: Files, root: Path, relative: str) -> None:
 
 
 def write_all(files: Files, fd: int, parts: Sequence[Buffer], offset: int) -> None:
-    """Writes every byte of the parts, however few the file system takes at a time."""
+    """Writes every byte of the parts, in as many calls as the file system needs."""
     left = [memoryview(part).cast("B") for part in parts]
     while left:
         written = files.write(fd, left, offset)
@@ -127,7 +126,7 @@ def write_all(files: Files, fd: int, parts: Sequence[Buffer], offset: int) -> No
 
 
 def read_whole(files: Files, path: Path, limit_bytes: int) -> bytes:
-    """The content of a file. Raises StoreError above `limit_bytes`, FileNotFoundError where there is none."""
+    """The content of a file. Raises StoreError above `limit_bytes`, FileNotFoundError if it is missing."""
     fd = files.open(path)
     try:
         size = files.size(fd)
@@ -148,19 +147,19 @@ def _write_partial(files: Files, path: Path, data: bytes) -> None:
         write_all(files, fd, [data], 0)
         files.sync(fd)
     except OSError:
-        remove_if_there(files, path)  # on a full disk its bytes are missed elsewhere
+        remove_if_there(files, path)  # frees its bytes on a full disk
         raise
     finally:
         files.close(fd)
 
 
 def partial_of(path: Path, writer_id: str) -> Path:
-    """The writer's own name of a file that is not yet in place."""
+    """The writer's own name for a file that is not in place yet."""
     return path.with_name(f"{path.name}.{writer_id}.partial")
 
 
 def write_exclusive(files: Files, path: Path, data: bytes, writer_id: str) -> bool:
-    """Creates a file with this content unless one exists; whether this content stands there now.
+    """Creates a file with this content unless one exists; returns whether the file has this content.
 
     The file appears whole, with its bytes on the disk. A reply that a network file system lost and repeated
     as "exists" is recognised by the content: it holds the writer's id, or is the same for every writer.
@@ -175,7 +174,7 @@ def write_exclusive(files: Files, path: Path, data: bytes, writer_id: str) -> bo
         if error.errno not in _NO_LINKS:
             raise
         raise StoreError(
-            f"{path.parent}: this file system has no hard links, and without them two writers cannot be kept "
+            f"{path.parent}: this file system has no hard links, which extraction needs to keep two writers "
             f"apart; extract to a local or NFS disk and copy the finished store"
         ) from error
     else:
@@ -187,14 +186,14 @@ def write_exclusive(files: Files, path: Path, data: bytes, writer_id: str) -> bo
 
 
 def replace_file(files: Files, path: Path, data: bytes, writer_id: str) -> None:
-    """Puts a file of this content in place of whatever stands there, in one step."""
+    """Atomically replaces a file, or creates it, with this content."""
     partial = partial_of(path, writer_id)
     _write_partial(files, partial, data)
     files.rename(partial, path)
 
 
 def replace_files(files: Files, root: Path, contents: Mapping[str, bytes], writer_id: str) -> None:
-    """Puts many files in place, by path below `root`, creates their folders, and makes it all durable."""
+    """Replaces many files, by path below `root`, creates their folders and syncs all of it to the disk."""
     folders = {path.rpartition("/")[0] for path in contents} - {""}
     for folder in sorted(folders):
         make_folders(files, root, folder)
@@ -207,7 +206,7 @@ def replace_files(files: Files, root: Path, contents: Mapping[str, bytes], write
 
 
 def folders_of(root: Path, paths: Iterable[str]) -> list[Path]:
-    """Every folder between `root`, itself included, and the files at these paths."""
+    """Every folder from `root` down to the files at these paths."""
     found = {
         root.joinpath(*path.split("/")[:depth]) for path in paths for depth in range(path.count("/") + 1)
     }
@@ -218,7 +217,7 @@ _unsyncable_noted = False
 
 
 def sync_folders(files: Files, folders: Sequence[Path]) -> None:
-    """Makes the names in these folders durable; a file system that cannot is noted once and then trusted."""
+    """Syncs the entries of these folders; a file system that cannot is logged once and then trusted."""
 
     def sync(folder: Path) -> None:
         global _unsyncable_noted
@@ -228,14 +227,14 @@ def sync_folders(files: Files, folders: Sequence[Path]) -> None:
             if error.errno not in (errno.EINVAL, errno.ENOTSUP):
                 raise
             if not _unsyncable_noted:
-                logger.info("%s: this file system does not sync folders; going on without", folder)
+                logger.info("%s: this file system cannot sync folders; continuing without", folder)
             _unsyncable_noted = True
 
     files.run_all([partial(sync, folder) for folder in folders])
 
 
 def remove_if_there(files: Files, path: Path) -> None:
-    """Deletes a file that may be gone already."""
+    """Deletes a file if it exists."""
     try:
         files.unlink(path)
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Which shards of an unfinished store are done: receipts found, renames finished, damage noticed."""
+"""Finished shards of an unfinished store: finds receipts, completes renames, detects damage."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PIECE_BYTES = 1 << 20  # 1 MiB
 
 
 class FinishedShards:
-    """The receipts of a store that is being written. Holds no state of the disk: every call looks again."""
+    """The receipts of a store that is being written. Caches nothing: every call reads the disk."""
 
     def __init__(self, files: Files, root: Path, plan: StorePlan) -> None:
         self._files, self._root, self._plan = files, root, plan
@@ -35,10 +35,10 @@ class FinishedShards:
         return tuple(spec.chunk_file(shard.shard) for spec in self._specs[shard.bin])
 
     def latest(self, shard: ShardId) -> tuple[int, Receipt | None]:
-        """The highest generation of receipts there, and its receipt; (-1, None) without one.
+        """The highest generation of receipts, and its receipt; (-1, None) without one.
 
-        A receipt that is damaged or speaks of another shard is None too. Generations are asked for one after
-        another, since a listing may be stale on a network file system.
+        The receipt is also None if it is damaged or belongs to another shard. Generations are opened one
+        after another, since a listing may be stale on a network file system.
         """
         found: Receipt | None = None
         for generation in range(MAX_GENERATIONS):
@@ -48,7 +48,7 @@ class FinishedShards:
                 return generation - 1, found
             found = self._decode(data, shard, generation)
         raise StoreError(
-            f"{self._root}: shard {shard} has {MAX_GENERATIONS} receipts; its disk damages every one"
+            f"{self._root}: shard {shard} has {MAX_GENERATIONS} damaged receipts; check the disk"
         )
 
     def _read(self, path: str) -> bytes | None:
@@ -64,31 +64,30 @@ class FinishedShards:
             return None
 
     def refuse_another_plan(self) -> None:
-        """Raises PlanError where another writer has planned other batches since this plan was read."""
+        """Raises PlanError if another writer has replaced the plan by one with other batches."""
         data = read_whole(self._files, self._root / PLAN_NAME, MAX_PLAN_BYTES)
         if sha256_hex(data) != self._plan_sha256:
             raise PlanError(
-                f"{self._root}: another writer has begun it anew with other batches; run it again"
+                f"{self._root}: another writer has restarted this extraction with other batches; run it again"
             )
 
     def valid(self, shard: ShardId, *, full: bool = False) -> Receipt | None:
-        """The receipt of a shard whose files are all in place and undamaged, once any unfinished renames
-        are done.
+        """The receipt of a shard if its files are in place and undamaged; completes unfinished renames first.
 
-        Damage is told by missing files and lengths, with `full` by every byte.
+        Damage is detected by missing files and lengths, with `full` by every byte.
         """
         return self._settled(shard, full=full)[1]
 
     def next_generation(self, shard: ShardId) -> int:
-        """The generation of a receipt to be created: for an undamaged shard the one that stands there."""
+        """The generation of the next receipt: for an undamaged shard that of its present receipt."""
         generation, receipt = self._settled(shard, full=True)
         return generation if receipt else generation + 1
 
     def _settled(self, shard: ShardId, *, full: bool) -> tuple[int, Receipt | None]:
         """The highest generation, and its receipt if the shard is undamaged.
 
-        Looks for a newer receipt once more after the files were checked: they may be another writer's by
-        then, who is superseding the shard, and have the same lengths.
+        Looks for a newer receipt again once the files are checked: another writer may have replaced them
+        meanwhile by its own, of the same lengths.
         """
         generation, receipt = self.latest(shard)
         while True:
@@ -102,26 +101,26 @@ class FinishedShards:
             generation, receipt = newest, newest_receipt
 
     def finish_renames(self, receipt: Receipt) -> None:
-        """Puts the winner's files into place as far as they are not, whoever the winner was."""
+        """Renames the winner's files into place where this is not done yet, whichever writer won."""
         renamed = []
         for path in receipt.files:
             final = self._root / path
             try:
                 self._files.rename(partial_of(final, receipt.writer), final)
-            except FileNotFoundError:  # in place already, or renamed by someone else at this moment
+            except FileNotFoundError:  # in place already, or renamed by another writer just now
                 continue
             renamed.append(final.parent)
         if renamed:
             sync_folders(self._files, renamed)
 
     def partials(self, receipt: Receipt) -> tuple[Path, ...]:
-        """The names under which the winner wrote the shard's files."""
+        """The partial names under which the winner wrote the shard's files."""
         return tuple(partial_of(self._root / path, receipt.writer) for path in receipt.files)
 
     def damage(self, receipt: Receipt, *, full: bool = False) -> str | None:
-        """What is wrong with a receipt or its files, None where nothing is."""
+        """What is wrong with a receipt or its files; None if nothing is."""
         if receipt.plan_sha256 != self._plan_sha256:
-            return f"the receipt of {self._plan.shard_name(receipt.shard)} speaks of another plan"
+            return f"the receipt of {self._plan.shard_name(receipt.shard)} belongs to another plan"
         for path, figures in receipt.files.items():
             try:
                 fd = self._files.open(self._root / path)

@@ -1,4 +1,4 @@
-"""What follows from the receipts of a store: its tables of outcomes, sources, checksums and lengths."""
+"""Tables computed from the receipts of a store: outcomes, sources, checksums and lengths."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from stores.shards.receipts import Receipt, receipt_path
 
 
 class ReceiptTables:
-    """Takes the receipt of every shard, in the order of the plan; then speaks for the whole store."""
+    """Collects the receipts of all shards, in the order of the plan, into the tables of the store."""
 
     def __init__(self, plan: StorePlan) -> None:
         self._plan = plan
@@ -27,10 +27,10 @@ class ReceiptTables:
         self._digests: list[tuple[str, str]] = []
         self._skipped: list[Skipped] = []
         self.generations: dict[ShardId, int] = {}
-        """Of superseded shards: the receipt that counts."""
+        """Of shards with several receipts: the generation of the valid one."""
 
     def take(self, receipt: Receipt) -> None:
-        """Copies what a receipt says of its shard's rows."""
+        """Copies a receipt's entries for the rows of its shard."""
         plan, shard = self._plan, receipt.shard
         local = plan.shard_rows(shard)
         planned = plan.bin_rows[shard.bin][local.start : local.stop]

@@ -1,8 +1,9 @@
-"""Receipts: what a finished shard consists of, and which of several writers made it.
+"""Receipts: the files of a finished shard, their checksums, and which of several writers wrote them.
 
 A receipt is created exclusively, once the shard's files are on the disk under their writer's own names.
-From then on the shard is that writer's, whoever renames the files into place. A receipt whose shard proves
-damaged is superseded by the next generation; the highest one there counts until a manifest names one.
+From then on the shard is that writer's, no matter who renames the files into place. If the shard proves
+damaged, the next generation supersedes its receipt; the highest generation is valid until a manifest names
+one.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class Receipt:
     shard: ShardId
     generation: int
     writer: str
-    """The writer's own id, in the names of its partial files."""
+    """The writer's id, part of the names of its partial files."""
     plan_sha256: str
     files: Mapping[str, FileFigures]
     """By path from the root of the store, so that a shard cannot stand for another."""
@@ -71,7 +72,7 @@ class Receipt:
 
 
 def decode_receipt(data: bytes, plan: StorePlan, shard: ShardId, generation: int, paths: set[str]) -> Receipt:
-    """A receipt that speaks of this shard and of exactly these files. Raises FormatError for any other."""
+    """The receipt of this shard and exactly these files. Raises FormatError for any other."""
     what = f"receipt {receipt_path(plan, shard, generation)}"
     content = parse_canonical(data, what)
     try:
@@ -79,12 +80,12 @@ def decode_receipt(data: bytes, plan: StorePlan, shard: ShardId, generation: int
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise FormatError(f"{what}: {type(error).__name__}: {str(error)[:200]}") from None
     if not _WRITER_ID.fullmatch(receipt.writer):  # it becomes part of file names
-        raise FormatError(f"{what} names a writer {receipt.writer[:80]!r}, expected 32 hex digits")
+        raise FormatError(f"{what} has the writer {receipt.writer[:80]!r}, expected 32 hex digits")
     rows = len(plan.shard_rows(shard))
     lists = [receipt.outcome, receipt.source, *receipt.lengths.values()]
     lists += [figures.crc32c for figures in receipt.files.values()]
     if (receipt.shard, receipt.generation) != (shard, generation):
-        raise FormatError(f"{what} speaks of shard {receipt.shard}, generation {receipt.generation}")
+        raise FormatError(f"{what} is for shard {receipt.shard}, generation {receipt.generation}")
     ragged = {target.name for target in plan.targets if isinstance(target, RaggedTarget)}
     if set(receipt.files) != paths or receipt.lengths.keys() != ragged:
         raise FormatError(f"{what} does not list the files and ragged targets of its shard")
@@ -120,7 +121,7 @@ def _decode(content: dict[str, Any]) -> Receipt:
 
 def _bounded(value: Any, limit: int) -> int:
     if type(value) is not int or not 0 <= value < limit:
-        raise ValueError(f"{str(value)[:40]} where a number from 0 to {limit - 1} was expected")
+        raise ValueError(f"{str(value)[:40]} is not a number from 0 to {limit - 1}")
     return value
 
 
@@ -131,6 +132,6 @@ def _hex_digest(value: str) -> str:
 
 
 def receipt_path(plan: StorePlan, shard: ShardId, generation: int) -> str:
-    """Where the receipt stands, from the root of the store."""
+    """The path of a receipt, from the root of the store."""
     later = f".{generation}" if generation else ""
     return f"receipts/{plan.shard_name(shard)}{later}.json"

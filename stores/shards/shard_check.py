@@ -18,8 +18,9 @@ _PIECE_BYTES = 1 << 20  # 1 MiB
 def check_shard_file(
     folder: StoreFolder, spec: ArraySpec, path: str, figures: FileFigures, *, full: bool
 ) -> int:
-    """Compares a file's length and index, with `full` also every chunk's CRC32C and its sha256; the bytes
-    read.
+    """Compares a file's length and index, with `full` also every chunk's CRC32C and its sha256.
+
+    Returns the bytes read.
 
     Raises IntegrityError, naming the file, for any difference.
     """

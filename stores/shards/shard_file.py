@@ -1,4 +1,4 @@
-"""One shard file in the making: chunks go to the disk as they come, the index last."""
+"""A shard file being written: chunks in the order of arrival, the index last."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _WRITEBACK_BYTES = 2 << 20  # 2 MiB: the largest folio of Linux's page cache
 
 @dataclass(frozen=True, slots=True)
 class FileFigures:
-    """What a receipt says about one shard file."""
+    """Size and checksums of one shard file, as its receipt records them."""
 
     bytes: int
     sha256: str
@@ -37,7 +37,7 @@ def _flat_bytes(array: npt.NDArray[Any]) -> memoryview:
 
 
 class ShardFile:
-    """A shard whose chunks all have one length: offsets are known, so rows may come in any order.
+    """A shard whose chunks have one length: offsets are known, so rows may come in any order.
 
     Args:
         digester: see WrittenDigest.
@@ -59,16 +59,16 @@ class ShardFile:
         """Raises PlanError for a row of another type or shape than the plan's."""
         if array.dtype != self.spec.dtype or array.shape != self.spec.row_shape:
             raise PlanError(
-                f"{self.spec.path}: a row is {array.dtype} {array.shape}, the plan says {self.spec.dtype} "
+                f"{self.spec.path}: a row is {array.dtype} {array.shape}, expected {self.spec.dtype} "
                 f"{self.spec.row_shape}"
             )
 
     def put(self, position: int, array: npt.NDArray[Any]) -> None:
-        """Writes the row at this position of the shard; `wait` tells when its memory is free again."""
+        """Writes the row at this position of the shard; its memory must not change before `wait` returns."""
         self._write(position, _flat_bytes(array), position * self.spec.stored_row_bytes)
 
     def skip(self, position: int) -> None:
-        """Leaves a hole: its bytes stay zero and its index entry absent."""
+        """Leaves a hole: zero bytes and an absent index entry."""
 
     def _write(self, position: int, data: memoryview | bytes, offset: int) -> None:
         crc = crc32c(data)
@@ -82,26 +82,26 @@ class ShardFile:
         self._start_writeback(offset - sum(map(len, pieces)))
 
     def _start_writeback(self, end: int) -> None:
-        """Lags a row behind: a page on its way to the disk makes whoever writes to it wait."""
+        """One row behind: writing to a page that is on its way to the disk would block."""
         end -= end % _WRITEBACK_BYTES
         if end > self._writeback_end:
             self._files.start_writeback(self._open_fd(), self._writeback_end, end - self._writeback_end)
             self._writeback_end = end
 
     def wait(self) -> None:
-        """Returns once nothing reads the arrays that were put."""
+        """Returns once the memory of all rows put so far may be reused."""
         self._digest.wait()
 
     def _open_fd(self) -> int:
         if self._fd is None:
-            raise ValueError(f"{self.path} is finished or given up")
+            raise ValueError(f"{self.path} is finished or was discarded")
         return self._fd
 
     def _end(self) -> int:
         return self.rows * self.spec.stored_row_bytes
 
     def write_index(self) -> None:
-        """The last bytes of the file."""
+        """Writes the index, the last bytes of the file."""
         self._write_at(self._end(), encode_index(self._index))
 
     def sync(self) -> None:
@@ -109,12 +109,12 @@ class ShardFile:
         self._files.sync(self._open_fd())
 
     def figures(self) -> FileFigures:
-        """Of the whole file."""
+        """Size and checksums of the whole file."""
         length, digest = self._digest.finish(partial(self._files.read, self._open_fd()))
         return FileFigures(length, digest, tuple(self._crcs))
 
     def close(self) -> None:
-        """Closes the file and leaves it."""
+        """Closes the file and keeps it."""
         if self._fd is not None:
             fd, self._fd = self._fd, None
             self._files.close(fd)
@@ -126,7 +126,7 @@ class ShardFile:
 
 
 class CompressedShardFile(ShardFile):
-    """A shard of zstd frames, in row order, so that its bytes do not depend on the order rows come in."""
+    """A shard of zstd frames in row order, so that its bytes do not depend on the order of arrival."""
 
     def __init__(
         self, files: Files, digester: Executor, path: Path, spec: ArraySpec, rows: int, writer_id: str
@@ -136,7 +136,7 @@ class CompressedShardFile(ShardFile):
         self._next, self._offset = 0, 0
 
     def check(self, array: npt.NDArray[Any]) -> None:
-        ragged = self.spec.dims[1:] == ("byte",)  # its own shape is checked where its target is known
+        ragged = self.spec.dims[1:] == ("byte",)  # the shape is checked with its target, by the caller
         if not ragged:
             super().check(array)
 

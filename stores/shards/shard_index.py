@@ -1,4 +1,4 @@
-"""The index at the end of a shard file: where each row's chunk lies."""
+"""The index at the end of a shard file: offset and length of each row's chunk."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import numpy.typing as npt
 from stores.errors import IntegrityError
 
 ABSENT = (1 << 64) - 1
-"""Offset and length of a chunk that is not there."""
+"""Offset and length of an absent chunk."""
 
 Index = npt.NDArray[np.uint64]
 """(S, 2): offset and stored length of each row's chunk."""
 
 
 def crc32c(data: Any, value: int = 0) -> int:
-    """CRC-32C of a contiguous buffer, going on from `value`; drops the GIL."""
+    """CRC-32C of a contiguous buffer, continued from `value`; releases the GIL."""
     return int(crc32c_package.crc32c(data, value))
 
 
@@ -46,7 +46,7 @@ def fixed_index(shard_rows: int, written: npt.NDArray[np.bool_], stored_row_byte
     """The index of a shard whose chunks all have the same length and stand in row order.
 
     Args:
-        written: (rows in this shard,) whether each row holds data; the place of another stays empty.
+        written: (rows in this shard,) whether each row holds data; the other places stay empty.
         stored_row_bytes: of a chunk and its CRC32C.
     """
     index = empty_index(shard_rows)

@@ -9,14 +9,14 @@ from concurrent.futures import Executor, Future
 Piece = memoryview | bytes
 _PIECE_BYTES = 1 << 20  # 1 MiB: what is read back stays in the cache
 _HANDED_OVER_BYTES = 128 << 10
-"""128 KiB: digesting less takes no longer than to wake a thread for it."""
+"""128 KiB: digesting less takes no longer than waking a thread."""
 
 
 class WrittenDigest:
-    """Takes the pieces of a file as they are written and digests those that follow on each other.
+    """Digests the pieces of a file as they are written, as long as they are consecutive.
 
-    What comes after a gap is read back at the end. Digesting takes longer than writing to the page cache, so
-    large pieces are digested beside it.
+    Anything after a gap is read back at the end. Digesting takes longer than writing to the page cache, so
+    large pieces are digested in another thread.
 
     Args:
         thread: an executor of one thread, which keeps the pieces in their order.
@@ -25,11 +25,11 @@ class WrittenDigest:
     def __init__(self, thread: Executor) -> None:
         self._thread, self._digest = thread, hashlib.sha256()
         self._end = 0
-        """Of the bytes that were taken."""
+        """Digest of the consecutive bytes so far."""
         self._running: Future[None] | None = None
 
     def take(self, offset: int, pieces: Sequence[Piece]) -> None:
-        """Pieces that are being written at this offset; they must stay as they are until `wait` returns."""
+        """Adds the pieces written at this offset; they must not change until `wait` returns."""
         if offset != self._end:
             return
         length = sum(map(len, pieces))

@@ -1,4 +1,4 @@
-"""Zstandard frames whose decoded length is known beforehand and believed from nobody else."""
+"""Zstandard frames whose decoded length must be the expected one, whatever their header claims."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def encode_frame(data: npt.NDArray[Any]) -> bytes:
 
 
 def frame_bound(decoded_bytes: int) -> int:
-    """The largest frame of so many bytes (zstd.h, ZSTD_COMPRESSBOUND), with room to spare."""
+    """Upper bound of a frame of `decoded_bytes` (zstd.h, ZSTD_COMPRESSBOUND), with room to spare."""
     return decoded_bytes + (decoded_bytes >> 8) + 1024
 
 
 def content_bytes(frame: bytes | memoryview) -> int | None:
-    """The decoded length told by the header (RFC 8878, 3.1.1.1); None where it tells none."""
+    """The decoded length in the frame header (RFC 8878, 3.1.1.1); None if it has none."""
     head = bytes(frame[:_MAX_HEADER_BYTES])
     if len(head) < 6 or head[:4] != _MAGIC:
         return None
@@ -42,14 +42,14 @@ def content_bytes(frame: bytes | memoryview) -> int | None:
 
 
 def decode_frame(frame: bytes | memoryview, out: npt.NDArray[np.uint8], what: str) -> None:
-    """Decodes one frame into the whole of a flat uint8 array; drops the GIL.
+    """Decodes one frame into the whole of a flat uint8 array; releases the GIL.
 
     Raises IntegrityError, naming the chunk as `what`, for a frame of another length: numcodecs would
-    otherwise grow its buffer to whatever a frame without a length unpacks to.
+    otherwise grow its buffer to any size that a frame without a length decodes to.
     """
-    told = content_bytes(frame)
-    if told != len(out):
-        raise IntegrityError(f"{what}: its zstd frame tells a length of {told}, expected {len(out)} bytes")
+    stated = content_bytes(frame)
+    if stated != len(out):
+        raise IntegrityError(f"{what}: its zstd frame states a length of {stated}, expected {len(out)} bytes")
     try:
         _CODEC.decode(frame, out)
     except (RuntimeError, ValueError) as error:

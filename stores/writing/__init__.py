@@ -1,1 +1,1 @@
-"""The writer of a store: shards, then the commit that makes it complete."""
+"""The writer of a store: shards, then the commit that completes it."""

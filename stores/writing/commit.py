@@ -1,8 +1,8 @@
-"""The last step of an extraction: what the receipts say becomes tables, and the manifest binds everything.
+"""The commit, last step of an extraction: tables from the receipts, then the manifest that binds all files.
 
-Tables are replaced whole and follow from the receipts alone, so a committer that was killed is simply run
-again, and two at once write the same bytes. The manifest is created exclusively: after it nothing in the
-store changes.
+Tables depend on the receipts alone and are replaced whole, so a commit that was killed is simply run again,
+and two at once write the same bytes. The manifest is created exclusively; nothing in the store changes after
+it.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ def metadata_bytes(plan: StorePlan) -> dict[str, bytes]:
 
 
 def commit_store(files: Files, root: Path, plan: StorePlan, finished: FinishedShards) -> None:
-    """Writes the tables, then the manifest, unless another committer has.
+    """Writes the tables, then the manifest, unless another writer has.
 
     Raises:
-        IncompleteStore: a shard has no valid receipt. PlanError: another writer has begun it anew.
+        IncompleteStore: a shard has no valid receipt. PlanError: another writer has restarted it.
         OSError: the disk failed; run it again.
     """
     tables = ReceiptTables(plan)
@@ -59,23 +59,23 @@ def commit_store(files: Files, root: Path, plan: StorePlan, finished: FinishedSh
     chunks = tables.chunks()
     replace_files(files, root, chunks, uuid.uuid4().hex)
     manifest = manifest_of(plan, tables, chunks)
-    # A writer that was killed may have renamed files without syncing their folders, and nobody after it had a
-    # reason to: once more over all of them, or a power cut could leave a manifest of files not in place.
+    # A killed writer may have renamed files without syncing their folders. Sync all of them again, or a power
+    # cut could leave a manifest of files that are not in place.
     shard_files = [path for shard in plan.shards() for path in finished.paths(shard)]
     sync_folders(files, [root.parent, *folders_of(root, [*manifest.files, *shard_files, "receipts/any"])])
-    finished.refuse_another_plan()  # with a receipt for every shard there, nobody can change it any more
+    finished.refuse_another_plan()  # no writer can change the plan once every shard has a receipt
     write_exclusive(files, root / MANIFEST_NAME, manifest.to_bytes(), uuid.uuid4().hex)
 
 
 def _warn_of_differences(root: Path, provenances: Sequence[Mapping[str, Any]]) -> None:
-    """Devices and versions are no part of the identity, but rows of two may differ in their last bits."""
+    """Warns of several devices or versions: not part of the identity, but the last bits may differ."""
     for other in provenances[1:]:
         for name, a, b in diff_identity(provenances[0], other):
-            logger.warning("%s: its shards were made with different %s: %s and %s", root, name, a, b)
+            logger.warning("%s: shards were written with different %s: %s and %s", root, name, a, b)
 
 
 def manifest_of(plan: StorePlan, tables: ReceiptTables, chunks: dict[str, bytes]) -> Manifest:
-    """The manifest of a store whose receipts were all taken; `chunks` are those of `tables`."""
+    """The manifest of a store from all its receipts; `chunks` are those of `tables`."""
     bound = {PLAN_NAME: encode_plan(plan), **metadata_bytes(plan), **encode_tables(plan), **chunks}
     return Manifest(
         identity_sha256=plan.identity_digest,

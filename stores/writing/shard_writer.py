@@ -1,4 +1,4 @@
-"""One work unit: the same shard of every array of a bin, written by one writer and claimed by one receipt."""
+"""Writes one shard of every array of a bin, then its receipt."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Rows = Mapping[str, Mapping[str, npt.NDArray[Any]]]
 
 
 class ShardWriter:
-    """Takes the rows of one shard in any order, then commits or aborts. For use by one thread at a time."""
+    """Writes the rows of one shard in any order, then commits or aborts. Not thread-safe."""
 
     def __init__(
         self, files: Files, root: Path, plan: StorePlan, shard: ShardId, finished: FinishedShards
@@ -81,7 +81,7 @@ class ShardWriter:
 
         Args:
             row: bin-local, one of `rows`.
-            levels: for each level of the plan what the codec's `encode` returned for this row alone: `q`
+            levels: for each level of the plan the codec's `encode` of this row alone: `q`
                 ([time,] y, x, channel) and, for int8, `scale` float32 ([time,] channel).
             targets: for each target of the plan an array of its dtype and shape.
             source_sha256: 32 bytes, of the source file as it was read.
@@ -108,7 +108,7 @@ class ShardWriter:
                 self._parts[name].put(position, array)
         finally:
             for part in self._parts.values():
-                part.wait()  # the caller may use its memory again
+                part.wait()  # the caller may reuse its memory
         self._outcome[position], self._source[position] = WRITTEN, _hex(source_sha256)
 
     def _position(self, row: int) -> int:
@@ -142,13 +142,13 @@ class ShardWriter:
             self._lengths[target.name][position] = array.nbytes
 
     def skip(self, row: int, code: int, reason: str, *, source_sha256: bytes | None) -> None:
-        """Leaves a row out for good.
+        """Skips a row.
 
         Args:
             row: bin-local, one of `rows`.
             code: 1 to 254, see stores.format.row_table.
-            reason: one line for a person, without paths, times or hosts: it is part of the store.
-            source_sha256: of the source as it was read; None where it could not be.
+            reason: one readable line without paths, times or hosts, since it becomes part of the store.
+            source_sha256: of the source as it was read; None if it could not be read.
 
         Raises:
             PlanError: a row of another shard or given twice, or another code.
@@ -163,17 +163,17 @@ class ShardWriter:
         self._reasons[str(position)] = reason[:_MAX_REASON]
 
     def commit(self, provenance: Mapping[str, Any], errors: Mapping[str, Any]) -> bool:
-        """Finishes the shard; whether it was this writer who did.
+        """Finishes the shard; returns whether this writer won it.
 
-        Another writer may have finished the same shard first: then its files stand, and these are deleted.
+        If another writer finished the same shard first, its files are kept and these are deleted.
 
         Args:
             provenance: device and library versions; no time, host, path or duration.
             errors: the codec's error figures by level.
 
         Raises:
-            PlanError: a row was neither put nor skipped, JSON cannot hold what is to go into the receipt, or
-            another writer has planned other batches.
+            PlanError: a row was neither put nor skipped, `provenance` or `errors` are not JSON, or another
+            writer has planned other batches.
             OSError: the disk failed or is full; abort, then try the shard again.
         """
         missing = [row for row, code in zip(self.rows, self._outcome, strict=True) if code == UNKNOWN]
@@ -183,19 +183,19 @@ class ShardWriter:
             canonical_json([dict(provenance), dict(errors)])
         except (TypeError, ValueError) as error:
             raise PlanError(
-                f"shard {self.shard}: JSON cannot hold what goes into its receipt: {error}"
+                f"shard {self.shard}: provenance or errors cannot be written as JSON: {error}"
             ) from None
         receipt = self._receipt(provenance, errors)
-        if self._is_committed():  # and immutable from then on
+        if self._is_committed():  # a committed store is immutable
             self.abort()
             return False
         self._finished.refuse_another_plan()
         path = self._root / receipt_path(self._plan, self.shard, self._generation)
-        self._claimed = True  # perhaps: from here on a receipt may say that these files are the shard
+        self._claimed = True  # from here on a receipt may name these files
         if not write_exclusive(self._files, path, receipt.to_bytes(), self._writer_id):
             self._claimed = False
             self.abort()
-            self._finished.valid(self.shard)  # finishes the winner's renames, should it have died
+            self._finished.valid(self.shard)  # completes the winner's renames, in case it was killed
             return False
         self._finished.finish_renames(receipt)
         self._sync_new_folders()
@@ -224,7 +224,7 @@ class ShardWriter:
         )
 
     def _seal(self) -> dict[str, FileFigures]:
-        """Ends all files; disk and processor work side by side then, the largest file first on both."""
+        """Finishes all files, the largest first; syncing overlaps with digesting."""
         parts = sorted(self._parts.values(), key=lambda part: -part.spec.row_bytes)
         figures: dict[str, FileFigures] = {}
 
@@ -240,7 +240,7 @@ class ShardWriter:
         return {path: figures[path] for path in self._finished.paths(self.shard)}
 
     def _sync_new_folders(self) -> None:
-        """Makes the folders durable that this shard created: all between its files and their arrays."""
+        """Syncs the folders that this shard created: all between its files and their arrays."""
         folders = {
             self._root.joinpath(*part.spec.chunk_file(self.shard.shard).split("/")[: -depth - 1])
             for part in self._parts.values()
@@ -249,9 +249,9 @@ class ShardWriter:
         sync_folders(self._files, sorted(folders))
 
     def abort(self) -> None:
-        """Gives the shard up and deletes its files; harmless twice and after a commit.
+        """Discards the shard and deletes its files; may be called twice and after a commit.
 
-        Where a commit failed half-way the receipt may stand: then the files belong to it, and stay.
+        If a commit failed half-way and its receipt exists, the files belong to it and are kept.
         """
         receipt = self._finished.latest(self.shard)[1] if self._claimed else None
         for part in self._parts.values():

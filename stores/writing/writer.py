@@ -1,4 +1,4 @@
-"""StoreWriter: creates a store from its plan, or goes on with one that was begun."""
+"""StoreWriter: creates a store from its plan, or continues an unfinished one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from stores.errors import MEND_PLAN, IdentityError, IntegrityError, PlanError, SpaceError, StoreError
+from stores.errors import FIX_PLAN, IdentityError, IntegrityError, PlanError, SpaceError, StoreError
 from stores.format.canonical_json import diff_identity, parse_canonical, sha256_hex
 from stores.format.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, PLAN_NAME, decode_manifest
 from stores.format.plan import MAX_PLAN_BYTES, Bin, ShardId, StorePlan
@@ -23,11 +23,11 @@ from stores.writing.shard_writer import ShardWriter
 logger = logging.getLogger(__name__)
 
 _ADOPTED = ("shard_rows", "batch_rows")
-"""Geometry that the plan on disk decides: another batch size or shard size goes on with what was begun."""
+"""Geometry taken from the plan on disk: a run with another batch or shard size continues with these."""
 
 
 class StoreWriter:
-    """One store being extracted; several may write it at once, in one process or many."""
+    """A store being extracted; several writers may work at once, in one process or many."""
 
     def __init__(self, files: Files, root: Path, plan: StorePlan) -> None:
         self._files, self._root, self._plan = files, root, plan
@@ -42,16 +42,17 @@ class StoreWriter:
         needed_bytes: int | None = None,
         files: Files | None = None,
     ) -> StoreWriter:
-        """The writer of `root_folder / plan.folder_name`, created where there is none.
+        """The writer of `root_folder / plan.folder_name`, which is created if it does not exist.
 
-        A plan on disk that differs only in shard or batch rows wins: `plan` of the writer is then that one.
+        A plan on disk that differs only in shard or batch rows takes precedence: the writer's `plan` is then
+        that one.
 
         Args:
-            root_folder: holds stores; created where it is missing.
+            root_folder: holds stores; created if it is missing.
             plan: what is to be written.
-            needed_bytes: what a new store takes on the disk; None: all of the plan. Less where rows are left
-                out on purpose: their place in the shard files is a hole.
-            files: the operations to use; for tests.
+            needed_bytes: disk space of a new store; None: that of the whole plan. It is less if rows are
+                skipped on purpose: they leave holes in the shard files.
+            files: file operations to use; for tests.
 
         Raises:
             IdentityError: the store there has another identity; names the field and both values.
@@ -70,9 +71,9 @@ class StoreWriter:
         if manifest is None:
             writer._fill_in()
         elif decode_manifest(manifest, f"{root}/{MANIFEST_NAME}").files.get(PLAN_NAME) != sha256_hex(data):
-            if _read_if_there(files, root / PLAN_NAME, MAX_PLAN_BYTES) != data:  # begun anew meanwhile
+            if _read_if_there(files, root / PLAN_NAME, MAX_PLAN_BYTES) != data:  # restarted meanwhile
                 return cls.open_or_create(root_folder, plan, files=files)
-            raise IntegrityError(f"{root}: plan.json was changed after the store was committed; {MEND_PLAN}")
+            raise IntegrityError(f"{root}: plan.json was changed after the store was committed; {FIX_PLAN}")
         return writer
 
     @property
@@ -81,19 +82,19 @@ class StoreWriter:
 
     @property
     def plan(self) -> StorePlan:
-        """The plan that is being carried out; see open_or_create."""
+        """The plan in use; see open_or_create."""
         return self._plan
 
     @property
     def complete(self) -> bool:
-        """Whether the store has its manifest."""
+        """Whether the store has a manifest."""
         return _read_if_there(self._files, self._root / MANIFEST_NAME, MAX_MANIFEST_BYTES) is not None
 
     def pending(self, *, full: bool = False) -> list[ShardId]:
-        """The shards that are still to be written, in the order of the plan.
+        """The shards still to be written, in the order of the plan.
 
-        Finishes renames that a killed writer left. A shard whose files are missing or have another length
-        is pending again; with `full` one with any other byte too, at the cost of reading everything.
+        Completes renames that a killed writer left. A shard with a missing file or a wrong length is pending
+        again; with `full` one with any wrong byte too, at the cost of reading everything.
         """
         if self.complete:
             return []
@@ -106,18 +107,18 @@ class StoreWriter:
         return {shard: receipt for shard, receipt in receipts if receipt is not None}
 
     def open_shard(self, shard: ShardId) -> ShardWriter:
-        """A writer of one shard. Raises OSError where the disk failed or is full."""
+        """A writer of one shard. Raises OSError if the disk failed or is full."""
         return ShardWriter(self._files, self._root, self._plan, shard, self._finished)
 
     def set_batch_rows(self, batch_rows: Sequence[int]) -> None:
-        """Begins the store anew with other rows a batch, while no shard is finished.
+        """Restarts the store with another batch size, as long as no shard is finished.
 
-        The folder is moved aside first: nobody can finish a shard in it from then on, and other writers of
-        the old plan find another one or none. (A plan that is replaced where it stands could be replaced
-        after another writer's manifest.)
+        The folder is moved aside first: no writer can finish a shard in it any more, and other writers of the
+        old plan find another one or none. (A plan replaced in place could be replaced after another writer's
+        manifest.)
 
-        Raises PlanError where a shard is finished, since rows of other batches could differ from its rows in
-        the last bits, or where another writer has begun it anew with other batches.
+        Raises PlanError if a shard is finished, since rows of other batches could differ in the last bits, or
+        if another writer has restarted it with other batches.
         """
         bins = tuple(replace(b, batch_rows=rows) for b, rows in zip(self._plan.bins, batch_rows, strict=True))
         self._refuse_receipts(self._root)
@@ -139,24 +140,24 @@ class StoreWriter:
     def _refuse_receipts(self, root: Path) -> None:
         finished = FinishedShards(self._files, root, self._plan)
         if any(finished.latest(shard)[0] >= 0 for shard in self._plan.shards()):
-            raise PlanError(f"{self._root}: shards are finished, so the rows of a batch are settled")
+            raise PlanError(f"{self._root}: some shards are finished, so the batch size can no longer change")
 
     def finish(self) -> str:
-        """Writes what follows from the receipts and, last, the manifest; its sha256. Harmless when repeated.
+        """Commits the store; returns the sha256 of its manifest. May be repeated.
 
         Raises:
             IncompleteStore: a shard has no valid receipt.
-            PlanError: another writer has begun it anew, with other batches.
+            PlanError: another writer has restarted it with other batches.
             OSError: the disk failed; run it again.
         """
         if self.complete:
-            sync_folders(self._files, [self._root])  # whoever wrote the manifest may have died before this
+            sync_folders(self._files, [self._root])  # its writer may have been killed first
         else:
             commit_store(self._files, self._root, self._plan, self._finished)
         return sha256_hex(read_whole(self._files, self._root / MANIFEST_NAME, MAX_MANIFEST_BYTES))
 
     def _fill_in(self) -> None:
-        """Writes the planned tables and all metadata, as far as they do not stand there already."""
+        """Writes those planned tables and metadata files that are missing or differ."""
         make_folders(self._files, self._root, "receipts")
         wanted = {**encode_tables(self._plan), **metadata_bytes(self._plan)}
         missing = {path: data for path, data in wanted.items() if not self._holds(path, data)}
@@ -166,7 +167,7 @@ class StoreWriter:
     def _holds(self, path: str, data: bytes) -> bool:
         try:
             return read_whole(self._files, self._root / path, len(data)) == data
-        except (FileNotFoundError, StoreError):  # StoreError: longer than it should be
+        except (FileNotFoundError, StoreError):  # StoreError: longer than expected
             return False
 
 
@@ -178,7 +179,7 @@ def _read_if_there(files: Files, path: Path, limit_bytes: int) -> bytes | None:
 
 
 def _create(files: Files, root: Path, plan: StorePlan, needed_bytes: int) -> bytes:
-    """Writes plan.json, the first file of a store; returns the one there, perhaps another writer's."""
+    """Writes plan.json, the first file of a store; returns its content, perhaps another writer's."""
     data = encode_plan(plan)
     root = root.absolute()
     missing = [folder for folder in reversed([root, *root.parents]) if not folder.is_dir()]
@@ -193,23 +194,23 @@ def _create(files: Files, root: Path, plan: StorePlan, needed_bytes: int) -> byt
 
 
 def _settle(plan: StorePlan, data: bytes, what: str) -> StorePlan:
-    """The plan with the geometry of the plan.json in `data`; raises where anything else differs."""
-    theirs = parse_canonical(data, f"{what}/{PLAN_NAME}", MEND_PLAN)
+    """The plan with the geometry of the plan.json in `data`; raises if anything else differs."""
+    theirs = parse_canonical(data, f"{what}/{PLAN_NAME}", FIX_PLAN)
     check_format(theirs, what)
     check_features(theirs, what)
     ours = parse_canonical(encode_plan(plan), "the plan")
     if not isinstance(theirs.get("identity"), dict) or not isinstance(theirs.get("bins"), list):
-        raise IntegrityError(f"{what}/{PLAN_NAME} was damaged: it has no identity or bins; {MEND_PLAN}")
+        raise IntegrityError(f"{what}/{PLAN_NAME} is damaged: it has no identity or bins; {FIX_PLAN}")
     for field, expected, found in diff_identity(ours["identity"], theirs["identity"]):
         raise IdentityError(field, expected, found, f"{what} holds another extraction")
     for field, expected, found in diff_identity(_without_adopted(ours), _without_adopted(theirs)):
         raise PlanError(
-            f"{what} has the same identity but another plan: {field} should be {str(expected)[:200]}, "
+            f"{what} has the same identity but another plan: {field}: expected {str(expected)[:200]}, "
             f"found {str(found)[:200]}"
         )
     settled = replace(plan, bins=tuple(Bin(**fields) for fields in theirs["bins"]))
     if settled.bins != plan.bins:
-        logger.info("%s: going on with the shard and batch rows it was begun with", what)
+        logger.info("%s: continuing with the shard and batch rows of its plan", what)
     return settled
 
 

@@ -199,7 +199,7 @@ def test_a_fold_file_is_a_subset_too(data: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no keys"):
         open_dataset("coco", data, subset=str(path))
     path.write_text(json.dumps({"categories": []}))
-    with pytest.raises(ValueError, match="no COCO annotation file"):
+    with pytest.raises(ValueError, match="not a COCO annotation file"):
         open_dataset("coco", data, subset=str(path))
 
 

@@ -98,13 +98,13 @@ def test_verify_of_an_unfinished_store_and_of_another_manifest(
     code, summary, _ = result(capsys, "verify", "--store", str(store))
     assert code == 4
     assert "MANIFEST.json" in summary["error"] and summary["error"].count(str(store)) == 1
-    assert summary["error"].endswith("; run it again")
+    assert summary["error"].endswith("; run extract again")
 
 
 @pytest.mark.parametrize(
     ("name", "advice"),
     [
-        ("MANIFEST.json", "delete it and run the extraction again: shards are checked by their receipts"),
+        ("MANIFEST.json", "delete it and run the extraction again, which checks shards by their receipts"),
         ("plan.json", "move the store away and extract again"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Frames that tell their length are decoded; those that lie about it, or tell none, are refused unread."""
+"""Frames of the stated length are decoded; a wrong or missing length is refused before decoding."""
 
 import tracemalloc
 
@@ -9,9 +9,9 @@ from stores.errors import IntegrityError
 from stores.shards.zstd_frames import content_bytes, decode_frame, encode_frame
 
 
-def bomb(told):
-    """A frame whose header tells a length it does not have: magic, one segment, the length, a block."""
-    return b"\x28\xb5\x2f\xfd" + bytes([0b11100000]) + told.to_bytes(8, "little") + b"\x01\0\0"
+def bomb(length):
+    """A frame whose header states a false length: magic, one segment, the length, a block."""
+    return b"\x28\xb5\x2f\xfd" + bytes([0b11100000]) + length.to_bytes(8, "little") + b"\x01\0\0"
 
 
 def without_length(frame):
@@ -29,7 +29,7 @@ def test_frames_tell_their_length(length):
     decode_frame(memoryview(frame), out, "it")
     np.testing.assert_array_equal(out, data)
     for wrong in (length - 1, length + 1):
-        with pytest.raises(IntegrityError, match="tells a length"):
+        with pytest.raises(IntegrityError, match="states a length"):
             decode_frame(frame, np.empty(wrong, np.uint8), "it")
 
 

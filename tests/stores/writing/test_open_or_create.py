@@ -1,4 +1,4 @@
-"""Creating a store, or going on with one: identity, plans that differ, damage, disks that will not do."""
+"""Creating a store or continuing one: other identities, other plans, damage, unfit disks."""
 
 import errno
 import logging
@@ -94,7 +94,7 @@ def test_shard_and_batch_rows_of_the_plan_on_disk_win(tmp_path, rows, caplog):
     bins = tuple(replace(b, shard_rows=1, batch_rows=7) for b in rows.plan.bins)
     with caplog.at_level(logging.INFO):
         second = StoreWriter.open_or_create(tmp_path, replace(rows.plan, bins=bins))
-    assert second.plan.bins == THREE_SHARDS and "going on with" in caplog.text
+    assert second.plan.bins == THREE_SHARDS and "continuing with" in caplog.text
     assert second.pending() == [ShardId(0, 1), ShardId(1, 0)]
 
 
