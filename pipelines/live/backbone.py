@@ -13,7 +13,8 @@ from torch import Tensor
 from extract.backbones.loading import FrozenBackbone, backbone_card, load_backbone
 from extract.datasets import dataset_module, view_recipe
 from extract.views.recipes import ViewRecipe
-from pipelines.runs.run_folder import RunRecord, without_precision
+from pipelines.runs.run_folder import RunRecord
+from pipelines.runs.same_source import without_precision
 from stores.errors import IdentityError
 from stores.format.canonical_json import diff_identity
 

@@ -15,13 +15,13 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 from pipelines.config import RUN_CONFIG, TrainConfig, config_yaml
 from pipelines.errors import UsageError
 from pipelines.json_output import write_json
+from pipelines.runs.same_source import check_same_classes, check_same_source
 from stores.errors import IdentityError
 from stores.format.canonical_json import diff_identity
 
@@ -109,30 +109,12 @@ class RunRecord:
         return cls(stores=stores, **{name: value for name, value in fields.items() if name != "stores"})
 
     def check_same_source(self, identity: Mapping[str, Any], where: str) -> None:
-        """Raises IdentityError where test rows are of another data set, classes or backbone than the run's.
-
-        Their precision may differ: a store from a GPU (fp16) and one from a CPU are of one backbone.
-        """
-        for field, mine, theirs in diff_identity(_source_of(self.identity), _source_of(identity)):
-            raise IdentityError(field, mine, theirs, f"{where} does not go with this run")
-        self.check_same_classes(identity["dataset"]["class_names"], where)
+        """Raises IdentityError as `pipelines.runs.same_source.check_same_source`."""
+        check_same_source(self.identity, identity, where)
 
     def check_same_classes(self, class_names: Sequence[str], where: str) -> None:
-        """Raises IdentityError where a label means another class than in the run: figures would be wrong."""
-        for number, (mine, theirs) in enumerate(zip_longest(self.class_names, class_names)):
-            if mine != theirs:
-                advice = f"{where} does not go with this run: give both splits the same list of classes"
-                raise IdentityError(f"dataset.class_names[{number}]", mine, theirs, advice)
-
-
-def _source_of(identity: Mapping[str, Any]) -> dict[str, Any]:
-    backbone = without_precision(identity["backbone"])
-    return {"dataset": {"name": identity["dataset"]["name"]}, "backbone": backbone}
-
-
-def without_precision(backbone: Mapping[str, Any]) -> dict[str, Any]:
-    """The identity of a backbone on any device: fp16 on a GPU and fp32 on a CPU are of the same weights."""
-    return {name: value for name, value in backbone.items() if name != "precision"}
+        """Raises IdentityError where a label means another class than in the run: scores would be wrong."""
+        check_same_classes(self.class_names, class_names, where)
 
 
 def new_run_folder(named: str | None, store_name: str, head: str) -> Path:
