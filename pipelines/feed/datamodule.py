@@ -3,30 +3,37 @@ pipelines/feed/online_data.py."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+import warnings
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule
 
 from pipelines.config import TrainConfig
+from pipelines.errors import UsageError
 from pipelines.feed.joined_stores import JoinedStores, Rows
 from pipelines.feed.pace import Reading
 from pipelines.feed.row_order import EndlessRows, records_of_subset
 from pipelines.feed.shard_read_ahead import ShardReadAhead
 from pipelines.feed.store_feed import Batch, Finish, StoreFeed
 from pipelines.runs.run_folder import StoreReference
+from pipelines.runs.same_source import check_same_source
 from pipelines.tasks import task_of
 from stores.pyramid import PyramidSpec
+from stores.reading.reader import Store, open_store
 
 AT_ONCE = 4
 """Rows read ahead in one call: their levels keep a few threads busy."""
+_ENDLESS = 1 << 40
+"""More batches than any run trains on."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Stretch:
-    """The batches somebody wants: of which steps, on which rank, and where."""
+    """Which batches: of which steps, on which rank and device."""
 
     start_step: int
     stop_step: int
@@ -36,20 +43,47 @@ class Stretch:
 
 
 class TrainingBatches:
-    """Batches as Lightning's trainer takes them: so many that none is known to be the last.
+    """Batches as Lightning's trainer takes them: one stream, which its epochs follow each other in.
 
     Lightning fetches a batch ahead of the one in training from an iterable without a length, only to learn
     whether there is another. That would keep two batches in memory, and it is the feed that reads ahead.
+
+    Args:
+        batches: those of every step to come.
+        an_epoch: of an epoch of the trainer; None for a trainer that counts steps alone: so many that none is
+            known to be the last.
     """
 
-    def __init__(self, batches: Iterator[Batch]) -> None:
-        self._batches = batches
+    def __init__(self, batches: Iterator[Batch], an_epoch: int | None = None) -> None:
+        self._batches, self._an_epoch = batches, an_epoch
 
     def __iter__(self) -> Iterator[Batch]:
-        return self._batches
+        return self._batches if self._an_epoch is None else islice(self._batches, self._an_epoch)
 
     def __len__(self) -> int:
-        return 1 << 40
+        return _ENDLESS if self._an_epoch is None else self._an_epoch
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing: which rows follow is known from the trainer's batch alone, within an epoch too."""
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Nothing, as `state_dict`; with both, Lightning knows that a resumed run sees the right rows."""
+
+
+class TestStores:
+    """Test stores as Lightning's validation loop takes them: each is one batch, and measured whole."""
+
+    __test__ = False  # not a test case of pytest
+
+    def __init__(self, stores: Sequence[Store]) -> None:
+        self._stores = stores
+
+    def __iter__(self) -> Iterator[Store]:
+        return iter(self._stores)
+
+    def __len__(self) -> int:
+        return len(self._stores)
 
 
 class TrainingData(LightningDataModule):
@@ -66,6 +100,11 @@ class TrainingData(LightningDataModule):
     """Those it draws from, after the subset: the visits of one epoch."""
     levels: tuple[str, ...]
     """Those the head reads; set before the first batch."""
+    batch_size: int
+    """Rows of a batch over all ranks."""
+    val_store: str | None = None
+    """A test store that Lightning's validation loop measures the head on; None for none."""
+    _opened: Store | None = None
 
     @property
     def target_names(self) -> tuple[str, ...]:
@@ -82,20 +121,59 @@ class TrainingData(LightningDataModule):
         return Reading()
 
     def train_dataloader(self) -> TrainingBatches:
-        """The batches from the trainer's step on."""
-        assert self.trainer is not None
+        """The batches from the trainer's next one on.
+
+        For a trainer that counts epochs (`max_epochs`), one of them has so many batches that each record is
+        shown at least once: the last batch is filled up with the first rows of the next epoch. For one that
+        counts steps alone (`max_steps`), all of them are one epoch.
+
+        Raises UsageError without a trainer.
+        """
+        if self.trainer is None:
+            raise UsageError(
+                f"{self.describe()}: batches for a trainer, and none is attached; call "
+                "Trainer.fit(module, datamodule=data), or iterate over data.batches(Stretch(...))"
+            )
         trainer = self.trainer
+        start = trainer.fit_loop.total_batch_idx + 1
+        an_epoch, stop = None, _ENDLESS
+        if trainer.max_steps >= 0:
+            stop = start + (trainer.max_steps - trainer.global_step) * trainer.accumulate_grad_batches
+        if trainer.max_epochs is not None and trainer.max_epochs >= 0:
+            an_epoch = -(-self.records // self.batch_size)
+            stop = min(stop, trainer.max_epochs * an_epoch)
         stretch = Stretch(
-            start_step=trainer.global_step,
-            stop_step=trainer.max_steps,
+            start_step=start,
+            stop_step=stop,
             device=trainer.strategy.root_device,
             rank=trainer.global_rank,
             world=trainer.world_size,
         )
-        return TrainingBatches(self.batches(stretch))
+        return TrainingBatches(self.batches(stretch), an_epoch)
+
+    def val_dataloader(self) -> TestStores | list[Store]:
+        """The test store of the configuration's `val_store`, as one batch; none without it.
+
+        Raises IdentityError for a store of another data set, classes or backbone, and as `open_store` does.
+        """
+        if self.val_store is None:
+            # Lightning warns of it, but a run without validation is a choice.
+            warnings.filterwarnings("ignore", message="Total length of `list` across ranks is zero")
+            return []
+        if self._opened is None:
+            store = open_store(self.val_store)
+            check_same_source(self.identity, store.identity, str(store.path))
+            self._opened = store
+        return TestStores([self._opened])
+
+    def teardown(self, stage: str) -> None:
+        """Closes the test store; see LightningDataModule."""
+        if self._opened is not None:
+            self._opened.close()
+            self._opened = None
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        """Leaves it: the feed has already put it there."""
+        """Leaves it as it is: the feed has already put it there."""
         return batch
 
     def describe(self) -> str:
@@ -124,7 +202,7 @@ class StoreData(TrainingData):
             for store in stores
         )
         self.records = records_of_subset(stores.index, config.subset)
-        self.levels = first.levels
+        self.levels, self.batch_size, self.val_store = first.levels, config.batch_size, config.val_store
         self._feed: StoreFeed | None = None
         self._ahead: ShardReadAhead | None = None
 
@@ -145,6 +223,8 @@ class StoreData(TrainingData):
         return None
 
     def batches(self, stretch: Stretch) -> StoreFeed:
+        """The batches of those steps; ends the reading for those that were asked for before."""
+        self._stop_reading()
         config = self._config
         rows = EndlessRows(
             self._joined.index,
@@ -170,12 +250,19 @@ class StoreData(TrainingData):
     def reading(self) -> Reading:
         return Reading() if self._feed is None else self._feed.reading
 
+    def teardown(self, stage: str) -> None:
+        super().teardown(stage)
+        self._stop_reading()
+
     def close(self) -> None:
+        self._stop_reading()
+        self._joined.close()
+
+    def _stop_reading(self) -> None:
         if self._ahead is not None:
             self._ahead.close()
         if self._feed is not None:
             self._feed.close()
-        self._joined.close()
 
     def _row_batches(self, rows: EndlessRows, stretch: Stretch) -> Iterator[Rows]:
         window = self._config.shuffle_window

@@ -57,6 +57,7 @@ class OnlineData(TrainingData):
         self.name = f"{dataset.name}-{dataset.split}-{config.model}-online".replace(":", "-")
         self.pyramid, self.levels, self.stores = backbone.pyramid, backbone.pyramid.names, ()
         self.records = len(dataset.records if dataset.subset is None else dataset.subset)
+        self.batch_size, self.val_store = config.batch_size, config.val_store
         self.identity: dict[str, Any] = {
             "dataset": {
                 "name": dataset.name,

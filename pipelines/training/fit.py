@@ -78,6 +78,8 @@ def fit(
         max_steps=config.max_steps,
         max_epochs=-1,
         gradient_clip_val=config.optimizer.clip_norm,
+        limit_val_batches=0,  # Validation measures, at steps of its own
+        log_every_n_steps=0,  # StepLog and Validation write the logs, not the module's own `log`
         logger=_loggers(config, folder, resumed_step) if ranks.is_first else False,
         callbacks=_callbacks(config, data, folder, validation, resumed_step, name, clock),
         benchmark=device.type == "cuda",  # one input size: the fastest kernels are worth looking for
@@ -149,7 +151,6 @@ def quieten_lightning() -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     for message in (
         r".*isinstance\(treespec, LeafSpec\).*",  # torch's, about Lightning's own code
-        r".*resuming from a checkpoint that ended before the epoch.*",  # the step says which rows follow
         r".*find_unused_parameters=True.*",
     ):
         warnings.filterwarnings("ignore", message=message)

@@ -1,8 +1,10 @@
-"""A head as a LightningModule: one training step, the optimiser, and what makes a run exact."""
+"""A head as a LightningModule: training step, validation, optimiser, and what makes a run exact."""
 
 from __future__ import annotations
 
 import hashlib
+import logging
+import math
 from typing import Any
 
 import torch
@@ -12,15 +14,26 @@ from torch import Tensor
 from heads.contract import Head
 from pipelines.config import TrainConfig
 from pipelines.errors import WorkFailed
+from pipelines.evaluation.store_measure import StoreMeasure
 from pipelines.feed.ranks import largest_over_ranks, mean_over_ranks
 from pipelines.feed.store_feed import Batch
 from pipelines.machine.memory_format import channels_last
 from pipelines.training.optimizer import build_optimizer
 from pipelines.training.schedules import learning_rate
+from stores.reading.reader import Store
+
+logger = logging.getLogger(__name__)
+
+_FEW = 0.1
+"""Share of a run's steps that the learning rate may be off by without a warning: epochs are rounded up."""
 
 
 class HeadModule(LightningModule):
-    """Trains `head` as `config` says; knows nothing of where its features come from."""
+    """Trains `head` as `config` says; knows nothing of where its features come from.
+
+    It logs `loss` in each step (of this rank, before averaging) and, in Lightning's validation loop, the
+    scores under their names in metrics.csv, such as mIoU, for ModelCheckpoint and EarlyStopping to monitor.
+    """
 
     def __init__(self, head: Head, config: TrainConfig) -> None:
         super().__init__()
@@ -29,6 +42,7 @@ class HeadModule(LightningModule):
         self._bad_step: Tensor
         self.losses: dict[str, Tensor] = {}
         """The weighted terms of the last step on this rank, detached, on the device."""
+        self._steps_before = 0
         self.register_buffer("_bad_step", torch.tensor(-1), persistent=False)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -38,20 +52,47 @@ class HeadModule(LightningModule):
         self.losses = {name: term.detach() for name, term in terms.items()}
         self.losses["loss"] = loss.detach()
         self._note_divergence()
+        # Not in the progress bar, which would wait for the device in each step.
+        self.log("loss", self.losses["loss"], on_step=True, on_epoch=False)
         return loss
 
-    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Sets the rate: like the draws of dropout it follows from the step alone.
+    def validation_step(self, batch: Store, batch_idx: int) -> None:
+        """Measures the head on a test store, as `evaluate` does. Every rank measures all of it.
 
-        So a run resumed from any checkpoint goes on as the killed one would have, with no state of a
+        Raises LevelMissing or UsageError where the head cannot be measured on it.
+        """
+        if self.trainer.sanity_checking:  # it would measure the whole store before the first step
+            return
+        scores = StoreMeasure(batch, bf16=self.trainer.precision == "bf16-mixed")(self)
+        known = {name: value for name, value in scores.items() if value is not None}
+        self.log_dict(known, on_step=False, on_epoch=True, batch_size=1)
+
+    def on_train_start(self) -> None:
+        """Warns where the trainer's steps are not those that the learning rate is planned for."""
+        steps, planned = self.trainer.estimated_stepping_batches, self.config.max_steps
+        if abs(steps - planned) > _FEW * planned:
+            logger.warning(
+                "the trainer makes %s steps, but the learning rate is planned for max_steps=%d: give the "
+                "module's TrainConfig as many", "endless" if math.isinf(steps) else steps, planned,
+            )  # fmt: skip
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Sets the learning rate, which follows from the step alone, like the draws of dropout.
+
+        So a run resumed from any checkpoint continues as the killed one would have, with no state of a
         scheduler or a generator to save.
         """
+        self._steps_before = self.global_step
         for group in self.trainer.optimizers[0].param_groups:
             group["lr"] = self.rate_of(self.global_step)
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        """Lets go of the gradients: heads that take turns never hold theirs at the same time."""
-        self.trainer.optimizers[0].zero_grad(set_to_none=True)
+        """Frees the gradients: heads that take turns never hold theirs at the same time.
+
+        Not between batches whose gradients are accumulated for one step.
+        """
+        if self.global_step > self._steps_before:
+            self.trainer.optimizers[0].zero_grad(set_to_none=True)
 
     def configure_gradient_clipping(
         self,

@@ -1,12 +1,12 @@
-"""Measuring a head on a test store while it is trained, as `evaluate` does afterwards."""
+"""Measuring a head every so many steps of a run."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -14,42 +14,15 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from pipelines.catalog.choose_store import fitting_test_stores
 from pipelines.config import TrainConfig
 from pipelines.evaluation.open_test_store import open_test_store
-from pipelines.evaluation.store_views import check_measurable, store_views, views_name
-from pipelines.feed.prefetch import read_ahead
+from pipelines.evaluation.store_measure import StoreMeasure
 from pipelines.machine.devices import uses_bf16
 from pipelines.runs.run_folder import RunRecord
-from pipelines.tasks import task_of
 from pipelines.tasks.contract import percent
 from pipelines.training.callbacks import is_due, log_everywhere
 from pipelines.training.module import HeadModule
 from pipelines.training.run_length import share_of
-from stores.reading.reader import Store
-
-if TYPE_CHECKING:  # at run time it loads the backbone's packages
-    from pipelines.live.recompute_levels import ShallowLevels
 
 logger = logging.getLogger(__name__)
-
-
-class StoreMeasure:
-    """Figures of a module's head on one test store."""
-
-    def __init__(self, store: Store, bf16: bool, shallow: ShallowLevels | None = None) -> None:
-        """Args:
-        shallow: what recomputes the levels that the store lacks; None where it holds all.
-        """
-        self._store, self._bf16, self._shallow = store, bf16, shallow
-
-    def __call__(self, module: HeadModule) -> Mapping[str, float | None]:
-        """`Figures.scores`. The module is in evaluation mode."""
-        task = task_of(module.head.task)
-        levels, shallow = module.head.levels, self._shallow
-        check_measurable(self._store, levels, task, shallow)
-        source = store_views(self._store, levels, task.test_targets, module.device, shallow)
-        with closing(read_ahead(source, depth=1)) as views:
-            return task.measure(
-                module.head, views, views_name=views_name(self._store), device=module.device, bf16=self._bf16
-            ).scores()
 
 
 class Validation(Callback):
@@ -82,6 +55,8 @@ class Validation(Callback):
         pl_module.train()
         known = {name: value for name, value in self.last.items() if value is not None}
         log_everywhere(trainer, known, trainer.global_step)
+        # For callbacks that monitor a score; the loggers have it already.
+        pl_module.log_dict(known, logger=False, rank_zero_only=trainer.world_size > 1)
         shown = " ".join(f"{name} {percent(value)}" for name, value in self.last.items())
         prefix = self._name and f"{self._name}: "
         logger.info("%sstep %d/%d %s", prefix, trainer.global_step, self._max_steps, shown)
