@@ -20,6 +20,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
 from stores.format.row_table import OVER_LIMIT, UNDECODABLE
 
@@ -36,6 +37,11 @@ BAD_TARGET = 5
 NOT_IN_SUBSET = 6
 """Outcome code: the extraction was limited to a subset, and the record is not in it."""
 
+_ORIENTATION = 0x0112
+"""The EXIF tag, and TIFF's."""
+_QUARTER_TURNS = (5, 6, 7, 8)
+"""Orientations that swap the sides."""
+_TIFF_WIDTH, _TIFF_HEIGHT = 256, 257
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 _HEADER_BYTES = 64 << 10  # 64 KiB hold the header of nearly every photograph
 _PASSING = (errno.EIO, errno.ESTALE, errno.EAGAIN, errno.EINTR, errno.ETIMEDOUT, errno.EBUSY, errno.EREMOTEIO)
@@ -111,13 +117,16 @@ def image_size(source: ByteSource, limit_px: int = LIMIT_PX) -> tuple[int, int]:
 
 def _header_size(data: bytes, limit_px: int) -> tuple[int, int]:
     with _opened(data, limit_px) as image:
-        turned = _decoding(lambda: image.getexif().get(0x0112, 1)) in (
-            5,
-            6,
-            7,
-            8,
-        )  # orientations of a quarter
-        return (image.width, image.height) if turned else (image.height, image.width)
+        width, height = _decoding(lambda: _stored_size(image))
+        is_turned = _decoding(lambda: image.getexif().get(_ORIENTATION, 1)) in _QUARTER_TURNS
+        return (width, height) if is_turned else (height, width)
+
+
+def _stored_size(image: Image.Image) -> tuple[int, int]:
+    """Width and height before orientation. Pillow gives those of a TIFF after it, unlike any other file's."""
+    if isinstance(image, TiffImageFile):
+        return int(image.tag_v2[_TIFF_WIDTH]), int(image.tag_v2[_TIFF_HEIGHT])
+    return image.width, image.height
 
 
 def decode_image(data: bytes, limit_px: int = LIMIT_PX) -> npt.NDArray[np.uint8]:

@@ -95,6 +95,26 @@ def test_exif_orientation_is_applied(orientation: int, expected: np.ndarray) -> 
     assert image_size(Bytes(data)) == expected.shape[:2]
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["TIFF", "TIFF, compressed", "PNG", "WEBP"])
+def test_sides_of_every_kind_are_planned_as_they_are_decoded(kind: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {
+        "TIFF": {"tiffinfo": {0x0112: orientation}},
+        "TIFF, compressed": {"tiffinfo": {0x0112: orientation}, "compression": "tiff_lzw"},
+        "PNG": {"exif": exif},
+        "WEBP": {"exif": exif, "lossless": True},
+    }
+    data = encoded(RGB, kind.partition(",")[0], **options[kind])
+    swapped = np.transpose(RGB, (1, 0, 2))
+    of_orientation = (RGB, RGB[:, ::-1], RGB[::-1, ::-1], RGB[::-1])
+    of_orientation += (swapped, swapped[:, ::-1], swapped[::-1, ::-1], swapped[::-1])
+    expected = of_orientation[orientation - 1]
+    assert np.array_equal(decode_image(data), expected)
+    assert image_size(Bytes(data)) == expected.shape[:2]
+
+
 @pytest.mark.parametrize(
     ("data", "code"),
     [
