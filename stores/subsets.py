@@ -90,7 +90,7 @@ def subset_keys(
         )
     if path.suffix == ".json":
         return _named(_coco_keys(path).intersection(ordered), ordered, subset)
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = path.read_text(encoding="utf-8-sig").splitlines()
     return _named({line.strip() for line in lines if line.strip()}, ordered, subset)
 
 

@@ -2,14 +2,15 @@
 
 Official layout: `ADEChallengeData2016/images/{training,validation}/*.jpg` and the label maps
 `annotations/{training,validation}/*.png`: 0 is what nobody named, 1..150 are the classes. As in mmseg
-(`reduce_zero_label`) 0 becomes 255 = ignore and 1..150 become 0..149.
+(`reduce_zero_label`) 0 becomes 255 = ignore and 1..150 become 0..149. Images may have other endings that are
+decoded, in any case; an image without a label map, or a label map without an image, is a record that is
+skipped and reported.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -17,25 +18,24 @@ import numpy as np
 import numpy.typing as npt
 
 from extract.datasets.contract import annotation_digest
+from extract.datasets.layouts.ade20k_pairs import FOLDER, Pair, listed_pairs
 from extract.decoding.image_media import Images
 from extract.sources.byte_sources import (
     BAD_TARGET,
-    ByteSource,
-    FileSource,
     SourceError,
     decode_indices,
     image_size,
     retried,
 )
-from extract.sources.record import READ_THREADS, DatasetLayoutError, Record
-from extract.sources.tar_samples import find_tars, tar_samples
+from extract.sources.listing import MissingFile, missing_reasons
+from extract.sources.record import READ_THREADS, Record
 from extract.views.mask2former_recipes import Mask2FormerCrops
 from extract.views.recipes import CROP_PX, SHORT_PX, RandomCrops, ViewRecipe, WholeImages, refuse_crop
 from extract.views.view import View
 from stores.format.plan import DenseTarget, RaggedTarget, Target
 from stores.subsets import subset_keys
 
-DEFAULT_FOLDER = "ADEChallengeData2016"
+DEFAULT_FOLDER = FOLDER
 OFFICIAL_SPLITS = ("training", "validation")
 TRAINING_SPLITS = ("training",)
 
@@ -57,13 +57,6 @@ _NAMES = (
 )
 CLASS_NAMES = tuple(_NAMES.split("; "))
 """The first name of each class in objectInfo150.txt, in its order."""
-
-_GET_IT = (
-    "get ADEChallengeData2016.zip from the official site, sceneparsing.csail.mit.edu (direct: "
-    "data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip), unpack it and pass the folder as DATA"
-)
-_IMAGE_ENDINGS = ("jpg", "jpeg", "png")
-_ANNOTATION_ENDINGS = ("seg.png", "png")
 
 
 def _crops(crop_size: int | None, short_side: int | None) -> ViewRecipe:
@@ -99,15 +92,6 @@ TRAINING_VIEWS = ("ade20k", "ade20k-m2f")
 TEST_VIEWS = ("single", "ms-flip")
 
 
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """The files of one record."""
-
-    key: str
-    image: ByteSource
-    annotation: ByteSource
-
-
 class Ade20k:
     """One split; a `Dataset`."""
 
@@ -119,6 +103,9 @@ class Ade20k:
     def __init__(self, split: str, pairs: Sequence[Pair], subset: str | None) -> None:
         self.split, self.is_training = split, split in TRAINING_SPLITS
         self._pairs = tuple(sorted(pairs, key=lambda pair: pair.key))
+        self.unusable_records = missing_reasons(
+            {pair.key: (pair.image, pair.annotation) for pair in self._pairs}
+        )
         self.subset = subset_keys((pair.key for pair in self._pairs), subset) if subset else None
         with ThreadPoolExecutor(READ_THREADS) as pool:
             self.records = tuple(pool.map(_record, self._pairs))
@@ -135,9 +122,14 @@ class Ade20k:
         return self._pairs[index].image.read()
 
     def read_annotation(self, index: int) -> bytes:
-        return self._pairs[index].annotation.read()
+        """Empty where there is no label map."""
+        source = self._pairs[index].annotation
+        return b"" if isinstance(source, MissingFile) else source.read()
 
     def parse_annotation(self, index: int, annotation: bytes) -> npt.NDArray[np.uint8]:
+        source = self._pairs[index].annotation
+        if isinstance(source, MissingFile):
+            raise SourceError(BAD_TARGET, source.reason)
         return decode_labels(annotation, self.records[index].original_hw)
 
     def read_truth(self, index: int) -> npt.NDArray[np.uint8]:
@@ -203,49 +195,7 @@ def open_dataset(data: str | Path, split: str, subset: str | None = None) -> Ade
         subset: see stores.subsets.
 
     Raises:
-        DatasetLayoutError: `data` holds neither, or an image without its annotation.
+        DatasetLayoutError: `data` holds neither, or no image with its label map.
         HostileTarError: see extract.sources.tar_index.
     """
-    tars = find_tars(str(data), split)
-    pairs = _pairs_from_tars(tars) if tars else _pairs_from_folders(Path(data), split)
-    return Ade20k(split, pairs, subset)
-
-
-def _pairs_from_tars(tars: Sequence[Path]) -> list[Pair]:
-    pairs = []
-    for key, members in tar_samples(tars).items():
-        annotation = next((members[ending] for ending in _ANNOTATION_ENDINGS if ending in members), None)
-        images = [members[e] for e in _IMAGE_ENDINGS if e in members and members[e] is not annotation]
-        if annotation is None or len(images) != 1:
-            raise DatasetLayoutError(
-                f"{tars[0].parent}: sample {key!r} has {', '.join(sorted(members))}; looked for one image "
-                f"(.jpg) and one label map (.png or .seg.png) of each sample"
-            )
-        pairs.append(Pair(key, images[0], annotation))
-    return pairs
-
-
-def _pairs_from_folders(data: Path, split: str) -> list[Pair]:
-    root = next((r for r in (data, data / DEFAULT_FOLDER) if (r / "images").is_dir()), data)
-    images, annotations = root / "images" / split, root / "annotations" / split
-    found = _files(images, ".jpg"), _files(annotations, ".png")
-    if not found[0] or not found[1]:
-        raise DatasetLayoutError(
-            f"{data} is not ADE20K: looked for {images}/*.jpg and {annotations}/*.png, found {len(found[0])} "
-            f"and {len(found[1])} of them; looked for {data / DEFAULT_FOLDER} and for tars too; {_GET_IT}"
-        )
-    missing = sorted(found[0].keys() - found[1].keys())
-    if missing:
-        raise DatasetLayoutError(
-            f"{annotations} lacks the label maps of {len(missing)} of {len(found[0])} images, such as "
-            f"{missing[0]}.png; {_GET_IT}"
-        )
-    return [Pair(key, image, found[1][key]) for key, image in found[0].items()]
-
-
-def _files(folder: Path, ending: str) -> dict[str, FileSource]:
-    """The files of a folder with this ending, by stem; none where there is no such folder."""
-    if not folder.is_dir():
-        return {}
-    paths = sorted(path for path in folder.iterdir() if path.suffix == ending and path.is_file())
-    return {path.stem: FileSource(path, path.stat().st_size) for path in paths}
+    return Ade20k(split, listed_pairs(data, split), subset)

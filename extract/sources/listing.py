@@ -84,7 +84,20 @@ def folder_files(folder: Path) -> FolderFiles:
     return FolderFiles(sizes=sizes, dangling=frozenset(dangling))
 
 
-def sources_by_stem(folder: Path, endings: Sequence[str], kind: str) -> dict[str, ByteSource]:
+def holds_any(folder: Path, endings: Sequence[str]) -> bool:
+    """Whether a folder holds a file with one of these endings, hidden ones left out; stops at the first."""
+    if not folder.is_dir():
+        return False
+    with os.scandir(folder) as entries:
+        return any(
+            not is_hidden(entry.name) and entry.name.rpartition(".")[2].lower() in endings and entry.is_file()
+            for entry in entries
+        )
+
+
+def sources_by_stem(
+    folder: Path, endings: Sequence[str], kind: str, others: Counter[str] | None = None
+) -> dict[str, ByteSource]:
     """The files of a folder that have one of these endings, by stem, in order; links to nothing are
     MissingFiles.
 
@@ -92,6 +105,7 @@ def sources_by_stem(folder: Path, endings: Sequence[str], kind: str) -> dict[str
         folder: none of it where there is no such folder.
         endings: in lower case, without their dot.
         kind: what the files are, such as "image", for reasons.
+        others: counts files of other endings, for `report_others`; None: they are reported at once.
 
     Raises:
         DatasetLayoutError: two files of one stem, or a name that is not UTF-8.
@@ -100,12 +114,12 @@ def sources_by_stem(folder: Path, endings: Sequence[str], kind: str) -> dict[str
     files = folder_files(folder)
     found: dict[str, ByteSource] = {}
     name_of: dict[str, str] = {}
-    others: Counter[str] = Counter()
+    left_out: Counter[str] = Counter()
     for name in sorted((*files.sizes, *files.dangling)):
         stem, dot, ending = name.rpartition(".")
         if not dot or ending.lower() not in endings:
             if name.lower() not in _NO_SOURCES:
-                others[dot + ending if dot else "no ending"] += 1
+                left_out[dot + ending.lower() if dot else "no ending"] += 1
             continue
         require_utf8(name, folder)
         if stem in found:
@@ -119,10 +133,18 @@ def sources_by_stem(folder: Path, endings: Sequence[str], kind: str) -> dict[str
             if is_there
             else MissingFile(f"its {kind} {name[:200]} is a link to nothing")
         )
-    if others and found:
-        shown = ", ".join(f"{count} of {ending!r}" for ending, count in others.most_common(5))
-        logger.warning("%s: files of other endings are left out: %s", folder, shown)
+    if others is not None:
+        others.update(left_out)
+    elif found:
+        report_others(folder, left_out)
     return found
+
+
+def report_others(folder: Path, others: Counter[str]) -> None:
+    """Warns of files that are left out, by their endings; of nothing where there are none."""
+    if others:
+        shown = ", ".join(f"{count} of {ending}" for ending, count in others.most_common(5))
+        logger.warning("%s: files of other endings are left out: %s", folder, shown)
 
 
 def paired(

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from extract.sources.record import DatasetLayoutError
+
 _MAX_HEADER_BYTES = 1 << 20  # 1 MiB: tar headers that name a longer path or attribute are no sample's
 _PICKLES = (".pkl", ".pickle", ".pth", ".pt", ".pyd", ".ten", ".npy", ".npz")
 """Kinds that webdataset's decoders unpickle or that may hold pickles. No data set here needs them."""
@@ -56,6 +58,7 @@ def tar_members(tar: Path) -> list[TarMember]:
     Raises:
         HostileTarError: a link, a device, a sparse file, an absolute name or one with `..`, a pickle, a name
         that occurs twice, or bytes that are not an uncompressed tar.
+        DatasetLayoutError: a tar without a file.
         OSError: the tar could not be read.
     """
     length = tar.stat().st_size
@@ -71,6 +74,8 @@ def tar_members(tar: Path) -> list[TarMember]:
                 members[info.name] = TarMember(tar, info.name, info.offset_data, info.size)
     except tarfile.TarError as error:
         raise HostileTarError(f"{tar} is not an uncompressed, undamaged tar: {error}") from None
+    if not members:
+        raise DatasetLayoutError(f"{tar} is an empty tar: no file is in it; remove it, or copy it again")
     return list(members.values())
 
 

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from extract.sources.listing import folder_files, require_utf8
+from extract.sources.record import DatasetLayoutError
 from extract.sources.tar_index import HostileTarError, TarMember, tar_members
 
 
@@ -24,9 +26,11 @@ def find_tars(data: str, split: str) -> list[Path]:
     """
     if data.startswith("pipe:") or "://" in data:
         raise HostileTarError(f"{data[:200]!r}: only tars on a disk are read, no URLs and no pipes")
-    if not data.endswith(".tar"):
+    if not data.lower().endswith(".tar"):
         folder = Path(data)
-        return sorted(folder.glob(f"{split}/*.tar")) or sorted(folder.glob(f"*{split}*.tar"))
+        return _tars_in(folder / split) or [
+            tar for tar in _tars_in(folder) if split.lower() in tar.name.lower()
+        ]
     tars = [Path(name) for name in _webdataset_shards().expand_urls(data)]
     missing = [tar for tar in tars if not tar.is_file()]
     if missing:
@@ -34,6 +38,11 @@ def find_tars(data: str, split: str) -> list[Path]:
             f"{len(missing)} of the {len(tars)} tars of {data!r} are missing: {missing[0]}"
         )
     return tars
+
+
+def _tars_in(folder: Path) -> list[Path]:
+    names = folder_files(folder).sizes
+    return sorted(folder / name for name in names if name.lower().endswith(".tar"))
 
 
 def _webdataset_shards() -> Any:
@@ -46,7 +55,10 @@ def _webdataset_shards() -> Any:
 def tar_samples(tars: Sequence[Path]) -> dict[str, dict[str, TarMember]]:
     """The members of every sample by their ending, by key: `a/b.seg.png` is member `seg.png` of `b`.
 
+    Hidden members are left out.
+
     Raises:
+        DatasetLayoutError: an archive of folders instead of samples, a name that is not UTF-8, or no sample.
         HostileTarError: see tar_members; a key that occurs in two tars or folders, or an ending twice.
     """
     samples: dict[str, dict[str, TarMember]] = {}
@@ -57,9 +69,23 @@ def tar_samples(tars: Sequence[Path]) -> dict[str, dict[str, TarMember]]:
             key, _, ending = name.partition(".")
             if not key or not ending:
                 continue  # webdataset passes over names without key or ending too
-            if homes.setdefault(key, (tar, folder)) != (tar, folder):
-                raise HostileTarError(f"{tar}: key {key[:200]!r} stands in {homes[key][0]} too")
+            require_utf8(member.name, tar)
+            home = homes.setdefault(key, (tar, folder))
+            if home[0] == tar and home[1] != folder:
+                raise HostileTarError(
+                    f"{tar}: key {key[:200]!r} stands in two of its folders, {home[1][:80] or '.'} and "
+                    f"{folder[:80] or '.'}: an archive of folders is no tar of samples; unpack it and pass "
+                    "the folder"
+                )
+            if home[0] != tar:
+                raise HostileTarError(
+                    f"{tar}: key {key[:200]!r} stands in {home[0]} too; keep one of the tars"
+                )
             if ending.lower() in samples.setdefault(key, {}):
                 raise HostileTarError(f"{tar}: key {key[:200]!r} has {ending[:80]!r} twice")
             samples[key][ending.lower()] = member
+    if tars and not samples:
+        raise DatasetLayoutError(
+            f"{', '.join(map(str, tars[:3]))}: no samples, whose members are named <key>.<ending>"
+        )
     return samples

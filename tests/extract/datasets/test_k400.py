@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import tarfile
 from pathlib import Path
 
@@ -179,3 +180,94 @@ def test_a_label_is_one_number(root: Path) -> None:
     for spec, name in zip(specs, ("label", "original_label"), strict=True):
         assert (spec.name, spec.dtype, spec.shape) == (name, "int64", ())
         assert targets[name].dtype == np.int64 and targets[name].shape == () and targets[name] == 1
+
+
+CLIP = video_bytes(made_frames(0, 4))
+HEADER = "label,youtube_id,time_start,time_end,split\n"
+
+
+def written(root: Path, name: str, text: str, encoding: str = "utf-8") -> Path:
+    (root / name).write_bytes(text.encode(encoding))
+    return root
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+def test_lists_are_read_as_people_write_them(tmp_path: Path, encoding: str, line_end: str) -> None:
+    """Byte order marks, line ends, blanks around and between words, tabs: the same clips and classes."""
+    write_clips(tmp_path, "train", [("a", "arm wrestling", CLIP), ("b", "zumba", CLIP)])
+    table = " label ,youtube_id, time_start,time_end,split\n"
+    table += "arm  wrestling ,a ,3,13, train\n zumba\u00a0,b,3,13,train\n"
+    written(tmp_path, "train.csv", table.replace("\n", line_end), encoding)
+    from_table = open_dataset("k400", tmp_path)
+    assert from_table.class_names == ("arm wrestling", "zumba")
+    (tmp_path / "train.csv").unlink()
+    lines = "arm wrestling/a_000003_000013.mp4 0 \nzumba/b_000003_000013.mp4\t1\n\n"
+    written(tmp_path, "kinetics400_train_list_videos.txt", lines.replace("\n", line_end), encoding)
+    written(tmp_path, "label_map_k400.txt", "arm wrestling \nzumba\n\n".replace("\n", line_end), encoding)
+    from_list = open_dataset("k400", tmp_path)
+    assert from_list.class_names == from_table.class_names
+    assert [record.key for record in from_list.records] == [record.key for record in from_table.records]
+    assert [each.read_truth(n) for each in (from_table, from_list) for n in range(2)] == [0, 1, 0, 1]
+    keys = written(tmp_path, "keys.txt", f"{from_list.records[1].key} \n".replace("\n", line_end), encoding)
+    assert open_dataset("k400", tmp_path, subset=str(keys / "keys.txt")).subset == {"b_000003_000013"}
+    members = [("a.mp4", CLIP), ("a.txt", f" arm  wrestling{line_end}".encode(encoding))]
+    write_tar(tmp_path / "tars" / "train.tar", members)
+    assert open_dataset("k400", tmp_path / "tars").class_names == ("arm wrestling", "zumba")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("train.csv", f"{HEADER}zumba,a,3,13,train\ntango,a,3,13,train\n", "two labels, 'zumba' and 'tango'"),
+        ("train.csv", HEADER + " ,a,3,13,train\n", "line 2 has no label"),
+        ("train.csv", HEADER + "zumba,a,3,13,train\nZumba,b,3,13,train\n", "'Zumba' and 'zumba' are one"),
+        ("train.csv", HEADER + "arm wrestling,a,3,13,train\narm_wrestling,b,3,13,train\n", "are one"),
+        ("train.txt", "a_000003_000013.mp4 1\na_000003_000013.mp4 2\n", "has two labels, '1' and '2'"),
+        ("train.txt", "a_000003_000013.mp4\n", "expected a path, a blank and a number"),
+        ("label_map_k400.txt", "zumba\n\narchery\n", "line 2 is empty"),
+        ("label_map_k400.txt", "zumba\narchery\nzumba\n", "'zumba' and 'zumba' are one"),
+    ],
+)
+def test_a_list_that_would_lose_a_class_is_refused_by_name(
+    tmp_path: Path, name: str, text: str, told: str
+) -> None:
+    (tmp_path / "videos").mkdir()
+    for clip in "ab":
+        (tmp_path / "videos" / f"{clip}_000003_000013.mp4").write_bytes(CLIP)
+    if name.startswith("label"):
+        written(tmp_path, "train.csv", HEADER + "zumba,a,3,13,train\n")
+    written(tmp_path, name, text)
+    with pytest.raises(DatasetLayoutError, match=re.escape(told)) as caught:
+        open_dataset("k400", tmp_path)
+    assert name in str(caught.value) or "are one" in told
+
+
+def test_a_clip_that_is_listed_twice_with_one_label_is_one_clip(tmp_path: Path) -> None:
+    write_clips(tmp_path, "train", [("a", "zumba", CLIP)])
+    written(tmp_path, "train.csv", HEADER + "zumba,a,3,13,train\nzumba ,a,3,13,train\n")
+    assert len(open_dataset("k400", tmp_path).records) == 1
+
+
+def test_a_list_in_another_encoding_is_named(tmp_path: Path) -> None:
+    write_clips(tmp_path, "train", [("a", "zumba", CLIP)])
+    written(tmp_path, "label_map_k400.txt", "zumba\ncapo\u00ebira\n", "latin-1")
+    with pytest.raises(DatasetLayoutError, match=r"label_map_k400\.txt cannot be read .*save it as UTF-8"):
+        open_dataset("k400", tmp_path)
+    write_tar(tmp_path / "tars" / "train.tar", [("a.mp4", CLIP), ("a.txt", b"capo\xebira")])
+    with pytest.raises(DatasetLayoutError, match=r"train\.tar: a\.txt is no UTF-8"):
+        open_dataset("k400", tmp_path / "tars")
+
+
+def test_clips_in_no_list_and_links_to_nothing_are_reported(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_clips(tmp_path, "train", [("a", "zumba", CLIP), ("b", "zumba", CLIP)])
+    clip = tmp_path / "videos" / "zumba" / "b_000003_000013.mp4"
+    clip.rename(clip.with_name("c_000003_000013.mp4"))
+    clip.symlink_to(tmp_path / "nowhere.mp4")
+    with caplog.at_level(logging.WARNING):
+        assert len(open_dataset("k400", tmp_path).records) == 1
+    assert "lists 2 clips, of which 1 are there" in caplog.text
+    assert "1 videos are in no list, such as c_000003_000013" in caplog.text
+    assert "1 videos are links to nothing, such as b_000003_000013" in caplog.text
