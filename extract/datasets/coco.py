@@ -8,8 +8,11 @@ Records are the images, by the stem of their file name. The test split keeps all
 leaves out what mmdet leaves out (filter_empty_gt and min_size 32 of mmdetection@19bceba
 configs/common/lsj-100e_coco-instance.py): images without an annotation, and those with a side below 32 px. A
 row may still show no object, where the crop lies beside all of them, or all are crowds. Annotations that
-cannot be used are left out and told once (`extract.datasets.layouts.coco_annotations`); a missing image is a
-skipped record.
+cannot be used are left out, counted and reported (`extract.datasets.layouts.coco_annotations`); an image
+with annotations of which none can be used is a skipped record, as is a missing image.
+
+A file whose annotations have boxes and no masks at all makes a data set of boxes only: rows hold no `mask_*`
+and no `original_rle*`, and boxes are the file's own, scaled and cropped (`extract.views.box_targets`).
 
 Targets of every row, in view pixels, x1 y1 x2 y2; K and J differ by row and can be 0:
     boxes float32 (K, 4)       tight around what the view shows of each mask, hence integers; never empty
@@ -35,7 +38,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -45,14 +48,26 @@ import numpy as np
 import numpy.typing as npt
 
 from extract.datasets.contract import annotation_digest
-from extract.datasets.layouts.coco_annotations import annotation_bytes, instances_of, parse_annotations
-from extract.datasets.layouts.coco_files import ImageEntry, from_folder, from_tars
+from extract.datasets.layouts.coco_annotations import (
+    annotation_bytes,
+    parse_annotations,
+)
+from extract.datasets.layouts.coco_files import (
+    CocoFile,
+    ImageEntry,
+    from_folder,
+    from_tars,
+    is_official,
+    what_is_missing,
+)
+from extract.datasets.layouts.coco_survey import CocoSurvey, has_boxes_only, none_usable, survey_split
 from extract.decoding.image_media import Images
+from extract.sources.byte_sources import BAD_TARGET, SourceError
+from extract.sources.layout_choice import choose_root
 from extract.sources.record import DatasetLayoutError, Record
-from extract.sources.tar_samples import find_tars
-from extract.views import instance_targets
+from extract.sources.unusable import UnusableAnnotations
+from extract.views import box_targets, instance_targets
 from extract.views.detection_recipes import large_scale_jitter, ms_flip, single
-from extract.views.instance_targets import Survey
 from extract.views.instances import Instances
 from extract.views.recipes import ViewRecipe
 from extract.views.view import View
@@ -106,8 +121,11 @@ class Coco:
     class_names = CLASS_NAMES
     media = Images()
 
-    def __init__(self, split: str, entries: Sequence[ImageEntry], subset: str | None) -> None:
+    def __init__(self, split: str, listed_file: CocoFile, subset: str | None) -> None:
         self.split, self.is_training = split, split in TRAINING_SPLITS
+        entries = listed_file.entries
+        self.boxes_only = has_boxes_only(entries)
+        self._strangers = listed_file.strangers
         kept = _trainable(entries) if self.is_training else entries
         self._entries = tuple(sorted(kept, key=lambda entry: entry.key))
         keys = [entry.key for entry in self._entries]
@@ -137,7 +155,11 @@ class Coco:
         return annotation_bytes(entry.image_id, entry.hw, entry.listed, entry.annotations)
 
     def parse_annotation(self, index: int, annotation: bytes) -> Instances:
-        return parse_annotations(annotation, LABELS)
+        """Raises SourceError also where there are annotations, and none can be used: it is no background."""
+        truth = parse_annotations(annotation, LABELS, boxes_only=self.boxes_only)
+        if problem := none_usable(truth):
+            raise SourceError(BAD_TARGET, problem)
+        return truth
 
     def read_truth(self, index: int) -> Instances:
         return self.parse_annotation(index, self.read_annotation(index))
@@ -145,48 +167,36 @@ class Coco:
     def target_specs(
         self, with_original: bool, params: Sequence[npt.NDArray[np.float64]]
     ) -> tuple[Target, ...]:
-        return instance_targets.target_specs(self._survey, with_original, params)
+        if self.boxes_only:
+            return box_targets.target_specs(self._survey.sizes, with_original)
+        return instance_targets.target_specs(self._survey.sizes, with_original, params)
 
     def targets(self, truth: Instances, view: View) -> Mapping[str, npt.NDArray[Any]]:
+        if self.boxes_only:
+            return box_targets.targets(truth, view)
         return instance_targets.targets(truth, view)
 
+    @property
+    def unusable_annotations(self) -> UnusableAnnotations | None:
+        """Of all records; None where every annotation can be used."""
+        return self._survey.annotations
+
+    @property
+    def unusable_records(self) -> Mapping[str, str]:
+        """Why records cannot be used, by key, as far as the annotations and the list of files say it."""
+        return self._survey.records
+
     @cached_property
-    def _survey(self) -> Survey:
-        """Of all records; tells which instances cannot be used."""
-        count, skipped = 0, []
-
-        def truths() -> Iterator[Instances]:
-            nonlocal count
-            for entry in self._entries:
-                truth = instances_of(entry.image_id, entry.hw, entry.listed, entry.annotations, LABELS)
-                count += len(truth) + len(truth.skipped)
-                if truth.skipped:
-                    skipped.append(len(truth.skipped))
-                    logger.warning("%s: %s", entry.key, "; ".join(truth.skipped)[:1000])
-                yield truth
-
-        survey = Survey.of(truths())
-        if skipped:
-            message = "%d of %d instances, in %d of %d images, cannot be used and are left out"
-            logger.warning(message, sum(skipped), count, len(skipped), len(self._entries))
-        return survey
+    def _survey(self) -> CocoSurvey:
+        return survey_split(self.split, self._entries, self._strangers, LABELS, self.boxes_only)
 
 
 def _trainable(entries: Sequence[ImageEntry]) -> list[ImageEntry]:
-    kept = [
-        entry
-        for entry in entries
-        if min(entry.hw) >= MIN_SIDE_PX and any(map(_is_of_a_category, entry.annotations))
-    ]
+    kept = [entry for entry in entries if min(entry.hw) >= MIN_SIDE_PX and entry.annotations]
     if len(kept) < len(entries):
         message = "%d of %d images are not trained on: without annotations, or with a side below %d px"
         logger.info(message, len(entries) - len(kept), len(entries), MIN_SIDE_PX)
     return kept
-
-
-def _is_of_a_category(annotation: Mapping[str, Any]) -> bool:
-    category = annotation.get("category_id")
-    return type(category) is int and category in CATEGORIES
 
 
 def open_dataset(data: str | Path, split: str, subset: str | None = None) -> Coco:
@@ -202,9 +212,11 @@ def open_dataset(data: str | Path, split: str, subset: str | None = None) -> Coc
         HostileTarError: see extract.sources.tar_index.
         ValueError: an unknown subset, or a fold whose usual file is there and names other images.
     """
-    tars = find_tars(str(data), split)
-    entries = from_tars(tars) if tars else from_folder(Path(data), split, DEFAULT_FOLDER, CATEGORIES)
-    dataset = Coco(split, entries, subset)
+    root, tars = choose_root(data, split, DEFAULT_FOLDER, lambda folder: is_official(folder, split))
+    if root is None and not tars:
+        raise DatasetLayoutError(what_is_missing(Path(data), split, DEFAULT_FOLDER))
+    listed_file = from_tars(tars) if root is None else from_folder(root, split, CATEGORIES)
+    dataset = Coco(split, listed_file, subset)
     if subset and (name := fold_file(subset)):
         for root in (Path(data), Path(data) / DEFAULT_FOLDER):
             _check_fold(dataset, subset, root / "annotations" / "semi_supervised" / name)

@@ -117,16 +117,16 @@ def target_specs(survey: Survey, with_original: bool, params: Sequence[Floats]) 
     """See Dataset.target_specs."""
     single, crowds = survey.most(~survey.crowd), survey.most(survey.crowd)
     found: list[Target] = [DenseTarget(LISTED, "int64", (2,))]
-    found += [_ragged(name, *kind, single) for name, kind in _IN_VIEW.items()]
+    found += [ragged_target(name, *kind, single) for name, kind in _IN_VIEW.items()]
     found += [
         RaggedTarget("mask_bits", "uint8", (-1,), max(1, survey.mask_bytes(params))),
-        _ragged("crowd_boxes", "float32", 4, crowds),
+        ragged_target("crowd_boxes", "float32", 4, crowds),
     ]
     if not with_original:
         return tuple(found)
     most = survey.most(np.ones_like(survey.crowd))
     rle_bytes = int(np.bincount(survey.record, survey.rle_bytes, minlength=1).max())
-    found += [_ragged(name, *kind, most) for name, kind in _ORIGINAL.items()]
+    found += [ragged_target(name, *kind, most) for name, kind in _ORIGINAL.items()]
     found += [
         RaggedTarget("original_rle", "uint8", (-1,), max(1, rle_bytes)),
         DenseTarget("image_id", "int64", ()),
@@ -134,7 +134,8 @@ def target_specs(survey: Survey, with_original: bool, params: Sequence[Floats]) 
     return tuple(found)
 
 
-def _ragged(name: str, dtype: str, columns: int | None, rows: int) -> RaggedTarget:
+def ragged_target(name: str, dtype: str, columns: int | None, rows: int) -> RaggedTarget:
+    """A target with a row for each of at most `rows` instances."""
     shape = (-1,) if columns is None else (-1, columns)
     return RaggedTarget(name, dtype, shape, max(rows, 1) * (columns or 1) * np.dtype(dtype).itemsize)
 
@@ -144,8 +145,14 @@ def targets(truth: Instances, view: View) -> Mapping[str, Array]:
     return {**_in_view(truth, view), **_original(truth)}
 
 
+def is_trainable(truth: Instances) -> npt.NDArray[np.bool_]:
+    """(K,): boxes of at least 1 px in the file, and of some area (mmdet's CocoDataset)."""
+    kept: npt.NDArray[np.bool_] = (truth.xywh[:, 2:] >= 1).all(axis=1) & (truth.area > 0)
+    return kept
+
+
 def _in_view(truth: Instances, view: View) -> dict[str, Array]:
-    trainable = (truth.xywh[:, 2:] >= 1).all(axis=1) & (truth.area > 0)
+    trainable = is_trainable(truth)
     found = [seen(shape, truth.original_hw, view) for shape in truth.shapes]
     singles = [
         (one, label)

@@ -119,6 +119,11 @@ class Rle:
         return self.counts
 
 
+def mask_area(shape: Shape, original_hw: Hw) -> float:
+    """Square pixels of a mask at the original size."""
+    return float(coco_mask.area({"size": list(original_hw), "counts": shape.rle(original_hw)}))
+
+
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Instances:
     """The truth of one image, K instances in the order of its annotation, crowd regions among them."""
@@ -134,13 +139,13 @@ class Instances:
     crowd: npt.NDArray[np.bool_]
     """(K,), regions of many objects that nobody counted."""
     area: Floats
-    """float64 (K,) as in the file, square pixels."""
+    """float64 (K,) as in the file, square pixels; of the mask where the file has none."""
     ids: npt.NDArray[np.int64]
     """(K,), of the annotations."""
     shapes: tuple[Shape, ...]
     """K masks."""
-    skipped: tuple[str, ...] = ()
-    """Why other instances of the annotation cannot be used, a line each."""
+    skipped: tuple[tuple[str, str], ...] = ()
+    """Id and reason of each other annotation of the image, which cannot be used."""
 
     def __len__(self) -> int:
         return len(self.shapes)

@@ -1,9 +1,10 @@
 """COCO's annotations of one image: from the entries of its file to `Instances`, bad ones left out and told.
 
 An instance that cannot be used is left out with its id and reason, and the rest of its image stays: a
-category outside the list; a box that is not four finite numbers of positive width and height; no finite
-area; polygons with fewer than three points, an odd number of coordinates, or far outside the image; run
-lengths that do not fill it.
+category outside the list; a box that is not four finite numbers of positive width and height; no mask in a
+file that has masks; polygons with fewer than three points, an odd number of coordinates, or far outside the
+image; run lengths that do not fill it. An area or a box that the file lacks is taken from the mask, as
+pycocotools' `loadRes` does it.
 """
 
 from __future__ import annotations
@@ -17,11 +18,21 @@ from typing import Any, TypeGuard
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from extract.datasets.layouts.coco_ids import shown_id
 from extract.sources.byte_sources import BAD_TARGET, SourceError
-from extract.views.instances import Floats, Instances, Polygons, Rle, Shape, outline_steps
+from extract.views.instances import (
+    Floats,
+    Instances,
+    Polygons,
+    Rle,
+    Shape,
+    mask_area,
+    outline_steps,
+)
 from extract.views.view import Hw
 from stores.format.canonical_json import canonical_json
 
+Xywh = tuple[float, float, float, float]
 _FIELDS = ("id", "category_id", "bbox", "area", "iscrowd", "segmentation")
 _MAX_OUTLINE = 100
 """Longest outline of one instance, in widths plus heights of its image; of 869 real ones the longest has
@@ -68,12 +79,27 @@ def _holdable(value: Any) -> Any:
     return value
 
 
-def parse_annotations(annotation: bytes, label_of: Mapping[int, int]) -> Instances:
+def has_mask(entry: Mapping[str, Any]) -> bool:
+    """Whether an annotation says anything of a mask, be it usable or not.
+
+    >>> [has_mask({"segmentation": value}) for value in (None, [], [[]], [[1, 2]], {"counts": [4]})]
+    [False, False, False, True, True]
+    """
+    segmentation = entry.get("segmentation")
+    if isinstance(segmentation, list):
+        return any(part not in (None, []) for part in segmentation)
+    return bool(segmentation.get("counts") if isinstance(segmentation, dict) else segmentation)
+
+
+def parse_annotations(
+    annotation: bytes, label_of: Mapping[int, int], *, boxes_only: bool = False
+) -> Instances:
     """The instances in `annotation_bytes`.
 
     Args:
         annotation: of one image.
         label_of: 0-based label by category id.
+        boxes_only: of a file without masks: an instance's shape is its box.
 
     Raises SourceError where the bytes are not an image's annotations.
     """
@@ -84,7 +110,7 @@ def parse_annotations(annotation: bytes, label_of: Mapping[int, int]) -> Instanc
         position, count = (int(part) for part in image["listed"])
     except (ValueError, KeyError, TypeError) as error:
         raise SourceError(BAD_TARGET, f"annotation: {type(error).__name__}: {str(error)[:160]}") from None
-    return instances_of(image_id, hw, (position, count), entries, label_of)
+    return instances_of(image_id, hw, (position, count), entries, label_of, boxes_only=boxes_only)
 
 
 def instances_of(
@@ -93,16 +119,19 @@ def instances_of(
     listed: tuple[int, int],
     entries: Sequence[Mapping[str, Any]],
     label_of: Mapping[int, int],
+    *,
+    boxes_only: bool = False,
 ) -> Instances:
     """`parse_annotations` of `annotation_bytes`, without the bytes between."""
     rows, shapes, skipped = [], [], []
     for entry in _in_order(entries):
         try:
-            rows.append(_numbers(entry, label_of))
-            shapes.append(_shape(entry.get("segmentation"), hw))
+            row, shape = _instance(entry, hw, label_of, boxes_only)
         except _Unusable as error:
-            del rows[len(shapes) :]
-            skipped.append(f"annotation {str(entry.get('id'))[:40]}: {error}")
+            skipped.append((str(entry.get("id"))[:40], str(error)))
+            continue
+        rows.append(row)
+        shapes.append(shape)
     ids, labels, crowd, area, xywh = zip(*rows, strict=True) if rows else ((),) * 5
     return Instances(
         original_hw=hw,
@@ -118,24 +147,45 @@ def instances_of(
     )
 
 
-def _numbers(
-    entry: Mapping[str, Any], label_of: Mapping[int, int]
-) -> tuple[int, int, bool, float, tuple[float, ...]]:
+Row = tuple[int, int, bool, float, Xywh]
+"""id, label, whether a crowd, area and box."""
+
+
+def _instance(
+    entry: Mapping[str, Any], hw: Hw, label_of: Mapping[int, int], boxes_only: bool
+) -> tuple[Row, Shape]:
     number, category, crowd, area = (entry.get(field) for field in ("id", "category_id", "iscrowd", "area"))
     if not _is_int(number) or not -(1 << 63) <= number < 1 << 63:
-        raise _Unusable("its id is not an integer")
+        raise _Unusable(f"its id is {shown_id(number)}, expected a whole number")
     if not _is_int(category) or category not in label_of:
-        raise _Unusable(f"category {str(category)[:40]} is not one of the {len(label_of)}")
+        raise _Unusable(f"category {shown_id(category)} is not one of the {len(label_of)}")
     if crowd not in (None, 0, 1):
         raise _Unusable(f"iscrowd {str(crowd)[:40]}, expected 0 or 1")
+    written = entry.get("bbox")
+    box = None if written is None and not boxes_only else _box(written)
+    shape = _rectangle(box) if boxes_only and box else _shape(entry.get("segmentation"), hw)
+    if box is None:
+        x1, y1, x2, y2 = shape.extent().tolist()
+        box = _box([x1, y1, x2 - x1, y2 - y1])
     if not _is_finite(area) or area < 0:
-        raise _Unusable(f"area {str(area)[:40]}, expected a number of square pixels")
-    box = entry.get("bbox")
+        area = box[2] * box[3] if boxes_only else mask_area(shape, hw)
+    return (number, label_of[category], bool(crowd), float(area), box), shape
+
+
+def _box(box: Any) -> Xywh:
     if not isinstance(box, list) or len(box) != 4 or not all(_is_finite(value) for value in box):
         raise _Unusable("its box is not four numbers")
     if box[2] <= 0 or box[3] <= 0:
         raise _Unusable(f"a box of zero area, {box[2]} x {box[3]} px")
-    return number, label_of[category], bool(crowd), float(area), tuple(float(value) for value in box)
+    x, y, width, height = map(float, box)
+    return x, y, width, height
+
+
+def _rectangle(box: Xywh) -> Polygons:
+    """The box as a shape: its extent is all that is read of it."""
+    x, y, width, height = box
+    corners = [[x, y], [x + width, y], [x + width, y + height], [x, y + height]]
+    return Polygons((np.array(corners, np.float64),))
 
 
 def _shape(segmentation: Any, hw: Hw) -> Shape:

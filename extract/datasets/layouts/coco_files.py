@@ -7,19 +7,26 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from extract.sources.byte_sources import LIMIT_PX, ByteSource, FileSource, SourceError, retried
+from extract.datasets.layouts.coco_ids import IdReader, shown_id
+from extract.sources.byte_sources import LIMIT_PX, ByteSource, FileSource, retried
+from extract.sources.layout_choice import archives_hint
+from extract.sources.listing import (
+    IMAGE_ENDINGS,
+    MissingFile,
+    folder_files,
+    holds_any,
+    require_utf8,
+)
 from extract.sources.record import READ_THREADS, DatasetLayoutError
 from extract.sources.tar_samples import tar_samples
 from extract.views.view import Hw
-from stores.format.row_table import UNDECODABLE
 
 logger = logging.getLogger(__name__)
 
@@ -29,19 +36,7 @@ _GET_IT = (
     "images.cocodataset.org/annotations/annotations_trainval2017.zip), unpack both into one folder "
     "and pass it as DATA"
 )
-_IMAGE_ENDINGS = ("jpg", "jpeg", "png")
 _LONGEST_NAME = 256
-
-
-@dataclass(frozen=True, slots=True)
-class MissingImage:
-    """The place of an image that is not there; a ByteSource whose record is skipped, with this reason."""
-
-    file_name: str
-    size: int = 0
-
-    def read(self, limit: int | None = None) -> bytes:
-        raise SourceError(UNDECODABLE, f"its image {self.file_name[:200]} is missing")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,53 +54,112 @@ class ImageEntry:
     image: ByteSource
 
 
-def from_folder(
-    data: Path, split: str, default_folder: str, categories: Mapping[int, str]
-) -> list[ImageEntry]:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CocoFile:
+    """What an annotation file, or the tars of a split, list."""
+
+    entries: Sequence[ImageEntry]
+    strangers: Counter[str]
+    """Annotations of no listed image, by what is wrong with them."""
+
+
+def is_official(root: Path, split: str) -> bool:
+    """Whether a folder holds a split in the official layout."""
+    return (root / "annotations" / f"instances_{split}.json").is_file() and holds_any(
+        root / split, IMAGE_ENDINGS
+    )
+
+
+def from_folder(root: Path, split: str, categories: Mapping[int, str]) -> CocoFile:
     """The images of a split in the official layout.
 
     Raises:
-        DatasetLayoutError: the folder does not hold it, or its file lists other categories.
+        DatasetLayoutError: the annotation file is no such file, or lists other categories, or no image is
+        there.
         OSError: it could not be read.
     """
-    name = f"instances_{split}.json"
-    root = next((r for r in (data, data / default_folder) if (r / "annotations" / name).is_file()), data)
-    annotations, images = root / "annotations" / name, root / split
-    get_it = _GET_IT.format(split=split)
-    if not annotations.is_file() or not images.is_dir():
-        there = annotations.is_file(), images.is_dir()
-        found = {(True, False): "the first", (False, True): "the second"}.get(there, "neither")
-        raise DatasetLayoutError(
-            f"{data} is not COCO 2017: looked for {annotations} and {images}/*.jpg, found {found}; looked "
-            f"for {data / default_folder} and for tars too; {get_it}"
+    annotations, images = root / "annotations" / f"instances_{split}.json", root / split
+    whole, ids = _read_json(annotations), IdReader()
+    _check_categories(annotations, whole, categories, ids)
+    listed = [_image_fields(annotations, image, ids) for image in whole["images"]]
+    by_image, strangers = _by_image(whole["annotations"], {image_id for image_id, _, _ in listed}, ids)
+    ids.report(annotations)
+    find = _finder(images)
+    entries = [
+        ImageEntry(
+            PurePosixPath(file_name).stem,
+            image_id,
+            hw,
+            (position, len(listed)),
+            by_image.get(image_id, ()),
+            find(file_name),
         )
-    whole = _read_json(annotations)
-    _check_categories(annotations, whole, categories)
-    by_image = _by_image(annotations, whole)
-    sizes = _sizes(images)
-    listed = whole["images"]
-    entries = []
-    for position, image in enumerate(listed):
-        image_id, hw, file_name = _image_fields(annotations, image)
-        path = images / file_name
-        source = FileSource(path, sizes[file_name]) if file_name in sizes else MissingImage(file_name)
-        key = PurePosixPath(file_name).stem
-        entries.append(
-            ImageEntry(key, image_id, hw, (position, len(listed)), by_image.get(image_id, ()), source)
-        )
-    missing = [entry for entry in entries if isinstance(entry.image, MissingImage)]
+        for position, (image_id, hw, file_name) in enumerate(listed)
+    ]
+    missing = [entry for entry in entries if isinstance(entry.image, MissingFile)]
     if len(missing) == len(entries):
         raise DatasetLayoutError(
-            f"{images} holds none of the {len(entries)} images that {annotations} lists; {get_it}"
+            f"{images} holds none of the {len(entries)} images that {annotations} lists, such as "
+            f"{listed[0][2]}; {_GET_IT.format(split=split)}"
         )
     if missing:
         logger.warning(
-            "%s lacks %d of %d images, such as %s.jpg", images, len(missing), len(entries), missing[0].key
+            "%s lacks %d of %d images, such as %s", images, len(missing), len(entries), missing[0].key
         )
-    return entries
+    _report_unlisted(images, {file_name for _, _, file_name in listed}, annotations)
+    return CocoFile(entries=entries, strangers=strangers)
 
 
-def from_tars(tars: Sequence[Path]) -> list[ImageEntry]:
+def what_is_missing(data: Path, split: str, default_folder: str) -> str:
+    """Why a folder is not COCO: what was looked for and what was found."""
+    name = f"instances_{split}.json"
+    root = next((r for r in (data, data / default_folder) if (r / "annotations" / name).is_file()), data)
+    annotations, images = root / "annotations" / name, root / split
+    there = annotations.is_file(), holds_any(images, IMAGE_ENDINGS)
+    found = {(True, False): "the first", (False, True): "the second"}.get(there, "neither")
+    return (
+        f"{data} is not COCO 2017: looked for {annotations} and {images}/*.jpg, found {found}; looked for "
+        f"{data / default_folder} and for tars too{archives_hint(data)}; {_GET_IT.format(split=split)}"
+    )
+
+
+def _finder(folder: Path) -> Callable[[str], ByteSource]:
+    """Finds images by the names that the annotation file has; the case of endings does not matter."""
+    files = folder_files(folder)
+    in_any_case = {_any_case(name): name for name in files.sizes}
+
+    def find(file_name: str) -> ByteSource:
+        name = file_name if file_name in files.sizes else in_any_case.get(_any_case(file_name))
+        if name is not None:
+            return FileSource(folder / name, files.sizes[name])
+        if file_name in files.dangling:
+            return MissingFile(f"its image {file_name[:200]} is a link to nothing")
+        return MissingFile(f"its image {file_name[:200]} is missing")
+
+    return find
+
+
+def _any_case(name: str) -> str:
+    stem, dot, ending = name.rpartition(".")
+    return stem + dot + ending.lower()
+
+
+def _report_unlisted(folder: Path, listed: Collection[str], annotations: Path) -> None:
+    """The annotation file is the list of the data set: other images are no records, and are reported."""
+    known = set(map(_any_case, listed))
+    others = sorted(
+        name
+        for name in folder_files(folder).sizes
+        if name.rpartition(".")[2].lower() in IMAGE_ENDINGS and _any_case(name) not in known
+    )
+    if others:
+        logger.warning(
+            "%s holds %d images that %s does not list, such as %s: they are left out",
+            *(folder, len(others), annotations.name, others[0].encode(errors="replace").decode()),
+        )
+
+
+def from_tars(tars: Sequence[Path]) -> CocoFile:
     """The images of tars of `key.jpg` and `key.json`: {"image": ..., "annotations": [...]}, both as in
     COCO's file.
 
@@ -115,8 +169,9 @@ def from_tars(tars: Sequence[Path]) -> list[ImageEntry]:
     Raises DatasetLayoutError for another layout, HostileTarError as `tar_samples`.
     """
     samples = sorted(tar_samples(tars).items())
+    ids = IdReader()
     for key, members in samples:
-        if "json" not in members or sum(ending in members for ending in _IMAGE_ENDINGS) != 1:
+        if "json" not in members or sum(ending in members for ending in IMAGE_ENDINGS) > 1:
             raise DatasetLayoutError(
                 f"{tars[0].parent}: sample {key!r} has {', '.join(sorted(members))}; looked for one image "
                 "(.jpg) and its annotations (.json) of each sample"
@@ -128,16 +183,21 @@ def from_tars(tars: Sequence[Path]) -> list[ImageEntry]:
         whole = _parsed(where, retried(lambda: members["json"].read(), str(where)))
         if not isinstance(whole.get("image"), dict) or not isinstance(whole.get("annotations"), list):
             raise DatasetLayoutError(f'{where}: expected {{"image": ..., "annotations": [...]}}')
-        image_id, hw, _ = _image_fields(where, {"file_name": f"{key}.jpg", **whole["image"]})
+        image_id, hw, _ = _image_fields(where, {"file_name": f"{key}.jpg", **whole["image"]}, ids)
         listed = whole["image"].get("listed", [position, len(samples)])
         if not isinstance(listed, list) or len(listed) != 2 or not all(type(part) is int for part in listed):
             raise DatasetLayoutError(f"{where}: listed {str(listed)[:80]}, expected [position, count]")
-        image = next(members[ending] for ending in _IMAGE_ENDINGS if ending in members)
-        annotations = _objects(where, whole["annotations"], "annotations")
+        image: ByteSource = next(
+            (members[ending] for ending in IMAGE_ENDINGS if ending in members),
+            MissingFile("its image is missing"),
+        )
+        annotations = [ids.read(each) for each in _objects(where, whole["annotations"], "annotations")]
         return ImageEntry(key, image_id, hw, (listed[0], listed[1]), annotations, image)
 
     with ThreadPoolExecutor(READ_THREADS) as pool:
-        return list(pool.map(entry, range(len(samples))))
+        entries = list(pool.map(entry, range(len(samples))))
+    ids.report(tars[0].parent)
+    return CocoFile(entries=entries, strangers=Counter())
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -167,50 +227,55 @@ def _objects(path: Path, value: Any, name: str) -> list[Mapping[str, Any]]:
     return value
 
 
-def _check_categories(path: Path, whole: Mapping[str, Any], categories: Mapping[int, str]) -> None:
+def _check_categories(
+    path: Path, whole: Mapping[str, Any], categories: Mapping[int, str], ids: IdReader
+) -> None:
     for category in whole["categories"]:
-        number, name = category.get("id"), category.get("name")
-        if type(number) is not int or number not in categories or categories[number] != name:
+        number, name = ids.whole("id of categories", category.get("id")), category.get("name")
+        if number is None or categories.get(number) != name:
             raise DatasetLayoutError(
-                f"{path} has category {str(number)[:40]} {str(name)[:40]!r}, which is none of COCO's "
-                f"{len(categories)} categories: this data set is COCO 2017 alone"
+                f"{path} has category {shown_id(category.get('id'))} {str(name)[:40]!r}, which is none of "
+                f"COCO's {len(categories)} categories: this data set is COCO 2017 alone"
             )
 
 
-def _by_image(path: Path, whole: Mapping[str, Any]) -> Mapping[int, list[Mapping[str, Any]]]:
-    known = {image.get("id") for image in whole["images"] if type(image.get("id")) is int}
+def _by_image(
+    annotations: Sequence[Mapping[str, Any]], known: Collection[int], ids: IdReader
+) -> tuple[Mapping[int, list[Mapping[str, Any]]], Counter[str]]:
+    """The annotations of each image, and why others have no image."""
     found: dict[int, list[Mapping[str, Any]]] = defaultdict(list)
-    strangers = 0
-    for annotation in whole["annotations"]:
+    strangers: Counter[str] = Counter()
+    for written in annotations:
+        annotation = ids.read(written)
         image_id = annotation.get("image_id")
         if type(image_id) is int and image_id in known:
             found[image_id].append(annotation)
         else:
-            strangers += 1
-    if strangers:
-        logger.warning("%s has %d annotations of images that it does not list", path, strangers)
-    return found
+            is_listed = "is not listed" if type(image_id) is int else "has no whole number as its id"
+            strangers[f"its image {is_listed}"] += 1
+    return found, strangers
 
 
-def _image_fields(path: Path, image: Mapping[str, Any]) -> tuple[int, Hw, str]:
-    number, file_name = image.get("id"), image.get("file_name")
-    if type(number) is not int or not isinstance(file_name, str):
-        raise DatasetLayoutError(f"{path}: image {str(image)[:120]} has no id or no file_name")
+def _image_fields(path: Path, image: Mapping[str, Any], ids: IdReader) -> tuple[int, Hw, str]:
+    number, file_name = ids.whole("id of images", image.get("id")), image.get("file_name")
+    if not isinstance(file_name, str):
+        raise DatasetLayoutError(f"{path}: image {str(image)[:120]} has no file_name")
+    if number is None:
+        raise DatasetLayoutError(
+            f"{path}: image {file_name[:120]!r} has the id {shown_id(image.get('id'))}, expected a whole "
+            "number"
+        )
     if (
         not 0 < len(file_name) < _LONGEST_NAME
         or PurePosixPath(file_name).name != file_name
         or "\0" in file_name
     ):
         raise DatasetLayoutError(f"{path}: file_name {file_name[:120]!r}, expected a name without folders")
-    height, width = image.get("height"), image.get("width")
-    if type(height) is int and type(width) is int and min(height, width) > 0 and height * width <= LIMIT_PX:
+    require_utf8(file_name, path)
+    height, width = (ids.whole(f"{name} of images", image.get(name)) for name in ("height", "width"))
+    if height and width and min(height, width) > 0 and height * width <= LIMIT_PX:
         return number, (height, width), file_name
     raise DatasetLayoutError(
-        f"{path}: image {number} of {str(width)[:20]}x{str(height)[:20]} pixels, expected 1 to {LIMIT_PX}"
+        f"{path}: image {number} of {str(image.get('width'))[:20]}x{str(image.get('height'))[:20]} pixels, "
+        f"expected 1 to {LIMIT_PX}"
     )
-
-
-def _sizes(folder: Path) -> dict[str, int]:
-    """Bytes of the files in a folder by name."""
-    with os.scandir(folder) as entries:
-        return {entry.name: entry.stat().st_size for entry in entries if entry.is_file()}

@@ -115,7 +115,11 @@ def test_tars_hold_the_same_records(tmp_path: Path) -> None:
         ([("1.jpg", b"x")], DatasetLayoutError, "looked for one image"),
         ([("1.jpg", b"x"), ("1.json", b"[]")], DatasetLayoutError, "expected a JSON object"),
         ([("1.jpg", b"x"), ("1.json", b'{"image": 3}')], DatasetLayoutError, "annotations"),
-        ([("1.jpg", b"x"), ("1.json", b'{"image": {}, "annotations": []}')], DatasetLayoutError, "no id"),
+        (
+            [("1.jpg", b"x"), ("1.json", b'{"image": {}, "annotations": []}')],
+            DatasetLayoutError,
+            "has the id None",
+        ),
         ([("1.jpg", b"x"), ("1.json", b"{"), ("1.pkl", b"x")], HostileTarError, "pkl"),
         ([("../1.jpg", b"x"), ("1.json", b"{}")], HostileTarError, r"\.\."),
     ],
@@ -143,8 +147,8 @@ def test_the_annotation_digest_is_of_what_is_said(tmp_path: Path) -> None:
 
 
 BAD = {
-    "category 12 is not one of the 80": {"category_id": 12},
-    "category 1.0 is not": {"category_id": 1.0},
+    "category 12 (int) is not one of the 80": {"category_id": 12},
+    "category 1.5 (float) is not": {"category_id": 1.5},
     "2 points, expected 3": {"segmentation": [[1, 1, 5, 5]]},
     "3.5 points": {"segmentation": [[1, 1, 5, 5, 1, 5, 2]]},
     "no points": {"segmentation": [5]},
@@ -157,13 +161,11 @@ BAD = {
     "zero area, 10.5 x -7": {"bbox": [2, 2, 10.5, -7]},
     "its box is not four numbers": {"bbox": [2, 2, float("inf"), 7]},
     "its box": {"bbox": [2, 2, 7]},
-    "area None": {"area": None},
-    "square pixels": {"area": 10**400},
     "is not four numbers": {"bbox": [2, 2, 10**400, 7]},
     "that are no numbers": {"segmentation": [[1, 1, 5, 5, 1, 10**400]]},
-    "category [1] is not": {"category_id": [1]},
+    "category [1] (list) is not": {"category_id": [1]},
     "iscrowd 2": {"iscrowd": 2},
-    "its id is not an integer": {"id": "one"},
+    "its id is 'one' (str)": {"id": "one"},
     "lengths that do not fill 30x20": {"segmentation": {"size": [20, 30], "counts": "\ud800"}},
     "run lengths of size": {"segmentation": {"size": [30, 20], "counts": [600]}},
     "do not fill 30x20": {"segmentation": {"size": [20, 30], "counts": [300, 301]}},
@@ -178,8 +180,8 @@ def test_an_annotation_that_cannot_be_used_is_left_out_with_its_id_and_reason(to
     bad = {**GOOD, "id": 7, **BAD[told]}
     truth = parsed(bad, GOOD)
     assert truth.ids.tolist() == [1] and len(truth) == 1
-    (line,) = truth.skipped
-    assert line.startswith(f"annotation {bad['id']}: ") and told in line
+    ((number, reason),) = truth.skipped
+    assert number == str(bad["id"]) and told in reason
     assert parsed(GOOD).skipped == ()
 
 
@@ -233,25 +235,27 @@ def test_skipped_instances_are_told_once_and_counted(
         params = [np.zeros((1, 14)) for _ in dataset.records]
         for _ in range(2):
             dataset.target_specs(True, params)
-    text = caplog.text
-    assert text.count("is not one of the 80") == text.count("expected 3 or more") == 1
-    assert f"2 of {total} instances, in 2 of 5 images, cannot be used" in text
+    assert len(caplog.records) == 1
+    text, (first, *_) = caplog.records[0].message, whole["annotations"]
+    assert f"2 of {total} annotations ({2 / total:.2%}), in 2 records, cannot be used" in text
+    assert "1 x category 12 (int) is not one of the 80" in text
+    assert "1 x a polygon with 2 points, expected 3 or more" in text
+    assert f"annotation {first['id']} of image {first['image_id']:012d}: category 12 (int)" in text
+    unusable = dataset.unusable_annotations
+    assert (unusable.count, unusable.total, unusable.records) == (2, total, 2)
 
 
-def test_small_images_and_those_of_unknown_things_are_not_trained_on(
+def test_small_images_and_those_without_annotations_are_not_trained_on(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     whole, files = made_split("train2017", 6)
     ids = [image["id"] for image in whole["images"]]
-    for entry in whole["annotations"]:
-        if entry["image_id"] == ids[0]:
-            entry["category_id"] = 12
     whole["images"][1]["width"] = 31
     write_split(tmp_path / "coco", "train2017", whole, files)
     with caplog.at_level(logging.INFO):
         dataset = open_dataset("coco", tmp_path)
-    assert {int(record.key) for record in dataset.records} == set(ids[3:])
-    assert "3 of 6 images are not trained on" in caplog.text
+    assert {int(record.key) for record in dataset.records} == {ids[0], *ids[3:]}
+    assert "2 of 6 images are not trained on" in caplog.text
 
 
 def test_a_missing_image_is_a_record_that_cannot_be_read(
@@ -290,12 +294,12 @@ def _changed(path: tuple, value: object) -> dict:
         (_changed(("images",), []), "lists no images"),
         (_changed(("images", 0, "file_name"), "../../etc/passwd"), "without folders"),
         (_changed(("images", 0, "file_name"), ""), "without folders"),
-        (_changed(("images", 0, "id"), "1"), "no id"),
+        (_changed(("images", 0, "id"), "one"), r"has the id 'one' \(str\), expected a whole number"),
         (_changed(("images", 0, "height"), 0), "pixels, expected 1"),
         (_changed(("images", 0, "width"), 1 << 30), "pixels, expected 1"),
         (_changed(("images", 0), [1]), "images is not a list of objects"),
-        (_changed(("categories", 0, "name"), "cat"), "category 1 'cat'"),
-        (_changed(("categories", 0, "id"), 12), "category 12 'person'"),
+        (_changed(("categories", 0, "name"), "cat"), r"category 1 \(int\) 'cat'"),
+        (_changed(("categories", 0, "id"), 12), r"category 12 \(int\) 'person'"),
         ([1], "expected a JSON object"),
     ],
 )
@@ -336,9 +340,13 @@ def test_a_wrong_folder_says_what_was_looked_for_and_where_to_get_it(tmp_path: P
         open_dataset("coco", tmp_path, "val2017")
     assert "instances_val2017.json" in str(caught.value) and "tars" in str(caught.value)
     root = write_folder(tmp_path, train=1, val=2)
+    for number, image in enumerate(sorted((root / "val2017").iterdir())):
+        image.rename(image.with_name(f"renamed{number}.jpg"))
+    with pytest.raises(DatasetLayoutError, match="none of the 2 images"):
+        open_dataset("coco", root, "val2017")
     for image in (root / "val2017").iterdir():
         image.unlink()
-    with pytest.raises(DatasetLayoutError, match="none of the 2 images"):
+    with pytest.raises(DatasetLayoutError, match="found the first"):
         open_dataset("coco", root, "val2017")
     (root / "val2017").rmdir()
     with pytest.raises(DatasetLayoutError, match="found the first"):
