@@ -85,6 +85,15 @@ class PlanConfig(VerbConfig):
     """Threads that load rows; processes that decode for them are at most one a core. None: one a core."""
     shard_rows: int | None = None
     """Rows of a shard, a power of two; None: by size, at least eight shards a bin."""
+    max_failed: int | None = field(default=None, metadata=marks(least=0))
+    """Broken records that may be skipped, else exit code 1; None: 1 % of all, at least 10, never all."""
+    max_unusable: float | None = None
+    """Share of annotations that may be unusable, else exit code 1; None: 0.05, or 10 but at most half."""
+
+    def __post_init__(self) -> None:
+        VerbConfig.__post_init__(self)  # not super(): slots make a new class of this one
+        if self.max_unusable is not None and not 0 <= self.max_unusable <= 1:
+            raise ValueError(f"max_unusable {self.max_unusable:g}: expected a share, 0 to 1")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,13 +115,11 @@ class ExtractConfig(PlanConfig):
 
     engine: Literal["local"] = "local"
     """Where the work runs: local, this process."""
-    max_failed: int | None = field(default=None, metadata=marks(least=0))
-    """Broken records that may be skipped, else exit code 1; None: 1 % of all, at least 10, never all."""
     codec_limit: float | None = None
     """Stop where the codec changes a level's median channel by more than this share of its deviation."""
 
     def __post_init__(self) -> None:
-        VerbConfig.__post_init__(self)  # not super(): slots make a new class of this one
+        PlanConfig.__post_init__(self)
         if self.codec_limit is not None and self.codec_limit <= 0:
             raise ValueError(f"codec_limit {self.codec_limit:g}: expected a share above 0, such as 0.02")
 

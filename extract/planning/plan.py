@@ -17,6 +17,7 @@ from extract.datasets.contract import Dataset, digest_of
 from extract.planning.geometry import planned_bin, row_table
 from extract.sources.byte_sources import SourceError, retried
 from extract.sources.record import READ_THREADS
+from extract.sources.unusable import UnusableAnnotations
 from extract.views.recipes import ViewRecipe
 from stores.codecs import find_codec
 from stores.format.array_spec import FORMAT_NAME, FORMAT_VERSION
@@ -327,7 +328,23 @@ def _dataset_identity(dataset: Dataset, annotations: str) -> dict[str, Any]:
         "subset": None if subset is None else {"count": len(subset), "keys_sha256": _digest(subset)},
         **provided_by(package_of("permafrost.datasets", dataset.name)),
         **provided_by(package_of("permafrost.tasks", dataset.task), "task_package"),
+        **_exceptions(dataset),
     }
+
+
+def _exceptions(dataset: Dataset) -> dict[str, Any]:
+    """What a store says of its data set only where it is so, as most have nothing of it."""
+    unusable = unusable_annotations(dataset)
+    found: dict[str, Any] = {"boxes_only": True} if getattr(dataset, "boxes_only", False) else {}
+    if unusable is not None:
+        found["unusable_annotations"] = {"count": unusable.count, "of": unusable.total}
+    return found
+
+
+def unusable_annotations(dataset: Dataset) -> UnusableAnnotations | None:
+    """Annotations that are left out of the store; None where all are used, or the data set has none such."""
+    found: UnusableAnnotations | None = getattr(dataset, "unusable_annotations", None)
+    return found
 
 
 def _digest(lines: Iterable[str]) -> str:

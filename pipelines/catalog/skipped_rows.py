@@ -1,8 +1,8 @@
-"""Skipped rows as lines to print: one a record, whose views mostly share their reason."""
+"""What a store lacks of its data set, in words: skipped rows, and annotations that cannot be used."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 
 def skipped_lines(rows: Iterable[tuple[str, int, str]]) -> list[str]:
@@ -18,3 +18,15 @@ def skipped_lines(rows: Iterable[tuple[str, int, str]]) -> list[str]:
         f"{key} view {seen[0]}: {reason}" if len(seen) == 1 else f"{key} ({len(seen)} views): {reason}"
         for (key, reason), seen in views.items()
     ]
+
+
+def unusable_text(unusable: Mapping[str, int]) -> str:
+    """The share of unusable annotations that a store's identity names.
+
+    >>> unusable_text({"count": 2, "of": 8})
+    '2 of 8 annotations (25.00%) cannot be used and were left out'
+    """
+    share = unusable["count"] / unusable["of"]
+    return (
+        f"{unusable['count']} of {unusable['of']} annotations ({share:.2%}) cannot be used and were left out"
+    )

@@ -14,11 +14,13 @@ import torch
 from extract.backbones.loading import BackboneCard, backbone_card
 from extract.datasets import Dataset, choose, open_dataset
 from extract.planning.compressed_size import measured
+from extract.planning.label_sample import LabelSample, sample_labels
 from extract.planning.plan import Estimate, estimate_plan
 from extract.views.recipes import ViewRecipe
 from pipelines.catalog.stores import existing_folder, list_stores, local_folder
 from pipelines.config import PlanConfig
 from pipelines.errors import UsageError
+from pipelines.forecast.usable_data import require_usable
 from pipelines.machine.devices import choose_device
 from stores.codecs import codec, codec_names, needs_state
 from stores.errors import CodecError, SpaceError
@@ -37,6 +39,8 @@ class Extraction:
     """One split, the views of it, a backbone without weights, and the choices about the store."""
 
     dataset: Dataset
+    labels: LabelSample | None
+    """A look at the label maps of a segmentation."""
     recipe: ViewRecipe
     card: BackboneCard
     estimate: Estimate
@@ -56,6 +60,7 @@ def prepare(config: PlanConfig) -> Extraction:
 
     Raises:
         ValueError: an unknown name, a folder that is not the data set, views the split does not have.
+        WorkFailed: more records or annotations cannot be used than may be skipped.
         WeightsUnavailable: a backbone that has no published weights, asked for without any.
         OSError: a source could not be read.
     """
@@ -74,6 +79,8 @@ def prepare(config: PlanConfig) -> Extraction:
     stores = local_folder(config.stores)
     logger.info("%s: listing records and reading the headers of their images", config.dataset)
     dataset = open_dataset(config.dataset, config.data, chosen.split, config.subset)
+    labels = sample_labels(dataset)
+    require_usable(dataset, labels, config.max_failed, config.max_unusable)
     estimate = estimate_plan(
         dataset,
         chosen.recipe,
@@ -88,6 +95,7 @@ def prepare(config: PlanConfig) -> Extraction:
     )
     return Extraction(
         dataset=dataset,
+        labels=labels,
         recipe=chosen.recipe,
         card=card,
         estimate=measured(estimate, dataset),

@@ -26,6 +26,7 @@ from pipelines.forecast.planned_extraction import (
     prepare,
     rest_bytes,
 )
+from pipelines.forecast.usable_data import allowed_failures
 from pipelines.units import duration, gigabytes
 from pipelines.verbs.plan_store import geometry, print_geometry
 from pipelines.verbs.verify_store import require_whole
@@ -103,6 +104,7 @@ def _fill(
     if len(pending) < shards:
         logger.info("%s: going on, %d of %d shards are done", writer.path, shards - len(pending), shards)
     check_rest(writer, pending, extraction.estimate.total_bytes)
+    allowed = allowed_failures(extraction.dataset) if config.max_failed is None else config.max_failed
     try:
         with termination_as_interrupt(), ExtractionProgress(writer.path.name) as progress:
             return extract(
@@ -112,7 +114,7 @@ def _fill(
                 writer,
                 batch_rows=None,
                 workers=extraction.workers,
-                max_failed=_allowed_failures(extraction) if config.max_failed is None else config.max_failed,
+                max_failed=allowed,
                 codec_limit=config.codec_limit,
                 progress=progress,
             )
@@ -126,13 +128,6 @@ def _fill(
             raise
         rest = rest_bytes(writer, writer.pending(), extraction.estimate.total_bytes)
         raise DiskFull(str(writer.path), rest, free_bytes(writer.path)) from error
-
-
-def _allowed_failures(extraction: Extraction) -> int:
-    """1 % of the records, at least 10, but never all: a store without a row is of no use."""
-    subset = extraction.dataset.subset
-    records = len(extraction.dataset.records if subset is None else subset)
-    return min(max(10, records // 100), records - 1)
 
 
 def _print(writer: StoreWriter, summary: Summary, totals: tuple[int, int]) -> None:

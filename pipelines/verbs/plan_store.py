@@ -22,6 +22,7 @@ from pipelines.forecast.measurement_cache import SpeedCache
 from pipelines.forecast.planned_extraction import Extraction, free_bytes, prepare
 from pipelines.forecast.speed_probe import Speed, measure_speed, program_seconds
 from pipelines.forecast.storage_options import Way, compare_ways, with_all_levels
+from pipelines.forecast.usable_data import unusable_lines, unusable_summary
 from pipelines.machine.free_memory import available_bytes
 from pipelines.units import duration, gigabytes
 
@@ -92,6 +93,7 @@ def geometry(extraction: Extraction) -> dict[str, Any]:
         "bins": {b.name: b.rows for b in plan.bins},
         "shards": len(plan.shards()),
         "free_bytes": free_bytes(extraction.stores),
+        **unusable_summary(extraction.dataset, extraction.labels),
     }
 
 
@@ -113,6 +115,8 @@ def print_geometry(extraction: Extraction, summary: dict[str, Any]) -> None:
         )
     if not has_device_half(plan.codec):
         print(f"  codec     {plan.codec} has no device half: numpy encodes and decodes it on the host")
+    for line in unusable_lines(extraction.dataset, extraction.labels):
+        print(line)
     bins = ", ".join(f"{name} ({rows})" for name, rows in list(summary["bins"].items())[:6])
     more = f" and {len(plan.bins) - 6} more" if len(plan.bins) > 6 else ""
     print(f"  bins      {len(plan.bins)}: {bins}{more}")

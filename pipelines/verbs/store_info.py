@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pipelines.catalog.skipped_rows import unusable_text
 from pipelines.catalog.stores import DamagedStores, look_at_each, stores_asked_for
 from pipelines.config import StoreConfig
 from pipelines.units import gigabytes
@@ -43,6 +44,7 @@ def _describe(path: Path) -> dict[str, Any]:
         "manifest_digest": manifest_digest,
         "identity_digest": plan.identity_digest,
         "identity": plan.identity,
+        "unusable_annotations": plan.identity["dataset"].get("unusable_annotations"),
         "rows": len(plan.rows),
         "records": len(set(plan.rows.keys)),
         "bins": [
@@ -73,6 +75,8 @@ def _print(store: Mapping[str, Any]) -> None:
     state = f"manifest {store['manifest_digest']}" if store["complete"] else "not complete"
     print(f"{store['store']}: {state}")
     print(f"  rows      {store['rows']} of {store['records']} records, targets {', '.join(store['targets'])}")
+    if unusable := store["unusable_annotations"]:
+        print(f"  unusable  {unusable_text(unusable)}")
     bins = ", ".join(
         f"{b['name']} ({b['rows']} rows in shards of {b['shard_rows']})" for b in store["bins"][:8]
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from extract.sources.byte_sources import BAD_TARGET, NOT_IN_SUBSET
-from pipelines.catalog.skipped_rows import skipped_lines
+from pipelines.catalog.skipped_rows import skipped_lines, unusable_text
 from pipelines.catalog.stores import DamagedStores, describe_store, look_at_each, stores_asked_for
 from pipelines.config import StoreConfig
 from stores.checks.verify import store_status
@@ -40,6 +40,7 @@ def _state(path: Path) -> dict[str, Any]:
         "store": str(path),
         "complete": status.complete,
         "rows": status.rows,
+        "unusable_annotations": describe_store(path).identity["dataset"].get("unusable_annotations"),
         "rows_outside_subset": _rows_outside_subset(path, status.rows),
         "written": status.written,
         "skipped": skipped,
@@ -61,6 +62,8 @@ def _print(store: dict[str, Any]) -> None:
     left_out = f" ({outside} rows outside the subset)" if outside else ""
     print(f"{store['store']}: {state}")
     print(f"  {store['written']} of {rows} written, {len(skipped)} skipped{left_out}")
+    if unusable := store["unusable_annotations"]:
+        print(f"  {unusable_text(unusable)}")
     lines = skipped_lines((row["key"], row["view"], f"{row['outcome']}: {row['reason']}") for row in skipped)
     for line in lines[:MAX_LISTED]:
         print(f"    {line}")
