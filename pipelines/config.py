@@ -75,6 +75,9 @@ class PlanConfig(VerbConfig):
     """Share of the records (1%), fold of COCO (coco-1pct-fold1), or a file with one key a line; None: all."""
     model_args: dict[str, Any] = field(default_factory=dict)
     """Constructor arguments over the model's own row, such as --model-args.img_size 256."""
+    window_rule: Literal["partition", "cover"] | None = None
+    """Windows of a Swin that are no smaller than a map: partition pads the map and shifts, cover cuts the
+    window and does not. None: cover for videos, partition for segmentation and detection."""
     precision: Literal["fp32", "fp16", "bf16"] | None = None
     """Precision of the backbone's forward; None: fp16 on a GPU, fp32 on a CPU."""
     device: str = "auto"

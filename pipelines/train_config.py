@@ -96,6 +96,8 @@ class TrainConfig(VerbConfig):
     """Side of a training view in pixels, for `online`; None: the view recipe's."""
     model_args: dict[str, Any] = field(default_factory=dict, metadata=marks(one_stream=True))
     """Constructor arguments of the backbone, for `online`."""
+    window_rule: Literal["partition", "cover"] | None = field(default=None, metadata=marks(one_stream=True))
+    """Window rule of a Swin backbone, for `online`; None: as of extract."""
     subset: str | None = field(default=None, metadata=marks(one_stream=True, one_report_row=True))
     """Share of the records (1%), fold of COCO (coco-1pct-fold1), or a file with one key a line; None: all."""
     data_fraction: float | None = None

@@ -26,7 +26,7 @@ from extract.swin.attention import NORM_EPS
 from extract.swin.image_threads import map_images
 from extract.swin.patches import PixelNorm
 from extract.swin.timm_swin import create_trunk, probe
-from extract.swin.windows import HW
+from extract.swin.window_rule import HW
 
 logger = logging.getLogger(__name__)
 
@@ -166,7 +166,7 @@ def _network(
         return _timm_maps(card, weights, stages, precision, device)
     # Only names and shapes are taken from the trunk: three billion parameters need not exist twice.
     with torch.device("meta"):
-        trunk = create_trunk(card.timm_id, card.constructor_args, num_classes=0)
+        trunk = _trunk(card)
     trunk.load_state_dict(dict(weights.tensors), assign=True)
     makers = step_makers(trunk, stages=stages[-1], pretrained_windows=card.pretrained_windows)
     with _full_accumulation():
@@ -182,7 +182,7 @@ def _timm_maps(
     card: BackboneCard, weights: Weights, stages: Sequence[int], precision: str, device: torch.device
 ) -> tuple[nn.Module, str]:
     def make(dtype: torch.dtype) -> TimmMaps:
-        trunk = create_trunk(card.timm_id, card.constructor_args, num_classes=0)
+        trunk = _trunk(card)
         trunk.load_state_dict(dict(weights.tensors))
         return TimmMaps(trunk, stages=stages, dtype=dtype)
 
@@ -190,6 +190,10 @@ def _timm_maps(
         fitted = fit_whole(make, PRECISIONS[precision], device, [PROBE_HW, _own_hw(card)])
     report(card.model, PRECISIONS[precision], fitted.errors, "it runs" if fitted.exact else "")
     return fitted.network, "fp32" if fitted.exact else precision
+
+
+def _trunk(card: BackboneCard) -> nn.Module:
+    return create_trunk(card.timm_id, card.constructor_args, window_rule=card.window_rule, num_classes=0)
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from extract.swin.block import FoldedBlock, keep_constants
 from extract.swin.patches import Merge, Patches, PixelNorm
 from extract.swin.steps import BlockFunctions, Step
 from extract.swin.timm_swin import stages_of
-from extract.swin.windows import HW
+from extract.swin.window_rule import HW
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +78,12 @@ class FoldedSwin(nn.Module):
     def shared_constants(self, height: int, width: int, device: torch.device) -> list[object]:
         """Of each block what a forward of such pixels reads besides its own buffers: it stands in caches that
         may drop it."""
-        found, grid = [], (height, width)
+        functions = functions_for(device.type, self.compiled)
+        found: list[object] = []
+        grid = (height, width)
         for step in self.steps:
             if isinstance(step, FoldedBlock):
-                found.append(step.shared_constants(grid, device))
+                found.append(step.shared_constants(grid, functions, device))
             elif isinstance(step, Patches | Merge):
                 rows, columns = step.size
                 grid = -(-grid[0] // rows), -(-grid[1] // columns)

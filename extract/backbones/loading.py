@@ -11,13 +11,13 @@ from torch import nn
 
 from extract.backbones.compiler import compiles
 from extract.backbones.frozen import PRECISIONS, BackboneTooLarge, FrozenBackbone
-from extract.backbones.registry import BACKBONES, REVISION, BackboneCard, backbone_card
+from extract.backbones.registry import BACKBONES, REVISIONS, BackboneCard, backbone_card
 from extract.backbones.weights import WeightsMismatch, WeightsUnavailable, get_weights
 from extract.swin.timm_swin import create_trunk, probe
 
 __all__ = [
     "BACKBONES",
-    "REVISION",
+    "REVISIONS",
     "BackboneCard",
     "BackboneTooLarge",
     "FrozenBackbone",
@@ -38,7 +38,9 @@ def build_trunk(card: BackboneCard, num_classes: int = 0) -> nn.Module:
     Args:
         num_classes: outputs of the classifier; 0: none, the model returns pooled features.
     """
-    return create_trunk(card.timm_id, card.constructor_args, num_classes=num_classes)
+    return create_trunk(
+        card.timm_id, card.constructor_args, window_rule=card.window_rule, num_classes=num_classes
+    )
 
 
 def weights_sha256(card: BackboneCard, weights: str = "timm") -> str:

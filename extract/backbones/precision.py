@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from extract.backbones.device_functions import functions_for
 from extract.backbones.frozen_swin import StepMaker
 from extract.backbones.timm_pyramid import SizeRefused
-from extract.swin.windows import HW
+from extract.swin.window_rule import HW
 
 logger = logging.getLogger(__name__)
 

@@ -6,16 +6,17 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast, get_args
 
 from torch import nn
 
 from extract.swin.timm_swin import family_of, pretrained_windows_of, probe, stages_of, windows_of
+from extract.swin.window_rule import WindowRule
 from stores.plugins import Plugin, entry_plugins, missing_package, package_of, provided_by
 from stores.pyramid import Level, PyramidSpec
 
-REVISION = 1
-"""Raised whenever the numbers of this package's backbones change; part of every identity."""
+REVISIONS: Mapping[str, int] = {"swinv2": 1, "swinv2_cr": 1, "swin": 1, "features": 1}
+"""Family -> its revision, raised whenever the numbers of that family change; part of every identity."""
 
 STRIDES_PX = (4, 8, 16, 32)
 """Levels p2..p5."""
@@ -74,6 +75,8 @@ class BackboneCard:
     """Height and width in cells of each stage's windows; empty for the family `features`."""
     pretrained_windows: Windows
     """The windows SwinV2's position coordinates are relative to; empty for other families."""
+    window_rule: WindowRule
+    """What becomes of windows that a map does not fill; `partition` for the family `features`."""
     mean: tuple[float, float, float]
     """Of RGB in 0..1, subtracted first."""
     std: tuple[float, float, float]
@@ -83,8 +86,8 @@ class BackboneCard:
     def constructor_args(self) -> dict[str, Any]:
         """All arguments of timm's constructor but the number of classes.
 
-        Windows and shifts that do not depend on the construction size: `always_partition` keeps both at every
-        input, `dynamic_img_size` takes any input size.
+        Windows and shifts that do not depend on the construction size: `always_partition` keeps both as they
+        are, `dynamic_img_size` takes any input size. Their rule is `create_trunk`'s own argument.
         """
         if self.family == "features":
             return dict(self.args)
@@ -101,21 +104,25 @@ class BackboneCard:
     def identity(self, *, weights_sha256: str, precision: str) -> dict[str, Any]:
         """What decides the features' numbers, as JSON values; the levels stand in the store's plan.
 
+        Without a window rule it is of `partition`, the only one of earlier releases.
+
         Args:
             weights_sha256: 64 hex digits, of `extract.backbones.weights.tensors_sha256`.
             precision: fp32, fp16 or bf16.
         """
+        rule = {} if self.window_rule == "partition" else {"window_rule": self.window_rule}
         return {
             "model": self.model,
             "timm_id": self.timm_id,
             "args": dict(self.args),
             "windows": [list(window) for window in self.windows],
             "pretrained_windows": [list(window) for window in self.pretrained_windows],
+            **rule,
             "weights_sha256": weights_sha256,
             "precision": precision,
             "mean": list(self.mean),
             "std": list(self.std),
-            "revision": REVISION,
+            "revision": REVISIONS[self.family],
             **provided_by(package_of(GROUP, self.model)),
         }
 
@@ -125,6 +132,7 @@ def backbone_card(
     model_args: Mapping[str, Any] | None = None,
     levels: Sequence[str] | None = None,
     package: str | None = None,
+    window_rule: str = "partition",
 ) -> BackboneCard:
     """The card of a backbone, without building its weights.
 
@@ -137,10 +145,13 @@ def backbone_card(
         levels: such as ("p4", "p5"); None: p2..p5, as far as the model has them. p5n is p5 after the
             backbone's own last norm (Swin only).
         package: that provided the backbone when a store was made, for the error.
+        window_rule: partition or cover, see `extract.swin.window_rule.WindowRule`.
 
     Raises:
-        ValueError: unknown model, argument or level; lists the names there are.
+        ValueError: unknown model, argument, level or window rule; lists the names there are. Cover for a
+            model that is no Swin.
     """
+    rule = _rule(window_rule)
     row = _row(model, package)
     given = json.loads(json.dumps(dict(model_args or {})))
     args = {**row.args, **given}
@@ -148,6 +159,8 @@ def backbone_card(
     trunk: Any = probe(row.timm_id, args)
     family = family_of(trunk)
     pyramid = _pyramid(model, trunk, family)
+    if family == "features" and rule != "partition":
+        raise ValueError(f"window rule {rule}: {model} is no Swin, it has no windows; leave the rule out")
     windows: Windows = ()
     pretrained: Windows = ()
     if family != "features":
@@ -166,9 +179,17 @@ def backbone_card(
         pyramid=pyramid.select(wanted),
         windows=windows,
         pretrained_windows=pretrained,
+        window_rule=rule,
         mean=row.mean or tuple(trunk.pretrained_cfg["mean"]),
         std=row.std or tuple(trunk.pretrained_cfg["std"]),
     )
+
+
+def _rule(name: str) -> WindowRule:
+    for rule in get_args(WindowRule):
+        if rule == name:
+            return cast(WindowRule, rule)
+    raise ValueError(f"window rule {name!r}: expected {' or '.join(get_args(WindowRule))}")
 
 
 def backbone_names() -> tuple[str, ...]:

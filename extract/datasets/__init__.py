@@ -2,17 +2,21 @@
 
 A module offers `open_dataset(data, split, subset)`, `OFFICIAL_SPLITS`, `TRAINING_SPLITS`, `DEFAULT_FOLDER`
 and its views: `VIEW_RECIPES` by name; `TRAINING_VIEWS` and `TEST_VIEWS` name those of its splits, the default
-first. `DEFAULT_LEVELS` are those a store keeps where nobody says, for data sets whose heads do not want all.
+first. `DEFAULT_LEVELS` are those a store keeps by default, for data sets whose heads do not want all.
+`DEFAULT_WINDOW_RULE` is the rule (`extract.swin.window_rule.WindowRule`) of the code behind a task's papers;
+`DEFAULT_WINDOWS` are the windows of every Swin stage by default, by the side of a view in pixels.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
 from extract.datasets.contract import Dataset
 from extract.sources.record import DatasetLayoutError, Record
+from extract.swin.window_rule import WindowRule
 from extract.views.recipes import ViewRecipe
 from stores.plugins import missing_package, plugins
 
@@ -29,6 +33,8 @@ __all__ = [
     "dataset_module",
     "dataset_names",
     "default_levels",
+    "default_window",
+    "default_window_rule",
     "first_test_split",
     "open_dataset",
     "view_recipe",
@@ -59,6 +65,20 @@ def default_levels(name: str) -> tuple[str, ...] | None:
     """The levels that a data set's stores keep where nobody says; None: p2..p5, as far as there are."""
     levels: tuple[str, ...] | None = getattr(dataset_module(name), "DEFAULT_LEVELS", None)
     return levels
+
+
+def default_window_rule(name: str) -> WindowRule:
+    """The window rule of Swin backbones on a data set: `cover` for classification, video and depth,
+    `partition` for segmentation and detection, and where the data set's module does not say."""
+    rule: WindowRule = getattr(dataset_module(name), "DEFAULT_WINDOW_RULE", "partition")
+    return rule
+
+
+def default_window(name: str, recipe: ViewRecipe) -> int | None:
+    """The windows of all Swin stages on square views of a size; None: those the backbone has."""
+    sides: Sequence[int] = recipe.identity().get("scale_px") or ()
+    windows: Mapping[int, int] = getattr(dataset_module(name), "DEFAULT_WINDOWS", {})
+    return windows.get(sides[0]) if len(set(sides)) == 1 else None
 
 
 def chosen_split(name: str, split: str | None = None) -> str:

@@ -29,6 +29,7 @@ from extract.sources.byte_sources import (
 )
 from extract.sources.listing import MissingFile, missing_reasons
 from extract.sources.record import READ_THREADS, Record
+from extract.swin.window_rule import WindowRule
 from extract.views.mask2former_recipes import Mask2FormerCrops
 from extract.views.recipes import CROP_PX, SHORT_PX, RandomCrops, ViewRecipe, WholeImages, refuse_crop
 from extract.views.view import View
@@ -90,6 +91,8 @@ VIEW_RECIPES: Mapping[str, Callable[[int | None, int | None], ViewRecipe]] = {
 """Makers of recipes from (crop size, short side at ratio 1), None for the papers' 512 px."""
 TRAINING_VIEWS = ("ade20k", "ade20k-m2f")
 TEST_VIEWS = ("single", "ms-flip")
+DEFAULT_WINDOW_RULE: WindowRule = "partition"
+"""As the Swin of mmsegmentation."""
 
 
 class Ade20k:

@@ -66,6 +66,7 @@ from extract.sources.byte_sources import BAD_TARGET, SourceError
 from extract.sources.layout_choice import choose_root
 from extract.sources.record import DatasetLayoutError, Record
 from extract.sources.unusable import UnusableAnnotations
+from extract.swin.window_rule import WindowRule
 from extract.views import box_targets, instance_targets
 from extract.views.detection_recipes import large_scale_jitter, ms_flip, single
 from extract.views.instances import Instances
@@ -110,6 +111,8 @@ VIEW_RECIPES: Mapping[str, Callable[[int | None, int | None], ViewRecipe]] = {
 }
 TRAINING_VIEWS = ("coco",)
 TEST_VIEWS = ("single", "ms-flip")
+DEFAULT_WINDOW_RULE: WindowRule = "partition"
+"""As the Swin of mmdetection."""
 
 
 class Coco:

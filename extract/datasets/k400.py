@@ -23,18 +23,32 @@ from extract.datasets.layouts.k400_lists import FOLDER, SPLITS, Clip, listed_cli
 from extract.decoding.video_media import Videos
 from extract.sources.byte_sources import BAD_TARGET, SourceError, retried
 from extract.sources.record import READ_THREADS, Record
+from extract.swin.window_rule import WindowRule
 from extract.views.clip_recipes import TEST_VIEWS, TRAINING_VIEWS, VIEW_RECIPES
 from extract.views.view import View
 from stores.format.plan import DenseTarget, Target
 from stores.subsets import subset_keys
 
-__all__ = ["DEFAULT_FOLDER", "DEFAULT_LEVELS", "K400", "TEST_VIEWS", "TRAINING_VIEWS", "VIEW_RECIPES"]
+__all__ = [
+    "DEFAULT_FOLDER",
+    "DEFAULT_LEVELS",
+    "DEFAULT_WINDOWS",
+    "DEFAULT_WINDOW_RULE",
+    "K400",
+    "TEST_VIEWS",
+    "TRAINING_VIEWS",
+    "VIEW_RECIPES",
+]
 
 DEFAULT_FOLDER = FOLDER
 OFFICIAL_SPLITS = SPLITS
 TRAINING_SPLITS = ("train",)
 DEFAULT_LEVELS = ("p5n",)
-"""What a store keeps where nobody says: p5 after the backbone's own norm, which video heads read."""
+"""What a store keeps by default: p5 after the backbone's own norm, which video heads read."""
+DEFAULT_WINDOW_RULE: WindowRule = "cover"
+"""As SwinTransformer/Video-Swin-Transformer."""
+DEFAULT_WINDOWS = {224: 7}
+"""Lin et al. (NeurIPS 2022): every map of a frame of 224 px divides into windows of 7."""
 
 
 class K400:

@@ -47,7 +47,7 @@ def run_on_map(
     x = x_NLC.contiguous()
     low = x.to(block.dtype) if low_NLC is None else low_NLC
     qkv = linear(low, attention.qkv_weight, attention.qkv_bias)
-    mixed = attend(qkv, block.log2_table_HR, block.window, plan, attention)
+    mixed = attend(qkv, block.log2_table(plan.window), plan, attention)
     branch = linear(mixed, rest.proj_weight, rest.proj_bias)
     x, low = add_normed(x, branch, rest.norm1_weight, rest.norm1_bias)
     branch = linear(linear_gelu(low, rest.fc1_weight, rest.fc1_bias), rest.fc2_weight, rest.fc2_bias)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from extract.kernels.window_kernels import attend_large, attend_small
 from extract.swin.attention import SMALLEST_NORM, AttentionWeights
-from extract.swin.windows import HW, MASKED, WindowPlan
+from extract.swin.windows import MASKED, WindowPlan
 
 _MOST_TOKENS_AT_HAND = 256
 """Tokens of a window whose keys and values one program keeps."""
@@ -32,18 +32,16 @@ class Tiles(NamedTuple):
     """In the second tile of a small window; 0: there is none."""
 
 
-def attend(
-    qkv_NLC: Tensor, table_HR: Tensor, window: HW, plan: WindowPlan, weights: AttentionWeights
-) -> Tensor:
+def attend(qkv_NLC: Tensor, table_HR: Tensor, plan: WindowPlan, weights: AttentionWeights) -> Tensor:
     """softmax(q k' + bias + mask) v of every window of a map, (N, L, C) in the map's order.
 
     The same numbers as those of `enter` and `mix` of `extract.swin.attention_gpu`, but for the order of sums.
 
     Args:
         qkv_NLC: (N, L, 3 C) float16 or bfloat16, contiguous: queries, keys, values, each head by head.
-        table_HR: float32, contiguous: position bias by offset, as of `extract.swin.position_bias`, times
-        log2(e). window: height and width in cells. weights: of the block, for its factors, and for the bias
-        that is all a padding token has.
+        table_HR: float32, contiguous: position bias by offset in a window of the plan, as of
+        `extract.swin.position_bias`, times log2(e).
+        weights: of the block, for its factors, and for the bias that is all a padding token has.
     """
     images, length, width = qkv_NLC.shape
     heads, tiles = len(table_HR), tiles_for(plan.tokens)
@@ -68,8 +66,8 @@ def attend(
             images,
             length,
             HEADS=heads,
-            HIGH=window[0],
-            WIDE=window[1],
+            HIGH=plan.window[0],
+            WIDE=plan.window[1],
             CHANNELS=width // 3 // heads,
             PADDED=plan.padded,
             SPLIT=split,

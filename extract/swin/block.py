@@ -22,9 +22,10 @@ from torch import Tensor, nn
 from extract.swin.attention import AttentionWeights, BranchWeights
 from extract.swin.attention_gpu import sum_bias
 from extract.swin.block_by_windows import run_at_once, run_in_groups
-from extract.swin.position_bias import cr_table, offset_index, v2_table
+from extract.swin.position_bias import central_offsets, cr_table, offset_index, v2_table
 from extract.swin.steps import BlockFunctions, Step
-from extract.swin.windows import HW, Run, Split, split_mask, window_plan
+from extract.swin.window_rule import HW, WindowRule, fit_windows
+from extract.swin.windows import Run, Split, WindowPlan, split_mask, window_plan
 
 _LARGEST_LOG_SCALE = math.log(100)
 """microsoft/Swin-Transformer models/swin_transformer_v2.py clamps logit_scale at ln(1 / 0.01)."""
@@ -66,7 +67,7 @@ class FoldedBlock(nn.Module):
     """The same times log2(e), for kernels that compute softmax with powers of two."""
 
     def __init__(self, block: Any, pretrained_window: HW | None, *, dtype: torch.dtype) -> None:
-        """From timm's block with its weights on the CPU.
+        """From a block of `extract.swin.timm_swin.create_trunk` with its weights on the CPU.
 
         Args:
             pretrained_window: for the family swinv2; None for swinv2_cr.
@@ -78,9 +79,11 @@ class FoldedBlock(nn.Module):
         self.heads: int = block.attn.num_heads
         self.window: HW = tuple(block.window_size)
         self.shift: HW = tuple(block.shift_size)
+        self.window_rule: WindowRule = block.window_rule
         self.dtype = dtype
         self.keeps_bias = False  # until `keep_constants` has room: trials must not fill the device's memory
-        self._kept: dict[tuple[Split, torch.device], Tensor] = {}
+        self._kept: dict[tuple[HW, Split, torch.device], Tensor] = {}
+        """Of one size of window: that of all maps but those it is cut to."""
         if pretrained_window is None:
             table, qkv_bias = cr_table(block.attn, self.window), block.attn.qkv.bias
         else:
@@ -102,7 +105,7 @@ class FoldedBlock(nn.Module):
     def forward(self, x_NHWC: Tensor, functions: BlockFunctions, low_NHWC: Tensor | None = None) -> Step:
         """The block's output, of a map of any size. Args: low_NHWC: x in the block's dtype."""
         (images, height, width, channels), device = x_NHWC.shape, x_NHWC.device
-        plan = window_plan((height, width), self.window, self.shift, device)
+        plan = self._plan((height, width), device)
         x_NLC = x_NHWC.reshape(images, height * width, channels)
         if functions.on_map is not None and functions.on_map.takes(self):
             low_NLC = None if low_NHWC is None else low_NHWC.view(x_NLC.shape)
@@ -111,11 +114,22 @@ class FoldedBlock(nn.Module):
         run = run_in_groups if device.type == "cpu" else run_at_once
         return run(self, x_NLC, plan, functions).view(x_NHWC.shape), None
 
-    def shared_constants(self, grid: HW, device: torch.device) -> object:
-        """What `forward` reads for maps of this size besides the block's own: plan, offsets and masks."""
-        plan = window_plan(grid, self.window, self.shift, device)
-        masks = [_mask_on(device, self.window, self.shift, split) for *_, split in plan.runs if any(split)]
-        return plan, _offsets_on(device, self.window), masks
+    def shared_constants(
+        self, grid: HW, functions: BlockFunctions, device: torch.device
+    ) -> tuple[object, ...]:
+        """What `forward` reads for maps of this size besides the block's buffers: the plan; unless kernels
+        run it on the map, offsets, masks and sums of both as well."""
+        plan = self._plan(grid, device)
+        if functions.on_map is not None and functions.on_map.takes(self):
+            return (plan,)
+        splits, window, sums = [split for *_, split in plan.runs], plan.window, []
+        masks = [_mask_on(device, window, self.shift, split) for split in splits if any(split)]
+        if self.keeps_bias:
+            sums = [self.bias(split, window, sum_bias=functions.sum_bias) for split in splits]
+        return plan, _offsets_on(device, window), masks, sums
+
+    def _plan(self, grid: HW, device: torch.device) -> WindowPlan:
+        return window_plan(grid, *fit_windows(self.window_rule, grid, self.window, self.shift), device)
 
     def _hold(self, name: str, value: Tensor | None) -> None:
         self.register_buffer(name, None if value is None else value.detach(), persistent=False)
@@ -129,54 +143,69 @@ class FoldedBlock(nn.Module):
         return BranchWeights(*(getattr(self, name) for name in BranchWeights._fields))
 
     @property
-    def tokens(self) -> int:
-        return self.window[0] * self.window[1]
-
-    @property
     def kept_bytes(self) -> int:
-        """Memory of all constants this block may come to keep."""
+        """Memory of all constants this block may come to keep; those of cut windows are smaller."""
         return constants_bytes(self.heads, self.window, self.shift, self.dtype)
 
+    def log2_table(self, window: HW) -> Tensor:
+        """Position bias by offset in a window of that size, float32 (H, R), contiguous, times log2(e)."""
+        return central_offsets(self.log2_table_HR, self.window, window).contiguous()
+
     def mix(
-        self, q_BHTD: Tensor, k_BHTD: Tensor, v_BHTD: Tensor, runs: Sequence[Run], functions: BlockFunctions
+        self,
+        q_BHTD: Tensor,
+        k_BHTD: Tensor,
+        v_BHTD: Tensor,
+        window: HW,
+        runs: Sequence[Run],
+        functions: BlockFunctions,
     ) -> Tensor:
         """Attention, (B, H, T, D), of as many heads at a time as memory allows.
 
         Args:
+            window: its size in cells.
             runs: windows that share a mask; together all windows, in order.
         """
-        size = self._heads_at_a_time(len(q_BHTD), len(runs), q_BHTD.device)
+        size = self._heads_at_a_time(q_BHTD, len(runs))
         parts = []
         for start in range(0, self.heads, size):
             h = slice(start, start + size)
             biases = [
-                (slice(first, last), self.bias(split, h, functions.sum_bias)) for first, last, split in runs
+                (slice(first, last), self.bias(split, window, h, functions.sum_bias))
+                for first, last, split in runs
             ]
             parts.append(functions.mix(q_BHTD[:, h], k_BHTD[:, h], v_BHTD[:, h], biases))
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
-    def _heads_at_a_time(self, windows: int, runs: int, device: torch.device) -> int:
-        of_a_head = self.tokens**2 * 4
-        if device.type == "cpu":
+    def _heads_at_a_time(self, q_BHTD: Tensor, runs: int) -> int:
+        windows, _, tokens, _ = q_BHTD.shape
+        of_a_head = tokens**2 * 4
+        if q_BHTD.is_cpu:
             return max(1, _LOGITS_BYTES // (of_a_head * windows))
         return self.heads if self.keeps_bias else max(1, _SUMMED_BYTES // (of_a_head * runs))
 
     def bias(
-        self, split: Split, heads: slice = slice(None), sum_bias: Callable[..., Tensor] = sum_bias
+        self,
+        split: Split,
+        window: HW,
+        heads: slice = slice(None),
+        sum_bias: Callable[..., Tensor] = sum_bias,
     ) -> Tensor:
         """What is added to the logits of a window, (heads, T, T): position bias plus the mask of `split`."""
         if not self.keeps_bias:
-            return self._summed(split, heads, sum_bias)
-        key = (split, self.table_HR.device)
-        if key not in self._kept:
-            self._kept[key] = self._summed(split, slice(None), sum_bias)
-        return self._kept[key][heads]
+            return self._summed(split, window, heads, sum_bias)
+        key, kept = (window, split, self.table_HR.device), self._kept
+        if key not in kept:
+            if any(other != window for other, *_ in list(kept)):
+                kept = self._kept = {}  # not cleared: another thread may be reading
+            kept[key] = self._summed(split, window, slice(None), sum_bias)
+        return kept[key][heads]
 
-    def _summed(self, split: Split, heads: slice, sum_bias: Callable[..., Tensor]) -> Tensor:
-        device, tokens = self.table_HR.device, self.tokens
-        offsets = _offsets_on(device, self.window)
-        mask = _mask_on(device, self.window, self.shift, split) if any(split) else None
-        summed = sum_bias(self.table_HR[heads], offsets, mask, self.dtype)
+    def _summed(self, split: Split, window: HW, heads: slice, sum_bias: Callable[..., Tensor]) -> Tensor:
+        device, tokens = self.table_HR.device, window[0] * window[1]
+        table_HR = central_offsets(self.table_HR[heads], self.window, window)
+        mask = _mask_on(device, window, self.shift, split) if any(split) else None
+        summed = sum_bias(table_HR, _offsets_on(device, window), mask, self.dtype)
         if tokens == _row_elements(tokens):
             return summed
         padded = summed.new_empty(len(summed), tokens, _row_elements(tokens))

@@ -29,7 +29,7 @@ def run_at_once(block: Block, x_NLC: Tensor, plan: WindowPlan, functions: BlockF
     source = F.pad(x_NLC, (0, 0, 0, 1)) if plan.padded else x_NLC
     q, k, v = functions.enter(source, plan.gather, plan.tokens, block.attention_weights)
     runs = [(first * images, last * images, split) for first, last, split in plan.runs]
-    branch = functions.project(block.mix(q, k, v, runs, functions), block.branch_weights)
+    branch = functions.project(block.mix(q, k, v, plan.window, runs, functions), block.branch_weights)
     return functions.leave(x_NLC, branch, plan.scatter, block.branch_weights)
 
 
@@ -48,7 +48,7 @@ def run_in_groups(block: Block, x_NLC: Tensor, plan: WindowPlan, functions: Bloc
         start, stop = group
         place = slice(start * tokens, stop * tokens)
         q, k, v = functions.enter(source, plan.gather[place], tokens, attention)
-        mixed = block.mix(q, k, v, plan.runs_between(start, stop), functions)
+        mixed = block.mix(q, k, v, plan.window, plan.runs_between(start, stop), functions)
         branch[0, place] = functions.project(mixed, rest).view(-1, channels)
 
     def feed(group: tuple[int, int]) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from extract.swin.windows import HW
+from extract.swin.window_rule import HW
 
 
 def offset_index(window: HW) -> Tensor:
@@ -32,6 +32,19 @@ def _offsets(window: HW) -> Tensor:
     """float32 (R, 2): rows and columns between two tokens."""
     axes = [torch.arange(1.0 - size, size) for size in window]
     return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).view(-1, 2)
+
+
+def central_offsets(table_HR: Tensor, window: HW, cut: HW) -> Tensor:
+    """(H, fewer offsets): of a table of a window's offsets, those that occur in a window cut to `cut`.
+
+    >>> central_offsets(torch.arange(15).view(1, 15), (2, 3), (1, 2)).tolist()
+    [[6, 7, 8]]
+    """
+    if cut == window:
+        return table_HR
+    (rows, columns), (down, across) = window, cut
+    table = table_HR.view(len(table_HR), 2 * rows - 1, 2 * columns - 1)
+    return table[:, rows - down : rows + down - 1, columns - across : columns + across - 1].flatten(1)
 
 
 def v2_table(attention: Any, window: HW, pretrained_window: HW) -> Tensor:

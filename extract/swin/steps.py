@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from extract.swin.attention import AttentionWeights, Biases, BranchWeights
-from extract.swin.windows import HW, Run, WindowPlan
+from extract.swin.window_rule import HW
+from extract.swin.windows import Run, WindowPlan
 
 Step = tuple[Tensor, Tensor | None]
 """What a network's step returns: a map (N, y, x, C) in float32, and the same rounded to the dtype of its
@@ -28,16 +29,8 @@ class Block(Protocol):
     def heads(self) -> int: ...
 
     @property
-    def window(self) -> HW:
-        """Height and width in cells."""
-
-    @property
     def dtype(self) -> torch.dtype:
         """Of matrix products."""
-
-    @property
-    def log2_table_HR(self) -> Tensor:
-        """Position bias by offset, float32, times log2(e)."""
 
     @property
     def attention_weights(self) -> AttentionWeights: ...
@@ -45,10 +38,19 @@ class Block(Protocol):
     @property
     def branch_weights(self) -> BranchWeights: ...
 
+    def log2_table(self, window: HW) -> Tensor:
+        """Position bias by offset in a window of that size, float32 (H, R), times log2(e)."""
+
     def mix(
-        self, q_BHTD: Tensor, k_BHTD: Tensor, v_BHTD: Tensor, runs: Sequence[Run], functions: BlockFunctions
+        self,
+        q_BHTD: Tensor,
+        k_BHTD: Tensor,
+        v_BHTD: Tensor,
+        window: HW,
+        runs: Sequence[Run],
+        functions: BlockFunctions,
     ) -> Tensor:
-        """Attention, (B, H, T, D), of windows in runs that share a mask."""
+        """Attention, (B, H, T, D), of windows of a size in runs that share a mask."""
 
 
 @dataclass(frozen=True, slots=True)

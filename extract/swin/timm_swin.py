@@ -3,13 +3,15 @@
 timm rolls first and pads afterwards, which attends across the image border wherever a map is no multiple of
 the window (huggingface/pytorch-image-models#2438; 15-45 % error at 252x332), and fixes window and shift by
 the size it was constructed for. Here a map is padded, then rolled, then partitioned, with the mask of the
-padded map, as in mmdetection's Swin, transformers and torchvision; window and shift never depend on a size.
+padded map, as in mmdetection's Swin, transformers and torchvision; window and shift follow from the map at
+hand by the trunk's window rule (`extract.swin.window_rule.WindowRule`).
 
 Letters in tensor names: N images, H and W cells, C channels.
 """
 
 from __future__ import annotations
 
+import copy
 import difflib
 import json
 import math
@@ -19,11 +21,13 @@ from typing import Any
 
 import timm
 import torch
-from timm.models.swin_transformer import SwinTransformer, SwinTransformerBlock
+from timm.models.swin_transformer import SwinTransformer, SwinTransformerBlock, WindowAttention
 from timm.models.swin_transformer_v2 import SwinTransformerV2, SwinTransformerV2Block
 from timm.models.swin_transformer_v2_cr import SwinTransformerV2Cr, SwinTransformerV2CrBlock
 from torch import Tensor, nn
 
+from extract.swin.position_bias import central_offsets, offset_index
+from extract.swin.window_rule import HW, WindowRule, fit_windows
 from extract.swin.windows import pad_to_windows, partition, reverse, shift_mask
 
 SWIN_FAMILIES: Mapping[type[nn.Module], str] = {
@@ -47,28 +51,52 @@ _NOT_BUILT = (
 def _padded_then_rolled(block: Any, x_NHWC: Tensor) -> Tensor:
     """The attention branch of a Swin block, before its norm; any H and W."""
     height, width = x_NHWC.shape[1:3]
-    padded = pad_to_windows(x_NHWC, block.window_size)
-    shift = block.shift_size
+    window, shift = fit_windows(block.window_rule, (height, width), block.window_size, block.shift_size)
+    padded = pad_to_windows(x_NHWC, window)
     if any(shift):
         padded = torch.roll(padded, (-shift[0], -shift[1]), (1, 2))
     grid = (padded.shape[1], padded.shape[2])
-    mask = shift_mask(grid, block.window_size, shift, device=padded.device, dtype=padded.dtype)
-    windows = block.attn(partition(padded, block.window_size), mask=mask)
-    merged = reverse(windows, block.window_size, grid)
+    mask = shift_mask(grid, window, shift, device=padded.device, dtype=padded.dtype)
+    windows = _attention_of(block.attn, window)(partition(padded, window), mask=mask)
+    merged = reverse(windows, window, grid)
     if any(shift):
         merged = torch.roll(merged, tuple(shift), (1, 2))
     return merged[:, :height, :width]
 
 
+def _attention_of(attention: Any, window: HW) -> Any:
+    """timm's attention module for windows cut to `window`, with the weights of the module itself.
+
+    Each pair of tokens keeps the position bias of its offset. A copy, since other threads may use the module
+    for maps of another size.
+    """
+    full: HW = tuple(attention.window_size)
+    if window == full:
+        return attention
+    cut = copy.copy(attention)
+    cut._buffers, cut._parameters = dict(attention._buffers), dict(attention._parameters)
+    if not isinstance(attention, WindowAttention):
+        cut.set_window_size(window)  # computes the bias from coordinates
+        return cut
+    table_RH = cut._parameters.pop("relative_position_bias_table")  # where timm would interpolate
+    cut.relative_position_bias_table = central_offsets(table_RH.T, full, window).T
+    cut._buffers["relative_position_index"] = offset_index(window).to(table_RH.device)
+    cut.window_size, cut.window_area = window, math.prod(window)
+    return cut
+
+
 class _PadFirstV1Block(SwinTransformerBlock):  # type: ignore[misc]
+    window_rule: WindowRule = "partition"
     _attn = _padded_then_rolled
 
 
 class _PadFirstV2Block(SwinTransformerV2Block):  # type: ignore[misc]
+    window_rule: WindowRule = "partition"
     _attn = _padded_then_rolled
 
 
 class _PadFirstCrBlock(SwinTransformerV2CrBlock):  # type: ignore[misc]
+    window_rule: WindowRule = "partition"
     _shifted_window_attn = _padded_then_rolled
 
 
@@ -87,8 +115,22 @@ def correct_attention(trunk: nn.Module) -> nn.Module:
     return trunk
 
 
-def create_trunk(timm_id: str, arguments: Mapping[str, Any], **more: Any) -> nn.Module:
+def set_window_rule(trunk: nn.Module, rule: WindowRule) -> None:
+    """Makes every Swin block of a trunk of `create_trunk` follow a rule from now on."""
+    blocks: list[Any] = [m for m in trunk.modules() if isinstance(m, tuple(_PAD_FIRST.values()))]
+    for block in blocks:
+        block.window_rule = rule
+
+
+def create_trunk(
+    timm_id: str, arguments: Mapping[str, Any], *, window_rule: WindowRule = "partition", **more: Any
+) -> nn.Module:
     """A timm model without weights, in training mode, on the current default device.
+
+    Args:
+        arguments: of timm's constructor, JSON values.
+        window_rule: of Swin blocks; nothing to other models.
+        more: further arguments of the constructor.
 
     Raises:
         ValueError: timm knows no such model, or it cannot be built with these arguments.
@@ -108,7 +150,8 @@ def create_trunk(timm_id: str, arguments: Mapping[str, Any], **more: Any) -> nn.
         raise ValueError(
             f"{timm_id} cannot be built with the model arguments {given}: {type(error).__name__}: {error}"
         ) from error
-    return correct_attention(trunk)
+    set_window_rule(correct_attention(trunk), window_rule)
+    return trunk
 
 
 def _no_such_model(timm_id: str) -> str:

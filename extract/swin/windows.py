@@ -13,20 +13,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-HW = tuple[int, int]
+from extract.swin.window_rule import HW, padded_grid
 
 MASKED = -100.0
 """Added to the logit of a pair from different regions: microsoft/Swin-Transformer
 models/swin_transformer_v2.py; transformers 5.x adds it twice."""
-
-
-def padded_grid(grid: HW, window: HW) -> HW:
-    """The smallest multiple of the window that holds the grid.
-
-    >>> padded_grid((63, 83), (8, 8))
-    (64, 88)
-    """
-    return -(-grid[0] // window[0]) * window[0], -(-grid[1] // window[1]) * window[1]
 
 
 def pad_to_windows(x_NHWC: Tensor, window: HW) -> Tensor:
@@ -117,6 +108,8 @@ class WindowPlan:
     Windows that need the same mask stand together, so that one constant serves each run of them.
     """
 
+    window: HW
+    """Height and width in cells."""
     tokens: int
     """Tokens of a window."""
     gather: Tensor
@@ -175,6 +168,7 @@ def window_plan(grid: HW, window: HW, shift: HW, device: torch.device) -> Window
     scatter = torch.empty(height * width + 1, dtype=torch.int64)
     scatter[gather] = torch.arange(len(gather))
     return WindowPlan(
+        window=window,
         tokens=window[0] * window[1],
         gather=gather.to(device),
         scatter=scatter[:-1].to(device),

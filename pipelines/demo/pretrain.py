@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from extract.backbones.loading import BackboneCard, backbone_card, build_trunk
+from extract.swin.timm_swin import set_window_rule
+from extract.swin.window_rule import WindowRule
 from pipelines.demo.scenes import CLASS_LABELS, Scene, make_scene
 from pipelines.demo.textures import generator
 
@@ -59,7 +61,9 @@ class Pretraining:
     weight_decay: float = 0.05
     """Of matrices only."""
     seed: int = 0
-    """Of the first weights, the crops and their augmentation."""
+    """Of the first weights, the crops and their augmentation, and the rule of each step."""
+    window_rules: tuple[WindowRule, ...] = get_args(WindowRule)
+    """Those that are drawn from, one a step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,9 +177,11 @@ def _train(
     optimizer = torch.optim.AdamW(groups, lr=settings.lr)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, settings.steps))
     mean, std = torch.tensor(card.mean), torch.tensor(card.std)
+    rules = generator("pretrain-window-rules", settings.seed)
     began, right = time.perf_counter(), 0.0
     for step in range(1, settings.steps + 1):
         rgb, classes = next(data)
+        set_window_rule(trunk, settings.window_rules[int(rules.integers(len(settings.window_rules)))])
         x_NCHW = ((torch.from_numpy(rgb) - mean) / std).permute(0, 3, 1, 2)
         target = torch.from_numpy(classes)
         stages = trunk.forward_intermediates(x_NCHW, intermediates_only=True)
@@ -204,10 +210,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, help="the .safetensors file to write")
     for name in ("scenes", "steps", "batch_size", "seed"):
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=getattr(defaults, name))
+    parser.add_argument(
+        "--window-rule",
+        choices=get_args(WindowRule),
+        help="train for one rule alone; without it every step draws one",
+    )
     parser.add_argument("--threads", type=int, default=1, help="of the processor; the last bits depend on it")
     given = vars(parser.parse_args(arguments))
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    out, threads = given.pop("out"), given.pop("threads")
+    out, threads, rule = given.pop("out"), given.pop("threads"), given.pop("window_rule")
+    if rule:
+        given["window_rules"] = (rule,)
     torch.set_num_threads(threads)
     weights = pretrain(Pretraining(**given), backbone_card("swinv2-nano"))
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -12,16 +12,18 @@ import os
 from collections.abc import Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from extract.backbones.loading import FrozenBackbone, backbone_card, load_backbone
+from extract.backbones.loading import BackboneCard, FrozenBackbone, backbone_card, load_backbone
 from extract.datasets import Dataset, dataset_module, default_levels, open_dataset, view_recipe
 from extract.sources.byte_sources import SourceError
 from extract.views.recipes import ViewRecipe
+from pipelines.catalog.choose_backbone import chosen_card
 from pipelines.config import TrainConfig
 from pipelines.errors import UsageError, WorkFailed
 from pipelines.feed.datamodule import Stretch, TrainingData
@@ -29,10 +31,23 @@ from pipelines.feed.joined_stores import RowIndex, Rows
 from pipelines.feed.prefetch import read_ahead
 from pipelines.feed.row_order import EndlessRows
 from pipelines.feed.store_feed import Batch
-from pipelines.live.backbone import live_features
+from pipelines.live.backbone import live_features, recorded_window_rule
+from pipelines.runs.run_folder import read_run
 from pipelines.tasks import task_of
 
 logger = logging.getLogger(__name__)
+
+
+def _card(config: TrainConfig, dataset: str, model: str, recipe: ViewRecipe) -> BackboneCard:
+    """The backbone; a run that is resumed keeps the windows and the rule it began with."""
+    levels = config.levels or default_levels(dataset)
+    if not (config.resume and config.run):
+        return chosen_card(dataset, recipe, model, config.model_args, levels, config.window_rule)
+    begun = read_run(Path(config.run)).identity["backbone"]
+    args = dict(config.model_args)
+    if "window_size" in begun["args"]:
+        args.setdefault("window_size", begun["args"]["window_size"])
+    return backbone_card(model, args, levels, config.window_rule or recorded_window_rule(begun))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,7 +98,7 @@ class OnlineData(TrainingData):
         dataset = open_dataset(config.dataset, config.data, config.split, config.subset)
         name = dataset_module(config.dataset).TRAINING_VIEWS[0]
         recipe = view_recipe(config.dataset, name, crop_size=config.crop_size)
-        card = backbone_card(config.model, config.model_args, config.levels or default_levels(config.dataset))
+        card = _card(config, config.dataset, config.model, recipe)
         backbone = load_backbone(card, config.weights or "timm", device=device)
         return cls(dataset, recipe, backbone, config)
 

@@ -11,12 +11,13 @@ from pathlib import Path
 
 import torch
 
-from extract.backbones.loading import BackboneCard, backbone_card
+from extract.backbones.loading import BackboneCard
 from extract.datasets import Dataset, choose, open_dataset
 from extract.planning.compressed_size import measured
 from extract.planning.label_sample import LabelSample, sample_labels
 from extract.planning.plan import Estimate, estimate_plan
 from extract.views.recipes import ViewRecipe
+from pipelines.catalog.choose_backbone import chosen_card
 from pipelines.catalog.stores import existing_folder, list_stores, local_folder
 from pipelines.config import PlanConfig
 from pipelines.errors import UsageError
@@ -74,7 +75,9 @@ def prepare(config: PlanConfig) -> Extraction:
         short_side=config.short_side,
     )
     levels = config.levels or chosen.levels
-    card = backbone_card(config.model, config.model_args, levels)
+    card = chosen_card(
+        config.dataset, chosen.recipe, config.model, config.model_args, levels, config.window_rule
+    )
     device = choose_device(config.device)
     stores = local_folder(config.stores)
     logger.info("%s: listing records and reading the headers of their images", config.dataset)

@@ -51,7 +51,7 @@ def load_same_backbone(
 
     Raises as `load_run_backbone`.
     """
-    card = backbone_card(wanted["model"], wanted["args"], levels)
+    card = backbone_card(wanted["model"], wanted["args"], levels, recorded_window_rule(wanted))
     backbone = load_backbone(card, source, device=device, precision=precision)
     for field, theirs, ours in diff_identity(
         without_precision(wanted), without_precision(backbone.identity())
@@ -63,6 +63,11 @@ def load_same_backbone(
             f"weights {source}: pass --weights with those the run's store was made with",
         )
     return backbone
+
+
+def recorded_window_rule(backbone: Mapping[str, Any]) -> str:
+    """The window rule of an identity's `backbone`; those of earlier releases name none, they partition."""
+    return str(backbone.get("window_rule", "partition"))
 
 
 def live_features(

@@ -45,6 +45,7 @@ def _describe(path: Path) -> dict[str, Any]:
         "identity_digest": plan.identity_digest,
         "identity": plan.identity,
         "unusable_annotations": plan.identity["dataset"].get("unusable_annotations"),
+        "window_rule": _window_rule(plan),
         "rows": len(plan.rows),
         "records": len(set(plan.rows.keys)),
         "bins": [
@@ -57,6 +58,12 @@ def _describe(path: Path) -> dict[str, Any]:
         "planned_bytes": plan.total_bytes,
         "bytes_on_disk": sum(file.stat().st_size for file in path.rglob("*") if file.is_file()),
     }
+
+
+def _window_rule(plan: StorePlan) -> str | None:
+    """Of a Swin; stores of earlier releases do not name it, they are of `partition`. None without windows."""
+    backbone = plan.identity.get("backbone", {})
+    return str(backbone.get("window_rule", "partition")) if backbone.get("windows") else None
 
 
 def _levels(plan: StorePlan) -> dict[str, dict[str, int]]:
@@ -85,6 +92,9 @@ def _print(store: Mapping[str, Any]) -> None:
     for name, level in store["levels"].items():
         size = gigabytes(level["bytes"])
         print(f"  level     {name}: stride {level['stride_px']} px, {level['channels']} channels, {size}")
+    if store["window_rule"] is not None:
+        windows = ", ".join(f"{rows}x{columns}" for rows, columns in store["identity"]["backbone"]["windows"])
+        print(f"  windows   {windows}, rule {store['window_rule']}")
     print(f"  on disk   {gigabytes(store['bytes_on_disk'])}, planned {gigabytes(store['planned_bytes'])}")
     print(f"  identity  {store['identity_digest']}")
     for field, value in _flat(store["identity"]):

@@ -17,7 +17,8 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from torch.utils._pytree import tree_leaves
 
 from extract.swin import block as folded_block
-from extract.swin.windows import HW, WindowPlan, window_plan
+from extract.swin.window_rule import HW
+from extract.swin.windows import WindowPlan, window_plan
 
 GPU = torch.device("cuda", 0)
 aten = torch.ops.aten

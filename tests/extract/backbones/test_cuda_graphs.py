@@ -17,6 +17,7 @@ from extract.backbones.cuda_graphs import Replays
 from extract.backbones.frozen_swin import FoldedSwin
 from extract.backbones.loading import backbone_card, load_backbone
 from extract.swin.block import FoldedBlock
+from extract.swin.steps import BlockFunctions
 from tests.extract.backbones.small import SMALL, images
 
 Log = list[tuple[str, int]]
@@ -135,9 +136,9 @@ def test_everything_a_forward_reads_is_held(hw: tuple[int, int], monkeypatch: py
     held, used = network.shared_constants(*hw, torch.device("cpu")), []
     whole = FoldedBlock.forward
 
-    def noted(self: FoldedBlock, x_NHWC: Tensor, *rest: Any) -> Any:
-        used.append(self.shared_constants(tuple(x_NHWC.shape[1:3]), x_NHWC.device))
-        return whole(self, x_NHWC, *rest)
+    def noted(self: FoldedBlock, x_NHWC: Tensor, functions: BlockFunctions, *rest: Any) -> Any:
+        used.append(self.shared_constants(tuple(x_NHWC.shape[1:3]), functions, x_NHWC.device))
+        return whole(self, x_NHWC, functions, *rest)
 
     monkeypatch.setattr(FoldedBlock, "forward", noted)
     with torch.inference_mode():
@@ -145,11 +146,31 @@ def test_everything_a_forward_reads_is_held(hw: tuple[int, int], monkeypatch: py
     assert [id(plan) for plan, *_ in held] == [id(plan) for plan, *_ in used]  # type: ignore[misc]
 
 
+def test_sums_for_cut_windows_are_made_before_a_recording_and_held() -> None:
+    """A block keeps those of one size of window: what a recording makes or others replace is lost to it."""
+    network = load_backbone(backbone_card("swinv2-t", SMALL, window_rule="cover"), "random:0").network
+    assert isinstance(network, FoldedSwin)
+    last = [step for step in network.steps if isinstance(step, FoldedBlock)][-1]
+    with torch.inference_mode():
+        for hw in [(96, 128), (64, 96)]:  # other images came in between
+            network(torch.rand(1, *hw, 3))
+        held: Any = network.shared_constants(96, 128, torch.device("cpu"))
+        made = dict(last._kept)
+        assert set(made) == {((3, 4), (False, False), torch.device("cpu"))}
+        network(torch.rand(1, 96, 128, 3))
+        (used,) = last._kept.values()
+        network(torch.rand(1, 64, 96, 3))
+    *_, (sums,) = held[-1]
+    assert sums.data_ptr() == used.data_ptr() == next(iter(made.values())).data_ptr()
+    assert set(last._kept) == {((2, 3), (False, False), torch.device("cpu"))}
+
+
 @pytest.mark.gpu
+@pytest.mark.parametrize("rule", ["partition", "cover"])
 @pytest.mark.parametrize("model", ["swinv2-t", "swinv2-g"])
-def test_replayed_levels_have_the_bytes_of_launched_ones(model: str) -> None:
+def test_replayed_levels_have_the_bytes_of_launched_ones(model: str, rule: str) -> None:
     args = {"depths": [2, 1, 2, 1], "embed_dim": 64, "num_heads": [2, 4, 8, 16]}
-    card = backbone_card(model, {**args, "window_size": [8, 8, 8, 4]})
+    card = backbone_card(model, {**args, "window_size": [8, 8, 8, 4]}, window_rule=rule)
     backbone, plain = (load_backbone(card, "random:0", device="cuda") for _ in range(2))
     plain._replays = None
     for hw in [(128, 160), (92, 124), (128, 160)]:

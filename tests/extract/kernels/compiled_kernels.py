@@ -19,7 +19,8 @@ from triton.runtime.jit import mangle_type
 
 from extract.kernels import add_normed, linear_gelu, window_attention
 from extract.swin.attention import AttentionWeights
-from extract.swin.windows import HW, window_plan
+from extract.swin.window_rule import HW
+from extract.swin.windows import window_plan
 
 
 class Compiled:

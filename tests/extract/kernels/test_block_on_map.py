@@ -26,7 +26,8 @@ from extract.swin.block import FoldedBlock
 from extract.swin.patches import PixelNorm
 from extract.swin.position_bias import offset_index
 from extract.swin.steps import MapRun
-from extract.swin.windows import HW, split_mask, window_plan
+from extract.swin.window_rule import HW
+from extract.swin.windows import split_mask, window_plan
 from tests.extract.backbones.small import SMALL, SMALL_GIANT, images, worst_error
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -78,7 +79,7 @@ def test_windows_on_the_map_attend_as_windows_cut_out(
     windows = mix(q, k, v, masks).transpose(1, 2).reshape(plan.windows, 2, plan.tokens, -1)
     expected = windows.transpose(0, 1).flatten(1, 2)[:, plan.scatter]
     qkv = F.linear(x.to(dtype), weights.qkv_weight, weights.qkv_bias)
-    found = attend(qkv, table * LOG2_E, window, plan, weights)
+    found = attend(qkv, table * LOG2_E, plan, weights)
     assert found.dtype == dtype and worst_error(found.float(), expected) < DTYPES[dtype]
 
 
@@ -123,6 +124,7 @@ def test_a_residual_sum_is_torchs(channels: int, last: bool) -> None:
 
 
 @torch.inference_mode()
+@pytest.mark.parametrize("rule", ["partition", "cover"])
 @pytest.mark.parametrize(
     ("model", "args"),
     [
@@ -132,11 +134,11 @@ def test_a_residual_sum_is_torchs(channels: int, last: bool) -> None:
     ],
 )
 def test_a_backbone_on_its_map_is_the_backbone(
-    model: str, args: dict[str, object], monkeypatch: pytest.MonkeyPatch
+    model: str, args: dict[str, object], rule: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """From bytes on, with padded windows, and an image that does not fill its batch's shape."""
+    """From bytes on, with padded and cut windows, and an image that does not fill its batch's shape."""
     window = {"window_size": [8, 8, 8, 4]} if model == "swinv2-g" else {}
-    card = backbone_card(model, {**args, **window})
+    card = backbone_card(model, {**args, **window}, window_rule=rule)
     precision, most = ("fp32", 1e-5) if DEVICE.type == "cpu" else ("fp16", 0.01)
     exact, backbone = (
         load_backbone(card, "random:0", device=DEVICE, precision=name, compiled=False)
@@ -165,10 +167,11 @@ def test_blocks_in_float32_and_heads_of_other_sizes_go_another_way() -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("rule", ["partition", "cover"])
 @pytest.mark.parametrize("model", ["swinv2-t", "swinv2-b"])
-def test_half_precision_stays_within_its_limit(model: str) -> None:
+def test_half_precision_stays_within_its_limit(model: str, rule: str) -> None:
     """Of the real models, at a size whose windows are padded, after launches were recorded."""
-    card = backbone_card(model)
+    card = backbone_card(model, window_rule=rule)
     fast = load_backbone(card, "random:0", device="cuda", precision="fp16")
     exact = load_backbone(card, "random:0", device="cuda", precision="fp32", compiled=False)
     pixels, valid = images(2, (510, 382))

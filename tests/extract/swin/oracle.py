@@ -11,13 +11,19 @@ from extract.backbones.registry import BackboneCard
 CONSTRUCTION_PX = 4096
 
 
-def build_oracle(card: BackboneCard, tensors: Mapping[str, Tensor]) -> nn.Module:
-    """`transformers.Swinv2Backbone` of a SwinV2 card: NCHW normalised pixels in, four NCHW maps out."""
+def build_oracle(
+    card: BackboneCard, tensors: Mapping[str, Tensor], native_px: int | None = None
+) -> nn.Module:
+    """`transformers.Swinv2Backbone` of a SwinV2 card: NCHW normalised pixels in, four NCHW maps out.
+
+    Args:
+        native_px: side of the images it is built for, by its own rule `cover`; None: any, by `partition`.
+    """
     from transformers import Swinv2Backbone, Swinv2Config
 
     blocks = [name for name in tensors if name.endswith("attn.logit_scale")]
     config = Swinv2Config(
-        image_size=CONSTRUCTION_PX,
+        image_size=native_px or CONSTRUCTION_PX,
         embed_dim=len(tensors["patch_embed.proj.bias"]),
         depths=[sum(name.startswith(f"layers.{stage}.") for name in blocks) for stage in range(4)],
         num_heads=[len(tensors[f"layers.{stage}.blocks.0.attn.logit_scale"]) for stage in range(4)],
@@ -26,8 +32,9 @@ def build_oracle(card: BackboneCard, tensors: Mapping[str, Tensor]) -> nn.Module
         out_features=["stage1", "stage2", "stage3", "stage4"],
     )
     oracle = Swinv2Backbone(config).eval()
-    for stage, window in zip(oracle.encoder.layers, card.windows, strict=True):
-        _set_window(stage, window[0])
+    if native_px is None:
+        for stage, window in zip(oracle.encoder.layers, card.windows, strict=True):
+            _set_window(stage, window[0])
     renamed = {new: value for name, tensor in tensors.items() for new, value in _renamed(name, tensor)}
     missing, unexpected = oracle.load_state_dict(renamed, strict=False)
     # The backbone class has no final norm; its own mask token is not used.

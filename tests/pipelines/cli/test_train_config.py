@@ -61,8 +61,8 @@ def test_files_that_are_none_are_refused_by_name(tmp_path: Path, capsys: pytest.
 def test_marks_of_the_fields_decide_what_runs_must_agree_on() -> None:
     assert set(one_stream_settings(TrainConfig)) == {
         *("dataset", "model", "split", "weights", "stores", "subset", "batch_size", "seed", "seeds"),
-        *("shuffle_window", "online", "data", "pixels", "crop_size", "model_args", "verify", "threads"),
-        "device",
+        *("shuffle_window", "online", "data", "pixels", "crop_size", "model_args", "window_rule"),
+        *("verify", "threads", "device"),
     }
     assert set(one_report_row_settings(TrainConfig)) == {
         *("head", "head_settings", "levels", "subset", "max_steps", "epochs", "repeat", "batch_size"),
