@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 
@@ -15,12 +13,12 @@ from extract.backbones.loading import FrozenBackbone
 from extract.datasets import Record
 from extract.views.recipes import ViewRecipe
 from heads.contract import Head
+from pipelines.errors import UsageError
 from pipelines.live.backbone import live_features, load_run_backbone, run_test_recipe
+from pipelines.live.image_input import Rgb, rgb_images
 from pipelines.machine.devices import choose_device
 from pipelines.runs.run_folder import read_run
 from pipelines.runs.trained_head import load_head
-
-Image = npt.NDArray[np.uint8]
 
 
 class RunModel(nn.Module):
@@ -37,18 +35,27 @@ class RunModel(nn.Module):
         self.eval()
 
     @torch.inference_mode()
-    def forward(self, images: Sequence[Image]) -> list[Any]:
+    def forward(self, images: Iterable[Any]) -> list[Any]:
         """The head's prediction of each image, in its own pixels; see the head's `predict`.
 
         Of segmentation heads: class scores, float32 (classes, H, W) on the model's device, probabilities from
         heads that end in a softmax.
 
         Args:
-            images: uint8 RGB (H, W, 3), of any sizes.
-        """
-        return [self._predict(image) for image in images]
+            images: uint8 RGB (H, W, 3) of any sizes, or what is unambiguously the same: (3, H, W), grey,
+                opaque RGBA, floating point in 0..1; arrays, CPU tensors or PIL images. See `rgb_images`.
 
-    def _predict(self, rgb: Image) -> Any:
+        Raises ImageError (a ValueError) for other images, before any is predicted, and UsageError where the
+        run is of videos.
+        """
+        if self.recipe.frames is not None:
+            raise UsageError(
+                "the run's head classifies videos and was called with images; `python -m pipelines predict "
+                "--run ... --input FILE` reads videos"
+            )
+        return [self._predict(rgb) for rgb in list(rgb_images(images))]
+
+    def _predict(self, rgb: Rgb) -> Any:
         height, width = rgb.shape[:2]
         # A test view depends on the size alone: no data set and no key have a part in it.
         view = self.recipe.view("", Record("", 0, (height, width)), 0, 0)
@@ -59,9 +66,9 @@ class RunModel(nn.Module):
 def load_run(run: str | Path, *, weights: str | None = None, device: str = "cpu") -> RunModel:
     """A trained run as a plain torch module, to use on new images.
 
-    Called with a sequence of uint8 RGB arrays (H, W, 3) it returns the class scores of each, float32
-    (classes, H, W): probabilities from heads that end in a softmax, the largest is the class. It holds
-    preprocessing, the frozen backbone and the head, and needs no store.
+    Called with a sequence of uint8 RGB images (H, W, 3) it returns the prediction of each; of segmentation
+    heads float32 (classes, H, W): probabilities from heads that end in a softmax, the largest is the class.
+    It holds preprocessing, the frozen backbone and the head, and needs no store. See `RunModel.forward`.
 
     Args:
         run: folder of the run; its last checkpoint is taken.
