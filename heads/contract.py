@@ -1,4 +1,4 @@
-"""What every head promises: features and targets in, weighted losses or predictions out."""
+"""The interface of heads: features and targets in, weighted losses or predictions out."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Head(nn.Module, ABC):
 
     task: ClassVar[str]
     map_axes: ClassVar[tuple[str, ...]] = ("y", "x")
-    """Axes of a map behind images and channels."""
+    """Axes of a map after images and channels."""
 
     def __init__(self, pyramid: PyramidSpec, num_classes: int) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class Head(nn.Module, ABC):
     @property
     @abstractmethod
     def target_names(self) -> tuple[str, ...]:
-        """What its losses read of each row's targets."""
+        """Names of the targets that its losses read."""
 
     @property
     def necks(self) -> Mapping[str, nn.Module]:
@@ -71,7 +71,7 @@ class Head(nn.Module, ABC):
     def predict(
         self, features: Features, valid_hw: Sequence[SizeYX], output_hw: Sequence[SizeYX]
     ) -> list[Any]:
-        """One prediction an image, in pixels of `output_hw`; without gradients. Call `eval()` before.
+        """One prediction an image, in pixels of `output_hw`, without gradients. Call `eval()` first.
 
         Raises HeadError for a missing level or for sizes that do not fit together.
         """
@@ -127,45 +127,45 @@ class HeadPreset:
 
 
 def check_levels(head: str, needed: Sequence[str], there: Sequence[str]) -> None:
-    """Raises HeadError naming the levels that a head needs and that are not there."""
+    """Raises HeadError for levels that a head needs and that are missing."""
     if missing := [name for name in needed if name not in there]:
         raise HeadError(
-            f"head {head} needs level {', '.join(missing)}; there are {', '.join(there) or 'none'}"
+            f"head {head} needs level {', '.join(missing)}; available: {', '.join(there) or 'none'}"
         )
 
 
 def check_output_sizes(valid_hw: Sequence[SizeYX], output_hw: Sequence[SizeYX]) -> None:
     """Raises HeadError unless there is one output size an image."""
     if len(output_hw) != len(valid_hw):
-        raise HeadError(f"{len(output_hw)} output sizes for {len(valid_hw)} images")
+        raise HeadError(f"{len(output_hw)} output sizes for {len(valid_hw)} images, expected one an image")
 
 
 def check_choice(setting: str, value: object, choices: Sequence[str]) -> None:
-    """Raises HeadError naming the choices."""
+    """Raises HeadError, listing the choices, for any other value."""
     if value not in choices:
         raise HeadError(f"{setting} is {value!r}, expected one of {', '.join(choices)}")
 
 
 def check_int(setting: str, value: object, low: int, high: int) -> None:
-    """Raises HeadError for anything but an int in low..high, both included."""
+    """Raises HeadError unless the value is an int in low..high, both included."""
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
         raise HeadError(f"{setting} is {value!r}, expected a whole number in {low}..{high}")
 
 
 def check_bool(setting: str, value: object) -> None:
-    """Raises HeadError for anything but True and False."""
+    """Raises HeadError unless the value is True or False."""
     if not isinstance(value, bool):
         raise HeadError(f"{setting} is {value!r}, expected true or false")
 
 
 def check_probability(setting: str, value: object) -> None:
-    """Raises HeadError for anything but a number in 0..0.9."""
+    """Raises HeadError unless the value is a number in 0..0.9."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 0.9:
         raise HeadError(f"{setting} is {value!r}, expected a number in 0..0.9")
 
 
 def initial_seed(seed: int, task: str, name: str) -> int:
-    """Seed of a head's first weights: heads of one run must not share theirs."""
+    """Seed of a head's initial weights, different for each head of a run."""
     return int.from_bytes(
         hashlib.sha256(f"{seed}/{task}/{name}/weights".encode()).digest()[:8], "little", signed=True
     )

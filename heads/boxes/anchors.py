@@ -1,4 +1,4 @@
-"""Anchors: the boxes a region proposal network starts from (mmdet:core/anchor/anchor_generator.py).
+"""Anchors: the reference boxes of a region proposal network (mmdet:core/anchor/anchor_generator.py).
 
 One scale and three ratios a cell, centred on the cell's corner (x * stride, y * stride), unrounded.
 """

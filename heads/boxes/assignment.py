@@ -1,4 +1,4 @@
-"""Which candidate box answers for which ground-truth box, and which of them a step learns from.
+"""Matching of candidate boxes to ground truth, and random samples for a training step.
 
 mmdet:core/bbox/assigners/max_iou_assigner.py and samplers/random_sampler.py, for all images at once: ground
 truth is padded to one count, samples have a fixed count, and nothing waits for the device.
@@ -26,14 +26,14 @@ _PAIRS = 16 << 20  # overlaps held at a time: 64 MiB of float32
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AssignRule:
-    """When a candidate is an object, when background, and what becomes of boxes without a good candidate."""
+    """Overlaps that make a candidate an object or background; rules for boxes without a good candidate."""
 
     positive_iou: float
-    """An overlap this large makes a candidate an object's."""
+    """Overlap from which a candidate is matched to an object."""
     negative_iou: float
     """Below this overlap with every box it is background; in between it is ignored."""
     rescue_iou: float | None
-    """A box's best candidates (all that tie) are its own from this overlap on; None: no such rescue."""
+    """A box's best candidates (all that tie) are matched to it from this overlap on; None: never."""
     rescued_take_best: bool = False
     """Rescued candidates take the box they overlap most (torchvision) instead of the one that rescued them
     (mmdet)."""
@@ -48,14 +48,14 @@ class Samples:
     positive_NS: Tensor
     """bool."""
     valid_NS: Tensor
-    """bool; False fills up images with too few candidates."""
+    """bool; False is padding in images with too few candidates."""
 
 
 def assign(boxes_NG4: Tensor, exists_NG: Tensor, candidates_NA4: Tensor, rule: AssignRule) -> Tensor:
     """int64 (N, A): the index of its box in 0..G-1, BACKGROUND or IGNORED.
 
     Args:
-        boxes_NG4, exists_NG: ground truth; where `exists` is False there is no box.
+        boxes_NG4, exists_NG: ground truth; `exists` is False for padding.
         candidates_NA4: (1, A, 4) serves all images.
 
     Ties: a candidate takes the first of the boxes it overlaps most, and the last of those that rescue it.
@@ -110,7 +110,7 @@ def draw_samples(
 ) -> Samples:
     """Up to `most_positive` of the positive candidates, then negative ones up to `samples` in all, per image.
 
-    Which are taken is uniformly random; all of them are where they are few.
+    The choice is uniformly random; all are taken if there are fewer.
     """
     images, candidates = positive_NA.shape
     samples = min(samples, candidates)

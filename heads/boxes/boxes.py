@@ -1,4 +1,4 @@
-"""Boxes as numbers: overlaps, regression deltas, clipping.
+"""Box arithmetic: overlaps, regression deltas, clipping.
 
 Boxes are x1 y1 x2 y2 in pixels of the view, continuous (a box over one pixel is 1 wide). Dims: N images, G
 ground-truth boxes, A candidates (anchors or RoIs), 4 coordinates.
@@ -19,7 +19,7 @@ _LEAST_UNION_PX2 = 1e-6  # two empty boxes overlap by 0, not by 0 / 0
 def encode_boxes(boxes: Tensor, references: Tensor, stds: Tensor) -> Tensor:
     """Deltas (..., 4) that move each reference onto its box: dx dy dw dh, divided by `stds` (4,).
 
-    References of no size are taken as one pixel large: their deltas are finite, and never used.
+    References of zero size count as one pixel large, so that their deltas are finite; they are never used.
     """
     size_2 = (references[..., 2:] - references[..., :2]).clamp(min=0)
     size_2 = torch.where(size_2 > 0, size_2, 1)
@@ -43,8 +43,8 @@ def decode_boxes(deltas: Tensor, references: Tensor, stds: Tensor) -> Tensor:
 def clip_boxes(boxes_NA4: Tensor, size_N2: Tensor) -> Tensor:
     """Boxes cut to images of `size` (y, x) pixels.
 
-    Coordinates that are no numbers become 0: of a head that diverges, so that it comes to a loss that says so
-    and RoIAlign reads nothing outside its maps.
+    NaN coordinates, of a head that diverges, become 0: RoIAlign then reads nothing outside its maps, and the
+    loss shows the NaN.
     """
     limit_N14 = size_N2.flip(-1).repeat(1, 2)[:, None]
     return torch.minimum(boxes_NA4.nan_to_num(nan=0.0).clamp_(min=0), limit_N14)

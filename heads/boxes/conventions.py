@@ -1,4 +1,4 @@
-"""Where detection code bases differ on the same paper: mmdet's conventions, and torchvision's to compare."""
+"""Details in which implementations of Mask R-CNN differ: mmdet's conventions, and torchvision's."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from heads.boxes.assignment import AssignRule
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Conventions:
-    """What two implementations of Mask R-CNN can do differently with the same weights."""
+    """Choices that change the results of a Mask R-CNN with the same weights."""
 
     rounded_anchors: bool
     """Corners of the cell anchors are whole pixels."""
     aligned: bool
-    """RoIAlign takes pixel centres for samples (-0.5); without, features lie half a cell off."""
+    """RoIAlign shifts by half a pixel (-0.5); without it, features are half a cell off."""
     rpn_rule: AssignRule
     roi_rule: AssignRule
     rpn_beta: float
@@ -24,7 +24,7 @@ class Conventions:
     background_first: bool
     """Background is class 0 and has its own regression and mask outputs; otherwise it is the last class."""
     binary_masks: bool
-    """Mask targets are cut at 0.5; otherwise they are shares."""
+    """Mask targets are thresholded at 0.5; otherwise they are fractions."""
     least_proposal_px: float
     """Proposals not wider and higher than this are dropped."""
     least_detection_px: float

@@ -1,6 +1,6 @@
-"""Boxes, labels and masks of a batch, padded to one count an image, with nothing copied to the host.
+"""Ground truth of a batch: boxes, labels and masks padded to one count an image, without host copies.
 
-Masks stay what the store holds: bits, cropped to their boxes. Dims: N images, G boxes an image (padded).
+Masks stay as stored: bits, cropped to their boxes. Dims: N images, G boxes an image (padded).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class GroundTruth:
     labels_NG: Tensor
     """int64, from 0."""
     exists_NG: Tensor
-    """bool; False fills up images with fewer instances. G is 1 or more."""
+    """bool; False is padding in images with fewer instances. G is 1 or more."""
     crops: MaskCrops
     image_hw_N2: Tensor
     """float32, valid height and width of each view in pixels."""
@@ -59,16 +59,17 @@ def stack_truth(
         mask_bits: uint8 (bytes,), the crops one after the other, each np.packbits of its rows in order
         mask_hw, mask_yx: int32 (K, 2), size and first pixel of each crop
 
-    and whatever else. K may be 0. Crowds are not read: mmdet's ignore_iof_thr = -1 makes them background.
+    Other targets are ignored. K may be 0. Crowds are not read: mmdet's ignore_iof_thr = -1 makes them
+    background.
     Raises HeadError for a missing key, for lengths that differ, and on the CPU for labels out of range.
     """
     if len(targets) != len(valid_hw):
-        raise HeadError(f"{len(targets)} targets for {len(valid_hw)} images")
+        raise HeadError(f"{len(targets)} targets for {len(valid_hw)} images, expected one an image")
     for image, target in enumerate(targets):
         _check_target(image, target, num_classes)
     parts = {key: [target[key].to(device, non_blocking=True) for target in targets] for key in TRUTH_TARGETS}
     counts = [len(boxes) for boxes in parts["boxes"]]
-    slots = max(1, *counts)  # even where no image has a box there is a row to gather
+    slots = max(1, *counts)  # one row to gather even if no image has a box
     exists_NG = (torch.arange(slots) < torch.tensor(counts)[:, None]).to(device, non_blocking=True)
     empty_4, empty = (torch.zeros(slots, *tail, device=device) for tail in ((4,), ()))
     boxes_NG4 = _pad([boxes.float() for boxes in parts["boxes"]], empty_4)
@@ -101,7 +102,7 @@ def image_sizes(valid_hw: Sequence[SizeYX], device: torch.device) -> Tensor:
 def _check_target(image: int, target: object, num_classes: int) -> None:
     assert isinstance(target, dict)
     if missing := [key for key in TRUTH_TARGETS if key not in target]:
-        raise HeadError(f"target {image} has no {', '.join(missing)}; it has {', '.join(target)}")
+        raise HeadError(f"target {image} has no {', '.join(missing)}; available: {', '.join(target)}")
     count = len(target["boxes"])
     for key in ("labels", "mask_hw", "mask_yx"):
         if len(target[key]) != count:

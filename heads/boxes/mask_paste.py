@@ -1,7 +1,7 @@
-"""Masks of detections as pixels of an image (mmdet:models/roi_heads/mask_heads/fcn_mask_head.py,
+"""Masks of detections in pixels of an image (mmdet:models/roi_heads/mask_heads/fcn_mask_head.py,
 _do_paste_mask): bilinear (align_corners False), pixel centres at +0.5, cut at 0.5.
 
-A detection keeps its mask as 28 x 28 probabilities over its box; pixels are made where they are wanted.
+A detection stores its mask as 28 x 28 probabilities over its box; pixels are computed on demand.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def each_mask(prediction: Mapping[str, Tensor], size: SizeYX) -> Iterator[tuple[
 
 
 def _span(low: float, high: float, pixels: int) -> tuple[int, int]:
-    """Pixels low..high touches, one more each side for centres that lie on the edge."""
+    """Pixels that low..high touches, plus one each side for centres on the edge."""
     first = min(max(int(low) - 1, 0), pixels)
     return first, max(first, min(int(high) + 2, pixels))
 

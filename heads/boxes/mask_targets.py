@@ -1,7 +1,7 @@
-"""What a RoI's mask should be: the ground-truth mask read by RoIAlign at the RoI's own resolution.
+"""Mask targets of RoIs: the ground-truth mask read by RoIAlign at each RoI's own resolution.
 
 Equal to RoIAlign on full bitmaps (mmdet:core/mask/structures.py, BitmapMasks.crop_and_resize), but the bits
-are unpacked only in a window around each RoI, some RoIs at a time: no bitmap of an image is ever made.
+are unpacked only in a window around each RoI, some RoIs at a time: no full bitmap is ever built.
 Dims: R RoIs, Y/X a window.
 """
 
@@ -90,5 +90,5 @@ def _unpack(
 
 
 def _places(place: Tensor, cells: Tensor) -> Tensor:
-    """Cut to 0..cells - 1: the last pixel goes on beyond the image."""
+    """Clamped to 0..cells - 1: beyond the image the last pixel repeats."""
     return torch.minimum(place.clamp(min=0), cells - 1)

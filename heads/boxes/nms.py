@@ -16,9 +16,9 @@ _ROUNDS = 8
 
 
 def suppress(boxes_NP4: Tensor, exists_NP: Tensor, iou: float) -> Tensor:
-    """bool (N, P): boxes that exist and that no better box kept of their image overlaps by more than `iou`.
+    """bool (N, P): boxes kept; no two of an image overlap by more than `iou`, the better one stays.
 
-    A GPU is waited for as `suppress_together` says; the CPU takes one image after the other.
+    On a GPU this waits for the device as `suppress_together` does; a CPU takes one image after the other.
     """
     if boxes_NP4.is_cuda:
         return suppress_together(boxes_NP4, exists_NP, iou)
@@ -34,10 +34,10 @@ def suppress(boxes_NP4: Tensor, exists_NP: Tensor, iou: float) -> Tensor:
 def suppress_together(boxes_NP4: Tensor, exists_NP: Tensor, iou: float) -> Tensor:
     """As `suppress`, all boxes of some images at a time.
 
-    A box goes where a better one that is kept overlaps it. Beginning with all of them kept, each round
-    decides for every box anew; after k rounds the k best are as the greedy loop leaves them, and all are as
-    soon as a round changes nothing (Zheng et al., IEEE Trans. Cybernetics 2021, Cluster-NMS). The greedy loop
-    is one long dependent chain; a round is one product of matrices.
+    A box is dropped if a better one that is kept overlaps it. Starting with all boxes kept, each round
+    decides for every box again; after k rounds the k best boxes are as in the greedy loop, and once a round
+    changes nothing all are (Zheng et al., IEEE Trans. Cybernetics 2021, Cluster-NMS). The greedy loop is one
+    long dependent chain; a round is one matrix product.
 
     Waits for the device once in 8 rounds, for as many images as make 32 million pairs.
     """

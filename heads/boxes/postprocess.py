@@ -1,4 +1,4 @@
-"""From class probabilities and refined boxes to an image's detections.
+"""Post-processing of detections: thresholds and NMS over class probabilities and refined boxes.
 
 Dims: P RoIs of an image, K classes, B boxes a RoI (K, or 1 for all classes), D detections.
 """
@@ -15,7 +15,7 @@ from heads.boxes.nms import soft_nms
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Detections:
-    """What an image holds, best first."""
+    """Detections of an image, best first."""
 
     boxes_D4: Tensor
     """float32, in pixels of the view."""
@@ -29,11 +29,11 @@ class DetectRule:
     """Which of an image's boxes become detections."""
 
     least_score: float
-    """Probabilities not above it are dropped."""
+    """Boxes of this probability or less are dropped."""
     nms_iou: float
     """Of two boxes of one class that overlap by more than this, the better one stays."""
     most: int
-    """Detections an image has at most."""
+    """Most detections of an image."""
     soft: bool
     """Overlapping boxes lose score instead (heads/boxes/nms.py)."""
     least_px: float

@@ -1,4 +1,4 @@
-"""RoIAlign over the level that fits each box (mmdet:models/roi_heads/roi_extractors/
+"""RoIAlign on the level that fits each box (mmdet:models/roi_heads/roi_extractors/
 single_level_roi_extractor.py).
 
 Dims: N images, P boxes an image, R boxes of all images.
@@ -51,7 +51,7 @@ def pool_rois(
     rois_R5 = torch.cat([image_R[:, None].to(boxes_R4.dtype), boxes_R4], 1)
     level_R = roi_levels(boxes_R4, strides_px[0], len(maps))
     by_level_R = level_R.argsort()
-    # torch.bincount would wait a second time, for the highest level there is.
+    # torch.bincount would wait a second time, for the highest level.
     number_L = torch.arange(len(maps), device=level_R.device)
     counts: list[int] = (level_R[:, None] == number_L).sum(0).tolist()
     pooled_RCyx = maps[0].new_empty(len(boxes_R4), maps[0].shape[1], cells, cells)

@@ -1,4 +1,4 @@
-"""What detection heads share: input norms, a neck, region proposals; boxes and masks in, detections out.
+"""Base of detection heads: input norms, neck, region proposals; boxes and masks in, detections out.
 
 Where a training step waits for the device (benchmarks/training/detection.py counts it on CUDA): in the
 proposals' NMS of each level, once for 8 rounds of some images (heads/boxes/nms.py); for each set of RoIs once
@@ -43,7 +43,7 @@ from stores.pyramid import PyramidSpec
 Prediction = dict[str, Tensor]
 """boxes: float32 (D, 4), x1 y1 x2 y2 in pixels of the output; scores: float32 (D,), best first; labels: int64
 (D,), from 0; mask_probs: float32 (D, 28, 28), the object's probability in 28 x 28 cells over its box.
-heads/boxes/mask_paste.py makes pixels of them."""
+heads/boxes/mask_paste.py turns them into pixels."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,7 +63,7 @@ class DetectionSettings:
     anchor_scale: float = 8.0
     """Side of the square anchor in strides: 8 at stride 4 is 32 px."""
     rpn_samples: int = 256
-    """Anchors an image the region proposals learn from in a step, half of them on objects at most."""
+    """Anchors an image in the loss of the region proposals, at most half of them on objects."""
     candidates: int = 2000
     """Anchors a level that enter NMS in training."""
     proposals: int = 1000
@@ -73,22 +73,22 @@ class DetectionSettings:
     test_proposals: int = 1000
     """Proposals an image in prediction."""
     roi_samples: int = 512
-    """RoIs an image the heads learn from in a step, a quarter of them on objects at most."""
+    """RoIs an image in the losses of the heads, at most a quarter of them on objects."""
     box_width: int = 1024
     """Width of the box head's two layers."""
     mask_width: int = 256
     """Channels of the mask head."""
     detections: int = 100
-    """Detections an image at most."""
+    """Most detections of an image."""
     score_threshold: float = 0.05
-    """Detections score more than this, 0..0.9."""
+    """Least score of a detection, exclusive, 0..0.9."""
     nms_iou: float = 0.5
-    """Detections of one class overlap by this at most, 0..0.9."""
+    """Largest overlap of two detections of one class, 0..0.9."""
     soft_nms: bool = False
     """Boxes that overlap a better one by more than nms_iou lose score instead of being dropped (linear)."""
     conventions: str = "mmdet"
-    """mmdet | torchvision: rounding, alignment, losses and class order of which code base. Both train equally
-    well; torchvision's is there to be compared with it."""
+    """mmdet | torchvision: whose rounding, alignment, losses and class order to follow. Both train equally
+    well; torchvision's serves comparisons with it."""
 
     def __post_init__(self) -> None:
         check_neck(self.neck, self.neck_depth)
@@ -110,7 +110,7 @@ class DetectionSettings:
 
 
 class DetectionHead(Head):
-    """A neck and region proposals; a subclass says what becomes of the proposals."""
+    """A neck and region proposals; subclasses add the RoI heads."""
 
     task = "detection"
 
@@ -152,9 +152,9 @@ class DetectionHead(Head):
         valid_hw: Sequence[SizeYX],
         generator: torch.Generator | None = None,
     ) -> dict[str, Tensor]:
-        """The region proposals' "loss_rpn_cls" and "loss_rpn_box" and those of the RoI heads.
+        """ "loss_rpn_cls" and "loss_rpn_box" of the region proposals, and the losses of the RoI heads.
 
-        Targets as heads/boxes/ground_truth.py's `stack_truth` says. Images without boxes teach background.
+        Targets as in heads/boxes/ground_truth.py's `stack_truth`. Images without boxes train background.
         """
         maps = self._neck_maps(features, valid_hw)
         device = maps[0].device
@@ -172,15 +172,15 @@ class DetectionHead(Head):
     def predict(
         self, features: Features, valid_hw: Sequence[SizeYX], output_hw: Sequence[SizeYX]
     ) -> list[Prediction]:
-        """An image's detections, best first:
+        """Detections of each image, best first:
 
         boxes: float32 (D, 4), x1 y1 x2 y2 in pixels of `output_hw`, inside it
         scores: float32 (D,)
         labels: int64 (D,), from 0
         mask_probs: float32 (D, 28, 28), the object's probability in 28 x 28 cells over its box
 
-        `heads.boxes.mask_paste.paste_masks(prediction, size)` makes uint8 (D, *size) of it, `each_mask` gives
-        one mask at a time.
+        `heads.boxes.mask_paste.paste_masks(prediction, size)` returns the masks as uint8 (D, *size),
+        `each_mask` one at a time.
         """
         check_output_sizes(valid_hw, output_hw)
         maps = self._neck_maps(features, valid_hw)
@@ -209,7 +209,7 @@ class DetectionHead(Head):
         truth: GroundTruth,
         draw: DrawUniform,
     ) -> dict[str, Tensor]:
-        """Losses of what follows the proposals. Maps as the neck's, float32, the coarsest last."""
+        """Losses of the RoI heads. Maps are the neck's, float32, the coarsest last."""
 
     @abstractmethod
     def detect(
@@ -228,7 +228,7 @@ class DetectionHead(Head):
         )
 
     def pool(self, maps: Sequence[Tensor], boxes_R4: Tensor, image_R: Tensor, cells: int) -> Tensor:
-        """(R, width, cells, cells): RoIs read from the neck's maps, all but the coarsest."""
+        """(R, width, cells, cells): RoIs pooled from the neck's maps, all but the coarsest."""
         return pool_rois(
             maps[:-1], self.roi_strides_px, boxes_R4, image_R, cells, aligned=self.conventions.aligned
         )

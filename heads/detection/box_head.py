@@ -1,4 +1,4 @@
-"""The box head: what a RoI holds and where exactly (mmdet:models/roi_heads/bbox_heads/convfc_bbox_head.py).
+"""The box head: class and refined box of each RoI (mmdet:models/roi_heads/bbox_heads/convfc_bbox_head.py).
 
 Dims: N images, S samples an image, R RoIs of all images, K classes with background, B boxes a RoI has: one
 a class, or one in all.
@@ -76,7 +76,7 @@ class BoxHead(nn.Module):
             nn.init.zeros_(linear.bias)
 
     def trunk(self, pooled_RCyx: Tensor) -> Tensor:
-        """(R, hidden), what both outputs are made of."""
+        """(R, hidden), the input of both outputs."""
         return F.relu(self.hidden2(F.relu(self.hidden1(pooled_RCyx.flatten(1)))))
 
     def box_terms(self, deltas_R4: Tensor, boxes_R4: Tensor, targets_R4: Tensor) -> Tensor:
@@ -110,11 +110,11 @@ class BoxHead(nn.Module):
         return decode_boxes(own_RB4, boxes_R4[:, None], self._stds_4)
 
     def refine(self, deltas_RB4: Tensor, boxes_R4: Tensor, label_R: Tensor) -> Tensor:
-        """(R, 4): each RoI moved as its class, from 0, says."""
+        """(R, 4): each RoI moved by the deltas of its class, from 0."""
         return decode_boxes(self._own_deltas(deltas_RB4, label_R), boxes_R4, self._stds_4)
 
     def likeliest(self, logits_RK: Tensor) -> Tensor:
-        """int64 (R,): the class, from 0, that scores most beside the background."""
+        """int64 (R,): the best class, from 0, background aside."""
         return logits_RK[:, self.first_class :][:, : self.num_classes].argmax(1)
 
     def probabilities(self, logits_RK: Tensor) -> Tensor:
@@ -131,8 +131,8 @@ class BoxHead(nn.Module):
 class ConvBoxHead(BoxHead):
     """Four 3x3 convolutions with GroupNorm and one fully connected layer, and GIoU x 10 of decoded boxes.
 
-    Swin-Transformer-Object-Detection:configs/swin/cascade_mask_rcnn_swin_*.py; there with SyncBN, which the
-    RoIs of few images would leave noisy.
+    Swin-Transformer-Object-Detection:configs/swin/cascade_mask_rcnn_swin_*.py; there with SyncBN, which is
+    noisy with the RoIs of few images.
     """
 
     def build_trunk(self, width: int, hidden: int) -> None:

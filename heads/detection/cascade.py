@@ -1,4 +1,4 @@
-"""Cascade Mask R-CNN: three box heads, each on the boxes that the one before refined, and three mask heads.
+"""Cascade Mask R-CNN: three box heads, each on the boxes refined by the one before, and three mask heads.
 
 Swin-Transformer-Object-Detection:configs/_base_/models/cascade_mask_rcnn_swin_fpn.py with two fully connected
 layers a head, as mmdet:configs/_base_/models/cascade_mask_rcnn_r50_fpn.py.
@@ -38,11 +38,11 @@ ReadRoIs = Callable[[Tensor, Tensor, int], Tensor]
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Stage:
     iou: float
-    """Overlap from which a RoI is an object's."""
+    """Overlap from which a RoI is matched to an object."""
     weight: float
-    """Of its losses."""
+    """Weight of its losses."""
     stds: tuple[float, float, float, float]
-    """Of its deltas: boxes get better, and what is left to move smaller."""
+    """Scale of its deltas, smaller in each stage as boxes get better."""
 
 
 BOX_HEADS = {"2fc": BoxHead, "giou_4conv1fc": ConvBoxHead}
@@ -94,7 +94,7 @@ class Cascade(DetectionHead):
         return MaskHead(self.settings.width, self.settings.mask_width, self.num_classes + self.first_class)
 
     def choose_conventions(self) -> Conventions:
-        """As chosen but for the losses of boxes, which are smooth in cascades."""
+        """The chosen conventions, with the smooth box losses of cascades."""
         return replace(CONVENTIONS[self.settings.conventions], rpn_beta=1 / 9, box_beta=1.0)
 
     def roi_losses(
@@ -130,15 +130,15 @@ class Cascade(DetectionHead):
     def choose_mask_rois(
         self, stage: Stage, rois: RoISamples, refined: Proposals, truth: GroundTruth, draw: DrawUniform
     ) -> RoISamples:
-        """The RoIs a stage's mask head learns from: those of its box head."""
+        """RoIs for the loss of a stage's mask head: those of its box head."""
         return rois
 
     def mask_features(self, pooled_RCyx: Tensor, stages: int) -> list[Tensor]:
-        """What each of the first `stages` mask heads makes its masks of."""
+        """Features of each of the first `stages` mask heads."""
         return [self.heads_of(stage)[1].features(pooled_RCyx) for stage in range(stages)]
 
     def last_mask_features(self, pooled_RCyx: Tensor, stages: int) -> Tensor:
-        """What the last of them does."""
+        """Features of the last of them."""
         return self.heads_of(stages - 1)[1].features(pooled_RCyx)
 
     def heads_of(self, stage: int) -> tuple[BoxHead, MaskHead]:
@@ -164,7 +164,7 @@ class Cascade(DetectionHead):
             stage_logits.append(logits_RK)
             given_NP4 = boxes_NP4
             boxes_NP4 = _refine(box_head, deltas_RB4, given_NP4, box_head.likeliest(logits_RK), image_hw_N2)
-        # The last stage's boxes, one a class where it has them.
+        # The last stage's boxes, one for each class unless it is class-agnostic.
         refined_RB4 = box_head.decode(deltas_RB4, given_NP4.flatten(0, 1))
         clipped_NJ4 = clip_boxes(refined_RB4.view(images, -1, 4), image_hw_N2)
         probabilities_RK = box_head.probabilities(torch.stack(stage_logits).mean(0))
@@ -195,9 +195,9 @@ class Cascade(DetectionHead):
 def _refined_proposals(
     head: BoxHead, logits_RK: Tensor, deltas_RB4: Tensor, rois: RoISamples, truth: GroundTruth
 ) -> Proposals:
-    """The next stage's proposals; ground-truth boxes join them anew there and are left out here.
+    """The next stage's proposals, without ground-truth boxes, which that stage adds again.
 
-    A RoI moves as the class of its object says, one on background as the class that scores most.
+    A RoI moves by the deltas of its object's class, on background by those of the best class.
     """
     own_R = truth.labels_NG.gather(1, rois.match_NS).flatten()
     label_R = torch.where(rois.positive_NS.flatten(), own_R, head.likeliest(logits_RK))

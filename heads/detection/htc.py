@@ -1,8 +1,8 @@
 """Hybrid Task Cascade (Chen et al., CVPR 2019; mmdet:models/roi_heads/htc_roi_head.py).
 
-A cascade in which each stage's masks learn from the boxes its box head has refined, features run from mask
-head to mask head, and a semantic branch that learns stuff maps adds to every RoI. Without stuff maps it is
-HTC without its semantic branch, and is named so: htc-nosem-bifpn5.
+A cascade whose mask heads train on the boxes that their stage has refined and pass features on to the next
+mask head; a semantic branch, trained on stuff maps, adds its features to every RoI. htc-nosem-bifpn5 has no
+semantic branch, for data without stuff maps.
 
 Dims: R RoIs of all images.
 """
@@ -34,11 +34,11 @@ class HTCSettings(CascadeSettings):
     """Raises HeadError for a value out of range."""
 
     semantic: bool = True
-    """Learn stuff maps (target "stuff") and add their features to the RoIs'."""
+    """Semantic branch: trained on stuff maps (target "stuff"), its features are added to the RoIs'."""
     stuff_classes: int = 183
     """Classes of the stuff maps: COCO-stuff's. 1..255."""
     score_threshold: float = 0.001
-    """Detections score more than this, 0..0.9."""
+    """Least score of a detection, exclusive, 0..0.9."""
 
     def __post_init__(self) -> None:
         CascadeSettings.__post_init__(self)
@@ -89,7 +89,7 @@ class HTC(Cascade):
     def choose_mask_rois(
         self, stage: Stage, rois: RoISamples, refined: Proposals, truth: GroundTruth, draw: DrawUniform
     ) -> RoISamples:
-        """Drawn anew from the boxes this stage has refined."""
+        """New samples from the boxes that this stage has refined."""
         return self.sample(stage, refined, truth, draw)
 
     def mask_features(self, pooled_RCyx: Tensor, stages: int) -> list[Tensor]:
@@ -104,7 +104,7 @@ class HTC(Cascade):
         return self.mask_features(pooled_RCyx, stages)[-1]
 
     def _reader(self, maps: Sequence[Tensor]) -> tuple[ReadRoIs, Tensor | None]:
-        """How RoIs are read, and the semantic branch's scores."""
+        """The function that pools RoIs, and the semantic branch's scores."""
         if self.semantic is None:
             return lambda boxes_R4, image_R, cells: self.pool(maps, boxes_R4, image_R, cells), None
         scores_NKyx, semantic_NCyx = self.semantic(maps)

@@ -1,4 +1,4 @@
-"""Between RoIs and mask heads: which RoIs learn masks, what from, and the masks of detections.
+"""RoIs of mask heads: positive RoIs and their mask targets in training, detections in prediction.
 
 Dims: R positive RoIs of all images, M 28 cells a side.
 """
@@ -32,11 +32,11 @@ class MaskRoIs:
     instance_R: Tensor
     """int64, image * G + box: whose mask it is."""
     counts_R: Tensor
-    """bool; False for the one RoI that stands in where no image has any."""
+    """bool; False for the placeholder RoI if no image has a positive one."""
 
 
 def positive_rois(rois: RoISamples, truth: GroundTruth) -> MaskRoIs:
-    """Waits for the device once, to learn how many there are."""
+    """Positive RoIs of all images. Waits for the device once, for their number."""
     positive_R = rois.positive_NS.flatten()
     row_R = positive_R.nonzero()[:, 0]
     if not len(row_R):
@@ -53,7 +53,7 @@ def positive_rois(rois: RoISamples, truth: GroundTruth) -> MaskRoIs:
 
 
 def mask_targets(rois: MaskRoIs, truth: GroundTruth, conventions: Conventions) -> Tensor:
-    """float32 (R, M, M): 0 and 1, or shares where the conventions do not cut them."""
+    """float32 (R, M, M): 0 and 1, or fractions if the conventions set no threshold."""
     shares_RMM = sample_masks(
         truth.crops,
         rois.instance_R,

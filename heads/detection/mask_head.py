@@ -1,4 +1,4 @@
-"""The mask head: which pixels of a RoI are the object (mmdet:models/roi_heads/mask_heads/fcn_mask_head.py).
+"""The mask head: the object's pixels within each RoI (mmdet:models/roi_heads/mask_heads/fcn_mask_head.py).
 
 A class's mask is computed for RoIs of that class only: of the last 1x1 convolution a RoI needs one row.
 Dims: R RoIs, M 28 cells a side.
@@ -62,6 +62,6 @@ class MaskHead(nn.Module):
 
 
 def mask_loss(logits_RMM: Tensor, targets_RMM: Tensor, counts_R: Tensor) -> Tensor:
-    """Binary cross entropy, the mean over the cells of all RoIs that count (bool); 0 where none does."""
+    """Mean binary cross entropy over the cells of all RoIs with `counts_R`; 0 if there are none."""
     terms_R = F.binary_cross_entropy_with_logits(logits_RMM, targets_RMM, reduction="none").mean((1, 2))
     return torch.where(counts_R, terms_R, 0).sum() / counts_R.sum().clamp(min=1)

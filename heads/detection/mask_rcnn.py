@@ -1,9 +1,8 @@
-"""Mask R-CNN over a frozen pyramid, by its neck: FPN, FPN with residual blocks, one to nine BiFPN layers.
+"""Mask R-CNN over a frozen pyramid, with an FPN, an FPN with residual blocks or one to nine BiFPN layers.
 
-Everything follows mmdet's conventions (Swin-Transformer-Object-Detection:configs/_base_/models/
-mask_rcnn_swin_fpn.py); `conventions: torchvision` takes torchvision's, to be compared with it. What goes in
-and out: heads/boxes/ground_truth.py (targets) and DetectionHead.predict in heads/detection/base.py
-(predictions).
+All of it follows mmdet's conventions (Swin-Transformer-Object-Detection:configs/_base_/models/
+mask_rcnn_swin_fpn.py); `conventions: torchvision` follows torchvision's, for comparisons. Targets are
+documented in heads/boxes/ground_truth.py, predictions at DetectionHead.predict in heads/detection/base.py.
 """
 
 from __future__ import annotations

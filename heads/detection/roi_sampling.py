@@ -1,4 +1,4 @@
-"""The RoIs a step learns from: proposals and ground truth, matched and drawn.
+"""Sampling of RoIs for a training step: proposals and ground truth, matched and drawn.
 
 Dims: N images, S samples an image, P proposals an image, G ground-truth boxes an image.
 """
@@ -27,7 +27,7 @@ class RoISamples:
     positive_NS: Tensor
     """bool."""
     valid_NS: Tensor
-    """bool; False fills up images with too few candidates."""
+    """bool; False is padding in images with too few candidates."""
     is_truth_NS: Tensor
     """bool; the box is a ground-truth box itself."""
 

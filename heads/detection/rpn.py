@@ -25,13 +25,13 @@ _POSITIVE_SHARE = 0.5
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AnchorScores:
-    """What the network says of every anchor, float32."""
+    """Objectness and deltas of every anchor, float32."""
 
     anchors_1A4: Tensor
     logits_NA: Tensor
     deltas_NA4: Tensor
     level_anchors: tuple[int, ...]
-    """Anchors of each level; they follow one another along A."""
+    """Anchors of each level, level after level along A."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,7 +40,7 @@ class Proposals:
 
     boxes_NP4: Tensor
     exists_NP: Tensor
-    """bool; False fills up images with fewer."""
+    """bool; False is padding in images with fewer."""
 
 
 class RegionProposals(nn.Module):
@@ -113,7 +113,7 @@ class RegionProposals(nn.Module):
             beta=self.conventions.rpn_beta,
             reduction="none",
         )
-        # `where`, not a product: what stands in the unused places need not be finite.
+        # `where`, not a product: unused entries need not be finite.
         return {
             "loss_rpn_cls": torch.where(drawn.valid_NS, cls_NS, 0).sum() / count,
             "loss_rpn_box": torch.where(drawn.positive_NS[..., None], box_NS4, 0).sum() / count,
@@ -121,8 +121,8 @@ class RegionProposals(nn.Module):
 
     @torch.no_grad()
     def propose(self, scores: AnchorScores, image_hw_N2: Tensor, per_level: int, count: int) -> Proposals:
-        """The best `per_level` anchors of each level, moved by their deltas and clipped to the image; of what
-        NMS at 0.7 per level leaves the best `count` of all levels."""
+        """The best `per_level` anchors of each level, moved by their deltas and clipped to the image; after
+        NMS at 0.7 per level the best `count` of all levels."""
         logits, boxes, kept, first = [], [], [], 0
         for logits_Na in torch.split(scores.logits_NA, list(scores.level_anchors), 1):
             logits_Np, index_Np = logits_Na.topk(min(per_level, logits_Na.shape[1]))

@@ -1,4 +1,4 @@
-"""HTC's semantic branch: all levels fused at one, which learns stuff maps and lends its features to RoIs.
+"""HTC's semantic branch: all levels fused into one map, trained on stuff maps, which adds to RoI features.
 
 mmdet:models/roi_heads/mask_heads/fused_semantic_head.py. Its maps are read at stride 8, p3's.
 """
@@ -15,7 +15,7 @@ from heads.contract import Targets
 from heads.errors import HeadError
 
 STUFF = "stuff"
-"""The target with the stuff map."""
+"""Name of the target with the stuff map."""
 IGNORED_STUFF = 255
 _CONVS = 4
 _FUSION_LEVEL = 1
@@ -25,7 +25,7 @@ _LOSS_WEIGHT = 0.2
 class SemanticBranch(nn.Module):
     """A 1x1 convolution a level, resized to the second and summed; four 3x3; class scores and features.
 
-    ReLU follows every convolution but that of the scores.
+    Every convolution but that of the scores is followed by ReLU.
     """
 
     def __init__(self, width: int, levels: int, classes: int) -> None:
@@ -57,7 +57,7 @@ class SemanticBranch(nn.Module):
 
 
 def stuff_loss(scores_NKyx: Tensor, targets: Targets, stride_px: int) -> Tensor:
-    """0.2 x cross entropy, the mean over the cells with a label; 0 where none has.
+    """0.2 x mean cross entropy over the cells with a label; 0 if no cell has one.
 
     A cell's label is that of its first pixel, as resizing by nearest gives it. Raises HeadError for a target
     without "stuff", uint8 (y, x) over the view's pixels, or one larger than the padded view.

@@ -21,7 +21,7 @@ from heads.contract import SizeYX
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CellGrid:
-    """Where the cells of some levels lie: made once, read by every layer."""
+    """Coordinates of the cells of some levels: computed once, used by every layer."""
 
     sizes: tuple[SizeYX, ...]
     """y and x cells of each level."""
@@ -60,12 +60,12 @@ class DeformableAttention(nn.Module):
         self._initialise()
 
     def forward(self, query_NLC: Tensor, cells_NLC: Tensor, grid: CellGrid) -> Tensor:
-        """Reads `cells` at points that the queries choose.
+        """Samples `cells` at points that the queries choose.
 
         Args:
             query_NLC: the cells with their position codes.
             cells_NLC: the cells, level after level, each in row order.
-            grid: where the cells lie.
+            grid: coordinates of the cells.
         Returns:
             (N, L, C), in low precision under autocast.
         """
@@ -86,7 +86,7 @@ class DeformableAttention(nn.Module):
         return y_NLC
 
     def _initialise(self) -> None:
-        """As the reference: point p of a head lies p cells away, in one of eight directions."""
+        """As the reference: point p of a head is p cells away, in one of eight directions."""
         angle = torch.arange(self.heads) * (2 * math.pi / self.heads)
         direction = torch.stack([angle.cos(), angle.sin()], -1)
         direction = direction / direction.abs().amax(-1, keepdim=True)
@@ -108,7 +108,7 @@ def sample_levels(
     """Weighted sums (G, C, L) over levels and points of bilinear samples; G is an image and a head.
 
     Args:
-        values_GCL: what is sampled, level after level.
+        values_GCL: the sampled maps, level after level.
         grid_GVP2L: x and y of each point, -1 and 1 being a map's outer edges (align_corners False).
         weights_GVPL: weight of each point.
         sizes: y and x cells of each level.

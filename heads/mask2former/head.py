@@ -35,9 +35,9 @@ class Mask2FormerSettings:
     decoder_layers: int = 9
     """Layers of the masked decoder, 1..32; one more prediction than these is supervised."""
     width: int = 256
-    """Channels of everything, a multiple of 8; the feed-forward layers have 4 and 8 times as many."""
+    """Channels of all maps and queries, a multiple of 8; feed-forward layers have 4 and 8 times as many."""
     queries: int = 100
-    """Queries, 1..1000; the more classes an image can hold, the more are needed."""
+    """Queries, 1..1000; at least as many as an image can have classes."""
     points: int = 12544
     """Points at which a mask is compared, 16..65536; fewer are faster and noisier."""
     input_norm: str = "ln"
@@ -58,7 +58,7 @@ class Mask2FormerSettings:
 
 
 class Mask2Former(SegmentationHead):
-    """Queries that each name a class and a mask; a pixel's score for a class sums over them."""
+    """Queries that each predict a class and a mask; a pixel's class score sums over them."""
 
     def __init__(self, pyramid: PyramidSpec, num_classes: int, settings: Mask2FormerSettings) -> None:
         super().__init__(pyramid, num_classes)
@@ -157,6 +157,6 @@ def _preset(pixel_layers: int, decoder_layers: int) -> HeadPreset:
 
 HEADS = {
     **{f"m2f-pd{pixel}-td{decoder}": _preset(pixel, decoder) for pixel in (1, 6) for decoder in (3, 9)},
-    # The (9+1) heads by what the papers vary, their pixel decoders.
+    # Other names for the (9+1) heads, whose pixel decoder the papers vary.
     **{f"pixeldec{pixel}": _preset(pixel, 9) for pixel in (1, 6)},
 }

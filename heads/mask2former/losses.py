@@ -1,7 +1,7 @@
 """Mask2Former's losses, of all predictions at once (Mask2Former:modeling/criterion.py).
 
 Dims: P predictions, N images, Q queries, K classes and "no object", R matched pairs, I points, C channels.
-Only the masks that were matched are ever made: a tenth of them, and in pieces.
+Only matched masks are computed, a tenth of all, and in pieces.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ def matched_losses(
     """Weighted float scalars, each summed over the predictions: "loss_class", "loss_mask", "loss_dice".
 
     Args:
-        predictions: those to learn from.
+        predictions: of all layers.
         labels_NYX: uint8 at the size of the padded images, 255 for no class: background to every mask.
         points: points of a mask, for the matching and for the losses.
         draw: where points come from.
 
-    Deviation: an image without any class teaches nothing, where the reference teaches its queries to say "no
-    object". Raises HeadError for a label that is neither a class nor 255.
+    Deviation: an image without any class adds no loss; in the reference its queries learn "no object". Raises
+    HeadError for a label that is neither a class nor 255.
     """
     matches = match(predictions, labels_NYX, points, draw)
     with torch.autocast(labels_NYX.device.type, enabled=False):
@@ -70,11 +70,11 @@ def mask_losses(
     row_R = (matches.prediction * images + matches.image) * queries + matches.query
     rows_RC = full_precision(predictions.embeddings_PNQC.flatten(0, 2).index_select(0, row_R))
     features_NCYX = predictions.mask_features_NCYX
-    masks = _masks_a_rank(matches.masks, rows_RC.device)  # before any return: every rank waits for all here
+    masks = _masks_a_rank(matches.masks, rows_RC.device)  # before any return: all ranks must call it
     if not len(rows_RC):
         nothing = 0 * (full_precision(features_NCYX).sum() + rows_RC.sum())
         return {"loss_mask": nothing, "loss_dice": nothing}
-    # Taken apart once: one slice an image would cost a batch of zeros each in the backward pass.
+    # Split once: a slice for each image would cost a batch of zeros each in the backward pass.
     features_of = features_NCYX.unbind()
     entropies, dices = [], []
     for start, counts in _pieces(matches.pairs_of_image, features_NCYX.shape[2:], points):
@@ -85,7 +85,7 @@ def mask_losses(
             points_RI2 = uncertain_points(logits_RYX, points, draw)
             del logits_RYX
             truth_RI = labels.sample_class(matches.image[span], matches.label[span], points_RI2)
-        # Masks and samples are made again in the backward pass: only points and truth are kept until then.
+        # Masks and samples are recomputed in the backward pass: only points and truth are kept until then.
         entropy, dice = checkpoint(
             _piece_losses,
             rows_RC[span],
@@ -145,7 +145,7 @@ def _mask_logits(rows_RC: Tensor, pairs: Sequence[int], features_CYX: Sequence[T
 
 
 def _masks_a_rank(masks: int, device: torch.device) -> Tensor | int:
-    """Masks of a step, averaged over the processes that train together; 1 or more."""
+    """Masks of a step, averaged over all ranks; 1 or more."""
     if not (dist.is_available() and dist.is_initialized()):
         return max(1, masks)
     total = torch.tensor(float(masks), device=device)

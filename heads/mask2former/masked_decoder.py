@@ -20,22 +20,22 @@ _FEEDFORWARD = 8  # times the width; the reference's 2048 for 256
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MaskPredictions:
-    """Every prediction of a decoder. Masks are products, made only where and at the size they are needed."""
+    """All predictions of a decoder. Masks are products, computed only where and at the size needed."""
 
     class_logits_PNQK: Tensor
-    """K classes, and after them "no object"."""
+    """Logits of K classes, then of "no object"."""
     embeddings_PNQC: Tensor
     """A query's mask logits are its embedding times the mask features."""
     mask_features_NCYX: Tensor
 
 
 class MaskedDecoder(nn.Module):
-    """Learned queries that attend, each within the mask it predicted last, to one level a layer in turn.
+    """Learned queries that attend to one level a layer, each within the mask it predicted last.
 
     Args:
         width: channels of the queries and of what they attend to, a multiple of 8.
         layers: decoder layers; the papers' (9+1) are 9 layers, their 1 is the prediction before the first.
-        queries: queries; no more masks than these can be found in an image.
+        queries: number of queries, the most masks found in an image.
         num_classes: classes, without "no object".
         levels: levels of the pixel decoder.
     """
@@ -103,7 +103,7 @@ class MaskedLayer(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head attention with the parameters of nn.MultiheadAttention, without its matrix of weights."""
+    """Multi-head attention with the parameters of nn.MultiheadAttention, but no weight matrix."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -117,7 +117,7 @@ class Attention(nn.Module):
     def forward(
         self, query_NQC: Tensor, key_NLC: Tensor, value_NLC: Tensor, seen_N1QL: Tensor | None = None
     ) -> Tensor:
-        """(N, Q, C). Where `seen` (bool, for all heads) is false, a key is left out."""
+        """(N, Q, C). Keys are masked where `seen` (bool, for all heads) is false."""
         weights, biases = self.inputs.weight.chunk(3), self.inputs.bias.chunk(3)
         q, k, v = (
             F.linear(x, weight, bias).view(*x.shape[:2], ATTENTION_HEADS, -1).transpose(1, 2)
@@ -133,7 +133,7 @@ def seen_cells(embeddings_NQC: Tensor, gate_NCL: Tensor) -> Tensor:
     """Cells (N, 1, Q, L) inside the masks that queries predict; a query whose mask is empty sees all.
 
     The reference resizes mask logits of the finest level to the layer's. Both are linear, so the features are
-    resized instead, once for all queries and layers: finest masks are not needed to attend.
+    resized instead, once for all queries and layers: attention needs no masks of the finest level.
     """
     seen_NQL = torch.bmm(embeddings_NQC, gate_NCL.to(embeddings_NQC.dtype)) >= 0
     return (seen_NQL | ~seen_NQL.any(-1, keepdim=True))[:, None]

@@ -1,8 +1,8 @@
-"""Which query answers for which class: Mask2Former's Hungarian matching, for all predictions at once.
+"""Hungarian matching of queries to classes, for all predictions at once.
 
 Mask2Former:modeling/matcher.py. Dims: N images, P predictions, Q queries, R = P x Q rows, K classes, I
 points, C channels. Deviation: all predictions of an image are compared at the same points (the reference
-draws new ones for each), so that the features are sampled once and masks are never made whole.
+draws new ones for each), so that features are sampled once and no full mask is computed.
 """
 
 from __future__ import annotations
@@ -51,16 +51,16 @@ class Matches:
 
 
 def match(predictions: MaskPredictions, labels_NYX: Tensor, points: int, draw: DrawPoints) -> Matches:
-    """The pairs of least cost: in each prediction every class present gets a query of its own.
+    """The pairs of least total cost: one query for every class present, in each prediction.
 
-    Where there are fewer queries than classes present, some classes go without.
+    With fewer queries than classes present, some classes have none.
 
     Raises HeadError for a label that is neither a class nor 255.
     """
     classes = predictions.class_logits_PNQK.shape[-1] - 1
     costs_NPQK = assignment_costs(predictions, labels_NYX, draw(len(labels_NYX), points))
     present_NV = labels_present(labels_NYX)
-    # One transfer for everything the host must know: each would wait for all work queued before it.
+    # One transfer for all that the host needs: each would wait for all work queued before it.
     packed = torch.cat([costs_NPQK.flatten(), present_NV.flatten().to(costs_NPQK.dtype)]).cpu().numpy()
     costs, present = np.split(packed, [costs_NPQK.numel()])
     present = present.reshape(present_NV.shape) > 0
@@ -84,11 +84,11 @@ def match(predictions: MaskPredictions, labels_NYX: Tensor, points: int, draw: D
 
 @torch.no_grad()
 def assignment_costs(predictions: MaskPredictions, labels_NYX: Tensor, points_NI2: Tensor) -> Tensor:
-    """Costs (N, P, Q, K) of answering for each class there is, present or not.
+    """Costs (N, P, Q, K) of matching each query to each class, present or not.
 
     2 (- probability of the class) + 5 (mean binary cross entropy) + 5 (dice), the masks compared at an
-    image's points. A cost that is not finite becomes the largest number, as in the reference, so that a
-    diverging run gets as far as its loss.
+    image's points. A non-finite cost becomes the largest number, as in the reference, so that a diverging
+    run reaches its loss.
     """
     predicted, images, queries, _ = predictions.embeddings_PNQC.shape
     embeddings_NRC = full_precision(predictions.embeddings_PNQC).transpose(0, 1).flatten(1, 2)
@@ -130,7 +130,7 @@ def _mask_costs(embeddings_NRC: Tensor, features_NCI: Tensor, masks_NKI: Tensor)
 def solve(costs_NPQK: NDArray[Any], present_NK: NDArray[np.bool_]) -> NDArray[np.int64]:
     """Image, prediction, query and class of every pair, int64 (4, pairs), image after image.
 
-    In threads: the solver lets go of the interpreter.
+    In threads: the solver releases the GIL.
     """
 
     def solve_image(image: int) -> NDArray[np.int64]:

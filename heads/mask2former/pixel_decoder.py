@@ -23,7 +23,7 @@ _FEEDFORWARD = 4  # times the width; the reference's 1024 for 256
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DecodedPixels:
-    """What a pixel decoder makes of a pyramid."""
+    """Outputs of a pixel decoder."""
 
     mask_features_NCYX: Tensor
     """On the finest level's grid; a query's mask is its product with them."""
@@ -38,7 +38,7 @@ class DecodedPixels:
 class PixelDecoder(nn.Module):
     """Deformable attention over all levels but the finest, then one FPN step onto the finest.
 
-    Padding is not told from image, as in the reference, whose masks are all valid.
+    Padding is treated as image, as in the reference, whose masks are all valid.
 
     Args:
         channels: of each level, finest first; the finest has no attention.
@@ -82,7 +82,7 @@ class PixelDecoder(nn.Module):
             project(x_NCYX).flatten(2).transpose(1, 2)
             for project, x_NCYX in zip(self.projections, coarse_first, strict=True)
         ]
-        # The running sum of the layers stays in full precision where autocast made low ones of the maps.
+        # The running sum of the layers stays in full precision even if autocast lowered that of the maps.
         cells_NLC = torch.cat(projected, 1).to(self.level_embedding.dtype)
         width = cells_NLC.shape[-1]
         positions = tuple(sine_positions(size, width, cells_NLC) for size in sizes)

@@ -1,4 +1,4 @@
-"""Reading maps at points between their cells (detectron2's PointRend, as Mask2Former uses it).
+"""Bilinear sampling of maps at points (detectron2's PointRend, as Mask2Former uses it).
 
 Points are x and y in 0..1 over the whole padded image; between cells they read bilinearly (align_corners
 False). Dims: R rows, I points, K classes, Y/X axes.
@@ -37,7 +37,7 @@ def sample_maps(maps_RCYX: Tensor, points_RI2: Tensor) -> Tensor:
 
 
 def uncertain_points(logits_RYX: Tensor, points: int, draw: DrawPoints) -> Tensor:
-    """Points (R, I, 2), three quarters of them where a mask is least certain of three times as many draws."""
+    """Points (R, I, 2): for three quarters of them the most uncertain of three times as many draws."""
     rows, uncertain = len(logits_RYX), int(_UNCERTAIN_SHARE * points)
     drawn_RJ2 = draw(rows, _OVERSAMPLING * points)
     certainty_RJ = sample_maps(logits_RYX[:, None], drawn_RJ2)[:, 0].abs_()
@@ -47,10 +47,10 @@ def uncertain_points(logits_RYX: Tensor, points: int, draw: DrawPoints) -> Tenso
 
 
 class LabelPoints:
-    """Label maps to be read at points, as one binary mask a class would be, without making the masks.
+    """Samples label maps at points as if each class were a binary mask, without building the masks.
 
-    Around a point lie four pixels; a class's mask reads there the summed bilinear weights of those that bear
-    the class. Beyond the map nothing bears any.
+    Of the four pixels around a point, the bilinear weights of those with the class are summed. Pixels beyond
+    the map have no class.
     """
 
     def __init__(self, labels_NYX: Tensor) -> None:
@@ -69,7 +69,7 @@ class LabelPoints:
     def sample_classes(self, image_R: Tensor, classes: int, points_RI2: Tensor) -> Tensor:
         """(R, classes, I): row r reads the mask of every class in `image`."""
         rows, points, _ = points_RI2.shape
-        # The last row takes what belongs to no class.
+        # The last row collects pixels without a class.
         masks_RKI = points_RI2.new_zeros(rows, classes + 1, points)
         for corner_RI, weight_RI in self._corners(image_R, points_RI2):
             masks_RKI.scatter_add_(1, corner_RI.clamp(max=classes).long()[:, None], weight_RI[:, None])

@@ -16,7 +16,7 @@ from heads.contract import check_choice
 from heads.necks.contract import NECK_NORMS, Neck
 from heads.necks.conv_block import build_norm
 
-_WEIGHT_EPS = 1e-4  # keeps a fusion finite when all its weights are cut off at zero
+_WEIGHT_EPS = 1e-4  # keeps a fusion finite if all its weights are clamped to zero
 
 
 class BiFPN(nn.Module):
@@ -85,7 +85,7 @@ class BiFPNLayer(nn.Module):
 class FusionNode(nn.Module):
     """Weighted mean of its inputs -> swish -> 3x3 convolution -> norm; nothing after it.
 
-    Weights are cut at zero and divided by their sum plus 1e-4; one scalar an input, 1 at first.
+    Weights, one scalar an input and 1 at first, are clamped to 0 or more and divided by their sum plus 1e-4.
     """
 
     def __init__(self, width: int, inputs: int, norm: str) -> None:

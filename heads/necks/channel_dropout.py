@@ -1,4 +1,4 @@
-"""Dropout of whole channels from the caller's generator, so that heads side by side draw independently."""
+"""Dropout of whole channels with the caller's generator, so that heads trained together stay independent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a neck is: maps of a pyramid in, maps of one width out."""
+"""The interface of necks: maps of a pyramid in, maps of one width out."""
 
 from __future__ import annotations
 

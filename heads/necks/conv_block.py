@@ -36,7 +36,7 @@ def build_norm(norm: str, channels: int) -> nn.Module:
     """BatchNorm ("bn"), GroupNorm ("gn") or nothing ("none") over (N, channels, y, x).
 
     GroupNorm has the papers' 32 groups, fewer where a group would have less than four channels: groups of
-    one or two leave next to nothing of a 1x1 map.
+    one or two erase almost all of a 1x1 map.
     """
     if norm == "bn":
         return nn.BatchNorm2d(channels)

@@ -1,4 +1,4 @@
-"""Settings of runs from before the neck table: `bifpn_layers`, `residual_blocks`, `bifpn_norm`."""
+"""Neck settings of earlier versions (`bifpn_layers`, `residual_blocks`, `bifpn_norm`), translated."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class NeckSettings(Protocol):
 
 
 def translate_neck_settings(preset: NeckSettings, given: Mapping[str, Any]) -> dict[str, Any]:
-    """`given` with `neck`, `neck_depth` and `neck_norm` for what earlier versions called otherwise.
+    """`given` with settings of earlier versions replaced by `neck`, `neck_depth` and `neck_norm`.
 
     Former counts fell back to the preset's: `fpn` with bifpn_layers=3 is neck bifpn of depth 3, `bifpn5` with
     bifpn_layers=0 is neck fpn.
 
     Raises:
-        HeadError: former and present names together, or a former count that was refused then too.
+        HeadError: former and present names together, or a former count out of range.
     """
     former = [name for name in _NAMES if name in given]
     if not former:

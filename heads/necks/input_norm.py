@@ -21,7 +21,7 @@ INPUT_NORMS = ("ln", "ln_no_affine", "none")
 class ChannelNorm(nn.Module):
     """LayerNorm over the channels of each cell, in fp32 also under autocast; eps 1e-5.
 
-    Maps (N, channels, ..., y, x) -> the same shape, float32. Where channels are last in memory both moves are
+    Maps (N, channels, ..., y, x) -> the same shape, float32. With channels last in memory both moves are
     views.
     """
 

@@ -1,7 +1,8 @@
-"""FPN with residual blocks inside: the neck that the frozen-backbone paper compares with BiFPN at equal size.
+"""FPN with residual blocks: the neck that the frozen-backbone paper compares with BiFPN at equal size.
 
-The paper (Lin et al., NeurIPS 2022, table 5) gives its name only. Here each merged lateral passes the blocks
-before its output convolution; four blocks on four levels have exactly the parameters of four BiFPN layers.
+The paper (Lin et al., NeurIPS 2022, table 5) gives its name only. Here the blocks stand between each merged
+lateral and its output convolution; four blocks on four levels have exactly as many parameters as four BiFPN
+layers.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from heads.necks.fpn import FPN
 class ResidualBlock(nn.Module):
     """3x3 -> norm -> ReLU -> 3x3 -> norm, added to its input, ReLU.
 
-    With a norm the second one starts at 0, without the second convolution does: the block starts as a ReLU.
+    The second norm (without norms the second convolution) starts at 0, so that the block starts as a ReLU.
     """
 
     def __init__(self, width: int, norm: str) -> None:

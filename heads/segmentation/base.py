@@ -1,4 +1,4 @@
-"""What segmentation heads share: label maps in, class scores at output size out."""
+"""Base of segmentation heads: label maps in, class scores at output size out."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from heads.segmentation.pixel_loss import pixel_cross_entropy
 
 
 class SegmentationHead(Head):
-    """A head that learns from label maps and gives every output pixel a score per class."""
+    """A head that is trained on label maps and predicts a score per class for every output pixel."""
 
     task = "segmentation"
 
@@ -26,7 +26,7 @@ class SegmentationHead(Head):
     def predict(
         self, features: Features, valid_hw: Sequence[SizeYX], output_hw: Sequence[SizeYX]
     ) -> list[Tensor]:
-        """Class scores, float32 (num_classes, *output_hw[i]), 0 or more: the largest is the class, and the
+        """Class scores, float32 (num_classes, *output_hw[i]), 0 or more: the largest is the predicted class;
         scores of several views are averaged."""
         return list(self.predict_each(features, valid_hw, output_hw))
 
@@ -37,7 +37,7 @@ class SegmentationHead(Head):
         """As `predict`, one image at a time: at 150 classes a 4-megapixel image alone takes 2.4 GB."""
 
     def stack_labels(self, features: Features, targets: Targets) -> Tensor:
-        """uint8 (N, y, x). Raises HeadError where the label maps are not as large as the padded images."""
+        """uint8 (N, y, x). Raises HeadError if a label map is not as large as the padded image."""
         finest = next(iter(self.pyramid))
         grid = tuple(features[finest.name].shape[2:]) if finest.name in features else None
         for target in targets:
@@ -54,7 +54,7 @@ class SegmentationHead(Head):
 class PixelClassifier(SegmentationHead):
     """A head whose `forward` gives class scores (N, classes, y, x) on the grid of its finest level.
 
-    Learns them by cross entropy at label resolution; its predictions are probabilities.
+    Trained by cross entropy at label resolution; predictions are probabilities.
     """
 
     @abstractmethod
@@ -101,6 +101,6 @@ def build_classifier(inputs: int, num_classes: int) -> nn.Conv2d:
 
 
 def _softmax_in_place(scores_KYX: Tensor) -> Tensor:
-    """Over the first axis; no second map of this size is made."""
+    """Softmax over the first axis, without a second map of this size."""
     scores_KYX.sub_(scores_KYX.amax(0)).exp_()
     return scores_KYX.div_(scores_KYX.sum(0))

@@ -1,4 +1,4 @@
-"""The linear head: a norm per level, everything at the finest grid, one 1x1 convolution."""
+"""The linear head: a norm per level, all levels resized to the finest, one 1x1 convolution."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cross entropy of coarse logits at label resolution, without ever holding a batch of full-size logits."""
+"""Cross entropy of coarse logits at label resolution, without full-size logits of a whole batch."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def pixel_cross_entropy(logits_NKyx: Tensor, labels_NYX: Tensor) -> Tensor:
         labels_NYX: uint8, classes 0..K-1 and 255 for ignored pixels.
     Returns:
         A float32 scalar; 0 with zero gradients where every pixel is ignored.
-    Raises HeadError for a label outside both ranges where the labels are on the CPU (on a GPU the look
-    would stall the step; torch's own device assertion stops it).
+    Raises HeadError for a label outside both ranges if the labels are on the CPU (on a GPU the check would
+    stall the step; torch's own device assertion fails instead).
 
     Deviation: mmseg divides by all pixels, ignored ones too. Here, as in torch and transformers, only
     labelled pixels count, so that the loss of an image does not depend on how much of its crop is padding.
@@ -40,7 +40,7 @@ def pixel_cross_entropy(logits_NKyx: Tensor, labels_NYX: Tensor) -> Tensor:
 
 
 class _ResizedCrossEntropy(torch.autograd.Function):
-    """Goes through the batch in pieces and takes each one's gradient at once: only coarse maps stay.
+    """Computes loss and gradient of the batch in pieces, so that only coarse maps are kept.
 
     A piece holds one map of full-size values: scores, then in place their exponentials, then the gradient.
     """
@@ -76,9 +76,9 @@ class _ResizedCrossEntropy(torch.autograd.Function):
 
 
 def _cross_entropy_in_place(scores_NKYX: Tensor, labels_NYX: Tensor) -> tuple[Tensor, Tensor]:
-    """The sum over labelled pixels, and its gradient in the memory of the scores."""
+    """Sum over labelled pixels, and its gradient in the memory of the scores."""
     seen_N1YX = (labels_NYX != IGNORE_LABEL)[:, None]
-    label_N1YX = labels_NYX[:, None].long() * seen_N1YX  # any class will do where the pixel does not count
+    label_N1YX = labels_NYX[:, None].long() * seen_N1YX  # any class: the pixel does not count
     shift_N1YX = scores_NKYX.amax(1, keepdim=True)
     own_N1YX = scores_NKYX.gather(1, label_N1YX) - shift_N1YX
     total_N1YX = scores_NKYX.sub_(shift_N1YX).exp_().sum(1, keepdim=True)

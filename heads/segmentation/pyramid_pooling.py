@@ -15,7 +15,7 @@ from heads.necks.conv_block import ConvBlock
 class PyramidPooling(nn.Module):
     """Averages over 1, 4, 9 and 36 bins -> 1x1 each -> bilinear back -> 3x3 over them and the map itself.
 
-    Bins divide the valid part only: padding must not tell a test image apart from its unpadded self.
+    Bins divide the valid part only, so that padding does not change the result of an image.
     """
 
     def __init__(self, inputs: int, width: int, norm: str, scales: Sequence[int] = (1, 2, 3, 6)) -> None:
@@ -46,7 +46,7 @@ class PyramidPooling(nn.Module):
         return out
 
     def _pool_valid(self, x_NCYX: Tensor, valid_cells: Sequence[SizeYX]) -> list[Tensor]:
-        """As the plain path on each image's valid part, all images at once: two matrix products a scale."""
+        """The plain path on each image's valid part, all images at once: two matrix products a scale."""
         cells_N2 = torch.tensor([tuple(cells) for cells in valid_cells]).to(x_NCYX.device, non_blocking=True)
         height, width = x_NCYX.shape[2:]
         pooled: list[Tensor] = []

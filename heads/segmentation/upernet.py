@@ -54,15 +54,15 @@ class UPerNetSettings:
     input_norm: str = "ln"
     """Norm per level over the channels: ln | ln_no_affine | none."""
     norm: str = "bn"
-    """Norm of UPerNet's own convolutions: bn | gn | none. BatchNorm wants 16 images or more a step: with
-    fewer take gn, over several processes convert it (torch.nn.SyncBatchNorm, Lightning's sync_batchnorm)."""
+    """Norm of UPerNet's own convolutions: bn | gn | none. BatchNorm needs 16 images or more a step: use gn
+    with fewer, SyncBatchNorm over several processes (torch.nn.SyncBatchNorm, Lightning's sync_batchnorm)."""
     neck_norm: str = "gn"
     """Norm of the convolutions of other necks than fpn: gn | none."""
     dropout: float = 0.1
     """Probability of dropping a channel before the classifier, 0..0.9."""
     auxiliary: bool = False
     """Also train the recipe's FCN head on p4 (loss x 0.4). On frozen features it cannot help the main head;
-    it is there to compare."""
+    it serves comparisons."""
 
     def __post_init__(self) -> None:
         check_neck(self.neck, self.neck_depth)
@@ -139,7 +139,7 @@ class UPerNet(PixelClassifier):
         maps = self.select_maps(features, valid_hw)
         if self.training and self.norm == "bn" and len(valid_hw) < 2:
             raise HeadError(
-                "norm=bn cannot train on a batch of one image (it pools to a single cell): take norm=gn"
+                "norm=bn cannot train on a batch of one image (it pools to a single cell): use norm=gn"
             )
         return [norm(x_NCYX) for norm, x_NCYX in zip(self.input_norms, maps, strict=True)]
 

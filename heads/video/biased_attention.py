@@ -1,4 +1,4 @@
-"""Attention with a learned bias whose gradient is summed piece by piece, never held for a whole batch.
+"""Attention with a learned bias; its gradient is summed in pieces, never held for a whole batch.
 
 Letters in tensor names: N sequences, H heads, L tokens, D channels of a head.
 """
@@ -30,7 +30,7 @@ class _BiasedAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q_NHLD: Tensor, k_NHLD: Tensor, v_NHLD: Tensor, bias_HLL: Tensor) -> Tensor:
         ctx.save_for_backward(q_NHLD, k_NHLD, v_NHLD, bias_HLL)
-        # Detached: the fused kernels are passed over for a bias that could want a gradient.
+        # Detached: torch skips its fused kernels if the bias requires a gradient.
         return _attend(q_NHLD, k_NHLD, v_NHLD, bias_HLL.detach())
 
     @staticmethod
@@ -39,7 +39,7 @@ class _BiasedAttention(torch.autograd.Function):
         q_NHLD, k_NHLD, v_NHLD, bias_HLL = ctx.saved_tensors
         pieces = [torch.split(x, sequences_of_a_piece(bias_HLL)) for x in (q_NHLD, k_NHLD, v_NHLD, grad_NHLD)]
         grads: list[tuple[Tensor, ...]] = []
-        # Summed in float32: thousands of sequences of a half precision run would round each other away.
+        # Summed in float32: thousands of half-precision terms would lose their low bits.
         grad_bias = torch.zeros_like(bias_HLL, dtype=torch.float32)
         for q, k, v, grad in zip(*pieces, strict=True):
             inputs = [x.detach().requires_grad_() for x in (q, k, v, bias_HLL)]
@@ -53,7 +53,7 @@ class _BiasedAttention(torch.autograd.Function):
 
 
 def sequences_of_a_piece(bias_HLL: Tensor) -> int:
-    """How many sequences go through the backward pass at once: what fits PIECE_BYTES, 1 or more."""
+    """Sequences per piece of the backward pass: as many as fit PIECE_BYTES, 1 or more."""
     return max(1, PIECE_BYTES // (bias_HLL.numel() * bias_HLL.element_size()))
 
 

@@ -1,9 +1,9 @@
-"""Transformer blocks over a clip's tokens: SwinV2's block, whose window is all of time or all of the clip.
+"""Transformer blocks over a clip's tokens: SwinV2's block with a window of all frames or the whole clip.
 
 As microsoft/Swin-Transformer models/swin_transformer_v2.py: cosine attention with a learned scale, a bias
 from log-spaced offsets, and norms after attention and MLP (res-post-norm).
-Letters in tensor names: N clips, G groups of tokens that see each other, L tokens of a group, C channels,
-H heads, D channels of a head.
+Letters in tensor names: N clips, G groups of tokens that attend to each other, L tokens of a group, C
+channels, H heads, D channels of a head.
 """
 
 from __future__ import annotations
@@ -82,13 +82,13 @@ class VideoBlock(nn.Module):
         self.apply(_initialise)
 
     def forward(self, x_NGLC: Tensor, extents: Sequence[int], generator: torch.Generator | None) -> Tensor:
-        """(N, G, L, C) to the same; tokens of different groups do not meet."""
+        """(N, G, L, C) to the same; tokens attend within their group only."""
         branch_NGLC = self.attention(x_NGLC.flatten(0, 1), extents).view(x_NGLC.shape)
         x_NGLC = x_NGLC + self._drop(self.attention_norm(branch_NGLC), generator)
         return x_NGLC + self._drop(self.mlp_norm(self.mlp(x_NGLC)), generator)
 
     def _drop(self, branch_NGLC: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Drop path: the branch of a whole clip, all its groups together, as one channel of it."""
+        """Drop path: drops the branch of a whole clip, all its groups together."""
         if not self.training:
             return branch_NGLC
         return drop_channels(branch_NGLC.flatten(1, 2).unsqueeze(1), self.drop_path, generator).view(

@@ -1,8 +1,8 @@
-"""Heads that name a clip: a mean over its features, with or without blocks of attention before it.
+"""Video classification heads: the mean of a clip's features, optionally after attention blocks.
 
 The heads of the video rows of Lin et al., NeurIPS 2022 (tables 4, 5, 7 and 8); what the paper leaves open
 about its blocks is decided in heads/video/blocks.py. Letters in tensor names: N clips, C channels, T frames,
-y x cells, G groups of tokens that see each other, L tokens of a group, K classes.
+y x cells, G groups of tokens that attend to each other, L tokens of a group, K classes.
 """
 
 from __future__ import annotations
@@ -58,11 +58,11 @@ class BlockSettings:
     """Raises HeadError for a value out of range."""
 
     span: str
-    """What a token sees: temporal (its site in every frame) | global (every site of every frame)."""
+    """What a token attends to: temporal (its cell in every frame) | global (every cell of every frame)."""
     blocks: int
     """Transformer blocks before the mean, 1..48."""
     position_bias: bool = True
-    """Whether a block knows where tokens are; without it a clip and its reversal are the same to a head."""
+    """Position bias of the blocks; without it a head gives a clip and its reversal the same scores."""
     drop_path: float = 0.2
     """Probability of leaving out a block's branch for a clip, 0..0.9; the same for every block."""
     input_norm: str = "none"
@@ -80,7 +80,7 @@ class BlockSettings:
 
 
 class ClipHead(Head):
-    """A head that learns a clip's class; its predictions are probabilities.
+    """A head that predicts class probabilities of clips.
 
     Features are (N, C, T, y, x). Clips of one batch may be of several valid sizes; they then go one by one.
     """
@@ -122,7 +122,7 @@ class ClipHead(Head):
 
     @abstractmethod
     def mean(self, x_NCTyx: Tensor, generator: torch.Generator | None) -> Tensor:
-        """(N, C): what the classifier sees of each clip, before dropout."""
+        """(N, C): the classifier's input for each clip, before dropout."""
 
     def losses(
         self,
@@ -133,8 +133,8 @@ class ClipHead(Head):
     ) -> dict[str, Tensor]:
         """{"loss_cls": cross entropy}; `targets[i]["label"]` is int64 (), 0..num_classes - 1.
 
-        Raises HeadError for another label where labels are on the CPU; on a GPU the look would stall the
-        step, and torch's own device assertion stops it.
+        Raises HeadError for a label out of range if labels are on the CPU; on a GPU the check would stall the
+        step, and torch's own device assertion fails instead.
         """
         labels_N = torch.stack([target["label"] for target in targets])
         if labels_N.device.type == "cpu" and not 0 <= labels_N.min() <= labels_N.max() < self.num_classes:
@@ -145,8 +145,8 @@ class ClipHead(Head):
     def predict(
         self, features: Features, valid_hw: Sequence[SizeYX], output_hw: Sequence[SizeYX]
     ) -> list[Tensor]:
-        """Class probabilities of each clip, float32 (num_classes,); a class has no size, `output_hw` only
-        its count."""
+        """Class probabilities of each clip, float32 (num_classes,); of `output_hw` only the length is
+        used."""
         check_output_sizes(valid_hw, output_hw)
         with torch.no_grad():
             return list(self(features, valid_hw).float().softmax(-1))
@@ -163,7 +163,7 @@ class MeanHead(ClipHead):
 
 
 class BlockHead(ClipHead):
-    """Blocks of attention over time or over the whole clip, then as the linear head, which it starts as."""
+    """Attention blocks over time or the whole clip, then the linear head, to which it is equal at first."""
 
     def __init__(self, pyramid: PyramidSpec, num_classes: int, settings: BlockSettings) -> None:
         super().__init__(pyramid, num_classes, settings.input_norm, settings.dropout)

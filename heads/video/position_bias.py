@@ -31,7 +31,7 @@ def log_spaced_offsets(extents: Sequence[int], device: torch.device | None = Non
 
 
 def bias_of_pairs(table: Tensor, extents: Sequence[int]) -> Tensor:
-    """(H, L, L) from (H, 2 e1 - 1, ..., 2 eA - 1): entry [i, j] is the table's at the offset i - j.
+    """(H, L, L) from (H, 2 e1 - 1, ..., 2 eA - 1): entry [i, j] is the table's entry of offset i - j.
 
     Every token's row is a window of the table, so no index is built, and the gradient is summed in a fixed
     order on any device.
@@ -44,10 +44,10 @@ def bias_of_pairs(table: Tensor, extents: Sequence[int]) -> Tensor:
 
 
 class PositionBias(nn.Module):
-    """What is added to a head's logits for where a key lies from its query: 16 sigmoid(network(offset)) - 8.
+    """Bias of a head's logits by the offset of a key from its query: 16 sigmoid(network(offset)) - 8.
 
-    SwinV2 adds 16 sigmoid(...). A softmax does not see the constant 8 that is taken off, but half precision
-    does: values start around 0 instead of 8, where bfloat16 could not tell them apart (steps of 1/16).
+    SwinV2 adds 16 sigmoid(...). Subtracting the constant 8 does not change the softmax but helps half
+    precision: values start around 0 instead of 8, where bfloat16 has steps of 1/16.
     """
 
     without_weight_decay = True  # as `cpb_mlp` of SwinV2's no_weight_decay_keywords

@@ -115,7 +115,7 @@ def test_a_head_that_lacks_levels_is_told_beside_what_is_measured(
 ) -> None:
     monkeypatch.setattr(caching_advice, "head_step_seconds", lambda *_: 0.01)
     summary, out = plan(capsys, [*words, "--head", "bifpn1", "--levels", "p4,p5"])
-    problem = "head bifpn1 needs level p2, p3; there are p4, p5"
+    problem = "head bifpn1 needs level p2, p3; available: p4, p5"
     assert summary["caching"]["problems"] == {"bifpn1": problem}
     assert f"caching   bifpn1: {problem}" in out and summary["estimated_seconds"] > 0
 
