@@ -67,11 +67,20 @@ def head_names(task: str) -> tuple[str, ...]:
     return names
 
 
-def find_head(name: str, task: str) -> HeadModule:
-    """The module of a head. Raises HeadError, listing the valid names, for an unknown one."""
-    names = head_names(task)
-    if name not in names:
-        raise HeadError(f"no head {name!r} for task {task!r}; available: {', '.join(names)}")
+def find_head(name: str, task: str, package: str | None = None) -> HeadModule:
+    """The module of a head.
+
+    Args:
+        package: that provided it when a run was made, for the error.
+
+    Raises HeadError, listing the valid names, for an unknown one.
+    """
+    if (task, name) not in head_index():
+        came_from = f"; it came from package {package}, which is not installed or no longer provides it"
+        names = ", ".join(known for known_task, known in head_index() if known_task == task)
+        raise HeadError(
+            f"no head {name!r} for task {task!r}; available: {names or 'none'}{came_from if package else ''}"
+        )
     return head_index()[task, name]
 
 

@@ -131,8 +131,9 @@ def backbone_card(
     model: str,
     model_args: Mapping[str, Any] | None = None,
     levels: Sequence[str] | None = None,
-    package: str | None = None,
     window_rule: str = "partition",
+    *,
+    package: str | None = None,
 ) -> BackboneCard:
     """The card of a backbone, without building its weights.
 

@@ -5,6 +5,7 @@ and its views: `VIEW_RECIPES` by name; `TRAINING_VIEWS` and `TEST_VIEWS` name th
 first. `DEFAULT_LEVELS` are those a store keeps by default, for data sets whose heads do not want all.
 `DEFAULT_WINDOW_RULE` is the rule (`extract.swin.window_rule.WindowRule`) of the code behind a task's papers;
 `DEFAULT_WINDOWS` are the windows of every Swin stage by default, by the side of a view in pixels.
+`write_sample(folder, records, generator)` writes a tiny set in its own layout, for tests and trials.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from extract.datasets.contract import annotation_digest
 from extract.datasets.layouts.ade20k_pairs import FOLDER, Pair, listed_pairs
+from extract.datasets.layouts.sample_files import SAMPLE_SIZES_HW, image_bytes, sample_image
 from extract.decoding.image_media import Images
 from extract.sources.byte_sources import (
     BAD_TARGET,
@@ -202,3 +203,18 @@ def open_dataset(data: str | Path, split: str, subset: str | None = None) -> Ade
         HostileTarError: see extract.sources.tar_index.
     """
     return Ade20k(split, listed_pairs(data, split), subset)
+
+
+def write_sample(folder: Path, records: int, generator: np.random.Generator) -> None:
+    """Writes a tiny set in the official layout: so many records of each split, blocks of random classes."""
+    for split, short in zip(OFFICIAL_SPLITS, ("train", "val"), strict=True):
+        for kind in ("images", "annotations"):
+            (folder / kind / split).mkdir(parents=True)
+        for number in range(1, records + 1):
+            key, hw = f"ADE_{short}_{number:08d}", SAMPLE_SIZES_HW[number % len(SAMPLE_SIZES_HW)]
+            blocks = generator.integers(0, len(CLASS_NAMES) + 1, (4, 4), dtype=np.uint8)
+            labels = np.kron(blocks, np.ones((hw[0] // 4, hw[1] // 4), np.uint8))
+            (folder / "images" / split / f"{key}.jpg").write_bytes(
+                image_bytes(sample_image(generator, hw), "JPEG")
+            )
+            (folder / "annotations" / split / f"{key}.png").write_bytes(image_bytes(labels, "PNG"))

@@ -60,6 +60,7 @@ from extract.datasets.layouts.coco_files import (
     is_official,
     what_is_missing,
 )
+from extract.datasets.layouts.coco_sample import write_coco_split
 from extract.datasets.layouts.coco_survey import CocoSurvey, has_boxes_only, none_usable, survey_split
 from extract.decoding.image_media import Images
 from extract.sources.byte_sources import BAD_TARGET, SourceError
@@ -224,6 +225,12 @@ def open_dataset(data: str | Path, split: str, subset: str | None = None) -> Coc
         for root in (Path(data), Path(data) / DEFAULT_FOLDER):
             _check_fold(dataset, subset, root / "annotations" / "semi_supervised" / name)
     return dataset
+
+
+def write_sample(folder: Path, records: int, generator: np.random.Generator) -> None:
+    """Writes a tiny set in the official layout: so many images of each split, two things on each."""
+    for split in OFFICIAL_SPLITS:
+        write_coco_split(folder, split, records, CATEGORIES, generator)
 
 
 def _check_fold(dataset: Coco, subset: str, path: Path) -> None:

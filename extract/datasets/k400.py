@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from extract.datasets.contract import annotation_digest
 from extract.datasets.layouts.k400_lists import FOLDER, SPLITS, Clip, listed_clips
+from extract.datasets.layouts.sample_files import SAMPLE_SIZES_HW, sample_video
 from extract.decoding.video_media import Videos
 from extract.sources.byte_sources import BAD_TARGET, SourceError, retried
 from extract.sources.record import READ_THREADS, Record
@@ -135,3 +136,16 @@ def open_dataset(data: str | Path, split: str, subset: str | None = None) -> K40
     """
     clips, class_names = listed_clips(data, split)
     return K400(split, clips, class_names, subset)
+
+
+def write_sample(folder: Path, records: int, generator: np.random.Generator) -> None:
+    """Writes a tiny set in the official layout: so many clips of each split, of two classes in turn."""
+    for split in OFFICIAL_SPLITS:
+        lines = ["label,youtube_id,time_start,time_end,split"]
+        for number in range(records):
+            label, clip = ("abseiling", "air drumming")[number % 2], f"{split}{number:07d}"
+            path = folder / "videos" / label / f"{clip}_000000_000010.mp4"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(sample_video(generator, SAMPLE_SIZES_HW[number % len(SAMPLE_SIZES_HW)]))
+            lines.append(f"{label},{clip},0,10,{split}")
+        (folder / f"{split}.csv").write_text("\n".join(lines) + "\n")

@@ -8,7 +8,7 @@ from collections.abc import Generator, Iterator
 import torch
 
 from extract.backbones.loading import FrozenBackbone
-from extract.datasets import Dataset, first_test_split, open_dataset
+from extract.datasets import Dataset, dataset_module, first_test_split, open_dataset
 from extract.sources.byte_sources import SourceError
 from extract.views.recipes import ViewRecipe
 from pipelines.config import EvaluateConfig
@@ -27,6 +27,7 @@ def open_live_views(
 
     Raises as `open_dataset` and `load_run_backbone` do, IdentityError for other classes than the run's.
     """
+    dataset_module(record.dataset, record.package("dataset"))
     split = config.split or first_test_split(record.dataset)
     dataset = open_dataset(record.dataset, config.data or record.data, split)
     record.check_same_classes(dataset.class_names, f"{dataset.name} {dataset.split}")

@@ -21,7 +21,7 @@ from pipelines.feed.shard_read_ahead import ShardReadAhead
 from pipelines.feed.store_feed import Batch, Finish, StoreFeed
 from pipelines.runs.run_folder import StoreReference
 from pipelines.runs.same_source import check_same_source
-from pipelines.tasks import task_of
+from pipelines.tasks import Task, task_of
 from stores.pyramid import PyramidSpec
 from stores.reading.reader import Store, open_store
 
@@ -107,9 +107,15 @@ class TrainingData(LightningDataModule):
     _opened: Store | None = None
 
     @property
+    def task(self) -> Task:
+        """That of the data set."""
+        dataset = self.identity["dataset"]
+        return task_of(str(dataset["task"]), dataset.get("task_package"))
+
+    @property
     def target_names(self) -> tuple[str, ...]:
         """Targets that a head is given of each row."""
-        return task_of(self.identity["dataset"]["task"]).training_targets
+        return self.task.training_targets
 
     def batches(self, stretch: Stretch) -> Iterator[Batch]:
         """The batches of those steps."""
@@ -240,7 +246,7 @@ class StoreData(TrainingData):
             self._row_batches(rows, stretch),
             batch_size=rows.rows_a_step,
             levels=self.stored_levels,
-            task=task_of(str(self.identity["dataset"]["task"])),
+            task=self.task,
             device=stretch.device,
             finish=self.finish(stretch.device),
         )

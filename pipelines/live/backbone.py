@@ -51,7 +51,8 @@ def load_same_backbone(
 
     Raises as `load_run_backbone`.
     """
-    card = backbone_card(wanted["model"], wanted["args"], levels, recorded_window_rule(wanted))
+    rule, package = recorded_window_rule(wanted), wanted.get("package")
+    card = backbone_card(wanted["model"], wanted["args"], levels, rule, package=package)
     backbone = load_backbone(card, source, device=device, precision=precision)
     for field, theirs, ours in diff_identity(
         without_precision(wanted), without_precision(backbone.identity())
@@ -91,7 +92,7 @@ def live_features(
 def run_test_recipe(record: RunRecord, views: str | None = None, short_side: int | None = None) -> ViewRecipe:
     """The test views that go with a run, unless told otherwise: the paper's, or those of its training scale
     at ratio 1 where that is not the paper's."""
-    module = dataset_module(record.dataset)
+    module = dataset_module(record.dataset, record.package("dataset"))
     scale_px = record.identity["views"].get("scale_px")
     papers_px = view_recipe(record.dataset, module.TRAINING_VIEWS[0]).identity().get("scale_px")
     if short_side is None and scale_px != papers_px:

@@ -64,6 +64,8 @@ class RunRecord:
     verify: str
     """When checksums were compared while it was trained."""
     versions: dict[str, str]
+    head_package: str | None = None
+    """The package that provides the head; None: it is part of this project."""
 
     @property
     def task(self) -> str:
@@ -94,6 +96,12 @@ class RunRecord:
         """None where an online run had none."""
         name = self.identity["codec"]["name"]
         return None if name is None else str(name)
+
+    def package(self, part: str, field: str = "package") -> str | None:
+        """The package that provides the `dataset`, its task (field `task_package`) or the `backbone`; None:
+        it is part of this project."""
+        package = self.identity[part].get(field)
+        return None if package is None else str(package)
 
     @property
     def levels(self) -> tuple[str, ...]:

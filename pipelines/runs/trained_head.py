@@ -8,6 +8,7 @@ import torch
 
 from heads import build_head
 from heads.contract import Head
+from heads.index import find_head
 from pipelines.errors import UsageError
 from pipelines.machine.memory_format import channels_last
 from pipelines.runs.run_folder import RunRecord, last_checkpoint, read_run
@@ -17,6 +18,7 @@ from stores.pyramid import PyramidSpec
 def new_head(record: RunRecord) -> Head:
     """The run's head with fresh weights."""
     pyramid = PyramidSpec.from_json(record.pyramid)
+    find_head(record.head, record.task, record.head_package)
     return build_head(record.head, record.task, pyramid, record.num_classes, **record.head_settings)
 
 

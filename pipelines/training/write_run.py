@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+from heads.index import find_head
 from pipelines.catalog.known_weights import first_known_weights
 from pipelines.config import TrainConfig
 from pipelines.feed.datamodule import TrainingData
@@ -25,6 +26,7 @@ def record_of(config: TrainConfig, data: TrainingData, module: HeadModule) -> ru
         data=str(Path(config.data).resolve()) if config.data else None,
         verify=config.verify,
         versions=runs.package_versions(),
+        head_package=find_head(config.head, module.head.task).package,
     )
 
 

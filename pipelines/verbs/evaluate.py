@@ -39,7 +39,7 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
         views, name, source = _views(config, record, device, opened)
         opened.callback(views.close)
         logger.info("%s, step %d, on %s", folder, step, source)
-        figures = task_of(record.task).measure(
+        figures = task_of(record.task, record.package("dataset", "task_package")).measure(
             head, views, views_name=name, device=device, bf16=uses_bf16(config.precision, device)
         )
     summary = {
@@ -79,7 +79,7 @@ def _views(
         data=config.data or record.data,
         weights=config.weights or record.weights,
     )
-    task = task_of(record.task)
+    task = task_of(record.task, record.package("dataset", "task_package"))
     check_measurable(store, record.levels, task, shallow)
     views = store_views(store, record.levels, task.test_targets, device, shallow)
     return read_ahead(views, depth=1), views_name(store), str(path)

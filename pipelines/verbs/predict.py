@@ -23,7 +23,8 @@ def run(config: PredictConfig) -> dict[str, Any]:
 
     Raises UsageError where the input holds no source, WorkFailed where none of them could be read.
     """
-    task = task_of(read_run(Path(config.run)).task)
+    record = read_run(Path(config.run))
+    task = task_of(record.task, record.package("dataset", "task_package"))
     sources = list_sources(Path(config.input), task.source_kind, task.source_endings)
     folder = Path(config.out) if config.out else Path(config.run) / "predictions"
     model = load_run(config.run, weights=config.weights, device=config.device)

@@ -125,10 +125,11 @@ def check_sources(path: Path, data: str | None) -> int:
         IdentityError: a file is gone or another; names its record and both digests.
         DatasetLayoutError: `data` is not the data set.
     """
-    from extract.datasets import open_dataset  # its packages are needed for --source only
+    from extract.datasets import dataset_module, open_dataset  # its packages are needed for --source only
 
     store = read_committed(path)
     split = store.plan.identity["dataset"]
+    dataset_module(split["name"], split.get("package"))
     dataset = open_dataset(split["name"], data, split["split"])
     index_of = {record.key: index for index, record in enumerate(dataset.records)}
     expected = _digests_by_key(store)

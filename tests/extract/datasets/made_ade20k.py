@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from extract.datasets.layouts.sample_files import sample_image
+
 SIZES_HW = ((48, 64), (64, 48), (40, 72), (64, 64), (33, 65))
 
 
 def made_image(seed: int, hw: tuple[int, int]) -> np.ndarray:
     """uint8 RGB (H, W, 3): smooth enough that JPEG keeps it, different for every seed."""
-    rng = np.random.default_rng(seed)
-    coarse = rng.integers(0, 256, (4, 5, 3), dtype=np.uint8)
-    return np.asarray(Image.fromarray(coarse).resize(hw[::-1], Image.Resampling.BICUBIC))
+    return sample_image(np.random.default_rng(seed), hw)
 
 
 def made_labels(seed: int, hw: tuple[int, int]) -> np.ndarray:

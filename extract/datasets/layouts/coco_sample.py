@@ -1,0 +1,65 @@
+"""A tiny set in COCO's official layout: rectangles on smooth images."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from extract.datasets.layouts.sample_files import SAMPLE_SIZES_HW, image_bytes, sample_image
+
+_THINGS = 2
+"""Of an image."""
+
+
+def write_coco_split(
+    folder: Path, split: str, records: int, categories: Mapping[int, str], generator: np.random.Generator
+) -> None:
+    """`annotations/instances_<split>.json` and `<split>/*.jpg` of so many images, two things on each."""
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    (folder / "annotations").mkdir(parents=True, exist_ok=True)
+    (folder / split).mkdir(exist_ok=True)
+    for number in range(1, records + 1):
+        hw = SAMPLE_SIZES_HW[number % len(SAMPLE_SIZES_HW)]
+        pixels = sample_image(generator, hw).copy()
+        for _ in range(_THINGS):
+            category = int(generator.choice(list(categories)))
+            annotations.append(_thing(len(annotations) + 1, number, category, hw, pixels, generator))
+        name = f"{number:012d}.jpg"
+        (folder / split / name).write_bytes(image_bytes(pixels, "JPEG"))
+        images.append({"id": number, "file_name": name, "height": hw[0], "width": hw[1], "license": 1})
+    whole = {
+        "info": {},
+        "licenses": [],
+        "images": images,
+        "annotations": annotations,
+        "categories": [{"supercategory": "thing", "id": i, "name": name} for i, name in categories.items()],
+    }
+    (folder / "annotations" / f"instances_{split}.json").write_text(json.dumps(whole))
+
+
+def _thing(
+    number: int,
+    image: int,
+    category: int,
+    hw: tuple[int, int],
+    pixels: np.ndarray[Any, np.dtype[np.uint8]],
+    generator: np.random.Generator,
+) -> dict[str, Any]:
+    """Draws a rectangle of the category's colour, and returns its annotation."""
+    height, width = (int(generator.integers(side // 4, side // 2)) for side in hw)
+    y, x = int(generator.integers(0, hw[0] - height)), int(generator.integers(0, hw[1] - width))
+    pixels[y : y + height, x : x + width] = [(category * 67) % 256, (category * 151) % 256, 255 - category]
+    return {
+        "id": number,
+        "image_id": image,
+        "category_id": category,
+        "bbox": [x, y, width, height],
+        "area": width * height,
+        "iscrowd": 0,
+        "segmentation": [[x, y, x + width, y, x + width, y + height, x, y + height]],
+    }
