@@ -5,7 +5,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-__all__ = ["load_run"]
+_HOMES = {
+    "TrainConfig": "pipelines.config",
+    "build_module": "pipelines.training.build_module",
+    "load_run": "pipelines.live.run_model",
+    "open_data": "pipelines.training.open_data",
+}
+__all__ = sorted(_HOMES)
 
 _PROJECT = Path(__file__).resolve().parents[1]
 
@@ -27,6 +33,10 @@ _refuse_foreign_packages()
 
 
 def __getattr__(name: str) -> Any:
-    if name == "load_run":  # late, because it loads torch
-        return import_module("pipelines.live.run_model").load_run
-    raise AttributeError(f"module 'pipelines' has no attribute {name!r}; it has {', '.join(__all__)}")
+    if name in _HOMES:  # late, because most load torch
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'pipelines' has no attribute {name!r}; available: {', '.join(__all__)}")
+
+
+def __dir__() -> list[str]:
+    return __all__
