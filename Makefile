@@ -9,8 +9,8 @@ RUN_PIPELINES := $(BIN)/python -m pipelines
 flag = $(if $($(1)),--$(subst _,-,$(shell echo $(1) | tr A-Z a-z)) '$($(1))')
 flags = $(foreach name,$(1),$(call flag,$(name)))
 
-# Each test file in one process, because its tests share fixtures.
-test_flags = -n $(or $(TEST_PROCESSES),2) --dist loadfile
+# Each test file in one process, because its tests share fixtures; in the order of tests/conftest.py.
+test_flags = -n $(or $(TEST_PROCESSES),2) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help setup install demo test test-ci test-all lint plan extract status info verify train-head evaluate predict report gc doctor file-map benchmark-read

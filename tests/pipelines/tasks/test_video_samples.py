@@ -31,7 +31,7 @@ def share_right(run: Path, store: Path) -> float:
     return sum(right) / len(right)
 
 
-@pytest.mark.slow
+@pytest.mark.ci
 @pytest.mark.data
 def test_global4_learns_the_training_clips_by_heart(
     samples: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

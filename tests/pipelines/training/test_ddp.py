@@ -55,7 +55,7 @@ def torchrun(commands: list[list[str]], folder: Path) -> subprocess.CompletedPro
     )
 
 
-@pytest.mark.slow  # three more processes load torch
+@pytest.mark.ci  # three more processes load torch
 def test_two_processes_train_as_one(tmp_path: Path) -> None:
     store = make_store(tmp_path, records=6)
     config = TrainConfig(

@@ -39,7 +39,7 @@ SETTINGS = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.ci
 @pytest.mark.data
 def test_twenty_real_images(samples: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store = extract_twenty(samples / "coco", tmp_path)

@@ -20,7 +20,7 @@ IMAGES = ("training/ADE_train_00009317", "training/ADE_train_00016869", "trainin
 FOURTH = "validation/ADE_val_00000001"
 
 
-@pytest.mark.slow
+@pytest.mark.ci
 @pytest.mark.data
 def test_four_real_images(samples: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with open_store(extract_four(samples / "ade20k" / "ADEChallengeData2016", tmp_path)) as store:
