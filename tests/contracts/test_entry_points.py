@@ -204,4 +204,4 @@ def test_an_unknown_codec_is_refused_before_anything_is_opened(tmp_path: Path) -
         ]
         done = python(["-m", "pipelines", *words, "--stores", str(tmp_path)])
         assert done.returncode == 2
-        assert "--codec int9: unknown codec 'int9'; available: float16, int4, int8" in done.stderr
+        assert "--codec int9: unknown codec 'int9'; available: " in done.stderr
