@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from extract.planning.plan import needed_bytes
-from heads import build_head, head_settings
+from heads import build_head, head_names, head_settings
 from heads.errors import HeadError
 from pipelines.cli.arguments import parse
 from pipelines.config import ForecastConfig, TrainConfig
@@ -25,7 +25,7 @@ USUAL_HEADS = {
     "detection": ("fpn", "bifpn1"),
     "video": ("linear", "global4"),
 }
-"""By task: what is forecast where no heads were named."""
+"""By task: heads that are forecast by default; of another task its first two."""
 WARN_VISITS = 40
 """More visits of each fixed view than this bring a warning.
 
@@ -91,7 +91,7 @@ def training_configs(config: ForecastConfig, extraction: Extraction) -> tuple[Tr
     Raises UsageError for an unknown recipe, HeadError for an unknown head.
     """
     task, found = extraction.dataset.task, []
-    for head in config.head or USUAL_HEADS[task]:
+    for head in config.head or USUAL_HEADS.get(task, head_names(task)[:2]):
         head_settings(head, task)  # knows every name
         found.append(with_steps(_training_config(config, head), _records(extraction)))
     return tuple(found)
