@@ -1,6 +1,6 @@
 """Frozen backbones by name: the table, their cards, and the way from weights to a pyramid.
 
-A card (`backbone_card`) tells everything about a backbone without building it; `load_backbone` builds it,
+A card (`backbone_card`) says everything about a backbone without building it; `load_backbone` builds it,
 frozen; `build_trunk` builds the same network to be trained.
 """
 
@@ -84,7 +84,7 @@ def load_backbone(
     compiled = compiles(device) if compiled is None else compiled
     precision = precision or default_precision(device)
     if precision not in PRECISIONS:
-        raise ValueError(f"precision {precision!r}; there are {', '.join(PRECISIONS)}")
+        raise ValueError(f"precision {precision!r}; available: {', '.join(PRECISIONS)}")
     trunk = probe(card.timm_id, card.constructor_args)
     found = get_weights(card, weights, trunk)
     return FrozenBackbone(card, found, device=device, precision=precision, compiled=compiled)

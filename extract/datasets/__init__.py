@@ -63,7 +63,7 @@ def dataset_module(name: str, package: str | None = None) -> ModuleType:
 
 
 def default_levels(name: str) -> tuple[str, ...] | None:
-    """The levels that a data set's stores keep where nobody says; None: p2..p5, as far as there are."""
+    """The levels that a data set's stores keep by default; None: p2..p5, as far as there are."""
     levels: tuple[str, ...] | None = getattr(dataset_module(name), "DEFAULT_LEVELS", None)
     return levels
 
@@ -92,7 +92,7 @@ def chosen_split(name: str, split: str | None = None) -> str:
 
 
 def first_test_split(name: str) -> str:
-    """The split that a data set's heads are measured on where nobody says."""
+    """The split that a data set's heads are measured on by default."""
     module = dataset_module(name)
     return str(next(split for split in module.OFFICIAL_SPLITS if split not in module.TRAINING_SPLITS))
 
