@@ -116,7 +116,7 @@ def _rows_of_epoch(index: RowIndex, epoch: int) -> Rows:
     views = np.asarray(index.views, dtype=np.int64)
     view_count = int(views.max()) + 1
     wanted = np.array([(epoch + key_hash(key)) % view_count for key in first_seen], dtype=np.int64)
-    # how many views past the wanted one a row is; each record's nearest row stands first once sorted
+    # how many views past the wanted one a row is; each record's nearest row comes first once sorted
     distance = (views - wanted[record]) % view_count
     order = np.lexsort((distance, record))
     is_first = np.diff(record[order], prepend=-1) != 0

@@ -14,7 +14,7 @@ _FILE = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # opening a 
 _FOLDER = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_DIRECTORY
 _DAMAGE = {
     errno.ENOENT: "is missing",
-    errno.ENOTDIR: "is missing: a file or a link stands where a folder should",
+    errno.ENOTDIR: "is missing: a file or a link is in place of its folder",
     errno.ELOOP: "is a symbolic link: a store holds its own bytes",
     errno.ENXIO: "is not a regular file",
 }

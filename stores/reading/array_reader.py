@@ -180,7 +180,7 @@ class ArrayReader:
 
 
 class CompressedArrayReader(ArrayReader):
-    """The same for zstd frames, whose places stand in the index, within the bounds of file and plan."""
+    """The same for zstd frames; the index gives their places, checked against the bounds of file and plan."""
 
     def read_row(self, row: int, out: memoryview) -> None:
         shard, position = divmod(row, self._shard_rows)

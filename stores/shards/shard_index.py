@@ -43,7 +43,7 @@ def decode_index(data: bytes, what: str) -> Index:
 
 
 def fixed_index(shard_rows: int, written: npt.NDArray[np.bool_], stored_row_bytes: int) -> Index:
-    """The index of a shard whose chunks all have the same length and stand in row order.
+    """The index of a shard whose chunks all have the same length and are in row order.
 
     Args:
         written: (rows in this shard,) whether each row holds data; the other places stay empty.

@@ -130,10 +130,10 @@ class StoreWriter:
             self._files.rename(aside, self._root)
             raise
         self._files.remove_tree(aside)
-        anew = StoreWriter.open_or_create(
+        restarted = StoreWriter.open_or_create(
             self._root.parent, replace(self._plan, bins=bins), files=self._files
         )
-        self._plan, self._finished = anew._plan, anew._finished
+        self._plan, self._finished = restarted._plan, restarted._finished
         if self._plan.bins != bins:
             raise PlanError(f"{self._root}: another writer has planned other batches; run it again")
 

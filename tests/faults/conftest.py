@@ -11,7 +11,7 @@ MEMORY = Path("/dev/shm")
 
 @pytest.fixture
 def memory_path() -> Iterator[Path]:
-    """A folder in memory where there is such a disk: these tests make and remove 100000 small files."""
+    """A folder on a RAM disk if there is one: these tests create and remove 100000 small files."""
     with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None, prefix="faults-") as folder:
         yield Path(folder)
 

@@ -1,4 +1,4 @@
-"""Ways to damage a store: each takes the store, one of its files, and another file to take bytes from."""
+"""Ways to damage a file of a store, some with the bytes of another file."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 Damage = Callable[[Path, Path], None]
-"""Takes the file to damage and a file of the same kind from elsewhere."""
+"""Takes the file to damage and another file of the same kind."""
 
 
 def overwrite(file: Path, data: bytes) -> None:
-    """In place, so that a reader who has the file open sees it too."""
+    """Overwrites in place, so that a reader with the file open sees it too."""
     with open(file, "r+b") as opened:
         opened.write(data)
         opened.truncate()
 
 
 def flip(at: int) -> Damage:
-    """One bit of the byte at this place, from the end where it is negative."""
+    """Flips one bit of the byte at this place, counted from the end if negative."""
 
     def damage(file: Path, other: Path) -> None:
         data = bytearray(file.read_bytes())
@@ -67,7 +67,7 @@ def replace(file: Path, other: Path) -> None:
 
 
 def swap(file: Path, other: Path) -> None:
-    """Both files change places, in place."""
+    """Exchanges both files' content, in place."""
     mine, others = file.read_bytes(), other.read_bytes()
     overwrite(file, others)
     overwrite(other, mine)
@@ -75,14 +75,14 @@ def swap(file: Path, other: Path) -> None:
 
 @dataclass(frozen=True, slots=True)
 class ShardFault:
-    """What happens to a shard file, and who must notice."""
+    """Damage to a shard file, and which checks must find it."""
 
     damage: Damage
     source: str = "foreign"
     """Where the other file is from: a `foreign` store of equal geometry, a `stale` extraction of the same
     plan, the `next` shard of the same array, or the `twin`, the same shard of a level of equal shape."""
     reads: bool = True
-    """Whether a row must be refused by a store opened afterwards."""
+    """Whether a store opened afterwards must refuse a row."""
     quick: bool = False
     """Whether quick verification, which looks at lengths and indexes, finds it."""
 

@@ -1,6 +1,6 @@
-"""The writer's file operations with faults: the n-th fails, is cut short, or is the last of its process.
+"""File operations with faults: the n-th fails, is cut short, or is the last of its process.
 
-A killed process is played by `Killed`, which nothing catches, and by operations that do nothing afterwards.
+A kill is simulated by `Killed`, which nothing catches, and by operations that do nothing afterwards.
 Since its memory is gone, what is left is a prefix of the operations that change the disk: killing before
 each of those, and once half-way through each write, covers a kill at every operation.
 """
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 class Killed(BaseException):
-    """The process is gone: no handler of the program under test may run on."""
+    """Simulates a killed process: no handler of the program under test may catch it."""
 
 
 Fault = Callable[["FaultyFiles", Callable[[], Any], Callable[[], Any]], Any]
@@ -27,7 +27,7 @@ Fault = Callable[["FaultyFiles", Callable[[], Any], Callable[[], Any]], Any]
 
 
 def fails(code: int) -> Fault:
-    """The operation does nothing but raise."""
+    """The operation only raises."""
 
     def fault(files: FaultyFiles, run: Callable[[], Any], shortened: Callable[[], Any]) -> Any:
         raise OSError(code, os.strerror(code))
@@ -68,15 +68,15 @@ class FaultyFiles(Files):
 
     def __init__(self, faults: Mapping[int, Fault] | None = None) -> None:
         self.names: list[str] = []
-        """Of the operations so far."""
+        """Names of the operations so far."""
         self.changing: list[int] = []
-        """Which of them left another disk."""
+        """Numbers of those that changed the disk."""
         self._faults = dict(faults or {})
         self._open: set[int] = set()
         self._dead = False
 
     def die(self) -> None:
-        """What the kernel does for a dead process, and nothing more."""
+        """Closes the descriptors, as the kernel does for a dead process."""
         self._dead = True
         for fd in self._open:
             os.close(fd)
@@ -165,7 +165,7 @@ class FaultyFiles(Files):
 
 
 class FullDisk(FaultyFiles):
-    """From operation n on there is no space: what needs some fails, after a part of it."""
+    """No space from operation n on: writes fail after a part of their bytes."""
 
     def __init__(self, start: int, code: int) -> None:
         super().__init__()
@@ -179,7 +179,7 @@ class FullDisk(FaultyFiles):
 
 
 class Slow(FaultyFiles):
-    """A disk that takes and gives few bytes at a time, every time."""
+    """A disk whose every read and write is short."""
 
     def fault_of(self, number: int, name: str) -> Fault | None:
         return shortens if name in ("write", "read") else None

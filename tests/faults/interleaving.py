@@ -1,4 +1,4 @@
-"""Runs writers side by side in one chosen order of their file operations."""
+"""Runs several writers with a chosen interleaving of their file operations."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Choose = Callable[[Sequence[int], int], int]
 
 
 class Turns:
-    """One thread a writer, of which only one ever runs: up to its next file operation."""
+    """One thread a writer; only one runs at a time, up to its next file operation."""
 
     def __init__(self, writers: int) -> None:
         self._go = [threading.Lock() for _ in range(writers)]
@@ -59,7 +59,7 @@ class Turns:
 
 
 class SteppedFiles(FaultyFiles):
-    """The operations of one of several writers, each when its turn comes."""
+    """File operations of one of several writers, each in its turn."""
 
     def __init__(self, turns: Turns, writer: int, faults: Mapping[int, Fault] | None = None) -> None:
         super().__init__(faults)

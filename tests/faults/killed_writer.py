@@ -18,7 +18,7 @@ from tests.faults.made_stores import MadeRows, extract, small_plan
 
 
 class SelfKilling(FaultyFiles):
-    """Real operations on real threads, of which the n-th never happens."""
+    """Real operations on real threads; the process kills itself at the n-th."""
 
     def __init__(self, kill_at: int) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class SelfKilling(FaultyFiles):
 
 
 def writer_of(seed: int) -> MadeRows:
-    """What a process of this seed writes; the plan is the same for all."""
+    """The rows that a process of this seed writes; the plan is the same for all."""
     return MadeRows(small_plan(), seed)
 
 

@@ -1,4 +1,4 @@
-"""Small stores whose rows are pure functions of a seed: a plain numpy copy can be held beside them."""
+"""Small stores whose rows are pure functions of a seed, to compare with a plain numpy copy."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ THREE_SHARDS = (
     Bin(height_px=32, width_px=64, rows=3, shard_rows=2, batch_rows=2),
     Bin(height_px=64, width_px=32, rows=3, shard_rows=4, batch_rows=2),
 )
-"""Two bins, three shards, both last ones partial: the least that has everything a writer must get right."""
+"""Two bins, three shards, both last ones partial: the smallest plan that covers every case of a writer."""
 
 
 def small_plan(
@@ -89,7 +89,7 @@ def places(plan: StorePlan) -> list[Place]:
 
 @dataclass(frozen=True, slots=True)
 class MadeRows:
-    """What the rows of a plan hold; another seed gives other bytes for the same plan."""
+    """Data of the rows of a plan; another seed gives other bytes for the same plan."""
 
     plan: StorePlan
     seed: int = 0
@@ -167,7 +167,7 @@ class MadeRows:
 
 
 def fill_shard(writer: StoreWriter, shard: ShardId, rows: MadeRows) -> bool:
-    """One work unit as an extractor does it, rows out of order; whether this writer won the shard."""
+    """Writes a shard as an extractor does, rows out of order; returns whether this writer won it."""
     shard_writer = writer.open_shard(shard)
     try:
         for row in reversed(shard_writer.rows):
@@ -190,13 +190,13 @@ def fill_shard(writer: StoreWriter, shard: ShardId, rows: MadeRows) -> bool:
 
 
 def fill_shards(root: Path, rows: MadeRows, files: Files | None = None) -> dict[ShardId, bool]:
-    """An extraction, or the rest of one, up to the manifest; which shards this writer won."""
+    """Runs or resumes an extraction without the manifest; returns the shards this writer won."""
     writer = StoreWriter.open_or_create(root, rows.plan, files=files)
     return {shard: fill_shard(writer, shard, rows) for shard in writer.pending()}
 
 
 def extract(root: Path, rows: MadeRows, files: Files | None = None) -> dict[ShardId, bool]:
-    """A whole extraction, or the rest of one; which shards this writer won."""
+    """Runs or resumes a whole extraction; returns the shards this writer won."""
     won = fill_shards(root, rows, files)
     StoreWriter.open_or_create(root, rows.plan, files=files).finish()
     return won

@@ -1,4 +1,4 @@
-"""What a store must look like after a fault: the same as without one, or refused."""
+"""Expected state of a store after a fault: as without a fault, or refused."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from stores.reading.reader import Store, open_store
 from tests.faults.made_stores import Array, MadeRows
 
 WRITERS_OWN = ("writer", "generation")
-"""Of a receipt: the id of whoever wrote the shard, and how often it had to be written."""
+"""Fields of a receipt that differ between runs: the writer's id, and how often the shard was written."""
 
 
 def store_files(path: Path) -> dict[str, bytes]:
@@ -31,10 +31,10 @@ def store_files(path: Path) -> dict[str, bytes]:
 
 
 def without_writers(files: Mapping[str, bytes]) -> dict[str, Any]:
-    """The files of a store, with all that depends on which process wrote it taken out.
+    """The files of a store without everything that depends on the process that wrote it.
 
     Receipts hold their writer's id and generation, and the manifest a digest of them; a superseded receipt
-    stays beside the one that counts. All other bytes must be equal in every extraction of a plan.
+    stays beside the valid one. All other bytes must be equal in every extraction of a plan.
     """
     counted = {(b, s): n for b, s, n in json.loads(files[MANIFEST_NAME])["generations"]}
     found: dict[str, Any] = {}

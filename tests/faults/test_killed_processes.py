@@ -1,4 +1,4 @@
-"""Real processes, really killed, and several at work on one store."""
+"""Real processes: killed with SIGKILL, and several writing one store."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def start(root: Path, seed: int, kill_at: int = -1) -> subprocess.Popen[bytes]:
 
 
 def kill_and_run_again(folder: Path, purpose: str, times: int) -> None:
-    """One process after another is killed, each later than the one before it could be; then one ends well."""
+    """Kills one process after another, each at a later operation, then lets one finish."""
     rows, random_points = writer_of(0), random.Random(purpose)
     extract(folder / "clean", rows)
     clean = without_writers(store_files(folder / "clean" / rows.plan.folder_name))
@@ -60,7 +60,7 @@ def test_sigkill_at_many_points(memory_path: Path, seed: int, times: int) -> Non
 
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [2, 3, 4])
-def test_processes_at_work_on_one_store(memory_path: Path, count: int) -> None:
+def test_several_processes_write_one_store(memory_path: Path, count: int) -> None:
     children = [start(memory_path, seed) for seed in range(count)]
     winners = {}
     for seed, child in enumerate(children):

@@ -1,5 +1,5 @@
-"""A store is damaged, before it is opened or after: each row read then equals a plain numpy copy, or is
-refused; full verification finds every damage, quick verification what it promises.
+"""Damage before or after a store is opened: each row read equals a plain numpy copy or is refused; full
+verification finds all damage, quick verification what it promises.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def make_stores(folder: Path, codec: str) -> Stores:
 
 
 def right_or_refused(open_it: Callable[[], Store], copies: Sequence[Mapping[str, Array]]) -> list[int]:
-    """Reads every row by itself; returns those that were refused, all of them where the store was."""
+    """Reads every row by itself; returns the refused ones, which are all if the store is refused."""
     try:
         store = open_it()
         assert len(store) == len(copies)
@@ -150,8 +150,8 @@ def test_levels_of_equal_shape(stores: Stores, memory_path: Path, name: str, fau
     assert_shard_fault(stores, memory_path, name, TWIN_FAULTS[fault])
 
 
-def test_the_crc_inside_a_shard_is_not_what_counts(stores: Stores, memory_path: Path) -> None:
-    """Damage there changes no row; full verification finds it all the same."""
+def test_the_crc_inside_a_shard_is_not_used(stores: Stores, memory_path: Path) -> None:
+    """Damage there changes no row; full verification still finds it."""
     row_bytes = stores.copies[0]["levels/p5/q"].nbytes
     fault = ShardFault(flip(row_bytes), reads=False)
     assert_shard_fault(stores, memory_path, "levels/p5/q", fault)
@@ -170,8 +170,8 @@ def small_files(store: Path) -> list[str]:
 
 
 def damage_small_file(stores: Stores, path: Path, name: str, damage: Damage) -> None:
-    """Damages one file of the copy at `path`, before it is opened, after, and after all was read once; then
-    puts it back."""
+    """Damages one file of the copy at `path` before it is opened, after, and after all was read once; then
+    restores it."""
     file, sound = path / name, (path / name).read_bytes()
     opened, read = open_store(path, threads=1), open_store(path, threads=1)
     assert right_or_refused(lambda: read, stores.copies) == []
@@ -249,7 +249,7 @@ def test_many_flipped_bits(stores: Stores, memory_path: Path) -> None:
 
 
 def test_an_edited_receipt_whose_digest_was_edited_too(stores: Stores, memory_path: Path) -> None:
-    """The crc tables follow from the receipts, so one cannot be changed without the other."""
+    """The CRC tables depend on the receipts, so one cannot be changed without the other."""
     path = stores.own(memory_path)
     shutil.copy(stores.stale / "receipts/32x64-1.json", path / "receipts/32x64-1.json")
     digests = []
@@ -278,7 +278,7 @@ def test_a_receipt_with_another_target(stores: Stores, memory_path: Path) -> Non
 
 
 def test_another_reason_for_skipping(stores: Stores, memory_path: Path) -> None:
-    """Nothing binds the manifest, but what it says of skipped rows follows from the receipts."""
+    """Nothing binds the manifest, but its list of skipped rows must equal the receipts'."""
     path = stores.own(memory_path)
     edit(path / MANIFEST_NAME, b"not an image", b"not an imagf")
     assert right_or_refused(lambda: open_store(path), stores.copies) == []
@@ -296,7 +296,7 @@ def test_everything_small_from_another_store(stores: Stores, memory_path: Path) 
 
 
 def test_another_store_at_the_same_place(stores: Stores, memory_path: Path) -> None:
-    """An open store goes on with its own files, or refuses; it never mixes two."""
+    """An open store continues with its own files or refuses; it never mixes two."""
     path = stores.own(memory_path)
     opened = open_store(path, threads=1)
     read_row(opened, 0)
@@ -341,7 +341,7 @@ class FailingSystem:
 
 @pytest.mark.parametrize("code", [errno.EIO, errno.ESTALE, errno.ENOMEM])
 def test_a_disk_that_fails_once(stores: Stores, code: int) -> None:
-    """The caller is told, and is not told that the store is damaged; the next try succeeds."""
+    """The caller gets the error of the disk, not one of a damaged store; the next try succeeds."""
     number, done = 1, False
     while not done:
         with pytest.MonkeyPatch.context() as patch:

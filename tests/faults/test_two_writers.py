@@ -28,7 +28,7 @@ THREE_SHARDS = small_plan(targets=(ORIGINAL_LABELS,))
 ONE_SHARD = small_plan(
     "float16", bins=(Bin(height_px=32, width_px=32, rows=2, shard_rows=2),), targets=(ORIGINAL_LABELS,)
 )
-"""With as few files as there can be of both kinds, since every operation has a turn."""
+"""With as few files of both kinds as possible, since every operation has a turn."""
 
 
 def different_writers(plan: StorePlan, count: int = 2) -> list[MadeRows]:
@@ -45,7 +45,7 @@ def race(
     work: Sequence[Work] = (),
     faults: Mapping[int, Fault] | None = None,
 ) -> list[Won | None]:
-    """Runs the writers; what each won, None for a killed one.
+    """Runs the writers; returns the shards each won, None for a killed one.
 
     `work` is what each of them does, whole extractions by default; `faults` are those of the first.
     """
@@ -58,12 +58,12 @@ def race(
 
 
 def winners_of(writers: Sequence[MadeRows], won: Sequence[Won | None]) -> dict[ShardId, MadeRows]:
-    """Who won each shard: the one who was told so, or else the one who was killed before anybody could."""
+    """The winner of each shard: the writer that was informed, else the one killed before it could be."""
     winners = {}
     for shard in writers[0].plan.shards():
-        told = [rows for rows, mine in zip(writers, won, strict=True) if mine and mine.get(shard)]
+        informed = [rows for rows, mine in zip(writers, won, strict=True) if mine and mine.get(shard)]
         killed = [rows for rows, mine in zip(writers, won, strict=True) if mine is None]
-        candidates = told or killed
+        candidates = informed or killed
         assert len(candidates) == 1, f"{shard} has {len(candidates)} winners"
         winners[shard] = candidates[0]
     return winners
@@ -89,7 +89,7 @@ def assert_nothing_beside(path: Path) -> None:
 
 
 def operations(root: Path, rows: MadeRows, work: Work) -> int:
-    """Of a writer that is alone."""
+    """Number of operations of a single writer."""
     files = FaultyFiles()
     work(root, rows, files)
     shutil.rmtree(root)
@@ -97,7 +97,7 @@ def operations(root: Path, rows: MadeRows, work: Work) -> int:
 
 
 def switch_once_at_each(root: Path, begun: Path, step: int, work: Sequence[Work]) -> None:
-    """For each `step`-th operation: one writer gets there, the other does all its work, the first goes on."""
+    """At each `step`-th operation of one writer the other does all its work, then the first continues."""
     writers = different_writers(ONE_SHARD)
     shutil.copytree(begun, root)
     for at in range(0, operations(root, writers[0], work[0]), step):
@@ -175,7 +175,7 @@ def test_many_writers_at_random(memory_path: Path) -> None:
 def kill_one_of_two(root: Path, at: int, purpose: str) -> None:
     writers = different_writers(THREE_SHARDS)
     won = race(root, writers, at_random(purpose), faults={at: kills})
-    assert won[1] is not None, "the writer that lives comes to its end"
+    assert won[1] is not None, "the surviving writer finishes"
     assert_one_winner_each(root / THREE_SHARDS.folder_name, winners_of(writers, won))
 
 
@@ -209,13 +209,13 @@ def extract_with_smaller_batches(root: Path, rows: MadeRows, files: Files) -> Wo
     writer = StoreWriter.open_or_create(root, rows.plan, files=files)
     try:
         writer.set_batch_rows([1 for _ in rows.plan.bins])
-    except PlanError:  # a shard was finished: the batches are settled
+    except PlanError:  # a shard is finished: the batch size is fixed
         return {}
     return extract_or_stop(root, rows, files)
 
 
 def extract_or_stop(root: Path, rows: MadeRows, files: Files) -> Won:
-    """An extraction that stops where another writer has begun the store anew, with other batches."""
+    """An extraction that stops if another writer has restarted the store with other batches."""
     try:
         return extract(root, rows, files)
     except (PlanError, IncompleteStore, FileNotFoundError):  # the last where the store is gone just then
@@ -236,7 +236,7 @@ def settle_on_batches(root: Path, begun: Path, step: int, first: Work, second: W
 
 @pytest.mark.parametrize("step", [17, pytest.param(1, marks=pytest.mark.slow)])
 def test_one_of_two_writers_settles_on_smaller_batches(memory_path: Path, begun: Path, step: int) -> None:
-    """Whoever comes too late stops; the store is never left with two plans."""
+    """The later writer stops; the store never has two plans."""
     both = (extract_with_smaller_batches, extract_or_stop)
     settle_on_batches(memory_path / "race", begun, step, *both)
     settle_on_batches(memory_path / "race", begun, step, *reversed(both))

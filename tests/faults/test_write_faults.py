@@ -1,7 +1,7 @@
 """Every operation of the writer fails, is cut short or is the last of its process; then the job runs again.
 
-The run has three shards in two bins, a skipped row, a dense and a ragged target. Whatever happened, the store
-ends with the bytes of a run without faults, and nothing lies beside it.
+The run has three shards in two bins, a skipped row, a dense and a ragged target. After every fault the store
+ends with the bytes of a run without faults and no other file.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ ERRORS = (errno.EIO, errno.ENOSPC, errno.ESTALE)
 
 
 class CleanRun:
-    """A run without faults: its operations and what it leaves."""
+    """A run without faults: its operations and its files."""
 
     def __init__(self, root: Path, rows: MadeRows) -> None:
         files = FaultyFiles()
@@ -121,7 +121,7 @@ def test_a_kill_half_way_through_every_write(memory_path: Path, clean: CleanRun)
 
 
 def test_garbage_is_collected_between_a_kill_and_the_next_run(memory_path: Path, clean: CleanRun) -> None:
-    """What a receipt stands for is no garbage, even before it is renamed into place."""
+    """Files of a receipt are not garbage, even before they are renamed into place."""
 
     def collect(path: Path) -> None:
         if (path / PLAN_NAME).exists():
@@ -158,7 +158,7 @@ def lose_power_after_a_kill_and_the_next_run(root: Path, clean: CleanRun, n: int
 
 
 def test_a_finished_store_survives_a_loss_of_power(memory_path: Path, clean: CleanRun) -> None:
-    """Also what an earlier, killed run had put into place and not synced."""
+    """Including files that an earlier, killed run had renamed but not synced."""
     for n, root in roots(memory_path, some(clean.changing, 30, "finished")):
         lose_power_after_a_kill_and_the_next_run(root, clean, n)
 
@@ -170,7 +170,7 @@ def test_a_finished_store_survives_a_loss_of_power_after_any_kill(memory_path: P
 
 
 def fail_and_run_again(root: Path, clean: CleanRun, files: FaultyFiles) -> None:
-    """The error reaches the caller, or the writer coped with it; the same process then runs the job again."""
+    """The error reaches the caller or is handled; the same process then runs the job again."""
     path = root / clean.rows.plan.folder_name
     try:
         extract(root, clean.rows, files)
@@ -196,7 +196,7 @@ def test_every_operation_fails(memory_path: Path, clean: CleanRun, code: int) ->
 
 
 def test_a_failed_shard_leaves_no_file_behind(memory_path: Path, clean_runs: dict[str, CleanRun]) -> None:
-    """On a full disk its bytes are missed elsewhere."""
+    """It would take space on a full disk."""
     clean = clean_runs["int8"]
     for n, root in roots(memory_path, some(clean.numbers("create", "write", "sync"), 60, "leaves")):
         with pytest.raises(OSError):
@@ -214,7 +214,7 @@ def test_the_disk_is_full_for_a_while(memory_path: Path, clean: CleanRun) -> Non
         fail_and_run_again(root, clean, FullDisk(n, errno.ENOSPC))
 
 
-def test_short_writes_and_reads_are_no_fault(memory_path: Path, clean: CleanRun) -> None:
+def test_short_writes_and_reads_are_handled(memory_path: Path, clean: CleanRun) -> None:
     """One at a time, and all of them together."""
     numbers = some(clean.numbers("write", "read"), 25, "short")
     for each in [FaultyFiles({n: shortens}) for n in numbers] + [Slow()]:
@@ -224,7 +224,7 @@ def test_short_writes_and_reads_are_no_fault(memory_path: Path, clean: CleanRun)
         shutil.rmtree(root)
 
 
-def test_too_little_space_is_told_before_anything_is_written(memory_path: Path) -> None:
+def test_too_little_space_is_reported_before_anything_is_written(memory_path: Path) -> None:
     class Small(Files):
         def free_bytes(self, path: Path) -> int:
             return 100

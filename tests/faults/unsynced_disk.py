@@ -13,7 +13,7 @@ from tests.faults.faulty_files import Fault, FaultyFiles
 
 
 class UnsyncedDisk:
-    """What the machine's processes have changed and not synced.
+    """Changes of the machine's processes that are not synced yet.
 
     Stricter than any file system: a name is lost unless its own folder was synced after it was made, removed
     or changed, whatever else was synced.
@@ -21,14 +21,14 @@ class UnsyncedDisk:
 
     def __init__(self, attic: Path) -> None:
         self._attic = attic
-        """Where unlinked files wait, since their names may come back."""
+        """Folder of unlinked files, since their names may come back."""
         self._safe_bytes: dict[int, tuple[int, int]] = {}
         """By inode: a descriptor, and the bytes that are synced."""
         self._undo: list[tuple[Path, Callable[[], None]]] = []
         attic.mkdir()
 
     def write(self, fd: int) -> None:
-        """Takes note before a file is written to."""
+        """Records a file before it is written to."""
         inode = os.fstat(fd).st_ino
         if inode not in self._safe_bytes:
             self._safe_bytes[inode] = os.dup(fd), os.fstat(fd).st_size
@@ -39,7 +39,7 @@ class UnsyncedDisk:
             os.close(spare[0])
 
     def change(self, folder: Path, undo: Callable[[], None]) -> None:
-        """Takes note of a name that was made or removed in this folder."""
+        """Records a name that was created or removed in this folder."""
         self._undo.append((folder, undo))
 
     def sync_folder(self, path: Path) -> None:
@@ -67,7 +67,7 @@ class UnsyncedDisk:
 
 
 class FilesOnUnsyncedDisk(FaultyFiles):
-    """A process that writes to such a disk. Its own death loses nothing."""
+    """A process that writes to such a disk. A kill of the process alone loses nothing."""
 
     def __init__(self, disk: UnsyncedDisk, faults: Mapping[int, Fault] | None = None) -> None:
         super().__init__(faults)

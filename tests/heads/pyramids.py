@@ -18,7 +18,7 @@ def pyramid_of(first_channels: int, levels: int = 4) -> PyramidSpec:
 
 
 def clip_pyramid(channels: int) -> PyramidSpec:
-    """What heads of clips read: the normed last stage alone."""
+    """The pyramid of video heads: the normed last stage alone."""
     return PyramidSpec((Level(name="p5n", stride_px=32, channels=channels, stage=4),))
 
 

@@ -1,4 +1,4 @@
-"""Where a training step of a detection head would make the host wait for a GPU, counted without one.
+"""Host waits for a GPU in a training step of detection heads, counted without one.
 
 Recorded are the operations whose result the host needs, or whose output's size depends on values.
 """
@@ -41,7 +41,7 @@ class Recorder(TorchDispatchMode):
 
 @pytest.fixture
 def recorder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Recorder]:
-    """As a GPU runs it: NMS of many boxes at a time, labels not read by the host."""
+    """Runs heads as on a GPU: NMS of many boxes at a time, labels not read by the host."""
     monkeypatch.setattr(rpn, "suppress", suppress_together)
     monkeypatch.setattr(ground_truth, "_check_target", lambda *_: None)
     recording = Recorder()
@@ -60,7 +60,7 @@ def recorder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Recorder]:
     ("name", "box_heads", "pools"),
     [("fpn", 1, 2), ("cascade-fpn", 3, 6), ("htc-nosem-bifpn5", 3, 6), ("htc-bifpn5", 3, 6)],
 )
-def test_a_step_waits_where_it_says(recorder: Recorder, name: str, box_heads: int, pools: int) -> None:
+def test_a_step_waits_where_documented(recorder: Recorder, name: str, box_heads: int, pools: int) -> None:
     """In each level's NMS; for the positive RoIs of each mask head; for levels and for sizes of RoIs."""
     head = build_head(name, "detection", pyramid_of(8), 4, seed=0, **SMALL)
     targets, features = random_targets(VALID_HW, 4), random_features(pyramid_of(8), 2, (128, 160))

@@ -1,4 +1,4 @@
-"""Detection heads whose weights are no numbers any more: a loss that says so, no detections, no crash."""
+"""Detection heads with NaN weights: a NaN loss, no detections, no crash."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ HEADS = {
 
 @pytest.mark.parametrize("part", ["", "box_head"])
 @pytest.mark.parametrize("name", HEADS)
-def test_a_head_that_diverged_comes_to_a_loss_that_is_no_number(name: str, part: str) -> None:
+def test_a_diverged_head_has_a_nan_loss(name: str, part: str) -> None:
     pyramid = pyramid_of(8)
     head = build_head(name.split()[0], "detection", pyramid, 3, **SMALL, **HEADS[name])
     for parameter_name, parameter in head.named_parameters():
@@ -42,7 +42,7 @@ def test_a_head_that_diverged_comes_to_a_loss_that_is_no_number(name: str, part:
     assert all(each["boxes"].isfinite().all() for each in found)
 
 
-def test_coordinates_that_are_no_numbers_become_0() -> None:
+def test_nan_coordinates_become_0() -> None:
     boxes = torch.tensor([[[math.nan, -5.0, math.inf, 40.0], [1.0, 2.0, 3.0, 4.0]]])
     clipped = clip_boxes(boxes, torch.tensor([[30.0, 20.0]]))
     assert clipped.tolist() == [[[0.0, 0.0, 20.0, 30.0], [1.0, 2.0, 3.0, 4.0]]]

@@ -1,11 +1,11 @@
-"""How far padding to a multiple of 32 moves a prediction away from the unpadded image's.
+"""Effect of padding to a multiple of 32 on predictions.
 
 mmseg does not pad test images to 32; stores do. A small SwinV2 of transformers, which takes any size, gives
 features of the same image both ways; it is untrained, normalises tiny random branches and so exaggerates.
 
 What differs where the two have different cell counts: unpadded maps of 171, 86, 43 and 22 cells (683 px) are
 stretched onto each other, off by up to 21 px at the right edge, while padded maps keep their strides;
-windows and 3x3 convolutions see tokens beyond the edge. Nothing of that is left where the counts agree.
+windows and 3x3 convolutions see tokens beyond the edge. With equal cell counts there is no difference.
 """
 
 import pytest
@@ -56,7 +56,7 @@ def test_padded_against_unpadded(
 
 @pytest.mark.parametrize("name", NAMES)
 def test_padding_reaches_no_further_than_the_convolutions(name: str) -> None:
-    """Pooling over the padding would carry it everywhere, as GroupNorm does (2 % of the spread)."""
+    """Pooling over the padding would spread it everywhere, as GroupNorm does (2 % of the spread)."""
     valid_hw, reach_px = (512, 672), {"linear": 24, "fpn": 96, "bifpn2": 320}[name]
     settings = {"neck_norm": "none"} if name.startswith("bifpn") else {}
     pyramid, head = pyramid_of(24), head_of(name, **settings)

@@ -1,4 +1,4 @@
-"""Names, settings and first weights."""
+"""Names, settings and initial weights of heads."""
 
 import pytest
 import torch
@@ -29,12 +29,12 @@ def test_presets_differ_only_in_their_settings() -> None:
     assert head_settings("fpn", "segmentation").width == 512
 
 
-def test_levels_are_those_needed_whatever_else_there_is() -> None:
+def test_only_the_levels_needed_are_read() -> None:
     pyramid = pyramid_of(8, levels=5)
     assert build_head("fpn", "segmentation", pyramid, 3, width=8).levels == ("p2", "p3", "p4", "p5")
 
 
-def test_seeded_first_weights() -> None:
+def test_seeded_initial_weights() -> None:
     def weights(name: str, seed: int | None) -> torch.Tensor:
         head = build_head(name, "segmentation", pyramid_of(8), 3, seed=seed, width=8)
         return torch.cat([p.detach().flatten() for p in head.pooling.parameters()])

@@ -1,4 +1,4 @@
-"""Every kind of store, written and read back bit-equal: by our reader, by zarr-python and by tensorstore."""
+"""Every kind of store, written and read back bit-equal by our reader, zarr-python and tensorstore."""
 
 import socket
 import warnings
@@ -29,12 +29,12 @@ BINS = (
 )
 BOXES = RaggedTarget("boxes", "float32", (-1, 4), 64)
 WIDE = Level(name="p3", stride_px=8, channels=35, stage=2)
-"""With int4 two blocks, and a last code by itself."""
+"""With int4: two blocks and a single last code."""
 CLIP_CLASS = DenseTarget("class_index", "int64", ())
 FLAGS = DenseTarget("flags", "bool", (3,))
 DEPTH = DenseTarget("depth", "float32", ("y", "x"))
 SKIPPED = frozenset({(0, 1), (1, 6), (2, 0), (2, 1)})
-"""Among them the last row of a partial shard, and a whole bin."""
+"""The last row of a partial shard, and a whole bin."""
 
 KINDS = {
     "int8": {"levels": (P4, P5)},
@@ -68,7 +68,7 @@ def made(request, tmp_path_factory):
 
 
 def plain_differences(pixels: np.ndarray) -> np.ndarray:
-    """Pixel by pixel, as docs/store-format.md words it."""
+    """Pixel by pixel, as docs/store-format.md defines it."""
     found = np.empty_like(pixels)
     for y, x in np.ndindex(pixels.shape[:2]):
         left = [int(value) for value in pixels[y, x - 1]] if x else [0, 0, 0]
@@ -89,7 +89,7 @@ def test_differences_are_undone(pixels):
 
 
 def planned_array(made: Made, bin_index: int, name: str) -> np.ndarray:
-    """The whole array as any reader must see it: fills in the holes."""
+    """The whole array as any reader must return it, with fill values in the holes."""
     spec = sharded_arrays(made.plan, bin_index)[name]
     whole = np.full(spec.shape, spec.fill, spec.dtype)
     for place, copy in zip(made.rows.written(), list(made.rows.copies().values()), strict=True):
@@ -104,7 +104,7 @@ def planned_array(made: Made, bin_index: int, name: str) -> np.ndarray:
     return whole
 
 
-def test_our_reader_gives_back_what_was_put(made):
+def test_our_reader_returns_the_rows_put(made):
     with open_store(made.path, threads=2) as store:
         copies = list(made.rows.copies().values())
         assert len(store) == len(copies)
@@ -130,7 +130,7 @@ def test_our_reader_gives_back_what_was_put(made):
                     assert decoded[level].dtype == np.float32
 
 
-def test_the_index_gives_back_the_plan(made):
+def test_row_metadata_equal_the_plan(made):
     with open_store(made.path) as store:
         plan, planned = store.plan, made.plan
         assert plan.identity == planned.identity and plan.bins == planned.bins
@@ -162,7 +162,7 @@ def test_the_index_gives_back_the_plan(made):
 
 def test_zarr_python_reads_every_array(made):
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it mentions plan.json and receipts/, which are not its business
+        warnings.simplefilter("ignore")  # it warns of plan.json and receipts/, which are not Zarr
         members = dict(zarr.open_group(str(made.path), mode="r").members(max_depth=None))
     arrays = {name: m for name, m in members.items() if isinstance(m, zarr.Array)}
     assert arrays.keys() == {spec.path for spec in all_arrays(made.plan)}
@@ -200,7 +200,7 @@ def test_tensorstore_reads_every_array(made):
     assert np.count_nonzero(read("rows/outcome")) == len(SKIPPED)
 
 
-def test_no_file_tells_time_host_or_path(made):
+def test_no_file_holds_time_host_or_path(made):
     for file in made.path.rglob("*"):
         if file.is_file():
             data = file.read_bytes()
@@ -209,7 +209,7 @@ def test_no_file_tells_time_host_or_path(made):
 
 
 def test_the_bytes_do_not_depend_on_the_order_of_rows(tmp_path):
-    """Features have their places beforehand; compressed rows are put into row order."""
+    """Offsets of features are fixed; compressed rows are written in row order."""
     plan = small_plan(bins=BINS, pixels=True)
     rows = MadeRows(plan, skipped=SKIPPED)
     orders = [lambda r: r, lambda r: r[::-1], lambda r: [*r[1::2], *r[0::2]]]

@@ -1,4 +1,4 @@
-"""An epoch reads each record once, over all ranks; epochs walk through the views; a window shuffles."""
+"""Sampling: each record once an epoch over all ranks, views in turn, shuffling within a window."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ PAIRS = st.sets(st.tuples(st.sampled_from("abcdefgh"), st.integers(0, 3)), min_s
 
 
 def reference(index, epoch):
-    """Record -> row, by walking on from the wanted view, as the rule is worded."""
+    """Record -> row by the documented rule: the wanted view, else the next one."""
     rows = {pair: row for row, pair in enumerate(zip(index.keys, index.views.tolist(), strict=True))}
     count = int(index.views.max()) + 1
     found = {}
@@ -86,7 +86,7 @@ def test_order_depends_on_seed_and_epoch_and_not_on_world():
     np.testing.assert_array_equal(first, dealt)
 
 
-def test_a_record_without_its_view_shows_the_next_one_and_one_without_any_is_left_out():
+def test_a_missing_view_is_replaced_by_the_next_and_a_record_without_views_left_out():
     complete = full_index(6, 3)
     kept = [
         pair
@@ -102,7 +102,7 @@ def test_a_record_without_its_view_shows_the_next_one_and_one_without_any_is_lef
         assert shown["record-3"] == (2 if wanted == 1 else wanted)
 
 
-def test_the_shuffle_is_written_down():
+def test_the_shuffle_is_pinned():
     """Runs are resumed under other versions of numpy: these numbers never change."""
     assert shuffle(8, "order", 0, 0).tolist() == GOLDEN_SHUFFLE
     assert key_hash("record-0") == 5423641343118414517
@@ -127,7 +127,7 @@ def test_a_window_shows_the_same_rows(pairs, epoch, seed, window, shard_rows):
         for i, shard in enumerate(index.shards[as_read])
         if i == 0 or index.shards[as_read[i - 1]] != shard
     ]
-    assert len(runs) == len(set(runs))  # no shard is come back to
+    assert len(runs) == len(set(runs))  # no shard is read twice
     for shard in runs:
         inside = as_read[index.shards[as_read] == shard]
         assert (np.diff(inside) > 0).all()  # each is read forward
@@ -151,7 +151,7 @@ def test_rows_read_together_are_shown_a_third_of_the_window_apart(window):
 
 
 def test_how_often_rows_of_a_shard_meet_in_a_batch():
-    """The stated quality in the terms of training: pairs of one shard in a batch of 16."""
+    """The documented quality, as pairs of one shard in a batch of 16."""
     index = full_index(16384, 1, shard_rows=32)
 
     def pairs(rows):

@@ -1,4 +1,4 @@
-"""Matching and drawing beside plain loops (mmdet's MaxIoUAssigner and RandomSampler) and torchvision."""
+"""Matching and sampling against plain loops (mmdet's MaxIoUAssigner and RandomSampler) and torchvision."""
 
 import pytest
 import torch
@@ -79,7 +79,7 @@ def random_boxes(images: int, count: int, seed: int) -> Tensor:
 
 
 @pytest.mark.parametrize("pairs", [1, 500, 1 << 24])
-def test_a_batch_is_its_images_however_it_is_cut(monkeypatch: pytest.MonkeyPatch, pairs: int) -> None:
+def test_a_batch_equals_its_images(monkeypatch: pytest.MonkeyPatch, pairs: int) -> None:
     """Padding, other images and the number of boxes compared at a time change nothing."""
     monkeypatch.setattr(assignment, "_PAIRS", pairs)
     truth, anchors = random_boxes(3, 6, 0), random_boxes(1, 200, 1)
@@ -99,7 +99,7 @@ flags = st.lists(st.sampled_from(["positive", "negative", "neither"]), min_size=
 
 @settings(max_examples=150)
 @given(st.lists(flags, min_size=1, max_size=3), st.integers(1, 40), st.integers(0, 20), st.integers(0, 99))
-def test_samples_are_as_many_as_there_can_be(
+def test_as_many_samples_as_possible_are_drawn(
     kinds: list[list[str]], samples: int, most_positive: int, seed: int
 ) -> None:
     """mmdet's RandomSampler: positives up to their most, negatives up to the rest, each at most once."""

@@ -1,4 +1,4 @@
-"""Anchors, overlaps and deltas beside plain loops and torchvision."""
+"""Anchors, overlaps and deltas against plain loops and torchvision."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Pasted masks beside a loop over pixels (mmdet's _do_paste_mask)."""
+"""Pasted masks against a loop over pixels (mmdet's _do_paste_mask)."""
 
 import math
 
@@ -13,7 +13,7 @@ SIZE = (37, 52)
 
 
 def prediction(count: int = 8, seed: int = 0) -> dict[str, Tensor]:
-    """Boxes inside the image, on its borders, of less than a pixel and of none."""
+    """Boxes inside the image, on its borders, smaller than a pixel and empty."""
     generator = torch.Generator().manual_seed(seed)
     limit = torch.tensor([SIZE[1], SIZE[0]])
     points = (torch.rand(count, 2, 2, generator=generator) * 1.4 - 0.2) * limit
@@ -51,7 +51,7 @@ def test_pixels_equal_a_loop() -> None:
     assert found.shape == (8, *SIZE) and found.dtype == torch.uint8
     pairs = zip(made["mask_probs"].tolist(), made["boxes"].tolist(), strict=True)
     values = torch.tensor([by_loops(probs, box) for probs, box in pairs])
-    clear = (values - 0.5).abs() > 1e-4  # what lies on the cut may round to either side
+    clear = (values - 0.5).abs() > 1e-4  # values at the threshold may round to either side
     assert torch.equal(found.bool()[clear], (values >= 0.5)[clear])
     assert clear.float().mean() > 0.99 and 0.05 < found.float().mean() < 0.6
 

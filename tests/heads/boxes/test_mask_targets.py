@@ -1,4 +1,4 @@
-"""Mask targets from cropped bits beside RoIAlign on full bitmaps and a loop over samples."""
+"""Mask targets from cropped bits against RoIAlign on full bitmaps and a loop over samples."""
 
 import math
 
@@ -65,7 +65,7 @@ def test_equal_to_roi_align_on_full_bitmaps(image: int, aligned: bool) -> None:
 
 
 @pytest.mark.parametrize("pixels", [1, 3000])
-def test_windows_cut_anywhere_give_the_same(monkeypatch: pytest.MonkeyPatch, pixels: int) -> None:
+def test_chunks_of_any_size_give_the_same(monkeypatch: pytest.MonkeyPatch, pixels: int) -> None:
     _, targets = made()
     rois, rows = random_rois(30, VALID_HW[0], 3), torch.arange(30) % COUNTS[0]
     expected = sampled(targets, 0, rows, rois)
@@ -112,7 +112,7 @@ def test_equal_to_plain_loops(seed: int) -> None:
     np.testing.assert_allclose(found[0], by_loops(mask, roi[0].tolist(), 6), atol=1e-4)
 
 
-def test_conventions_cut_or_keep_shares() -> None:
+def test_conventions_threshold_or_keep_fractions() -> None:
     masks, targets = made()
     truth = stack_truth(targets, VALID_HW, 1, torch.device("cpu"))
     rois, rows = random_rois(20, VALID_HW[0], 5), torch.arange(20) % COUNTS[0]
@@ -126,7 +126,7 @@ def test_conventions_cut_or_keep_shares() -> None:
     shares = full_bitmaps(masks[0], rows, rois, 28, True)
     binary = targets_of(positive, truth, MMDET)
     assert set(binary.unique().tolist()) == {0.0, 1.0}
-    clear = (shares - 0.5).abs() > 1e-4  # what lies on the cut may round to either side
+    clear = (shares - 0.5).abs() > 1e-4  # values at the threshold may round to either side
     assert torch.equal(binary[clear], (shares >= 0.5).float()[clear]) and clear.float().mean() > 0.9
     kept = targets_of(positive, truth, TORCHVISION)
     torch.testing.assert_close(kept, full_bitmaps(masks[0], rows, rois, 28, False), rtol=0, atol=1e-4)

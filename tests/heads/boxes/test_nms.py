@@ -1,4 +1,4 @@
-"""Suppression beside the greedy loop it is defined by."""
+"""NMS and Soft-NMS against greedy loops."""
 
 from collections.abc import Callable
 
@@ -18,7 +18,7 @@ BOTH: list[Suppress] = [suppress, suppress_together]
 
 
 def greedy(boxes: Tensor, scores: Tensor, groups: Tensor, iou: float) -> list[int]:
-    """Best first; a box stays unless one that stayed in its group overlaps it by more."""
+    """Best first; a box is kept unless a kept box of its group overlaps it by more."""
     overlaps = pairwise_iou(boxes[None], boxes[None])[0]
     kept: list[int] = []
     for row in scores.argsort(descending=True).tolist():
@@ -50,7 +50,7 @@ def test_padded_rows_equal_the_greedy_loop(seed: int, iou: float, function: Supp
 
 @pytest.mark.parametrize("pairs", [1, 1 << 25])
 def test_long_chains(monkeypatch: pytest.MonkeyPatch, pairs: int) -> None:
-    """Each box overlaps the next two: what stays depends on every better box, through many rounds."""
+    """Each box overlaps the next two, so that a result depends on every better box, through many rounds."""
     monkeypatch.setattr(nms, "_PAIRS", pairs)
     left = torch.arange(200.0)
     boxes = torch.stack([left, left * 0, left + 6, left * 0 + 4], 1).expand(2, -1, -1)
@@ -62,8 +62,8 @@ def test_long_chains(monkeypatch: pytest.MonkeyPatch, pairs: int) -> None:
     assert torch.equal(kept, suppress(boxes, exists, 0.45))
 
 
-def test_real_numbers_of_proposals() -> None:
-    """Both ways agree on 1000 boxes around 30 places, as scores of anchors leave them."""
+def test_a_realistic_number_of_proposals() -> None:
+    """Both ways agree on 1000 boxes around 30 places, like the anchors that score best."""
     generator = torch.Generator().manual_seed(0)
     places = torch.rand(30, 2, generator=generator) * 400
     corner = places[torch.randint(0, 30, (1000,), generator=generator)]
@@ -133,7 +133,7 @@ def test_soft_nms_is_effdets(most: int) -> None:
 
 
 def test_soft_nms_in_a_rule() -> None:
-    """What hard NMS drops stays with less score, unless that is too little."""
+    """Boxes that hard NMS drops stay with a lower score, unless it is below the threshold."""
     boxes = torch.tensor([[[0.0, 0, 10, 10]], [[0.0, 0, 10, 8]], [[0.0, 0, 10, 9.9]]])
     probabilities = torch.tensor([[0.9], [0.8], [0.2]])
     rule = DetectRule(least_score=0.05, nms_iou=0.5, most=5, soft=True, least_px=-1.0)

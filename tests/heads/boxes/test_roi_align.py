@@ -1,4 +1,4 @@
-"""RoIs on their levels, beside a loop over single RoIs and torchvision's pooler."""
+"""RoIAlign by level against a loop over single RoIs and torchvision's pooler."""
 
 import math
 
@@ -37,7 +37,7 @@ def test_levels(stride_px: int) -> None:
 
 
 def test_levels_at_their_borders() -> None:
-    """A side of exactly 56 x 2^k belongs to level k; no area and more than the image are cut off."""
+    """A side of exactly 56 x 2^k belongs to level k; empty and too large boxes are clamped."""
     sides = torch.tensor([0.0, 56, 111.99, 112, 224, 447, 448, 9000])
     boxes = torch.stack([sides * 0, sides * 0, sides, sides], 1)
     assert roi_levels(boxes, 4, 4).tolist() == [0, 0, 0, 1, 2, 2, 3, 3]

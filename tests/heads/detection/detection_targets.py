@@ -1,4 +1,4 @@
-"""Made instances for the tests of detection heads: ellipses as the store holds them, and as full bitmaps."""
+"""Synthetic instances for the tests of detection heads: ellipses as stored, and as full bitmaps."""
 
 import numpy as np
 import torch
@@ -53,5 +53,5 @@ def random_targets(valid_hw: list[tuple[int, int]], classes: int, seed: int = 0)
 
 
 def empty_target() -> dict[str, Tensor]:
-    """Of an image without instances; one crowd, which heads do not read."""
+    """The target of an image without instances; one crowd, which heads do not read."""
     return {**pack_instances([], []), "crowd_boxes": torch.tensor([[4.0, 4.0, 90.0, 30.0]])}

@@ -1,4 +1,4 @@
-"""Cascade and HTC: sizes, what each stage learns from, and detections beside a reference of its own."""
+"""Cascade and HTC: sizes, training RoIs of each stage, and detections against a plain reference."""
 
 import math
 from typing import Any
@@ -76,7 +76,7 @@ def test_parameters() -> None:
 
 
 def test_weights_of_the_stages() -> None:
-    """Heads that say nothing lose ln(classes + 1) and ln 2, times 1, 0.5 and 0.25."""
+    """Heads with zero outputs have losses of ln(classes + 1) and ln 2, times 1, 0.5 and 0.25."""
     head = small("cascade-fpn")
     with torch.no_grad():
         for part in [*(each.classes for each in head.box_heads), *(each.masks for each in head.mask_heads)]:
@@ -95,7 +95,7 @@ Drawn = tuple[Proposals, AssignRule, RoISamples]
 
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Drawn]:
-    """Every set of RoIs drawn, with what it was drawn from."""
+    """Every set of RoIs drawn, with the proposals it was drawn from."""
     calls: list[Drawn] = []
     original = cascade.sample_rois
 
@@ -123,9 +123,9 @@ def refined_by_hand(stage: int, boxes: Tensor, deltas: Tensor, hw: tuple[int, in
 def test_stages_learn_from_refined_boxes_at_rising_overlaps(
     name: str, box_head: str, drawn: list[Drawn]
 ) -> None:
-    """HTC draws each stage's mask RoIs anew, from what the stage refined; true boxes are no proposals.
+    """HTC draws each stage's mask RoIs from its refined boxes; ground-truth boxes are no proposals.
 
-    With boxes per class positive RoIs move as their object's class says, others as the likeliest class.
+    With boxes per class positive RoIs move by the deltas of their object's class, others by the best class's.
     """
     head = small(name, box_head=box_head)
     redraw(head)
@@ -162,7 +162,7 @@ def test_stages_learn_from_refined_boxes_at_rising_overlaps(
 def test_detections_by_a_reference(box_head: str) -> None:
     """Logits averaged over stages that each score their own boxes; masks averaged after the sigmoid.
 
-    With boxes per class a RoI moves between stages as its likeliest class says, and in the end as each does.
+    With boxes per class a RoI moves by its best class's deltas between stages, by each class's at the end.
     """
     head = small("cascade-fpn", box_head=box_head)
     redraw(head)

@@ -1,4 +1,4 @@
-"""Losses in mmdet's conventions beside loops over single anchors, RoIs and cells."""
+"""Losses in mmdet's conventions against loops over single anchors, RoIs and cells."""
 
 import math
 from dataclasses import replace
@@ -21,7 +21,7 @@ STDS = (0.1, 0.1, 0.2, 0.2)
 
 
 def truth() -> GroundTruth:
-    """The last image holds nothing."""
+    """Ground truth; the last image is empty."""
     random = np.random.default_rng(0)
     targets = [
         pack_instances(random_masks(hw, count, random), list(range(count)))
@@ -89,7 +89,7 @@ def test_region_proposal_losses_of_a_sample() -> None:
 
 
 def proposals(made: GroundTruth) -> Proposals:
-    """Near the boxes, and anywhere; the last rows do not exist."""
+    """Proposals near the boxes and elsewhere; the last rows are padding."""
     generator = torch.Generator().manual_seed(2)
     near = made.boxes_NG4.repeat(1, 5, 1)
     near = near + torch.randn(near.shape, generator=generator) * 4
@@ -199,7 +199,7 @@ def test_a_mask_is_its_own_classs_row() -> None:
 
 
 def test_mask_loss() -> None:
-    """The mean over the cells of those that count; 0 and gradients of 0 where none does."""
+    """The mean over the cells of real RoIs; loss and gradients of 0 without any."""
     logits = torch.randn(4, 28, 28, generator=torch.Generator().manual_seed(0)).requires_grad_()
     targets = (torch.rand(4, 28, 28, generator=torch.Generator().manual_seed(1)) < 0.5).float()
     counts = torch.tensor([True, False, True, True])

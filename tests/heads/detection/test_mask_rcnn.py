@@ -1,4 +1,4 @@
-"""Sizes of Mask R-CNN's parts, images without instances, bad targets, and that it learns."""
+"""Mask R-CNN: sizes of its parts, images without instances, bad targets, overfitting."""
 
 import pytest
 import torch
@@ -101,7 +101,7 @@ def test_residual_blocks_start_as_a_plain_fpn() -> None:
 
 @pytest.mark.parametrize("which", ["none of them", "one of them"])
 def test_images_without_instances(which: str) -> None:
-    """Crowds alone count as none. Losses are finite, those of boxes and masks 0 where nothing is there."""
+    """Crowds alone count as none. Losses are finite; box and mask losses are 0 without instances."""
     head = small()
     targets = (
         [empty_target(), empty_target()] if which == "none of them" else random_targets(VALID_HW, CLASSES)
@@ -117,7 +117,7 @@ def test_images_without_instances(which: str) -> None:
 
 
 def test_features_of_zeros() -> None:
-    """Every score ties and every proposal is an anchor: nothing is undefined."""
+    """Every score ties and every proposal is an anchor: all results are defined."""
     head = small()
     flat = {name: torch.zeros_like(x) for name, x in features().items()}
     found = head.losses(flat, random_targets(VALID_HW, CLASSES), VALID_HW)
@@ -146,7 +146,7 @@ def test_it_learns() -> None:
 
 @pytest.mark.gpu
 def test_a_gpu_gives_the_same() -> None:
-    """One generator on the CPU serves both; what rounding moves across a threshold changes little."""
+    """One CPU generator serves both; values that rounding moves across a threshold change little."""
     head, targets = small(), random_targets(VALID_HW, CLASSES)
     expected = losses(head, targets)
     head.cuda()

@@ -1,6 +1,6 @@
-"""Mask R-CNN with torchvision's conventions beside torchvision's own parts, on equal weights and features.
+"""Mask R-CNN with torchvision's conventions against torchvision's parts, on equal weights and features.
 
-Everything there is to sample is sampled, so that no draw can differ. Both read RoIs adaptively (sampling
+All candidates are sampled, so that no draw can differ. Both read RoIs adaptively (sampling
 ratio 0; torchvision's model defaults to 2).
 """
 
@@ -120,7 +120,7 @@ def maps() -> list[Tensor]:
 
 
 def targets(with_empty: bool) -> tuple[list[dict[str, Tensor]], list[dict[str, Tensor]]]:
-    """The same instances for us and, as bitmaps and with background as class 0, for them."""
+    """The same instances in our format and in torchvision's: bitmaps, background as class 0."""
     random = np.random.default_rng(7)
     ours, theirs = [], []
     for row, hw in enumerate(VALID_HW):

@@ -1,4 +1,4 @@
-"""transformers' Mask2Former modules beside ours: one set of weights, one set of points."""
+"""transformers' Mask2Former modules as a reference for ours: equal weights, equal points."""
 
 from collections.abc import Callable
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from heads.mask2former.masked_decoder import MaskPredictions
 from heads.mask2former.matching import Matches
 
-WIDTH = 128  # the least with the 32 groups that transformers has fixed
+WIDTH = 128  # the least with the 32 groups fixed in transformers
 CLASSES = 7
 
 

@@ -1,4 +1,4 @@
-"""Deformable attention beside its definition in loops, and its first points."""
+"""Deformable attention against its definition in loops, and its initial points."""
 
 import math
 
@@ -54,7 +54,7 @@ def test_gradients_are_those_of_the_samples() -> None:
 
 
 @pytest.mark.parametrize("wanted", [(True, False, True), (False, True, False)])
-def test_gradients_that_nobody_wants_are_left_out(wanted: tuple[bool, ...]) -> None:
+def test_unneeded_gradients_are_not_computed(wanted: tuple[bool, ...]) -> None:
     inputs = [x.detach().requires_grad_(each) for x, each in zip(random_inputs(), wanted, strict=True)]
     full = random_inputs()
     sample_levels(*inputs, SIZES).sum().backward()
@@ -64,7 +64,7 @@ def test_gradients_that_nobody_wants_are_left_out(wanted: tuple[bool, ...]) -> N
         assert not each or torch.allclose(x.grad, reference.grad)
 
 
-def test_first_points_lie_one_to_four_cells_away_in_eight_directions() -> None:
+def test_initial_points_lie_one_to_four_cells_away_in_eight_directions() -> None:
     attention = DeformableAttention(16, 3)
     offsets = attention.offsets.bias.detach().view(8, 3, 4, 2)
     angles = torch.arange(8) * math.pi / 4

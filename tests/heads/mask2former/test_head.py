@@ -1,4 +1,4 @@
-"""The Mask2Former heads: sizes, matching, predictions, and what odd targets do to the losses."""
+"""Mask2Former heads: sizes, matching, predictions, and losses of unusual targets."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -149,7 +149,7 @@ def test_an_image_without_any_class_adds_nothing() -> None:
     empty = {"labels": torch.full(PADDED_HW, 255, dtype=torch.uint8)}
     head = small_head()
     with torch.no_grad():
-        head.masked_decoder.classifier.bias[-1] = 3  # queries of the second, said to see nothing, were cheap
+        head.masked_decoder.classifier.bias[-1] = 3  # queries of the second that predict no object were cheap
     both, alone = losses_of(head, [targets[0], empty]), losses_of(head, targets[:1])
     torch.testing.assert_close(both["loss_class"], alone["loss_class"], rtol=1e-4, atol=0)
     torch.stack(list(both.values())).sum().backward()
@@ -204,7 +204,7 @@ def test_a_step_waits_for_the_device_once(monkeypatch: pytest.MonkeyPatch) -> No
     assert len(transfers) == 1 and not waits.seen
 
 
-def test_a_process_without_any_mask_meets_the_others_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_without_masks_still_joins_the_collective(monkeypatch: pytest.MonkeyPatch) -> None:
     met = []
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)

@@ -1,4 +1,4 @@
-"""Mask2Former beside transformers': outputs, gradients and losses on equal weights and points."""
+"""Mask2Former against transformers': outputs, gradients and losses on equal weights and points."""
 
 import dataclasses
 
@@ -182,7 +182,7 @@ def test_losses(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, queries: in
 
 
 def test_matcher(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pair by pair, and with costs that are not finite."""
+    """Pair by pair, also with non-finite costs."""
     labels, shared = random_scenes(3), SharedPoints(3, 160)
     predictions = random_predictions(torch.float64)
     with torch.no_grad():
@@ -208,7 +208,7 @@ def test_matcher(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_losses_at_points_of_their_own_agree_on_average() -> None:
-    """Sharing an image's points among its predictions, which the reference does not, moves no mean."""
+    """Our predictions of an image share their points, unlike the reference's; the mean losses are equal."""
     labels, predictions, runs = random_scenes(3), random_predictions(torch.float32), 60
     loss = modeling().Mask2FormerLoss(config_of(points=128), {})
 

@@ -1,4 +1,4 @@
-"""Reading label maps and masks at points, beside torch's grid_sample on masks made whole."""
+"""Sampling of label maps and masks at points against torch's grid_sample on full masks."""
 
 import torch
 import torch.nn.functional as F

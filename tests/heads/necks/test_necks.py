@@ -1,4 +1,4 @@
-"""FPN and BiFPN beside torchvision's and effdet's on equal weights, and their sizes."""
+"""FPN and BiFPN against torchvision's and effdet's on equal weights, and their sizes."""
 
 import pytest
 import torch
@@ -122,8 +122,8 @@ def test_bifpn_layer_equals_effdet(levels: int, finest_hw: tuple[int, int]) -> N
 
 
 def test_bifpn_equals_the_formulas_written_out() -> None:
-    """Laterals, extra level, two layers: the text of the definition against the module."""
-    channels, width = [6, 8, 24, 48], 8  # the second level has the width already
+    """Laterals, extra level, two layers: the module against its written definition."""
+    channels, width = [6, 8, 24, 48], 8  # the second level has this width already
     neck = redraw(BiFPN(channels, width, layers=2, extra_levels=1, norm="none").double(), 3)
     maps = maps_of(channels, (19, 26))
     pool, resize = nn.functional.max_pool2d, nn.functional.interpolate

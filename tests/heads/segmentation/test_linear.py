@@ -1,4 +1,4 @@
-"""The linear head beside its definition: resize, concatenate, one 1x1."""
+"""The linear head against its definition: resize, concatenate, one 1x1."""
 
 import pytest
 import torch

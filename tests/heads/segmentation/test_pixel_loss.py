@@ -1,4 +1,4 @@
-"""The loss beside torch's own on full-size logits."""
+"""The pixel loss against torch's cross entropy on full-size logits."""
 
 import pytest
 import torch

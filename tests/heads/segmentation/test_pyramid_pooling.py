@@ -1,4 +1,4 @@
-"""Pooling keeps to the valid part: each image as if it came alone and unpadded."""
+"""Pooling over the valid part only: each image as if it were alone and unpadded."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from heads.segmentation.pyramid_pooling import PyramidPooling, average_matrix, r
 @pytest.mark.parametrize("valid", range(1, 20))
 @pytest.mark.parametrize("bins", [1, 2, 3, 6])
 def test_matrices_equal_torchs_pooling_and_resizing(valid: int, bins: int) -> None:
-    """Also where the map has fewer cells than there are bins."""
+    """Also for maps with fewer cells than bins."""
     size = 19
     x = torch.randn(2, 3, valid, 1, generator=torch.Generator().manual_seed(valid), dtype=torch.float64)
     lengths = torch.tensor([valid])

@@ -1,4 +1,4 @@
-"""UPerNet beside transformers' on equal weights, its sizes, and its settings."""
+"""UPerNet against transformers' on equal weights, its sizes and its settings."""
 
 from types import SimpleNamespace
 
@@ -97,7 +97,7 @@ def test_upernet_equals_transformers(padded_hw: tuple[int, int], train: bool) ->
     for a, b in names.items():
         if a in mine:
             torch.testing.assert_close(mine[a].grad, other[b].grad, rtol=1e-8, atol=1e-8)
-        else:  # the running statistics moved alike
+        else:  # the running statistics are updated alike
             torch.testing.assert_close(ours.state_dict()[a], theirs.state_dict()[b])
 
 
@@ -178,7 +178,7 @@ def test_auxiliary_loss_weighs_two_fifths() -> None:
     torch.testing.assert_close(losses["loss_aux"], 0.4 * plain)
 
 
-def test_one_image_with_batch_norm_is_refused_before_it_fails() -> None:
+def test_one_image_with_batch_norm_is_refused() -> None:
     pyramid = pyramid_of(8)
     features, labels = random_features(pyramid, 1, (32, 32)), random_labels(1, (32, 32), CLASSES)
     head = build_head("bifpn1", "segmentation", pyramid, CLASSES, width=WIDTH)
@@ -221,7 +221,7 @@ def _mean_std(x: Tensor) -> tuple[float, float]:
     return float(x.mean()), float(x.std())
 
 
-def test_first_weights_follow_mmseg() -> None:
+def test_initial_weights_follow_mmseg() -> None:
     head = build_head("bifpn1", "segmentation", pyramid_of(32), 150, width=256, seed=0)
     mean, std = _mean_std(head.classifier.weight.detach())
     assert abs(mean) < 1e-3 and abs(std - 0.01) < 5e-4

@@ -1,4 +1,4 @@
-"""Heads of clips: sizes, first outputs, what they can and cannot tell apart, and a plain-loop reference."""
+"""Video heads: sizes, initial outputs, which orders they can distinguish, and a plain-loop reference."""
 
 import math
 
@@ -69,7 +69,7 @@ def test_a_new_head_is_the_linear_head(name: str) -> None:
     torch.testing.assert_close(head(clips(), [HW] * 3), linear(clips(), [HW] * 3))
 
 
-def test_first_weights() -> None:
+def test_initial_weights() -> None:
     head = head_of("global1", channels=768, classes=400)
     assert head.classifier.weight.std().item() == pytest.approx(0.01, rel=0.02)
     attention = head.blocks[0].attention
@@ -80,7 +80,7 @@ def test_first_weights() -> None:
 
 @pytest.mark.parametrize("name", ["temporal2", "global2"])
 def test_scores_equal_plain_loops(name: str) -> None:
-    """Each token by itself: who it sees, its softmax, its norm and its MLP."""
+    """Token by token: its keys, softmax, norm and MLP."""
     head = redrawn(head_of(name)).eval()
     x_NCTyx = clips(2)["p5n"]
     n, c, t, y, x = x_NCTyx.shape
@@ -120,7 +120,7 @@ def test_clips_of_several_valid_sizes_are_cut_to_theirs() -> None:
 
 
 @pytest.mark.parametrize("name", BLOCKS)
-def test_only_the_position_bias_tells_a_clip_from_its_reversal(name: str) -> None:
+def test_only_the_position_bias_distinguishes_a_clip_from_its_reversal(name: str) -> None:
     x = clips()["p5n"]
     for position_bias in (True, False):
         head = redrawn(head_of(name, position_bias=position_bias)).eval()
@@ -128,8 +128,8 @@ def test_only_the_position_bias_tells_a_clip_from_its_reversal(name: str) -> Non
         assert torch.allclose(forward, backward, rtol=1e-4, atol=1e-4) is not position_bias
 
 
-def test_temporal_blocks_keep_sites_apart_and_global_ones_do_not() -> None:
-    """The order of the sites matters to a head that compares them, and to no other."""
+def test_temporal_blocks_keep_cells_apart_and_global_ones_do_not() -> None:
+    """The order of the cells matters only to a head that compares them."""
     x = clips()["p5n"]
     for name, sees_places in (("temporal1", False), ("global1", True)):
         head = redrawn(head_of(name)).eval()
@@ -138,7 +138,7 @@ def test_temporal_blocks_keep_sites_apart_and_global_ones_do_not() -> None:
 
 
 @pytest.mark.parametrize("name", ["linear", *BLOCKS])
-def test_learns_a_few_clips_by_heart_unless_only_their_order_tells(name: str) -> None:
+def test_overfits_a_few_clips_unless_only_their_order_differs(name: str) -> None:
     """Eight clips in four classes; class 2 k + 1 holds the reversals of class 2 k."""
     x = clips(4, channels=32)["p5n"]
     batch = {"p5n": torch.cat([x, x.flip(2)])}
@@ -154,7 +154,7 @@ def test_learns_a_few_clips_by_heart_unless_only_their_order_tells(name: str) ->
         loss.backward()
         optimiser.step()
     found = torch.stack(head.eval().predict(batch, [HW] * 8, [HW] * 8)).argmax(1)
-    if name == "linear":  # it can name the pair, and no more
+    if name == "linear":  # it can find the pair of classes, and no more
         assert loss.item() == pytest.approx(math.log(2), abs=0.03)
     else:
         assert loss.item() < first / 10

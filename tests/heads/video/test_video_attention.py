@@ -1,4 +1,4 @@
-"""Video blocks beside SwinV2's own attention, plain products and plain loops; and the memory they take."""
+"""Video blocks against SwinV2's attention, plain products and plain loops; and their memory."""
 
 import itertools
 import json
@@ -22,7 +22,7 @@ CHANNELS, SIDE = 96, 7
 
 
 def redrawn(layer: nn.Module, seed: int = 0, scale: float = 0.3) -> nn.Module:
-    """With every parameter drawn anew: as built, a block is the identity and tests nothing."""
+    """With every parameter redrawn: as built, a block is the identity and tests nothing."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in layer.named_parameters():
@@ -125,7 +125,7 @@ def test_gradient_of_a_table_counts_its_pairs() -> None:
 
 @pytest.mark.parametrize("piece_bytes", [1, 3 * 2 * 25 * 8, 1 << 20])
 def test_biased_attention_equals_plain_products(monkeypatch: pytest.MonkeyPatch, piece_bytes: int) -> None:
-    """Whatever share of the batch goes through the backward pass at once."""
+    """For any part of the batch in one piece of the backward pass."""
     monkeypatch.setattr(module, "PIECE_BYTES", piece_bytes)
     generator = torch.Generator().manual_seed(0)
     shapes = [(7, 2, 5, 4)] * 3 + [(2, 5, 5)]
@@ -139,7 +139,7 @@ def test_biased_attention_equals_plain_products(monkeypatch: pytest.MonkeyPatch,
         torch.testing.assert_close(a, b)
 
 
-def test_channels_that_no_heads_divide() -> None:
+def test_channels_that_are_no_multiple_of_a_head() -> None:
     with pytest.raises(HeadError, match="48 channels, expected a multiple of 32"):
         VideoBlock(48, 1, position_bias=True, drop_path=0.0)
 

@@ -1,4 +1,4 @@
-"""verify, status and gc: what they find, name and leave alone."""
+"""verify, status and gc: problems found, shards named, files kept."""
 
 import json
 import os
@@ -45,7 +45,7 @@ def test_a_sound_store_has_no_problems(path):
     assert 0 < quick.bytes_read < full.bytes_read <= files
 
 
-def test_authenticity_is_a_digest_known_from_elsewhere(path):
+def test_a_trusted_manifest_digest_proves_authenticity(path):
     digest = StoreWriter.open_or_create(path.parent, small_plan(pixels=True)).finish()
     assert verify_store(path, manifest_digest=digest).ok
     assert "expected " + "0" * 64 in the_problem(verify_store(path, manifest_digest="0" * 64)).what
@@ -128,7 +128,7 @@ def test_a_receipt_with_impossible_numbers_is_refused(path):
     assert "300" in the_problem(verify_store(path)).what
 
 
-def test_what_does_not_belong_is_named(path):
+def test_foreign_files_are_named(path):
     (path / "bins/evil").mkdir()
     (path / "bins/evil/zarr.json").write_text("{}")
     assert "bins/evil/zarr.json is not part" in the_problem(verify_store(path)).what
@@ -183,7 +183,7 @@ def test_a_store_whose_creation_was_killed(tmp_path, rows):
     assert verify_store(path, full=True).ok
 
 
-def test_gc_lists_then_deletes_and_spares_what_a_receipt_claims(tmp_path, rows):
+def test_gc_lists_then_deletes_and_keeps_files_of_receipts(tmp_path, rows):
     class Killed(BaseException):
         pass
 
@@ -206,7 +206,7 @@ def test_gc_lists_then_deletes_and_spares_what_a_receipt_claims(tmp_path, rows):
     assert not list(writer.path.rglob("*.partial")) and verify_store(writer.path, full=True).ok
 
 
-def test_receipts_say_what_the_specification_asks(path, rows):
+def test_receipts_hold_the_specified_fields(path, rows):
     shard = ShardId(1, 0)
     data = (path / "receipts/64x32-0.json").read_bytes()
     names = ("levels/p5/q", "levels/p5/scale", "pixels", "targets/labels", "targets/original_labels")

@@ -1,4 +1,4 @@
-"""Corners of each codec; what all of them promise is tested in tests/contracts/test_codecs.py."""
+"""Edge cases of each codec; the common contract is tested in tests/contracts/test_codecs.py."""
 
 import numpy as np
 import pytest
@@ -49,7 +49,7 @@ def test_int8_error_is_at_most_half_a_step(x):
 
 @given(FINITE)
 def test_int8_is_the_written_formula(x):
-    """A plain loop over channels in float32, as the specification words it."""
+    """A plain loop over channels in float32, as specified."""
     encoded = codec("int8").encode(x)
     flat, q = np.moveaxis(x, -1, -3), np.moveaxis(encoded["q"], -1, -3)
     for place in np.ndindex(flat.shape[:-2]):
@@ -101,7 +101,7 @@ WIDE = hnp.arrays(
 
 @given(st.one_of(FINITE, WIDE))
 def test_int4_is_the_written_formula(x):
-    """A plain loop over channels, cells and blocks in float32, as the specification words it, decoded too."""
+    """A plain loop over channels, cells and blocks in float32, as specified, with decoding."""
     encoded = codec("int4").encode(x)
     codec("int4").check(encoded)
     decoded = codec("int4").decode(encoded)
@@ -129,7 +129,7 @@ def test_int4_error_is_at_most_half_a_step(x):
     steps = np.repeat(encoded["block"].astype(np.float64) + 1, 32, axis=-1)[..., : x.shape[-1]]
     scale = encoded["scale"].astype(np.float64)[..., None, None, :]
     error = np.abs(codec("int4").decode(encoded).astype(np.float64) - x)
-    # half a step, and what 255 * 7 steps miss by rounding; a channel below the normal scales becomes 0
+    # half a step, and the rounding of 255 * 7 steps; a channel below the normal scales becomes 0
     assert (error <= np.where(scale > 0, steps * scale * (0.5 + 1e-4), 1786 * TINY)).all()
 
 
@@ -165,7 +165,7 @@ def test_int4_scale_at_the_ends_of_float32(largest, scale):
 
 
 def test_int4_keeps_small_channels_beside_large_ones():
-    """A block of raw channels with one scale would lose those a thousand times smaller than its largest."""
+    """With one scale a block, channels a thousand times smaller than the largest would be lost."""
     x = features((16, 16, 40), scale=1.0)
     x[..., 3] *= 1000
     figures = error_figures(x, codec("int4").decode(codec("int4").encode(x)))
@@ -195,7 +195,7 @@ def test_float16_at_its_ends(value):
 
 
 def test_error_figures_leave_outliers_out_of_the_deviation():
-    """A few tokens at 50 sigma: the error of all others grows, and must not hide in a larger deviation."""
+    """A few tokens at 50 sigma increase the error of all others, which a larger deviation must not hide."""
     x = features((64, 64, 2), scale=1.0)
     assert codec("int8").error_figures(x)["worst"] < 0.012
     x[0, 0, 1] = 50
@@ -205,7 +205,7 @@ def test_error_figures_leave_outliers_out_of_the_deviation():
 
 @pytest.mark.parametrize("name", ["int8", "float16", "int4"])
 def test_error_figures_of_channels_constant_up_to_rounding_are_zero(name):
-    """As the maps of a black image are."""
+    """Such as the maps of a black image."""
     noise = np.random.default_rng(0).normal(size=(4, 8, 8, 3))
     x = (np.array([1.5, 300, 0.01]) * (1 + 3e-7 * noise)).astype(np.float32)
     assert codec(name).error_figures(x)["worst"] == 0

@@ -1,4 +1,4 @@
-"""The plan: geometry that covers every row once, and contradictions that are refused by name."""
+"""The plan: geometry that covers every row once; contradictions refused with an error that names them."""
 
 from dataclasses import replace
 
@@ -49,7 +49,7 @@ def plan_of(count, shard_rows, **changed):
 
 
 @given(st.integers(1, 1 << 31), st.integers(1, 1 << 20))
-def test_shard_rows_are_the_largest_power_of_two_the_rule_allows(row_bytes, rows):
+def test_shard_rows_are_the_largest_power_of_two_allowed(row_bytes, rows):
     s = shard_rows_for(row_bytes, rows)
 
     def allowed(n):
@@ -139,7 +139,7 @@ def test_plans_that_contradict_themselves(changed, message):
         (lambda: Bin(height_px=64, width_px=64, rows=1, shard_rows=1, batch_rows=0), "batch_rows"),
     ],
 )
-def test_parts_outside_the_format(make, message):
+def test_values_out_of_range(make, message):
     with pytest.raises(PlanError, match=message):
         make()
 
@@ -184,7 +184,7 @@ def test_text_that_is_not_canonical_json_is_refused(text):
         parse_canonical(text, "the file")
 
 
-def test_canonical_json_survives_being_written_again():
+def test_canonical_json_round_trips():
     value = {"z": [1, 2.5, None, True, "é\n"], "a": {"b": -0.0}}
     assert canonical_json(parse_canonical(canonical_json(value), "it")) == canonical_json(value)
 

@@ -1,4 +1,4 @@
-"""Stores made by an enemy: refused in words, without running code, in bounded memory and without waiting."""
+"""Hostile stores: refused with a clear error, without running code, blocking or using much memory."""
 
 import hashlib
 import json
@@ -54,7 +54,7 @@ def forge_table(path, name, data):
 
 
 def refusal(path):
-    """The error of opening and reading everything; asserts that it took little memory."""
+    """The error of opening and reading everything; asserts that little memory was used."""
     tracemalloc.start()
     try:
         with open_store(path, threads=1) as store:
@@ -143,7 +143,7 @@ def test_a_manifest_of_another_version(path, version):
 
 
 def test_a_writer_refuses_what_a_reader_refuses(path):
-    """A resumed extraction meets a plan of a newer program."""
+    """A resumed extraction finds a plan of a newer program."""
     (path / "MANIFEST.json").unlink()
     plan = json.loads((path / "plan.json").read_bytes())
     (path / "plan.json").write_bytes(canonical_json({**plan, "required_features": ["dreams"]}))
@@ -176,7 +176,7 @@ def test_json_of_every_bad_kind(path, name, data):
 
 @pytest.mark.parametrize("name", ["MANIFEST.json", "plan.json", "rows/view/c/0", "rows/outcome/c/0"])
 def test_huge_files_are_not_read(path, name):
-    """Sparse: 1 TiB to the reader, nothing on the disk."""
+    """Sparse files of 1 TiB that take no space on the disk."""
     os.truncate(path / name, 1 << 40)
     assert isinstance(refusal(path), IntegrityError)
     assert not verify_store(path).ok
@@ -190,7 +190,7 @@ def shard_file(path, name):
 def test_links_out_of_the_store_are_not_followed(path, name, tmp_path):
     file = shard_file(path, name)
     outside = file.rename(tmp_path / "outside")
-    file.symlink_to(outside)  # the very bytes that belong there
+    file.symlink_to(outside)  # equal bytes, but through a link
     assert "symbolic link" in str(refusal(path))
     assert not verify_store(path).ok
 
@@ -215,7 +215,7 @@ def test_small_files_that_are_links_are_not_followed(path, name, tmp_path):
 def test_pipes_and_folders_in_place_of_shards(path, name):
     file = shard_file(path, name)
     file.unlink()
-    os.mkfifo(file)  # opening one without O_NONBLOCK would wait for ever
+    os.mkfifo(file)  # opening one without O_NONBLOCK would block forever
     assert "not a regular file" in str(refusal(path))
     file.unlink()
     file.mkdir()
@@ -233,7 +233,7 @@ def test_unlisted_arrays_are_never_opened(path):
     ]
 
 
-def test_a_manifest_that_binds_too_little(path):
+def test_a_manifest_that_lists_too_few_files(path):
     def forget(manifest):
         del manifest["files"]["bins/32x64/levels/p5/crc/c/0"]
 
@@ -242,7 +242,7 @@ def test_a_manifest_that_binds_too_little(path):
     assert not verify_store(path).ok
 
 
-def test_rows_said_to_be_written_that_are_holes(path):
+def test_holes_marked_as_written(path):
     plan = small_plan(pixels=True)
     forge_table(path, "rows/outcome/c/0", bytes(len(plan.rows)))
     assert "skipped rows" in str(refusal(path))

@@ -1,4 +1,4 @@
-"""Reading: the caller's memory, refusals, threads, and what a read does when files change under it."""
+"""Reading: the caller's memory, refusals, threads, pickling and forks."""
 
 import os
 import pickle
@@ -48,7 +48,7 @@ def test_reads_fill_the_callers_memory(path, rows):
         assert addresses == {id(a) for kinds in out.values() for a in kinds.values()}
 
 
-def test_levels_are_read_as_asked(path):
+def test_levels_are_read_in_the_order_asked(path):
     with open_store(path) as store:
         assert store.levels == ("p4", "p5")
         assert list(store.read_encoded([1], levels=("p5",))) == ["p5"]
@@ -102,11 +102,11 @@ def test_rows_by_key(path, rows):
         with pytest.raises(RowSkipped, match="not an image"):
             store.row_of(*hole)
         with pytest.raises(KeyError, match="planned without"):
-            store.row_of("nobody")
+            store.row_of("unknown")
 
 
-def test_a_hole_is_never_read(path, rows):
-    """Numbers of written rows cannot name one, but the reader below must not give fill values either."""
+def test_a_hole_is_never_returned(path, rows):
+    """Row numbers cannot name one, and the array reader must not return fill values either."""
     with open_store(path) as store:
         reader = store._arrays.reader(0, "levels/p5/q")
         out = memoryview(bytearray(reader.spec.row_bytes))
@@ -214,7 +214,7 @@ def test_a_forked_child_reads_with_threads_of_its_own(path, rows):
         assert os.waitpid(child, 0)[1] == 0
 
 
-def test_few_descriptors_are_enough(path, rows):
+def test_few_descriptors_suffice(path, rows):
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     held = len(os.listdir("/proc/self/fd"))
     copies = list(rows.copies().values())

@@ -1,4 +1,4 @@
-"""What a read does when files change under it, before and after they were opened, and when the disk fails."""
+"""Reads of files that change before or after they are opened, and of a failing disk."""
 
 import errno
 import os
@@ -20,7 +20,7 @@ def flip(file, at):
 
 
 def test_verify_modes(own_path):
-    """`always` finds what changed after the first read; `first-epoch` and `off` give that up by name."""
+    """`always` finds changes after the first read; `first-epoch` and `off` do not."""
     stores = {mode: open_store(own_path, verify=mode) for mode in ("always", "first-epoch", "off")}
     before = {mode: store.read_encoded([0, 1])["p4"]["q"] for mode, store in stores.items()}
     flip(own_path / "bins/64x64/levels/p4/q/c/0/0/0/0", 3)
@@ -40,7 +40,7 @@ def test_verify_modes(own_path):
 )
 @pytest.mark.parametrize("opened_before", [True, False])
 def test_every_array_is_checked_against_its_table(own_path, rows, array, opened_before):
-    """A stale shard keeps valid checksums of its own: the same shard of another extraction of the plan."""
+    """A stale shard, of another extraction of the same plan, has valid checksums inside."""
     other = own_path.parent / "other"
     extract(other, MadeRows(rows.plan, seed=1, skipped=rows.skipped))
     folder = own_path / f"bins/64x64/{array}/c/0"
@@ -83,7 +83,7 @@ class Preadv:
         return self.behave(self, fd, buffers, offset)
 
 
-def test_short_reads_go_on(path, rows, monkeypatch):
+def test_short_reads_are_completed(path, rows, monkeypatch):
     def behave(self, fd, buffers, offset):
         return self.real(fd, [buffers[0][:7]], offset)
 
@@ -98,7 +98,7 @@ def test_short_reads_go_on(path, rows, monkeypatch):
 
 
 @pytest.mark.parametrize("code", [errno.ESTALE, errno.EIO])
-def test_a_stale_descriptor_is_opened_anew_and_other_errors_are_raised(path, rows, monkeypatch, code):
+def test_a_stale_descriptor_is_reopened_and_other_errors_are_raised(path, rows, monkeypatch, code):
     def behave(self, fd, buffers, offset):
         if self.calls == 1:
             raise OSError(code, os.strerror(code))
@@ -114,7 +114,7 @@ def test_a_stale_descriptor_is_opened_anew_and_other_errors_are_raised(path, row
             assert not isinstance(raised.value, IntegrityError)  # the disk's fault, not the store's
 
 
-def test_a_moved_store_goes_on_being_read(own_path, rows):
+def test_a_moved_store_stays_readable(own_path, rows):
     with open_store(own_path) as store:
         moved = own_path.rename(own_path.with_name("moved"))
         assert_row(store.read_encoded([8]), 0, list(rows.copies().values())[8])

@@ -93,7 +93,7 @@ def test_ways_to_name_rows(path, way):
     ],
     ids=str,
 )
-def test_what_names_no_rows(path, asked, error, words):
+def test_invalid_rows(path, asked, error, words):
     with open_store(path) as store:
         for read in (store.read_features, store.read_targets, store.__getitem__):
             with pytest.raises(error, match=words) as caught:

@@ -1,4 +1,4 @@
-"""The digest of a file that is taken while it is written equals that of the file."""
+"""A digest computed while a file is written equals that of the finished file."""
 
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
@@ -36,7 +36,7 @@ def test_pieces_in_any_order(order, handed_over_bytes, monkeypatch):
         assert read_back == [len(CONTENT)]
 
 
-def test_memory_may_be_used_again_after_waiting():
+def test_memory_may_be_reused_after_waiting():
     with ThreadPoolExecutor(1) as thread:
         digest, memory = WrittenDigest(thread), bytearray(5 << 20)
         total = hashlib.sha256()
@@ -49,7 +49,7 @@ def test_memory_may_be_used_again_after_waiting():
 
 
 def test_small_pieces_behind_a_large_one_wait_for_their_turn():
-    """Frames that were held back are taken one after another, without a wait between them."""
+    """Frames that were held back are digested one after another, without a wait between them."""
     with ThreadPoolExecutor(1) as thread:
         digest, content = WrittenDigest(thread), bytes(1 << 20) + b"the end"
         digest.take(0, [content[: 1 << 20]])

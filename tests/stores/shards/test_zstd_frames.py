@@ -15,13 +15,13 @@ def bomb(length):
 
 
 def without_length(frame):
-    """The frame with its length taken out: a window descriptor in its place."""
+    """The frame with a window descriptor in place of its length."""
     size_bytes = (1, 2, 4, 8)[frame[4] >> 6]
     return frame[:4] + bytes([frame[4] & 0b00011111, 0x58]) + frame[5 + size_bytes :]
 
 
 @pytest.mark.parametrize("length", [1, 255, 256, 300, 65791, 65792, 100_000, 1 << 21])
-def test_frames_tell_their_length(length):
+def test_frames_state_their_length(length):
     data = (np.arange(length) % 7).astype(np.uint8)
     frame = encode_frame(data)
     assert content_bytes(frame) == length
@@ -47,7 +47,7 @@ def test_frames_tell_their_length(length):
         lambda frame: frame[:20] + b"\xff" * 20 + frame[40:],
     ],
 )
-def test_frames_that_lie(make):
+def test_frames_of_a_false_length(make):
     frame = encode_frame(np.random.default_rng(0).integers(0, 9, 70_000).astype(np.uint8))
     tracemalloc.start()
     with pytest.raises(IntegrityError):

@@ -41,7 +41,7 @@ def rows_with(plan, **changed):
     return RowTable(**{**fields, **changed})
 
 
-def test_a_finished_store_is_left_alone(tmp_path, rows):
+def test_a_finished_store_is_not_changed(tmp_path, rows):
     extract(tmp_path, rows)
     path = tmp_path / rows.plan.folder_name
     before = {p: (p.stat().st_mtime_ns, p.stat().st_ino) for p in path.rglob("*")}
@@ -106,7 +106,7 @@ def test_a_changed_plan_of_a_finished_store(tmp_path, rows):
         StoreWriter.open_or_create(tmp_path, rows.plan)
 
 
-def test_a_damaged_manifest_is_named_and_mended_as_told(tmp_path, rows):
+def test_a_damaged_manifest_is_named_and_repaired_as_advised(tmp_path, rows):
     extract(tmp_path, rows)
     path = tmp_path / rows.plan.folder_name
     manifest, whole = path / "MANIFEST.json", (path / "MANIFEST.json").read_bytes()
@@ -119,7 +119,7 @@ def test_a_damaged_manifest_is_named_and_mended_as_told(tmp_path, rows):
     assert not writer.pending() and writer.finish() and manifest.read_bytes() == whole
 
 
-def test_a_damaged_plan_is_named_with_what_to_do(tmp_path, rows):
+def test_a_damaged_plan_is_named_with_advice(tmp_path, rows):
     extract(tmp_path, rows)
     path = tmp_path / rows.plan.folder_name
     (path / "MANIFEST.json").unlink()
@@ -169,10 +169,10 @@ class NoFolderSync(Files):
         raise OSError(errno.EINVAL, "Invalid argument")
 
 
-def test_folders_that_cannot_be_synced_are_noted_once(tmp_path, rows, caplog):
+def test_folders_that_cannot_be_synced_are_logged_once(tmp_path, rows, caplog):
     with caplog.at_level(logging.INFO):
         extract(tmp_path, rows, NoFolderSync())
-    assert caplog.text.count("does not sync folders") <= 1
+    assert caplog.text.count("cannot sync folders") <= 1
     assert verify_store(tmp_path / rows.plan.folder_name, full=True).ok
 
 
@@ -181,7 +181,7 @@ class OneByteAtATime(Files):
         return super().write(fd, [memoryview(parts[0])[:1]], offset)
 
 
-def test_short_writes_go_on(tmp_path):
+def test_short_writes_are_completed(tmp_path):
     files = OneByteAtATime()
     fd = files.create(tmp_path / "file")
     write_all(files, fd, [b"abc", bytearray(b""), memoryview(b"de")], 2)

@@ -1,4 +1,4 @@
-"""Writing: resume, claims of several writers, and what a row must be."""
+"""Writing: resume, several writers, and rows that are refused."""
 
 import errno
 import os
@@ -83,7 +83,7 @@ def test_rows_that_do_not_fit_the_plan(shard_writer, rows, change, message):
 
 
 @pytest.mark.parametrize("kinds", [{"q": -128}, {"scale": np.nan}, {"scale": -1.0}, {"scale": np.inf}])
-def test_codes_that_no_encoder_makes(shard_writer, rows, kinds):
+def test_codes_that_no_encoder_produces(shard_writer, rows, kinds):
     encoded = rows.encoded(0, 0)["p5"]
     bad = {kind: np.full_like(encoded[kind], value) for kind, value in kinds.items()}
     with pytest.raises(CodecError, match="row 0, level p5"):
@@ -137,7 +137,7 @@ def test_aborted_shards_leave_nothing(tmp_path, rows):
 
 
 def test_of_two_writers_one_wins(tmp_path, rows):
-    """Both write other bytes for the same plan at once; the store holds those of the first receipt, whole."""
+    """Both write different bytes for one plan at once; the store holds all bytes of the first receipt."""
     other = MadeRows(rows.plan, seed=1)
     writers = [StoreWriter.open_or_create(tmp_path, rows.plan) for _ in range(2)]
     for shard in rows.plan.shards():
@@ -159,14 +159,14 @@ def test_of_two_writers_one_wins(tmp_path, rows):
 
 
 class LostReply(Files):
-    """A network file system that makes the link, loses the reply, and answers the repetition with EEXIST."""
+    """A network file system that creates the link, loses the reply, and answers the retry with EEXIST."""
 
     def link(self, source, target):
         super().link(source, target)
         raise FileExistsError(errno.EEXIST, "File exists", str(target))
 
 
-def test_a_repeated_reply_does_not_lose_the_shard(tmp_path, rows):
+def test_a_lost_reply_does_not_lose_the_shard(tmp_path, rows):
     assert all(extract(tmp_path, rows, LostReply()).values())
     assert verify_store(tmp_path / rows.plan.folder_name, full=True).ok
 
@@ -191,7 +191,7 @@ def test_a_damaged_shard_is_superseded_before_the_manifest(tmp_path, rows, damag
     assert len(open_store(writer.path)) == len(list(rows.copies().values()))
 
 
-def test_other_bytes_are_found_when_everything_is_read(tmp_path, rows):
+def test_a_full_check_finds_wrong_bytes(tmp_path, rows):
     writer = StoreWriter.open_or_create(tmp_path, rows.plan)
     for shard in writer.pending():
         fill_shard(writer, shard, rows)
@@ -205,7 +205,7 @@ def test_other_bytes_are_found_when_everything_is_read(tmp_path, rows):
     assert verify_store(writer.path, full=True).ok
 
 
-def test_unfinished_renames_are_finished_by_whoever_finds_them(tmp_path, rows):
+def test_unfinished_renames_are_completed_by_the_next_writer(tmp_path, rows):
     class Killed(BaseException):
         pass
 
@@ -224,7 +224,7 @@ def test_unfinished_renames_are_finished_by_whoever_finds_them(tmp_path, rows):
     assert not partials(writer.path)
 
 
-def test_abort_after_a_failed_rename_keeps_what_the_receipt_claims(tmp_path, rows):
+def test_abort_after_a_failed_rename_keeps_the_files_of_the_receipt(tmp_path, rows):
     class FailsToRename(Files):
         def rename(self, source, target):
             if "/levels/" in str(target) and "/c/" in str(target):
