@@ -4,7 +4,7 @@ A module offers `open_dataset(data, split, subset)`, `OFFICIAL_SPLITS`, `TRAININ
 and its views: `VIEW_RECIPES` by name; `TRAINING_VIEWS` and `TEST_VIEWS` name those of its splits, the default
 first. `DEFAULT_LEVELS` are those a store keeps by default, for data sets whose heads do not want all.
 `DEFAULT_WINDOW_RULE` is the rule (`extract.swin.window_rule.WindowRule`) of the code behind a task's papers;
-`DEFAULT_WINDOWS` are the windows of every Swin stage by default, by the side of a view in pixels.
+`DEFAULT_WINDOWS` are the windows of every Swin stage under `cover`, by the side of a view in pixels.
 `write_sample(folder, records, generator)` writes a tiny set in its own layout, for tests and trials.
 """
 
@@ -76,7 +76,7 @@ def default_window_rule(name: str) -> WindowRule:
 
 
 def default_window(name: str, recipe: ViewRecipe) -> int | None:
-    """The windows of all Swin stages on square views of a size; None: those the backbone has."""
+    """The windows of all Swin stages under `cover` on square views; None: those of the backbone."""
     sides: Sequence[int] = recipe.identity().get("scale_px") or ()
     windows: Mapping[int, int] = getattr(dataset_module(name), "DEFAULT_WINDOWS", {})
     return windows.get(sides[0]) if len(set(sides)) == 1 else None

@@ -18,7 +18,9 @@ def chosen_card(
     levels: Sequence[str] | None,
     window_rule: str | None,
 ) -> BackboneCard:
-    """The card of a backbone; a Swin has the data set's windows and window rule where none are given.
+    """The card of a backbone; a Swin has the data set's window rule by default, and with `cover` its windows.
+
+    With `partition` it has its own windows by default, as in earlier releases.
 
     Args:
         dataset: a module of extract.datasets.
@@ -28,10 +30,11 @@ def chosen_card(
 
     Raises ValueError as `backbone_card` does.
     """
-    card = backbone_card(model, model_args, levels, window_rule or "partition")
+    card = backbone_card(model, model_args, levels, window_rule=window_rule or "partition")
     if not card.windows:
         return card
-    args = dict(model_args)
-    if (window := default_window(dataset, recipe)) is not None:
+    args, rule = dict(model_args), window_rule or default_window_rule(dataset)
+    window = default_window(dataset, recipe) if rule == "cover" else None
+    if window is not None:
         args.setdefault("window_size", window)
-    return backbone_card(model, args, levels, window_rule or default_window_rule(dataset))
+    return backbone_card(model, args, levels, window_rule=rule)

@@ -19,6 +19,7 @@ from pipelines.catalog.stores import (
 from pipelines.config import TrainConfig
 from pipelines.errors import UsageError
 from pipelines.runs.run_folder import RunRecord
+from pipelines.runs.same_source import window_rule_of
 from stores.errors import IdentityError
 
 
@@ -100,6 +101,9 @@ def fitting_test_stores(
         ]
     if views is not None:
         found = [store for store in found if store.identity["views"]["recipe"] == views]
+    rule = window_rule_of(record.identity["backbone"])
+    same_rule = [store for store in found if window_rule_of(store.identity["backbone"]) == rule]
+    found = same_rule or found
     same_codec = [store for store in found if store.identity["codec"]["name"] == record.codec]
     found = same_codec or found
     single = [store for store in found if store.identity["views"]["recipe"] == "single"]
@@ -122,10 +126,14 @@ def find_test_store(
     if found:
         lines = "".join(f"\n  {store.path}" for store in found)
         raise UsageError(f"{len(found)} test stores fit this run; pass --store with one of:{lines}")
-    from extract.datasets import first_test_split  # for an error only: measuring needs no data set
+    # For an error only: measuring needs no data set.
+    from extract.datasets import default_window_rule, first_test_split
 
     query = test_store_query(record, split=split or first_test_split(record.dataset))
     line = query.extract_command + (f" VIEWS={views}" if views else "")
+    rule = window_rule_of(record.identity["backbone"])
+    if rule not in (None, default_window_rule(record.dataset)):
+        line += f' ARGS="--window-rule {rule}"'
     raise UsageError(
         f"no complete {query} under {folder}; with the WEIGHTS and DATA of the training store, make it by:"
         f"\n  {line}"

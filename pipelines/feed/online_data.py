@@ -31,8 +31,9 @@ from pipelines.feed.joined_stores import RowIndex, Rows
 from pipelines.feed.prefetch import read_ahead
 from pipelines.feed.row_order import EndlessRows
 from pipelines.feed.store_feed import Batch
-from pipelines.live.backbone import live_features, recorded_window_rule
+from pipelines.live.backbone import live_features
 from pipelines.runs.run_folder import read_run
+from pipelines.runs.same_source import window_rule_of
 from pipelines.tasks import task_of
 
 logger = logging.getLogger(__name__)
@@ -47,7 +48,8 @@ def _card(config: TrainConfig, dataset: str, model: str, recipe: ViewRecipe) -> 
     args = dict(config.model_args)
     if "window_size" in begun["args"]:
         args.setdefault("window_size", begun["args"]["window_size"])
-    return backbone_card(model, args, levels, config.window_rule or recorded_window_rule(begun))
+    rule = config.window_rule or window_rule_of(begun) or "partition"
+    return backbone_card(model, args, levels, window_rule=rule)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -14,7 +14,7 @@ from extract.backbones.loading import FrozenBackbone, backbone_card, load_backbo
 from extract.datasets import dataset_module, view_recipe
 from extract.views.recipes import ViewRecipe
 from pipelines.runs.run_folder import RunRecord
-from pipelines.runs.same_source import without_precision
+from pipelines.runs.same_source import window_rule_of, without_precision
 from stores.errors import IdentityError
 from stores.format.canonical_json import diff_identity
 
@@ -51,7 +51,7 @@ def load_same_backbone(
 
     Raises as `load_run_backbone`.
     """
-    rule, package = recorded_window_rule(wanted), wanted.get("package")
+    rule, package = window_rule_of(wanted) or "partition", wanted.get("package")
     card = backbone_card(wanted["model"], wanted["args"], levels, rule, package=package)
     backbone = load_backbone(card, source, device=device, precision=precision)
     for field, theirs, ours in diff_identity(
@@ -64,11 +64,6 @@ def load_same_backbone(
             f"weights {source}: pass --weights with those the run's store was made with",
         )
     return backbone
-
-
-def recorded_window_rule(backbone: Mapping[str, Any]) -> str:
-    """The window rule of an identity's `backbone`; those of earlier releases name none, they partition."""
-    return str(backbone.get("window_rule", "partition"))
 
 
 def live_features(

@@ -34,8 +34,19 @@ def check_same_classes(trained: Sequence[str], test: Sequence[str], where: str) 
 
 
 def without_precision(backbone: Mapping[str, Any]) -> dict[str, Any]:
-    """The identity of a backbone on any device: fp16 on a GPU and fp32 on a CPU are of the same weights."""
-    return {name: value for name, value in backbone.items() if name != "precision"}
+    """The identity of a backbone on any device: fp16 on a GPU and fp32 on a CPU are of the same weights.
+
+    It names the window rule, which identities of earlier releases leave out.
+    """
+    named = {name: value for name, value in backbone.items() if name != "precision"}
+    rule = window_rule_of(backbone)
+    return named if rule is None else {**named, "window_rule": rule}
+
+
+def window_rule_of(backbone: Mapping[str, Any]) -> str | None:
+    """Of the identity of a Swin backbone: `partition` where it names none, as in earlier releases. None for
+    backbones without windows."""
+    return str(backbone.get("window_rule", "partition")) if backbone.get("windows") else None
 
 
 def _source_of(identity: Mapping[str, Any]) -> dict[str, Any]:

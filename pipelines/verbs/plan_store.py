@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from extract.backbones.weights import WeightsUnavailable, require_source
 from extract.codecs.on_device import has_device_half
 from extract.extractor.stage_times import TooLarge
-from extract.planning.padding_tokens import dividing_window, padding_shares
 from pipelines.config import ForecastConfig
 from pipelines.forecast.caching_advice import (
     WARN_VISITS,
@@ -24,6 +23,7 @@ from pipelines.forecast.planned_extraction import Extraction, free_bytes, prepar
 from pipelines.forecast.speed_probe import Speed, measure_speed, program_seconds
 from pipelines.forecast.storage_options import Way, compare_ways, with_all_levels
 from pipelines.forecast.usable_data import unusable_lines, unusable_summary
+from pipelines.forecast.window_padding import padding_line, padding_summary
 from pipelines.machine.free_memory import available_bytes
 from pipelines.units import duration, gigabytes
 
@@ -95,21 +95,7 @@ def geometry(extraction: Extraction) -> dict[str, Any]:
         "shards": len(plan.shards()),
         "free_bytes": free_bytes(extraction.stores),
         **unusable_summary(extraction.dataset, extraction.labels),
-        **_windows(extraction),
-    }
-
-
-def _windows(extraction: Extraction) -> dict[str, Any]:
-    """Of a Swin backbone."""
-    card, bins = extraction.card, extraction.estimate.plan.bins
-    if not card.windows:
-        return {}
-    shares = padding_shares(card, bins)
-    return {
-        "window_rule": card.window_rule,
-        "windows": [list(window) for window in card.windows[: len(shares)]],
-        "padding_tokens": [round(share, 4) for share in shares],
-        "window_without_padding": dividing_window(card, bins) if any(shares) else None,
+        **padding_summary(extraction.card, plan.bins),
     }
 
 
@@ -146,31 +132,9 @@ def print_geometry(extraction: Extraction, summary: dict[str, Any]) -> None:
         f"  bytes     {gigabytes(summary['bytes'])} in {summary['files']} files, {summary['shards']} shards"
     )
     if "windows" in summary:
-        print(f"  windows   {_padding(summary)}")
+        print(f"  windows   {padding_line(summary)}")
     verdict = "fits" if summary["bytes"] <= summary["free_bytes"] else "DOES NOT FIT"
     print(f"  free      {gigabytes(summary['free_bytes'])} on {extraction.stores.absolute()}: {verdict}")
-
-
-def _padding(summary: Mapping[str, Any]) -> str:
-    """Windows, and what padding tokens there are.
-
-    >>> _padding({"windows": [[12, 12], [6, 6]], "window_rule": "cover", "padding_tokens": [0.395, 0],
-    ...     "window_without_padding": 7})
-    '12x12, 6x6, rule cover; padding tokens by stage 40, 0 %; none with --model-args.window_size 7'
-    """
-    windows = ", ".join(f"{height}x{width}" for height, width in summary["windows"])
-    shares = ", ".join(f"{100 * share:.0f}" for share in summary["padding_tokens"])
-    line = f"{windows}, rule {summary['window_rule']}; padding tokens by stage {shares} %"
-    if not any(summary["padding_tokens"]):
-        return line
-    better = summary["window_without_padding"]
-    advice = "no window divides these maps" if better is None else f"none with {_window_flag(better)}"
-    return f"{line}; {advice}"
-
-
-def _window_flag(size: int | Sequence[int]) -> str:
-    value = size if isinstance(size, int) else str(list(size)).replace(" ", "")
-    return f"--model-args.window_size {value}"
 
 
 def plan_views(extraction: Extraction) -> str:

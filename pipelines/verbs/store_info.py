@@ -9,6 +9,7 @@ from typing import Any
 from pipelines.catalog.skipped_rows import unusable_text
 from pipelines.catalog.stores import DamagedStores, look_at_each, stores_asked_for
 from pipelines.config import StoreConfig
+from pipelines.runs.same_source import window_rule_of
 from pipelines.units import gigabytes
 from stores.errors import IncompleteStore
 from stores.format.arrays import sharded_arrays
@@ -45,7 +46,7 @@ def _describe(path: Path) -> dict[str, Any]:
         "identity_digest": plan.identity_digest,
         "identity": plan.identity,
         "unusable_annotations": plan.identity["dataset"].get("unusable_annotations"),
-        "window_rule": _window_rule(plan),
+        "window_rule": window_rule_of(plan.identity["backbone"]),
         "rows": len(plan.rows),
         "records": len(set(plan.rows.keys)),
         "bins": [
@@ -58,12 +59,6 @@ def _describe(path: Path) -> dict[str, Any]:
         "planned_bytes": plan.total_bytes,
         "bytes_on_disk": sum(file.stat().st_size for file in path.rglob("*") if file.is_file()),
     }
-
-
-def _window_rule(plan: StorePlan) -> str | None:
-    """Of a Swin; stores of earlier releases do not name it, they are of `partition`. None without windows."""
-    backbone = plan.identity.get("backbone", {})
-    return str(backbone.get("window_rule", "partition")) if backbone.get("windows") else None
 
 
 def _levels(plan: StorePlan) -> dict[str, dict[str, int]]:

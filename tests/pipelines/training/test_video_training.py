@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from extract.backbones.loading import backbone_card
 from extract.datasets import view_recipe
+from extract.planning.padding_tokens import padding_shares
 from heads import build_head, head_settings
 from pipelines.cli.arguments import parse
 from pipelines.config import EvaluateConfig, OptimizerConfig, ScheduleConfig, TrainConfig
@@ -14,6 +16,7 @@ from pipelines.training.optimizer import undecayed_parameters
 from pipelines.training.run_length import with_steps
 from pipelines.training.schedules import learning_rate, warmup_steps
 from pipelines.verbs import evaluate, train_head
+from stores.format.plan import Bin
 from tests.heads.pyramids import clip_pyramid
 from tests.pipelines.made_clip_stores import make_clip_store
 
@@ -65,6 +68,9 @@ def test_the_recipe_of_swinv2_g_is_its_appendixs() -> None:
     giant = parse(TrainConfig, ["--recipe", "k400-swinv2-g-frozen"])
     assert (giant.head, giant.batch_size, giant.optimizer.lr) == ("global4", 128, 2e-4)
     assert giant.head_settings == {"drop_path": 0.1}
+    card = backbone_card("swinv2-g", giant.model_args, window_rule="cover")
+    bins = [Bin(height_px=256, width_px=256, rows=1, shard_rows=1)]
+    assert card.windows[2] == (16, 16) and padding_shares(card, bins) == (0, 0, 0, 0)
     assert (giant.epochs, giant.schedule, giant.optimizer.weight_decay) == (30, base.schedule, 0.05)
 
 
