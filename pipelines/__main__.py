@@ -11,8 +11,6 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
-from pipelines.cli.arguments import split_general_flags, verb_named
-from pipelines.cli.head_variants import parse_command
 from pipelines.cli.help_text import program_help, verb_help
 from pipelines.config import config_yaml
 from pipelines.errors import DONE, INTERRUPTED, USAGE, exit_code, is_foreseen
@@ -26,11 +24,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: the words after `python -m pipelines`; None takes them from the command line.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(program_help(), end="")
+        return DONE if words else USAGE
+    # Late: the list of verbs needs no reader of the command line.
+    from pipelines.cli.arguments import split_general_flags, verb_named
+    from pipelines.cli.head_variants import parse_command
+
     general = split_general_flags(words[1:])
     try:
-        if not words or words[0] in ("-h", "--help", "help"):
-            print(program_help(), end="")
-            return DONE if words else USAGE
         verb = verb_named(words[0])
         if general.help:
             print(verb_help(words[0]), end="")
