@@ -1,4 +1,4 @@
-"""Checkpoint files of every origin as tensors named like timm's.
+"""Reads checkpoint files of every origin; tensors are named as in timm.
 
 Handled: timm's own safetensors, the official Microsoft .pth (dict `model`), SimMIM (`encoder.` prefix),
 EsViT (`teacher` or `student`, `module.` prefix; Swin V1), safetensors in one file or in shards. No code of a
@@ -27,12 +27,12 @@ from torch import Tensor, nn
 _CONTAINERS = ("model", "state_dict", "teacher", "student", "module")
 """Keys a training script may have put its weights under; EsViT evaluates the teacher."""
 _NESTED = 2
-"""Containers inside each other that are looked into: `{"model": {"state_dict": ...}}` and no cycle."""
+"""How many nested containers are searched: `{"model": {"state_dict": ...}}` and no cycle."""
 _PREFIXES = ("module.", "model.", "backbone.", "encoder.")
 """Wrappers of data-parallel training, of Lightning, of EsViT and of SimMIM."""
 _PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".tar")
 """Ends of the names of files that torch.save wrote; `checkpoint.pth.tar` is one too."""
-_CHUNK_BYTES = 16 << 20  # 16 MiB: a checksum is taken of so much at a time
+_CHUNK_BYTES = 16 << 20  # 16 MiB read at a time for a checksum
 _NOT_OF_A_TRUNK = re.compile(
     r"relative_position_index|relative_coords_table|attn_mask|^mask_token$|^decoder\.|^head(_dense)?\."
 )
@@ -54,7 +54,7 @@ _DAMAGED = (
     zipfile.BadZipFile,
     zlib.error,
 )
-"""What the readers of the formats raise for bytes that are not theirs."""
+"""Exceptions that the format readers raise for damaged or foreign bytes."""
 
 
 def read_checkpoint(path: Path | str, trunk: nn.Module) -> dict[str, Tensor]:
@@ -75,25 +75,25 @@ def read_checkpoint(path: Path | str, trunk: nn.Module) -> dict[str, Tensor]:
 
 
 def _not_whole(path: Path, reason: str) -> ValueError:
-    """The error for a file that is not what its name says: with its size and how it begins, which tell an
-    interrupted download from a web page or a pointer of Git LFS."""
+    """The error for a file that is not what its name says. Its size and first bytes distinguish an
+    interrupted download from a web page or a Git LFS pointer."""
     with path.open("rb") as file:
         beginning = file.read(24)
     size = path.stat().st_size
-    found = f"{size} bytes that begin with {beginning!r}" if size else "an empty file"
-    return ValueError(f"{path} is not a whole checkpoint: {reason or 'it ends too early'} ({found})")
+    found = f"{size} bytes, beginning with {beginning!r}" if size else "an empty file"
+    return ValueError(f"{path} is not a complete checkpoint: {reason or 'it ends too early'} ({found})")
 
 
 def _reason(error: Exception) -> str:
-    """What torch found; the rest of its text advises to load without checks."""
+    """The cause in torch's message, without its advice to load without checks."""
     text = str(error)
-    telling = re.search(r"unsupported .*", text, re.IGNORECASE)
-    line = telling[0] if telling else text.partition("\n")[0]
+    specific = re.search(r"unsupported .*", text, re.IGNORECASE)
+    line = specific[0] if specific else text.partition("\n")[0]
     return re.split(r"In PyTorch |Please |This is an internal ", line)[0].strip().rstrip(".")
 
 
 def _timm_names(tensors: Mapping[str, Tensor], trunk: nn.Module) -> dict[str, Tensor]:
-    """Tensors under timm's names: prefixes stripped, merges moved."""
+    """Tensors under timm's names: prefixes stripped, patch merges renumbered."""
     known = trunk.state_dict().keys()
     unwrapped = {_unwrapped(name, known): tensor for name, tensor in tensors.items()}
     if len(unwrapped) < len(tensors):
@@ -106,7 +106,7 @@ def _timm_names(tensors: Mapping[str, Tensor], trunk: nn.Module) -> dict[str, Te
 
 
 def _of_the_trunk(tensors: Mapping[str, Tensor], trunk: nn.Module) -> dict[str, Tensor]:
-    """Without buffers that follow from the windows, parts of SimMIM and classifiers."""
+    """Drops classifiers, SimMIM's own parts and buffers derived from the windows."""
     known = trunk.state_dict().keys()
     classifiers = tuple(f"{name}." for name in _classifiers(trunk))
     return {
@@ -119,8 +119,8 @@ def _of_the_trunk(tensors: Mapping[str, Tensor], trunk: nn.Module) -> dict[str, 
 def _require_same_coordinates(tensors: Mapping[str, Tensor], trunk: nn.Module, path: Path) -> None:
     """Refuses SwinV2 weights whose position coordinates are relative to other windows than the trunk's.
 
-    All shapes of such a file fit, and its features would be wrong without a word. Official files tell the
-    windows by a table of coordinates that timm does not keep.
+    All shapes of such a file fit, so its features would be silently wrong. Official files hold the windows
+    in a table of coordinates that timm does not keep.
     """
     modules = dict(trunk.named_modules())
     for name, table in tensors.items():
@@ -199,7 +199,7 @@ def _weights_in(content: Mapping[Any, Any], path: Path) -> Mapping[str, Tensor]:
         return tensors
     held = ", ".join(sorted(map(str, content))[:12]) or "nothing"
     raise ValueError(
-        f"{path} holds no tensors, at its top or under {', '.join(_CONTAINERS)}; its keys are {held}"
+        f"{path} holds no tensors at its top level or under {', '.join(_CONTAINERS)}; its keys: {held}"
     )
 
 
@@ -291,8 +291,8 @@ def _read_pickle(path: Path) -> Mapping[Any, Any]:
         if "Unsupported operand" in str(error):  # no pickle, or one of a protocol that torch never writes
             raise _not_whole(path, _reason(error)) from error
         raise ValueError(
-            f"{path} holds more than tensors and was not loaded: {_reason(error)}. If you trust it, save its "
-            f"weights alone as .safetensors"
+            f"{path} holds more than tensors and was not loaded: {_reason(error)}. If you trust it, save "
+            f"only its weights as .safetensors"
         ) from error
     if not isinstance(content, Mapping):
         raise ValueError(f"{path} holds a {type(content).__name__}, expected a dict of tensors")
@@ -302,7 +302,7 @@ def _read_pickle(path: Path) -> Mapping[Any, Any]:
 
 def _require_checksums(path: Path) -> None:
     """Raises BadZipFile where a part of torch's zip file is not what was saved: torch.load compares no
-    checksum. A file saved with `set_crc32_options(False)` has zeros in their place, which say nothing."""
+    checksum. A file saved with `set_crc32_options(False)` has zeros in their place: not compared."""
     if not zipfile.is_zipfile(path):
         return
     with zipfile.ZipFile(path) as archive:

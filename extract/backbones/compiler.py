@@ -1,4 +1,4 @@
-"""Whether torch's compiler can be used: on a GPU it needs Triton and a C compiler."""
+"""torch.compile: whether it works on a device, and functions compiled once for any size."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ logger = logging.getLogger(__name__)
 
 @lru_cache(maxsize=8)  # devices of a machine
 def compiles(device: torch.device) -> bool:
-    """Whether a backbone is compiled by itself: on a GPU, unless a trial fails; a warning then says why.
+    """Whether backbones are compiled by default: on a GPU, which needs Triton and a C compiler.
 
-    A backbone that runs as it is gives the same features within its precision, at half the speed or less.
+    A trial compilation decides; if it fails, a warning gives the reason.
+
+    An uncompiled backbone gives the same features within its precision, at half the speed or less.
     """
     if device.type != "cuda":
         return False
@@ -35,8 +37,8 @@ def _compile_something(device: torch.device) -> None:
 
 
 def allow_variants() -> None:
-    """Four stages of several backbones: more variants of a function than the eight after which dynamo gives
-    up."""
+    """Raises dynamo's limit of eight compiled variants of a function: the four stages of several backbones
+    need more."""
     torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
 
 
@@ -45,8 +47,8 @@ def compiled_of_any_size(
     sizes: Mapping[int, tuple[int, ...]],
     options: Mapping[str, Any] | None = None,
 ) -> Callable[..., Any]:
-    """`function` compiled for any number of images, tokens and windows: else each bin would compile for a
-    minute.
+    """`function` compiled once for any number of images, tokens and windows, instead of for a minute in each
+    bin.
 
     Args:
         sizes: position of an argument -> those of its axes.

@@ -1,6 +1,7 @@
-"""Launches recorded once for each shape and replayed: a GPU can be faster than its host.
+"""CUDA graphs, one per input shape, for launch-bound models.
 
-SwinV2-T at 512 px, 16 images, compiled, takes an H100 9 ms, and its host 17 ms to launch one by one.
+SwinV2-T at 512 px, 16 images, compiled, computes for 9 ms on an H100, and launching its
+kernels one by one takes the host 17 ms.
 """
 
 from __future__ import annotations
@@ -16,19 +17,19 @@ from torch import Tensor
 logger = logging.getLogger(__name__)
 
 PLAIN_CALLS = 2
-"""Calls of a shape before its third is recorded: they compile, make constants, and most shapes of a test set
-come no oftener. A shape whose recording was given up needs twice as many as the time before: where more
-shapes come in turns than are kept, recording each again and again costs more than it saves."""
+"""Calls of a shape before the next one is recorded: they compile and build constants, and most shapes of a
+test set occur no more often. A shape whose recording was evicted needs twice as many as the last time: where
+more shapes alternate than are kept, recording each again and again costs more than it saves."""
 _SHAPES = 8
-"""Recordings that are kept, those used last. They share their memory."""
+"""Recordings kept, the most recently used ones. They share their memory."""
 
 Function = Callable[..., Mapping[str, Tensor]]
 
 
 class Replays:
-    """Recordings of one function of tensors on a GPU, by shape. Not for several threads at once.
+    """Recordings of one function of tensors on a GPU, by input shape. Not thread-safe.
 
-    It is given in every call, because a recording that held it would keep its owner alive.
+    The function is passed to every call: a recording that held it would keep its owner alive.
     """
 
     def __init__(self, record: Callable[[Function, tuple[Tensor, ...], Any], Function] | None = None) -> None:
@@ -40,13 +41,13 @@ class Replays:
         self._can_record = True
 
     def run(self, function: Function, reads: Callable[..., object], *inputs: Tensor) -> Mapping[str, Tensor]:
-        """What the function makes of the inputs, plain, recorded or replayed; the caller's own.
+        """The function's outputs, computed or replayed, in memory of the caller's own.
 
         Args:
             function: launches the same kernels on the same memory whenever shapes are the same, and does not
                 wait for the GPU.
-            reads: of the same inputs: whatever the function reads and others might release. It is held as
-                long as a recording.
+            reads: given the same inputs, returns whatever else the function reads and others might free; held
+                as long as the recording.
         """
         key = tuple((x.shape, x.dtype) for x in inputs)
         if key in self._recordings:
@@ -71,7 +72,8 @@ class Replays:
             raise
         except RuntimeError as error:
             logger.warning(
-                "launches cannot be recorded, each batch goes without: %s", str(error).splitlines()[0]
+                "CUDA graphs cannot be recorded, kernels are launched one by one: %s",
+                str(error).splitlines()[0],
             )
             self._can_record = False
             return function(*inputs)
@@ -83,12 +85,12 @@ class Replays:
         return replay(*inputs)
 
     def _memory(self) -> Any:
-        """A recording whose memory a further one may use as well, as they never run at the same time."""
+        """A recording whose memory pool a new one can share, as no two run at the same time."""
         return next((replay for replay, _ in self._recordings.values()), None)
 
 
 class _CudaGraph:
-    """One recording: memory for inputs, intermediate tensors and outputs of its own."""
+    """One CUDA graph with its own memory for inputs, intermediate tensors and outputs."""
 
     def __init__(self, function: Function, inputs: tuple[Tensor, ...], shares: _CudaGraph | None) -> None:
         device = inputs[0].device

@@ -1,4 +1,4 @@
-"""The functions of a network's steps for a kind of device, as they are or compiled."""
+"""The functions that a network's steps run on a CPU or GPU, plain or compiled."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from extract.swin.steps import BlockFunctions, MapRun
 
 @lru_cache(maxsize=4)
 def functions_for(device_type: str, compiled: bool) -> BlockFunctions:
-    """The functions for a kind of device. Compiled ones compile on first use, once a stage."""
+    """Functions for a device type such as cuda. Compiled ones compile on first use, once per stage."""
     if compiled:
         allow_variants()
     return _for_a_cpu(compiled) if device_type == "cpu" else _for_a_gpu(compiled)
@@ -32,7 +32,7 @@ def _for_a_cpu(compiled: bool) -> BlockFunctions:
     )
     if not compiled:
         return plain
-    # In the one thread that calls (`image_threads`). Plain products gain nothing by being compiled.
+    # Compiled code stays in the calling thread (`image_threads`). Plain products gain nothing from it.
     of_any_size = partial(compiled_of_any_size, options={"cpp.threads": 1})
     return replace(
         plain,
@@ -50,11 +50,11 @@ def _for_a_gpu(compiled: bool) -> BlockFunctions:
     )
     if not compiled:
         return plain
-    from extract.kernels import block_on_map  # here: Triton is there on machines with a GPU alone
+    from extract.kernels import block_on_map  # late: Triton is installed only on machines with a GPU
 
     maps = {0: (0, 1, 2)}
     return replace(
-        plain,  # the fused kernel is called as it is: nothing around it could be fused into it
+        plain,  # `mix` stays uncompiled: nothing can be fused into its attention kernel
         enter=compiled_of_any_size(plain.enter, {0: (0, 1), 1: (0,)}),
         leave=compiled_of_any_size(plain.leave, {0: (0, 1), 1: (0,), 2: (0,)}),
         sum_bias=compiled_of_any_size(plain.sum_bias, {0: (0,)}),

@@ -1,4 +1,4 @@
-"""A frozen backbone: uint8 pixels in, raw stage outputs out, the same bytes for the same row on a CPU.
+"""A frozen backbone: uint8 pixels in, raw stage outputs out; on a CPU a row's bytes never vary.
 
 Letters in tensor names: N images, H and W pixels or cells, C channels.
 """
@@ -38,11 +38,11 @@ PRECISIONS: Mapping[str, torch.dtype] = {
 
 
 class BackboneTooLarge(MemoryError):
-    """What memory is free on the device does not hold the backbone."""
+    """The device's free memory cannot hold the backbone."""
 
 
 class FrozenBackbone(nn.Module):
-    """A backbone that never changes: no gradients, no drop path, constants folded, no stage beyond need."""
+    """A backbone for inference: no gradients or drop path, constants folded, no stages beyond the levels."""
 
     mean: Tensor
     std: Tensor
@@ -67,7 +67,7 @@ class FrozenBackbone(nn.Module):
             ("norm_bias", weights.tensors.get("norm.bias")),
         ):
             self.register_buffer(name, None if value is None else value.float(), persistent=False)
-        with _naming_what_does_not_fit(card, device):
+        with _reporting_lack_of_memory(card, device):
             self.network, self.precision = _network(card, weights, precision, compiled, device)
             self.to(device).eval().requires_grad_(False)
         replayed = compiled and isinstance(self.network, FoldedSwin) and device.type != "cpu"
@@ -103,13 +103,13 @@ class FrozenBackbone(nn.Module):
         with _full_accumulation():
             if self.device.type != "cpu":
                 return self._on_gpu(pixels, valid)
-            # One image a call, because a product of several images may round differently with their number.
+            # One image per call: a matrix product may round differently with the number of images.
             images = [(pixels[i : i + 1], valid[i : i + 1]) for i in range(len(pixels))]
             each = map_images(self._levels_of_one, images)
             levels = map_images(partial(_together, each), self.pyramid.names)
         return dict(zip(self.pyramid.names, levels, strict=True))
 
-    @torch.inference_mode()  # of each thread its own
+    @torch.inference_mode()  # thread-local
     def _levels_of_one(self, image: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
         return self._levels(*image)
 
@@ -135,7 +135,7 @@ class FrozenBackbone(nn.Module):
     def normalise(self, pixels_NHWC: Tensor, valid_hw: Tensor) -> Tensor:
         """float32 (N, H, W, 3): (x / 255 - mean) / std, and 0 beyond each image's valid size."""
         height, width, colours = pixels_NHWC.shape[1:]
-        # The colours of a row side by side: a loop over three of them at a time takes ten times as long.
+        # Rows are flattened: broadcasting over an axis of three colours takes ten times as long.
         x = pixels_NHWC.flatten(2).float()
         x = x.div_(255).sub_(self.mean.repeat(width)).div_(self.std.repeat(width))
         rows = torch.arange(height, device=x.device) < valid_hw[:, 0, None]
@@ -151,14 +151,14 @@ class FrozenBackbone(nn.Module):
 
 @torch.inference_mode()
 def _together(each: Sequence[Mapping[str, Tensor]], name: str) -> Tensor:
-    """A level of all images. In one thread: torch's own would be kept waking up for every small copy."""
+    """One level of all images, in one thread: waking torch's threads for every small copy is slower."""
     return torch.cat([levels[name] for levels in each])
 
 
 def _network(
     card: BackboneCard, weights: Weights, precision: str, compiled: bool, device: torch.device
 ) -> tuple[nn.Module, str]:
-    """The network, and the precision it came to: some of its steps, or all, may have to be in float32."""
+    """The network and its effective precision: some steps, or all, may have to run in float32."""
     stages, dtype = sorted({level.stage for level in card.pyramid}), PRECISIONS[precision]
     if card.family not in ("swinv2", "swinv2_cr"):
         if compiled:
@@ -197,7 +197,7 @@ def _trunk(card: BackboneCard) -> nn.Module:
 
 
 @contextmanager
-def _naming_what_does_not_fit(card: BackboneCard, device: torch.device) -> Iterator[None]:
+def _reporting_lack_of_memory(card: BackboneCard, device: torch.device) -> Iterator[None]:
     """Raises BackboneTooLarge where the device's memory runs out inside."""
     try:
         yield
@@ -211,7 +211,7 @@ def _naming_what_does_not_fit(card: BackboneCard, device: torch.device) -> Itera
 
 
 def _own_hw(card: BackboneCard) -> HW:
-    """The images a model was made for: all that some take."""
+    """The image size a model was built for; some models take no other."""
     trunk: Any = probe(card.timm_id, card.constructor_args)
     size = card.args.get("img_size", trunk.pretrained_cfg["input_size"][1:])
     height, width = (size, size) if isinstance(size, int) else size
@@ -220,8 +220,8 @@ def _own_hw(card: BackboneCard) -> HW:
 
 @contextmanager
 def _full_accumulation() -> Iterator[None]:
-    """Products of float32 in float32 (no TF32, no bfloat16), of half precision without partial sums in it; on
-    GPUs and CPUs, whatever the process has set."""
+    """Computes float32 products in float32 (no TF32 or bfloat16) and sums of half-precision products in
+    float32, on GPUs and CPUs, whatever the process has set."""
     backends: Any = torch.backends
     matmul = torch.backends.cuda.matmul
     products = (matmul, backends.cudnn.conv, backends.mkldnn.matmul, backends.mkldnn.conv)

@@ -1,4 +1,4 @@
-"""SwinV2 and SwinV2-G as a frozen network: a row of steps, each with its constants folded.
+"""SwinV2 and SwinV2-G as frozen networks: a sequence of steps with folded constants.
 
 Letters in tensor names: N images, H and W cells, C channels.
 """
@@ -23,10 +23,10 @@ from extract.swin.window_rule import HW
 
 @dataclass(frozen=True, slots=True)
 class StepMaker:
-    """One step of the network, to be made in a precision."""
+    """Builds one step of the network in a given precision."""
 
     make: Callable[[torch.dtype], nn.Module]
-    """Of products; the module takes a float32 map (N, y, x, C) and `BlockFunctions`, and returns a `Step`."""
+    """Takes the dtype of products; the module maps float32 (N, y, x, C) and `BlockFunctions` to a `Step`."""
     ends_stage: int | None
     """The stage, from 1, whose raw output leaves this step."""
 
@@ -67,7 +67,7 @@ class FoldedSwin(nn.Module):
     ) -> None:
         """Args:
         ends: for each step the stage, from 1, that it ends, or None.
-        compiled: run the functions of a block compiled; the first batch of a size then takes a minute.
+        compiled: run compiled functions; the first batch of a size then takes a minute.
         """
         super().__init__()
         self.steps = nn.ModuleList(steps)
@@ -76,8 +76,7 @@ class FoldedSwin(nn.Module):
         keep_constants(step for step in steps if isinstance(step, FoldedBlock))
 
     def shared_constants(self, height: int, width: int, device: torch.device) -> list[object]:
-        """Of each block what a forward of such pixels reads besides its own buffers: it stands in caches that
-        may drop it."""
+        """What a forward pass of this image size reads from caches, which may evict it; by block."""
         functions = functions_for(device.type, self.compiled)
         found: list[object] = []
         grid = (height, width)
@@ -95,7 +94,7 @@ class FoldedSwin(nn.Module):
         return self._of_patches(self.steps[0](x_NHWC, functions), functions)
 
     def of_pixels(self, pixels_NHWC: Tensor, valid_hw: Tensor, norm: PixelNorm) -> dict[int, Tensor]:
-        """The same of uint8 pixels, normalised on the way: on a GPU in a third of the time of both."""
+        """`forward` of uint8 pixels, normalised with the patches: on a GPU in a third of the time."""
         functions = functions_for(pixels_NHWC.device.type, self.compiled)
         patches = self.steps[0]
         assert isinstance(patches, Patches)

@@ -32,7 +32,7 @@ def published_file(timm_id: str) -> Path:
 
 
 def require_published(timm_id: str) -> Any:
-    """timm's record of where a model's weights stand. Raises FileNotFoundError where there are none."""
+    """timm's record of a model's published weights. Raises FileNotFoundError where there are none."""
     published = timm.get_pretrained_cfg(timm_id, allow_unregistered=False)
     if published is None or not published.has_weights:
         raise FileNotFoundError("no weights were published under this name")
@@ -47,25 +47,25 @@ def _from_hugging_face(repository: str) -> str:
     if constants.HF_HUB_OFFLINE:
         raise OSError(f"{repository} is not in the local cache and HF_HUB_OFFLINE is set")
     _require_host(constants.ENDPOINT)
-    with _broken_off_as_os_error():
+    with _interruption_as_os_error():
         path: str = hf_hub_download(repository, _FILE, revision=revision or None)
     return path
 
 
 def _from_url(url: str) -> Path:
-    # Not by torch.hub, which would keep a file without its end, and find that one in every later run.
+    # Not torch.hub, which would keep a truncated file and reuse it in every later run.
     path = Path(torch.hub.get_dir(), "checkpoints", url.rsplit("/", 1)[-1])
     if path.exists():
         return path
     _require_host(url)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    request = Request(url, headers={"User-Agent": "permafrost"})  # some servers refuse Python's own name
+    request = Request(url, headers={"User-Agent": "permafrost"})  # some servers refuse urllib's default
     try:
-        with _broken_off_as_os_error(), urlopen(request) as reply, partial.open("wb") as file:
+        with _interruption_as_os_error(), urlopen(request) as reply, partial.open("wb") as file:
             with tqdm.wrapattr(file, "write", total=reply.length, desc=path.name) as counted:
                 shutil.copyfileobj(reply, counted)
-            if reply.length:  # of a body that is cut the rest that was promised; None where nothing was
+            if reply.length:  # bytes still missing; None without a Content-Length
                 raise EOFError(f"{reply.length} bytes are missing")
         partial.replace(path)
     finally:
@@ -74,15 +74,15 @@ def _from_url(url: str) -> Path:
 
 
 @contextmanager
-def _broken_off_as_os_error() -> Iterator[None]:
-    """A body that is cut raises what each client has of its own for it, in every version another class."""
+def _interruption_as_os_error() -> Iterator[None]:
+    """Turns any error of a download client into OSError: each client and version has classes of its own."""
     try:
         yield
     except (OSError, MemoryError):
         raise
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
-        raise OSError(f"the download broke off ({reason}): run it again first") from error
+        raise OSError(f"the download was interrupted ({reason}); run the command again") from error
 
 
 def _require_host(url: str) -> None:

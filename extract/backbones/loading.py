@@ -1,7 +1,7 @@
-"""Frozen backbones by name: the table, their cards, and the way from weights to a pyramid.
+"""Loads frozen backbones by name.
 
-A card (`backbone_card`) says everything about a backbone without building it; `load_backbone` builds it,
-frozen; `build_trunk` builds the same network to be trained.
+A card (`backbone_card`) describes a backbone without building it; `load_backbone` builds it, frozen;
+`build_trunk` builds the same network to be trained.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def build_trunk(card: BackboneCard, num_classes: int = 0) -> nn.Module:
 
 
 def weights_sha256(card: BackboneCard, weights: str = "timm") -> str:
-    """The digest that stands for `weights` in an identity, without building the backbone.
+    """The digest of `weights` in a store's identity, without building the backbone.
 
     Raises WeightsUnavailable and WeightsMismatch as `load_backbone` does.
     """
@@ -70,21 +70,21 @@ def load_backbone(
         weights: `timm` (the hub's; for swinv2-nano the bundled file), a path (see
             `extract.backbones.weights.get_weights`), or `random:SEED`, which warns.
         precision: fp32, fp16 or bf16 of the forward pass; None: `default_precision`.
-        compiled: run SwinV2 through torch.compile, and record its launches on a GPU; a minute's work at the
-            start. None: on a GPU that can. It moves the last bits of the features, so fill a store one way;
-            it is no part of the identity.
+        compiled: run SwinV2 through torch.compile and, on a GPU, CUDA graphs; compiling takes a minute. None:
+            on a GPU where it works. It changes the last bits of features and is not part of the identity, so
+            fill one store either way, not both.
 
     Raises:
-        WeightsUnavailable: the weights cannot be had; says what to pass.
+        WeightsUnavailable: the weights cannot be found or downloaded; says what to pass.
         WeightsMismatch: names or shapes differ from the model's; lists them.
-        BackboneTooLarge: it does not fit what memory is free on the device.
+        BackboneTooLarge: it does not fit the device's free memory.
         ValueError: no such precision.
     """
     device = torch.device(device)
     compiled = compiles(device) if compiled is None else compiled
     precision = precision or default_precision(device)
     if precision not in PRECISIONS:
-        raise ValueError(f"precision {precision!r}; available: {', '.join(PRECISIONS)}")
+        raise ValueError(f"no precision {precision!r}; available: {', '.join(PRECISIONS)}")
     trunk = probe(card.timm_id, card.constructor_args)
     found = get_weights(card, weights, trunk)
     return FrozenBackbone(card, found, device=device, precision=precision, compiled=compiled)

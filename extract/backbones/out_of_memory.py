@@ -1,18 +1,18 @@
-"""What a device says when its memory runs out, as a user wants to read it."""
+"""Readable out-of-memory messages."""
 
 from __future__ import annotations
 
 _CUDA = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
-"""Where not even CUDA or cuBLAS find room to start, torch raises other errors than its own."""
+"""In errors of CUDA and cuBLAS, which torch passes on where these cannot even start."""
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether the error is for want of the device's memory."""
+    """Whether the device's memory ran out."""
     return any(words in str(error) for words in _CUDA)
 
 
 def reason(problem: str) -> str:
-    """Without the paragraph that torch adds about its allocator.
+    """The message without torch's paragraph about its allocator.
 
     >>> reason("CUDA out of memory. Tried to allocate 2.00 GiB. Of the allocated memory 9 GiB is")
     'CUDA out of memory. Tried to allocate 2.00 GiB.'

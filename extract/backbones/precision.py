@@ -1,4 +1,4 @@
-"""Half precision where it is harmless: what of a backbone has to stay in float32, found out by trying.
+"""Which steps of a backbone must run in float32, found by trial.
 
 Sharp attention amplifies rounding. With every logit scale at the clamp of 100 and res-post-norm weights of 1,
 an error of 0.1 % in a block's input is 50 % three stages later, whichever product it came from; float32
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 LIMIT = 0.003
 """Largest error of a float16 level against float32: rms of the difference over rms of the level."""
 _PROBE_LIMIT = 0.002
-"""What the probe image may err; others err by up to 1.3 times as much (uniform noise does)."""
+"""Largest error allowed on the probe image; others err by up to 1.3 times as much (uniform noise does)."""
 PROBE_HW = (256, 320)
 """Pixels of the image tried: several windows a side in the first stages, and a padded last one."""
 
@@ -49,7 +49,7 @@ def fit_steps(
     The float32 steps of the trial are made one at a time: a giant's need not fit beside those in float16.
 
     Args:
-        dtype: float16 is fitted; bfloat16 is taken as it is, with its errors; float32 needs no trial.
+        dtype: float16 is fitted; bfloat16 is used as asked, its errors reported; float32 needs no trial.
     """
     steps = [maker.make(dtype).to(device) for maker in makers]
     if dtype is torch.float32:
@@ -77,7 +77,7 @@ def fit_steps(
 
 @dataclass(frozen=True, slots=True)
 class FittedWhole:
-    """A network whose precision is one throughout."""
+    """A network that runs in one precision throughout."""
 
     network: nn.Module
     exact: bool
@@ -90,7 +90,7 @@ class FittedWhole:
 def fit_whole(
     make: Callable[[torch.dtype], nn.Module], dtype: torch.dtype, device: torch.device, sizes: Iterable[HW]
 ) -> FittedWhole:
-    """A network of other steps than ours: in float16 if every level of the probe stays within the limit, else
+    """A network not made of our steps: in float16 if every level of the probe stays within the limit, else
     in float32.
 
     Args:
@@ -165,16 +165,16 @@ def report(model: str, dtype: torch.dtype, errors: Mapping[int, float], in_float
     """
     if not errors:
         return
-    told = ", ".join(f"stage {stage} {error:.2%}" for stage, error in sorted(errors.items()))
+    by_stage = ", ".join(f"stage {stage} {error:.2%}" for stage, error in sorted(errors.items()))
     name = str(dtype).removeprefix("torch.")
     if in_float32:
         logger.warning(
             "%s in %s would err by %s on these weights, more than %.1f %%: %s in float32",
             model,
             name,
-            told,
+            by_stage,
             LIMIT * 100,
             in_float32,
         )
     else:
-        logger.info("%s in %s errs by %s against float32", model, name, told)
+        logger.info("%s in %s errs by %s against float32", model, name, by_stage)

@@ -1,4 +1,4 @@
-"""What a backbone is, without building it: its row in the table, pyramid, windows and identity."""
+"""Backbone cards: model, pyramid, windows and identity, without building the backbone."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ GROUP = "permafrost.backbones"
 
 @dataclass(frozen=True, slots=True)
 class BackboneRow:
-    """A name's network: timm's, under arguments of its constructor."""
+    """A timm model and its constructor arguments."""
 
     timm_id: str
     args: Mapping[str, Any] = field(default_factory=dict)
@@ -208,7 +208,7 @@ def _row(model: str, package: str | None = None) -> BackboneRow:
     if model.startswith("timm:"):
         return BackboneRow(model.removeprefix("timm:"))
     raise ValueError(
-        f"no backbone {model!r}; available: {', '.join(backbone_names())}, and timm:<id> for timm's own"
+        f"no backbone {model!r}; available: {', '.join(backbone_names())}, and timm:<id> for timm's models"
         f"{missing_package(package)}"
     )
 
@@ -228,18 +228,18 @@ _OWN_ARGUMENTS = {
         ("pretrained", "checkpoint_path", "cache_dir", "pretrained_cfg", "pretrained_cfg_overlay"),
         "weights are named by --weights",
     ),
-    **dict.fromkeys(("scriptable", "exportable", "no_jit"), "no part of a model"),
+    **dict.fromkeys(("scriptable", "exportable", "no_jit"), "they do not change the model"),
 }
-"""Constructor arguments that are not the caller's, and why."""
+"""Constructor arguments that callers cannot set, and why."""
 
 
 def _refuse_own_arguments(given: Mapping[str, Any]) -> None:
     for name in sorted(_OWN_ARGUMENTS.keys() & given.keys()):
-        raise ValueError(f"--model-args {name}: cannot be given, {_OWN_ARGUMENTS[name]}")
+        raise ValueError(f"--model-args {name}: cannot be set ({_OWN_ARGUMENTS[name]})")
 
 
 def _require_whole_heads(trunk: nn.Module) -> None:
-    """Raises ValueError where heads do not divide the channels of a stage: timm notices when it runs."""
+    """Raises ValueError where heads do not divide a stage's channels: timm fails only in the forward pass."""
     for number, stage in enumerate(stages_of(trunk), start=1):
         attention = stage.blocks[0].attn
         channels, heads = attention.qkv.in_features, attention.num_heads
@@ -275,7 +275,7 @@ def _pyramid(model: str, trunk: Any, family: str) -> PyramidSpec:
     if len(levels) < 2 or len(set(strides)) < len(strides):
         raise ValueError(
             f"{model} has no feature pyramid: its stages have strides {strides or 'unknown'}, expected "
-            f"growing ones out of {STRIDES_PX}"
+            f"increasing strides from {STRIDES_PX}"
         )
     if family != "features":
         last = levels[-1]

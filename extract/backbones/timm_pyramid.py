@@ -1,4 +1,4 @@
-"""The maps of a timm trunk as it is: Swin V1, and any model with a feature pyramid.
+"""Feature maps of an unmodified timm model: Swin V1 and any other with a feature pyramid.
 
 Letters in tensor names: N images, H and W pixels or cells, C channels.
 """
@@ -18,7 +18,7 @@ from extract.swin.attention import linear
 
 
 class SizeRefused(ValueError):
-    """A model was made for images of another size, as transformers with learned positions are."""
+    """The model takes images of another size only, as transformers with learned positions do."""
 
 
 class _Linear(nn.Linear):
@@ -42,12 +42,12 @@ class TimmMaps(nn.Module):
         self.stages = tuple(stages)
         self.dtype = dtype
         self._taken: set[tuple[int, int]] = set()
-        """Heights and widths that went through: what fails of these later is not the model's doing."""
+        """Heights and widths that passed before: a later failure at one of them is no refusal of the size."""
 
     def forward(self, x_NHWC: Tensor) -> dict[int, Tensor]:
         """Stage -> its raw output, (N, y, x, C), of normalised pixels (N, H, W, 3)."""
         height, width = x_NHWC.shape[1:3]
-        # A stem cuts what a stride of four leaves over; the official Swin pads it with zeros.
+        # timm's stem drops pixels beyond a multiple of four; the official Swin pads with zeros.
         x = F.pad(x_NHWC, (0, 0, 0, -width % 4, 0, -height % 4)).permute(0, 3, 1, 2).contiguous()
         maps = self._maps(x)
         return {stage: level.permute(0, 2, 3, 1) for stage, level in zip(self.stages, maps, strict=True)}
@@ -67,9 +67,9 @@ class TimmMaps(nn.Module):
             if size in self._taken or is_out_of_memory(error):
                 raise
             raise SizeRefused(
-                f"{type(self.trunk).__name__} does not take images of {size[0]}x{size[1]} px ({error}): a "
-                f"model of a fixed size is made for another by --model-args.img_size, where timm offers it; "
-                f"else choose views of its size (--crop-size) or another backbone"
+                f"{type(self.trunk).__name__} does not take images of {size[0]}x{size[1]} px ({error}): "
+                f"build it for this size with --model-args.img_size, if timm supports that, or choose views "
+                f"of its size (--crop-size) or another backbone"
             ) from error
         self._taken.add(size)
         return maps

@@ -1,4 +1,4 @@
-"""A backbone's weights: where they come from, and the digest that stands for them in an identity."""
+"""A backbone's weights: source, checks, and their digest in a store's identity."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ logger = logging.getLogger(__name__)
 _RANDOM = "random:"
 
 BUNDLED = Path(__file__).parents[1] / "bundled" / "swinv2_nano.safetensors"
-"""Weights of swinv2-nano, which `timm` means for that model: float16, trained by pipelines/demo."""
+"""Weights of swinv2-nano, used for its `timm`: float16, trained by pipelines/demo."""
 
 
 class WeightsUnavailable(OSError):
-    """The weights asked for cannot be had; the message says what to pass instead."""
+    """The requested weights cannot be found or downloaded; the message says what to pass instead."""
 
 
 class WeightsMismatch(ValueError):
@@ -75,7 +75,7 @@ def get_weights(card: BackboneCard, source: str, trunk: nn.Module) -> Weights:
         trunk: what the weights are for, on any device: gives the names and shapes.
 
     Raises:
-        WeightsUnavailable: there is nothing to be had, with what to pass instead.
+        WeightsUnavailable: no weights were found; says what to pass instead.
         WeightsMismatch: names or shapes differ from the trunk's.
         ValueError: no checkpoint, a damaged one, or numbers that are not finite.
     """
@@ -119,7 +119,7 @@ def _existing(source: str) -> Path:
 
 
 def _seed(source: str) -> str:
-    """What stands behind `random:`."""
+    """The seed in `random:SEED`."""
     if seed := source.removeprefix(_RANDOM):
         return seed
     raise ValueError("random: needs a seed, random:SEED, such as random:0")
@@ -147,8 +147,8 @@ def _nothing_published(card: BackboneCard, error: OSError) -> WeightsUnavailable
 
 
 def require_match(tensors: Mapping[str, Tensor], trunk: nn.Module, what: str) -> None:
-    """Raises WeightsMismatch, listing every difference, unless names and shapes are exactly the trunk's, and
-    all numbers are there, whole or not as the trunk's are (a quantised file's are not)."""
+    """Raises WeightsMismatch, listing every difference, unless names and shapes are exactly the trunk's and
+    every tensor holds values of the same kind (a quantised file's do not)."""
     model = trunk.state_dict()
     expected = {name: tuple(tensor.shape) for name, tensor in model.items()}
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
@@ -174,7 +174,7 @@ def require_match(tensors: Mapping[str, Tensor], trunk: nn.Module, what: str) ->
             ("unexpected", sorted(found.keys() - expected.keys())),
             ("of another shape", reshaped),
             ("not in float16, bfloat16, float32 or float64", quantised),
-            ("without a number for each place", absent),
+            ("without values", absent),
         )
         if names
     ]
@@ -186,12 +186,12 @@ def require_match(tensors: Mapping[str, Tensor], trunk: nn.Module, what: str) ->
 
 
 def _is_as_fine(given: Tensor, like: Tensor) -> bool:
-    """Whether `given` can stand for `like`: floating point of two bytes or more, where that is one."""
+    """Whether `given` can replace `like`: floating point of two bytes or more, where that is one."""
     return not like.is_floating_point() or (given.is_floating_point() and given.itemsize >= 2)
 
 
 def _require_finite(tensors: Mapping[str, Tensor], source: str) -> None:
-    """Raises ValueError where weights are not numbers: every feature would be none either."""
+    """Raises ValueError for weights with NaN or infinity: every feature would be NaN too."""
     broken = [
         name
         for name, value in sorted(tensors.items())
@@ -201,7 +201,7 @@ def _require_finite(tensors: Mapping[str, Tensor], source: str) -> None:
         raise ValueError(
             f"weights {source} are not finite in {len(broken)} of {len(tensors)} tensors: "
             f"{_listed(broken, 8)}; the training they come from diverged, or they exceed their precision: "
-            f"take another checkpoint"
+            f"use another checkpoint"
         )
 
 
@@ -218,7 +218,7 @@ def _random(card: BackboneCard, seed: str, trunk: nn.Module) -> Weights:
         card.model,
     )
     drawn = {name: draw_parameter(seed, name, value) for name, value in trunk.named_parameters()}
-    # A statistic such as BatchNorm's has no distribution of its own: it keeps what its class starts it with.
+    # Buffers such as BatchNorm's statistics keep their class's initial values.
     kept = {
         name: _first_value(name, value) for name, value in trunk.state_dict().items() if name not in drawn
     }

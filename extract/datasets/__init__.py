@@ -63,7 +63,7 @@ def dataset_module(name: str, package: str | None = None) -> ModuleType:
 
 
 def default_levels(name: str) -> tuple[str, ...] | None:
-    """The levels that a data set's stores keep by default; None: p2..p5, as far as there are."""
+    """The levels that a data set's stores keep by default; None: p2..p5, as far as the backbone has them."""
     levels: tuple[str, ...] | None = getattr(dataset_module(name), "DEFAULT_LEVELS", None)
     return levels
 
@@ -83,7 +83,7 @@ def default_window(name: str, recipe: ViewRecipe) -> int | None:
 
 
 def chosen_split(name: str, split: str | None = None) -> str:
-    """`split`, or the training split where it is None. Raises ValueError for one there is not."""
+    """`split`, or the training split where it is None. Raises ValueError for an unknown one."""
     module = dataset_module(name)
     chosen = split or str(module.TRAINING_SPLITS[0])
     if chosen not in module.OFFICIAL_SPLITS:
@@ -92,7 +92,7 @@ def chosen_split(name: str, split: str | None = None) -> str:
 
 
 def first_test_split(name: str) -> str:
-    """The split that a data set's heads are measured on by default."""
+    """The split that a data set's heads are evaluated on by default."""
     module = dataset_module(name)
     return str(next(split for split in module.OFFICIAL_SPLITS if split not in module.TRAINING_SPLITS))
 

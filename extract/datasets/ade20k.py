@@ -1,7 +1,7 @@
 """ADE20K, scene parsing with 150 classes (the challenge of 2016), from its official folders or from tars.
 
 Official layout: `ADEChallengeData2016/images/{training,validation}/*.jpg` and the label maps
-`annotations/{training,validation}/*.png`: 0 is what nobody named, 1..150 are the classes. As in mmseg
+`annotations/{training,validation}/*.png`: 0 is unlabelled, 1..150 are the classes. As in mmseg
 (`reduce_zero_label`) 0 becomes 255 = ignore and 1..150 become 0..149. Images may have other endings that are
 decoded, in any case; an image without a label map, or a label map without an image, is a record that is
 skipped and reported.

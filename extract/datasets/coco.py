@@ -140,7 +140,7 @@ class Coco:
                 + (f", {repeated!r} listed twice" if repeated else " to train on")
             )
         ids = Counter(entry.image_id for entry in self._entries)
-        if len(ids) < len(keys):  # one would be given the other's annotations, and COCO's figures be wrong
+        if len(ids) < len(keys):  # one would get the other's annotations, and COCO's metrics would be wrong
             raise DatasetLayoutError(f"{split}: {max(ids, key=ids.__getitem__)} is the id of several images")
         listed = {entry.key: entry.listed for entry in self._entries}
         self.subset = subset_keys(keys, subset, lambda: listed) if subset else None
@@ -159,7 +159,7 @@ class Coco:
         return annotation_bytes(entry.image_id, entry.hw, entry.listed, entry.annotations)
 
     def parse_annotation(self, index: int, annotation: bytes) -> Instances:
-        """Raises SourceError also where there are annotations, and none can be used: it is no background."""
+        """Raises SourceError also where none of its annotations can be used: that is not background."""
         truth = parse_annotations(annotation, LABELS, boxes_only=self.boxes_only)
         if problem := none_usable(truth):
             raise SourceError(BAD_TARGET, problem)

@@ -2,9 +2,9 @@
 
 Official layout: `{train,val}.csv` with the columns label, youtube_id, time_start, time_end and split, and
 `videos/<label>/<youtube_id>_<start>_<end>.mp4` (start and end in seconds, six digits each; other containers
-occur). Clips that the csv names and nobody has are left out: many have vanished from where they came from.
+occur). Clips that the csv lists and the folder lacks are left out: many are no longer available online.
 The names of the classes, in their order, are the lines of `label_map_k400.txt` beside the lists; without it,
-the sorted labels of all lists there are, which is the same order where every class occurs.
+the sorted labels of all lists, which is the same order where every class occurs.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ class K400:
         self, with_original: bool, params: Sequence[npt.NDArray[np.float64]]
     ) -> tuple[Target, ...]:
         label = DenseTarget("label", "int64", ())
-        # What says that rows are test rows: the same number, as no view changes what a video shows.
+        # Marks test rows; the same number, as no view changes the class of a video.
         return (label, DenseTarget("original_label", "int64", ())) if with_original else (label,)
 
     def targets(self, truth: int, view: View) -> Mapping[str, npt.NDArray[Any]]:

@@ -1,10 +1,10 @@
-"""Processes that decode images and videos, as many at once as there are processor cores.
+"""A pool of processes that decode images and videos, one per processor core.
 
-A decoder that hangs, crashes or eats the memory takes its process with it and not the extraction. And however
-many cores decode, the interpreter of the extraction stays free to drive the device: threads would hold it for
-a fifth of their time, so that five of them were as many as could work at once. What this costs: half a second
-and 60 MB for each process, and the way of the source and of its views through pipes, 2 ms of a core for a
-view of 16 frames at 224 px, beside 20 to 100 ms to decode it (docs/k400.md).
+A decoder that hangs, crashes or exhausts its memory ends its own process, not the extraction. Threads would
+hold the interpreter lock for a fifth of their time, so that at most five could work at once; processes leave
+the interpreter of the extraction free to drive the device. The cost: half a second and 60 MB a process, and
+sources and views through pipes, 2 ms of a core for a view of 16 frames at 224 px, which takes 20 to 100 ms to
+decode (docs/k400.md).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from stores.format.row_table import UNDECODABLE
 logger = logging.getLogger(__name__)
 
 LIMIT_S = 120.0
-"""Seconds for one request: decoding ten seconds of 4K video takes a tenth of it on one core."""
+"""Seconds for one request: decoding ten seconds of 4K video takes a tenth of that on one core."""
 _FROM_OUTSIDE = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGXCPU)
 """Signals that people and schedulers send; no source makes a decoder send them to itself."""
 COMMAND = (sys.executable, "-P", "-m", "extract.decoding.decoder_process")
@@ -52,7 +52,7 @@ class DecoderDied(Exception):
 
 
 class DecoderPool:
-    """Starts a process when all others are busy; for use by several threads."""
+    """Starts a process when all others are busy. Thread-safe."""
 
     def __init__(
         self,
@@ -64,8 +64,8 @@ class DecoderPool:
     ) -> None:
         """
         Args:
-            limit_s: after which a decoder's process is killed, and another one is asked.
-            processes: that work at once; None: one a core.
+            limit_s: seconds after which a decoder's process is killed and another one is tried once.
+            processes: working at once; None: one a core.
             decoders: those of DECODER_NAMES that may be used; None: those that are installed.
             command: starts a process.
         """
@@ -75,7 +75,7 @@ class DecoderPool:
         self._room = threading.BoundedSemaphore(processes or len(os.sched_getaffinity(0)))
         self._idle: list[subprocess.Popen[bytes]] = []
         self._owner = os.getpid()
-        self._told = False
+        self._warned = False
         weakref.finalize(self, _end_all, self._idle)
 
     def facts(self, path: str | Path, offset: int, size: int) -> ClipFacts:
@@ -124,10 +124,10 @@ class DecoderPool:
             except DecoderDied as death:
                 if not decoders[1:]:
                     raise self._reason(death) from None
-                self._tell(f"{decoders.pop(0)}: {self._reason(death).reason}")
+                self._warn_once(f"{decoders.pop(0)}: {self._reason(death).reason}")
                 continue
             if header["decoder"] != decoders[0]:
-                self._tell(f"{decoders[0]} cannot decode a video")
+                self._warn_once(f"{decoders[0]} cannot decode a video")
             shapes = [(len(view.frames), *view.padded_hw, 3) for view in views]
             return [
                 np.frombuffer(blob, dtype=np.uint8).reshape(shape)
@@ -154,14 +154,14 @@ class DecoderPool:
             for blob, view in zip(blobs, views, strict=True)
         ]
 
-    def _tell(self, what: str) -> None:
-        if not self._told:
-            self._told = True
-            logger.warning("%s; PyAV does it, here and wherever that happens again", what)
+    def _warn_once(self, what: str) -> None:
+        if not self._warned:
+            self._warned = True
+            logger.warning("%s; PyAV decodes such videos instead (logged once)", what)
 
     def _reason(self, death: DecoderDied) -> SourceError:
         if death.signal_number == signal.SIGALRM:
-            return TookTooLong(UNDECODABLE, f"the decoder was not done after {self.limit_s:.0f} s")
+            return TookTooLong(UNDECODABLE, f"the decoder did not finish within {self.limit_s:.0f} s")
         return SourceError(UNDECODABLE, f"the decoder crashed (signal {death.signal_number})")
 
     def _ask(
@@ -173,7 +173,7 @@ class DecoderPool:
             if death.signal_number != signal.SIGALRM:
                 raise
         # The limit also passes while all processes are stopped (Ctrl-Z, a suspended job), which says nothing
-        # about the source: it takes too long when another process is not done either.
+        # about the source: it takes too long when another process does not finish either.
         return self._ask_once(request, blobs)
 
     def _ask_once(
@@ -230,10 +230,10 @@ def _exchange(
         return reply
     code = process.wait()
     if code == -signal.SIGKILL:
-        raise OSError(errno.ENOMEM, "the system killed the decoder: probably too little memory")
+        raise OSError(errno.ENOMEM, "the system killed the decoder, probably for lack of memory")
     if -code in _FROM_OUTSIDE:
         name = signal.Signals(-code).name
-        raise OSError(errno.EINTR, f"the decoder was ended from outside ({name}): run it again")
+        raise OSError(errno.EINTR, f"the decoder was ended from outside ({name}): run the command again")
     if code > 0:
         raise RuntimeError(f"{' '.join(process.args)} ended with exit code {code}: run it to see why")  # type: ignore[arg-type]
     raise DecoderDied(-code)

@@ -1,8 +1,8 @@
-"""The process in which sources are decoded: one that may hang, or die, and then is replaced.
+"""The decoder process: it may hang or crash, and is then replaced.
 
 It reads requests from its standard input and answers on its standard output until the input ends. Each
-request is given so many seconds; then the kernel ends the process, whatever it is doing, even where nobody
-waits for it any more. Messages are a length, a JSON header and the bytes that the header counts.
+request has a time limit in seconds, after which the kernel ends the process, whatever it is doing and even if
+its parent is gone. Messages are a length, a JSON header and the bytes that the header counts.
 
     python -m extract.decoding.decoder_process
 """
@@ -30,12 +30,12 @@ from extract.views.view import Hw, View
 from stores.format.row_table import WRONG_SIZE
 
 _NICENESS = 10
-"""Below the thread that drives the device: decoders work ahead and fill what it and the backbone leave."""
+"""Lower priority than the thread that drives the device: decoders use the processor time it leaves."""
 _MAX_HEADER_BYTES = 64 << 20  # 64 MiB
 
 
 def send(file: IO[bytes], header: Mapping[str, Any], blobs: Sequence[Any] = ()) -> None:
-    """Writes a message; `blobs` are bytes or contiguous arrays. Raises BrokenPipeError where nobody reads."""
+    """Writes a message; `blobs` are bytes or contiguous arrays. Raises BrokenPipeError without a reader."""
     views = [memoryview(blob).cast("B") for blob in blobs]
     text = json.dumps({**header, "bytes": [len(view) for view in views]}).encode()
     for part in (struct.pack("<Q", len(text)), text, *views):
@@ -52,7 +52,7 @@ def receive(file: IO[bytes]) -> tuple[dict[str, Any], list[bytearray]] | None:
         return None
     (size,) = struct.unpack("<Q", length)
     if size > _MAX_HEADER_BYTES:
-        raise ValueError(f"a message's header of {size} bytes, at most {_MAX_HEADER_BYTES} are read")
+        raise ValueError(f"a message header of {size} bytes, expected at most {_MAX_HEADER_BYTES}")
     text = _exactly(file, size)
     if text is None:
         return None
@@ -112,7 +112,7 @@ class Region(io.RawIOBase):
 
 
 def answer(request: Mapping[str, Any], blobs: Sequence[bytearray]) -> tuple[dict[str, Any], list[Any]]:
-    """What a request asks for. Raises SourceError, OSError, MemoryError."""
+    """The reply to a request. Raises SourceError, OSError, MemoryError."""
     if request["do"] == "facts":
         with Region(request["path"], request["offset"], request["size"]) as region:
             return {"facts": asdict(clip_facts(io.BufferedReader(region, 1 << 16)))}, []
@@ -182,7 +182,7 @@ def serve(requests: IO[bytes], replies: IO[bytes]) -> None:
 
 def main() -> None:
     replies = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a library prints must not stand between the replies
+    os.dup2(2, 1)  # what libraries print must not mix with the replies
     os.nice(_NICENESS)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, whose end is this one's

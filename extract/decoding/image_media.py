@@ -1,4 +1,4 @@
-"""Images as a medium: sources that are one image each; see extract.datasets.contract."""
+"""The `Media` of image data sets; see extract.datasets.contract."""
 
 from __future__ import annotations
 

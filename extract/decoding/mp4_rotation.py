@@ -1,4 +1,4 @@
-"""How far an mp4 or mov says that its frames are to be turned."""
+"""The rotation of frames recorded in an mp4 or mov file."""
 
 from __future__ import annotations
 

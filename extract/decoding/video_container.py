@@ -1,8 +1,8 @@
-"""What a video's container says of it, without decoding: size, rotation, frames, rate.
+"""Facts from a video's container, without decoding: size, rotation, frames, rate.
 
-Containers are told by their first bytes and opened as nothing else: FFmpeg also knows playlists and scripts
-that name other files and addresses. Frames are counted in the order in which they are shown; frame n is the
-n-th that a decoder gives which begins at the first.
+The first bytes decide the kind of a container, and it is opened as nothing else: FFmpeg also reads playlists
+and scripts that name other files and addresses. Frames are counted in the order in which they are shown;
+frame n is the n-th that a decoder gives which begins at the first.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def open_container(file: BinaryIO) -> Any:
 def clip_facts(file: BinaryIO) -> ClipFacts:
     """What the container in `file` says.
 
-    Reads headers only; but of containers other than mp4 and mov, which do not tell their frames, all packets.
+    Reads headers only, but all packets of containers other than mp4 and mov, which hold no frame count.
 
     Raises:
         SourceError: no video, one without frames, or beyond the limits.
@@ -117,7 +117,7 @@ def _facts(file: BinaryIO) -> ClipFacts:
 def _indexed(stream: Any, file: BinaryIO) -> tuple[int, bool]:
     """Frames by the index of an mp4, and whether decord finds each: all shown, every key frame closed.
 
-    0 frames where the index does not tell them.
+    0 frames where the index lacks them.
     """
     entries = list(getattr(stream, "index_entries", ()))  # older PyAVs do not show the index
     if len(entries) != stream.frames:
@@ -142,7 +142,7 @@ def _demuxed(container: Any, stream: Any) -> tuple[int, bool]:
 
 
 def is_timed(container: Any) -> bool:
-    """Whether packets say when their frame is shown; in other containers they do so wrongly, or not."""
+    """Whether packets carry correct presentation times; those of other containers are wrong or missing."""
     return not {"mov", "matroska"}.isdisjoint(container.format.name.split(","))
 
 

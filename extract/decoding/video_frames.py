@@ -140,7 +140,7 @@ def read_frames(decoder: str, data: bytes, facts: ClipFacts, wanted: Sequence[in
         decoder: a name of DECODERS.
         data: the video file.
         facts: what its container says.
-        wanted: numbers of frames, growing, each once.
+        wanted: frame numbers in increasing order, without repeats.
 
     Yields:
         The number and uint8 RGB (H, W, 3) of each frame, turned as its container says.

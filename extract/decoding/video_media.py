@@ -1,4 +1,4 @@
-"""Videos as a medium: sources that are clips, of whose frames views are made."""
+"""The `Media` of video data sets; see extract.datasets.contract."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DECODER = (
 )
 """Names the decoder in a store's identity. Versions are provenance."""
 NOTHING_KNOWN = ClipFacts(hw=(1, 1), frames=1, fps=0.0, rotation=0, decoder="pyav")
-"""Of a video whose container cannot be read: it is skipped, with the reason, when its turn comes."""
+"""For a video whose container cannot be read; it is skipped with its reason when it is decoded."""
 
 
 class Videos:

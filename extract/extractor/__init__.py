@@ -1,1 +1,1 @@
-"""The extraction: batches, backbone, codec and writer at once."""
+"""The extraction: loading, backbone, codec and writer, all concurrently."""

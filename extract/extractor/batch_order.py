@@ -1,8 +1,8 @@
-"""All views of a video side by side, so that a source is read and its frames are decoded once.
+"""The order of batches: all views of a video together, so that each source is decoded once.
 
 Rows are view-major: the views of a record stand as far apart as there are records. Rows of images are loaded
-by themselves, shard after shard. Decoding a video begins at a key frame far before the first frame that is
-wanted: there the shards of all views are filled at once, and rows of one record are loaded together.
+one by one, shard after shard. Decoding a video begins at a key frame far before the first wanted frame: the
+shards of all its views are filled at once, and rows of one record are loaded together.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How many rows of each bin go through the backbone at once: what the device's memory holds.
+"""Batch sizes by bin: as many rows as the device's memory holds.
 
 On a GPU the shape of a batch can change the last bits of its rows, so each bin has one shape from its first
 row to its last. It is found by trying before anything is written; should the memory not suffice later, all
@@ -23,7 +23,7 @@ from stores.writing.writer import StoreWriter
 logger = logging.getLogger(__name__)
 
 BATCHES_IN_FLIGHT = 3
-"""Launched and not yet on the host, in an extraction: more would take memory and bring nothing."""
+"""Batches launched and not yet on the host: more would only take memory."""
 _BATCHES_TRIED = max(BATCHES_IN_FLIGHT, PLAIN_CALLS + 2)
 """Launched one after another, as an extraction does: the plain ones, the one that is recorded, a replay."""
 
@@ -32,7 +32,7 @@ class BatchTooLarge(MemoryError):
     """The device's memory does not hold a batch, and its shape cannot change (any more)."""
 
     resumable = False
-    """Whether the same command goes on, once there is memory."""
+    """Whether the same command resumes the store once memory is free."""
 
 
 def shape_matters(device: torch.device) -> bool:
@@ -82,7 +82,7 @@ def try_sizes(plan: StorePlan, backbone: Backbone) -> None:
 def halved(bins: Sequence[Bin], index: int, problem: str) -> tuple[Bin, ...]:
     """The bins with half the rows in a batch of the one at `index`, and no batch of more pixels than that.
 
-    Raises BatchTooLarge where it has one row; `problem` says what was met.
+    Raises BatchTooLarge where it has one row; `problem` is the device's message.
     """
     rows = bins[index].batch_rows or 1
     if rows == 1:
@@ -137,14 +137,14 @@ def halve_batches(writer: StoreWriter, index: int, problem: str, device: torch.d
         raise stopped
     bins = halved(writer.plan.bins, index, problem)
     logger.warning(
-        "a batch of %s rows of %s px does not fit the device's memory; going on with %s",
+        "a batch of %s rows of %s px does not fit the device's memory; continuing with %s",
         *(b.batch_rows, b.name, bins[index].batch_rows),
     )
     writer.set_batch_rows([each.batch_rows or 1 for each in bins])
 
 
 def _free_cached_memory(device: torch.device) -> None:
-    """Gives blocks of a failed attempt back, which are of no use for smaller ones."""
+    """Frees the cached blocks of a failed attempt: smaller batches cannot use them."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
 

@@ -1,4 +1,4 @@
-"""How much a codec changed the features: measured on sample cells, told in receipts, limited on request."""
+"""Codec error: measured on sample cells, recorded in receipts; `--codec-limit` enforces a maximum."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from stores.format.plan import ShardId, StorePlan
 logger = logging.getLogger(__name__)
 
 WARN_MEDIAN, WARN_WORST = 0.02, 0.10
-"""Relative to a channel's standard deviation: of the median and the worst channel. A live bf16 backbone errs
-by 0.007 to 0.019."""
+"""Errors of the median and the worst channel above which a warning is logged, relative to the standard
+deviation of the channel. A live bf16 backbone errs by 0.007 to 0.019."""
 SAMPLE_VALUES = 1 << 18
 """Values of a level that are measured in a shard, spread over all its rows: 25 ms of a processor core."""
 FEWEST_CELLS = 64
-"""With fewer cells a channel's standard deviation says nothing: figures are told, but not judged."""
+"""With fewer cells a standard deviation is unreliable: errors are recorded, but compared with no limit."""
 
 Figures = dict[str, dict[str, float]]
 Cells = npt.NDArray[np.float32]
@@ -36,9 +36,9 @@ however many are taken."""
 
 
 def sample_cells(plan: StorePlan, shard: ShardId, positions: Sequence[int]) -> dict[str, Tensor]:
-    """For each level which cells of some rows of a shard are measured.
+    """Which cells of some rows of a shard are measured, by level.
 
-    Rows take turns in where they begin, so that a shard of small maps is measured all over its maps too.
+    Each row begins at another cell, so that small maps are sampled everywhere too.
 
     Args:
         positions: of the rows within the shard.
@@ -101,7 +101,7 @@ def _exceeds(found: dict[str, float], limit: float) -> bool:
 
 
 class CodecWarnings:
-    """Warns of a level's error once, at its first shard beyond what is usual."""
+    """Logs one warning a level, for its first shard above the usual error."""
 
     def __init__(self) -> None:
         self._warned: set[str] = set()
@@ -111,7 +111,7 @@ class CodecWarnings:
             if level not in self._warned and _exceeds(found, WARN_MEDIAN):
                 self._warned.add(level)
                 logger.warning(
-                    "%s: %s; above %.0f %% and %.0f %% heads may suffer: compare with the codec float16",
+                    "%s: %s; above %.0f %% and %.0f %% heads may lose accuracy: compare with float16",
                     *(shard_name, _described(level, found), 100 * WARN_MEDIAN, 100 * WARN_WORST),
                 )
 

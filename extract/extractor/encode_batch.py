@@ -1,4 +1,4 @@
-"""A batch through the backbone and the codec, on the device, and on its way to the host.
+"""Runs a batch through backbone and codec on the device, and copies the result to the host.
 
 Letters in tensor names: N rows, T frames, H and W pixels or cells, C channels. Frames of a video go through
 the backbone as images of a batch.
@@ -103,7 +103,7 @@ def encode_batch(
     """
     on_gpu = backbone.device.type == "cuda"
     pixels = torch.empty((len(rows), *shape, 3), dtype=torch.uint8, pin_memory=on_gpu)
-    host = pixels.numpy()  # whose copies wake no other threads
+    host = pixels.numpy()  # numpy's copies wake no threads of torch
     for index, row in enumerate(rows):
         host[index] = 0 if row is None else row.pixels
     valid_hw = torch.tensor([shape[-2:] if row is None else row.valid_hw for row in rows], dtype=torch.int32)
@@ -122,8 +122,8 @@ def encode_batch(
                 level: numbers.pin_memory().to(backbone.device, non_blocking=True)
                 for level, numbers in sampled.items()
             }
-            made = _on_the_way(codec, features, cells)
-            # blocking: who waits leaves the processor to the decoders.
+            made = _sent_to_host(codec, features, cells)
+            # blocking: a waiting thread leaves the processor to the decoders.
             copied = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
             copied.record(_copies(backbone.device))
             return HostBatch(**made, copied=copied)
@@ -133,14 +133,16 @@ def encode_batch(
         return HostBatch(**made, copied=None)
 
 
-def _on_the_way(codec: str, features: Mapping[str, Tensor], sampled: Mapping[str, Tensor]) -> dict[str, Any]:
-    """The fields of a HostBatch, on their way to the host while the GPU goes on."""
+def _sent_to_host(
+    codec: str, features: Mapping[str, Tensor], sampled: Mapping[str, Tensor]
+) -> dict[str, Any]:
+    """The fields of a HostBatch, copied to the host while the GPU continues."""
     return _fields(
         codec, {level: compiled_coded(codec, x) for level, x in features.items()}, features, sampled
     )
 
 
-@torch.inference_mode()  # of each thread its own
+@torch.inference_mode()  # thread-local
 def _encoded_row(
     codec: str, features: Mapping[str, Tensor], sampled: Mapping[str, Tensor], row: int
 ) -> dict[str, Any]:
@@ -192,7 +194,7 @@ def _sample(codec: str, x: Tensor, encoded: Mapping[str, Tensor], cells_NK: Tens
 
 
 def _to_host(tensor: Tensor) -> Tensor:
-    """The tensor in host memory, contiguous; of a GPU's in page-locked memory, on its way."""
+    """The tensor in host memory, contiguous; a GPU's is copied asynchronously, to page-locked memory."""
     if tensor.device.type == "cpu":
         return tensor.contiguous()
     host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
@@ -200,12 +202,12 @@ def _to_host(tensor: Tensor) -> Tensor:
     copies.wait_stream(torch.cuda.current_stream(tensor.device))
     with torch.cuda.stream(copies):
         host.copy_(tensor, non_blocking=True)
-    tensor.record_stream(copies)  # it is released before it is copied, and its memory must not be given away
+    tensor.record_stream(copies)  # freed before it is copied: its memory must not be reused yet
     return host
 
 
 @lru_cache(maxsize=8)  # GPUs of a machine
 def _copies(device: torch.device) -> torch.cuda.Stream:
-    """Copies to the host run beside the next batch: of SwinV2-B's int8 at 512 px they take a tenth as long as
-    it."""
+    """The stream of copies to the host, which run beside the next batch: those of SwinV2-B's int8 at 512 px
+    take a tenth of its time."""
     return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]

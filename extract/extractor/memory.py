@@ -1,4 +1,4 @@
-"""How much host memory an extraction's rows can take at once."""
+"""Upper bound of the host memory that an extraction's rows take."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How an extraction is getting on, and what it waits for."""
+"""Progress of an extraction, and its bottleneck."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 _WAITS = 0.1
-"""Share of the time from which on the backbone is said to wait: some goes into the start and the end."""
+"""Share of the time above which the backbone counts as waiting: start and end always take some."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,7 +25,7 @@ class Progress:
     shards_total: int
     """Of this run."""
     finished_shard: str | None
-    """Name of the shard whose end this moment is; None for one in between."""
+    """Name of the shard that was just finished; None between shards."""
     seconds: float
     bytes_written: int
     bottleneck: str
@@ -46,10 +46,10 @@ class Progress:
 
 
 class Stopwatch:
-    """Seconds since it was made, and how many of them the backbone's thread waited for its neighbours.
+    """Elapsed seconds, and how many of them the backbone's thread waited for other stages.
 
-    Stages overlap, so that how long each is busy does not tell which one limits the others: whoever does
-    makes the backbone wait, for views or for room to put features.
+    Stages overlap, so busy times do not show the bottleneck. It is the stage that makes the backbone wait,
+    for views or for room for its features.
     """
 
     def __init__(self) -> None:

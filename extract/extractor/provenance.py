@@ -1,4 +1,4 @@
-"""What made a shard beside its identity: device and library versions. No host, path, user or time."""
+"""Provenance of a shard: device and library versions. No host, path, user or time."""
 
 from __future__ import annotations
 

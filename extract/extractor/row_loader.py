@@ -1,4 +1,4 @@
-"""Planned rows of a record from its source: decoded, checked against the plan, put into view space."""
+"""Loads planned rows of a record: decoded, checked against the plan, transformed into the view."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _ADVICE = "the data set is not the one that was planned; restore it, or extract 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LoadedRow:
-    """What the backbone and the store are given of one row."""
+    """One row as backbone and store receive it."""
 
     pixels: npt.NDArray[np.uint8]
     """RGB ([T,] padded H, W, 3), zero where it is padding."""
@@ -33,7 +33,7 @@ class LoadedRow:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SkippedRow:
-    """Why a row cannot be had; the same in every run."""
+    """Why a row is skipped; the same in every run."""
 
     code: int
     """See stores.format.row_table and extract.sources.byte_sources."""
@@ -57,7 +57,7 @@ class SourceDigests:
 
 
 class RowLoader:
-    """Loads rows of a plan; for use by several threads."""
+    """Loads rows of a plan. Thread-safe."""
 
     def __init__(self, dataset: Dataset, plan: StorePlan, digests: SourceDigests) -> None:
         self._dataset, self._rows, self._digests = dataset, plan.rows, digests

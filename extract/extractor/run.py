@@ -1,14 +1,14 @@
-"""The extraction: decode, forward, encode, write and commit, all at once.
+"""The extraction: decode, forward, encode, write and commit, concurrently.
 
 Threads load rows ahead, whose sources processes decode (extract.decoding.decoder_pool); the calling thread
 assembles batches and drives the device; each shard has a thread that writes and commits it while the next one
 is computed. Every queue is bounded. In memory at most: `rows_ahead` rows that wait for the device, and
-`held_batches` batches that are computed, encoded beside their views and targets. `memory_bound` tells it in
+`held_batches` batches that are computed, encoded beside their views and targets. `memory_bound` gives it in
 bytes.
 
 On a GPU a batch has one shape for each bin: short batches and skipped rows are filled with empty images. A
-CPU takes rows one by one, and no fillers. A GPU that runs out of memory before the first shard is finished
-is given batches of half the size; later the run ends, see extract.extractor.batch_shapes.
+CPU takes rows one by one and needs no fillers. A GPU that runs out of memory before the first shard is
+finished gets batches of half the size; later the run ends, see extract.extractor.batch_shapes.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ logger = logging.getLogger(__name__)
 SHARD_TRIES = 3
 """How often a shard whose files could not be written is computed and written."""
 _LASTING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
-"""Errors of a disk that trying again does not mend."""
+"""Disk errors that retrying does not fix."""
 
 
 def shards_at_once(plan: StorePlan) -> int:
-    """Shards in the writing: those that take rows (see `batch_order`), and one being committed."""
+    """Shards being written: those that take rows (see `batch_order`), and one being committed."""
     return views_at_once(plan) + 1
 
 
@@ -91,7 +91,7 @@ def extract(
         IdentityError: a source is not the one that was planned or that other rows were made of.
         CodecError: the codec's error exceeds `codec_limit`.
         BatchTooLarge: the device's memory holds no batch, or none of the shape that finished shards had.
-        OSError: reading or writing failed, several times where that may help.
+        OSError: reading or writing failed, after retries where these may help.
     """
     if plan.identity_digest != writer.plan.identity_digest:
         raise IdentityError("the plan (sha256)", writer.plan.identity_digest, plan.identity_digest)
@@ -115,12 +115,12 @@ def extract(
             if run.computing is None or not shape_matters(backbone.device):
                 raise
             problem = str(error)
-        # Out of the handler, because the error keeps the failed batch alive.
+        # Outside the handler, because the error keeps the failed batch alive.
         halve_batches(writer, run.computing, problem, backbone.device)
 
 
 class _Run:
-    """The state of one extraction; only `carry_out` is for others."""
+    """The state of one extraction; call `carry_out` once."""
 
     def __init__(
         self,
@@ -147,7 +147,7 @@ class _Run:
         self._stop = threading.Event()
         self._in_flight: deque[torch.cuda.Event] = deque()
         self.computing: int | None = None
-        """The bin of the batch that is at the device."""
+        """The bin of the batch on the device."""
 
     def _recorded_sources(self, finished: Mapping[ShardId, Receipt]) -> dict[str, bytes]:
         sources: dict[str, bytes] = {}
@@ -269,6 +269,6 @@ class _Run:
         self._tries[shard] = self._tries.get(shard, 1) + 1
         if error.errno in _LASTING or self._tries[shard] > SHARD_TRIES:
             raise error
-        logger.warning("shard %s: %s; it is done again", self._plan.shard_name(shard), error)
+        logger.warning("shard %s: %s; retrying the shard", self._plan.shard_name(shard), error)
         self._todo.append(shard)
         self._tally.add_work(shard)

@@ -1,4 +1,4 @@
-"""What a run of an extraction has done so far: rows, shards, broken records, time."""
+"""State of a running extraction: rows, shards, broken records, time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from stores.shards.receipts import Receipt
 
 
 class TooManyFailed(RuntimeError):
-    """More records were skipped than were allowed. The shards finished before stay; the others are left."""
+    """More records were skipped than allowed. Finished shards stay."""
 
     def __init__(self, failed: Mapping[str, str], limit: int) -> None:
         self.failed, self.limit = dict(failed), limit
@@ -45,7 +45,7 @@ class Summary:
 
 
 class Tally:
-    """Counts for one thread."""
+    """Counts rows, shards and failures. Not thread-safe."""
 
     def __init__(
         self, plan: StorePlan, shards: Iterable[ShardId], subset: Collection[str] | None, max_failed: int
@@ -96,7 +96,7 @@ class Tally:
             raise TooManyFailed(self._failed, self._max_failed)
 
     def progress(self, finished_shard: ShardId | None = None) -> Progress:
-        """This moment."""
+        """The counts at this moment."""
         return Progress(
             rows_done=self._rows_done,
             rows_total=self._rows_total,
@@ -110,7 +110,7 @@ class Tally:
         )
 
     def summary(self, manifest_digest: str) -> Summary:
-        """The end."""
+        """The totals of the run."""
         seconds, view = self.watch.seconds, self._plan.rows.view
         written = sum(outcome.written for outcome in self._outcomes)
         return Summary(

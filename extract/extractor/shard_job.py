@@ -1,4 +1,4 @@
-"""One shard on its way to the disk: a thread of its own takes batches, writes rows and commits."""
+"""Writes one shard in a thread of its own, which takes batches, writes rows and commits."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Item:
 
 @dataclass(kw_only=True, slots=True)
 class Outcome:
-    """What became of a shard."""
+    """The result of writing a shard."""
 
     shard: ShardId
     written: int = 0
@@ -80,7 +80,7 @@ class ShardJob:
                 continue
 
     def end(self) -> None:
-        """Says that all rows were put."""
+        """Marks that all rows were put."""
         self.put(None)
 
     def _next(self) -> Item | None:

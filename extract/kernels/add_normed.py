@@ -1,4 +1,4 @@
-"""A residual sum in one kernel for a GPU, in Triton: SwinV2 normalises what a branch ends with.
+"""Residual addition with the branch's LayerNorm, as one Triton kernel.
 
 Letters in tensor names: M rows, C channels.
 """
@@ -13,7 +13,7 @@ from torch import Tensor
 from extract.swin.attention import NORM_EPS
 
 _VALUES = 4096
-"""Of a program, 32 of a thread; a row may have more."""
+"""Values per program, 32 per thread; a row may have more."""
 
 
 def add_normed(

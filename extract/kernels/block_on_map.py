@@ -1,4 +1,4 @@
-"""A folded block on a GPU, all tokens where they lie: products of cuBLAS and three kernels of our own.
+"""Runs a folded block on a GPU without moving tokens: cuBLAS products and three Triton kernels.
 
 Letters in tensor names: N images, L tokens of a map, C channels.
 """
@@ -19,7 +19,7 @@ from extract.swin.windows import WindowPlan
 
 
 def takes(block: Block) -> bool:
-    """Whether the kernels can run a block: half precision, and heads and a GPU that are made for them."""
+    """Whether the kernels can run a block: half precision, head size and GPU must fit."""
     qkv_bias = block.attention_weights.qkv_bias
     channels = len(qkv_bias) // 3 // block.heads
     half = block.dtype in (torch.float16, torch.bfloat16)
@@ -28,7 +28,7 @@ def takes(block: Block) -> bool:
 
 @lru_cache(maxsize=8)  # GPUs of a machine
 def _is_able(device: torch.device) -> bool:
-    """Ampere or later: kernels hold instructions of Nvidia's, and keys in more memory than others have."""
+    """Ampere or later: the kernels use Nvidia instructions and more shared memory than older GPUs have."""
     if device.type != "cuda":
         return True  # in Triton's interpreter
     return torch.version.hip is None and torch.cuda.get_device_capability(device) >= (8, 0)

@@ -1,4 +1,4 @@
-"""A product, its bias and GELU in one kernel for a GPU, in Triton: a block's widest tensor is written once.
+"""Matrix product, bias and GELU in one Triton kernel: a block's widest tensor is written once.
 
 Letters in tensor names: M rows, K channels in, N channels out.
 """

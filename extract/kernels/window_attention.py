@@ -1,4 +1,4 @@
-"""Attention of shifted windows on maps whose tokens stay where they are, for a GPU.
+"""Shifted-window attention on a GPU that leaves tokens in map order.
 
 Letters in tensor names: N images, L tokens of a map, C channels, H heads, R offsets between two tokens of a
 window.
@@ -16,9 +16,9 @@ from extract.swin.attention import SMALLEST_NORM, AttentionWeights
 from extract.swin.windows import MASKED, WindowPlan
 
 _MOST_TOKENS_AT_HAND = 256
-"""Tokens of a window whose keys and values one program keeps."""
+"""Largest window, in tokens, whose keys and values one program holds at once."""
 _SMALLEST_TILE = 16
-"""Of a matrix unit."""
+"""Of a tensor core."""
 
 
 class Tiles(NamedTuple):
@@ -50,7 +50,7 @@ def attend(qkv_NLC: Tensor, table_HR: Tensor, plan: WindowPlan, weights: Attenti
     cut = {"MORE_KEYS": tiles.more_keys} if small else {}
     parts = 1 if small else triton.cdiv(plan.tokens, tiles.queries)
     mixed = qkv_NLC.new_empty(images, length, width // 3)
-    # Windows without a mask, the most, need not ask for it.
+    # Most windows have no mask: their launch skips it.
     for first, last, split in ((0, plan.whole, False), (plan.whole, plan.windows, True)):
         if first == last:
             continue
@@ -76,7 +76,7 @@ def attend(qkv_NLC: Tensor, table_HR: Tensor, plan: WindowPlan, weights: Attenti
             MASKED=MASKED,
             SMALLEST_NORM=SMALLEST_NORM,
             num_warps=4,
-            num_stages=1,  # to load ahead takes registers, and is slower
+            num_stages=1,  # prefetching takes registers and is slower
             **cut,
         )
     return mixed

@@ -1,5 +1,4 @@
-"""Attention of shifted windows as kernels for a GPU, in Triton; `extract.kernels.window_attention` calls
-them.
+"""Triton kernels of shifted-window attention, called by `extract.kernels.window_attention`.
 
 Queries, keys and values are read token by token from where the projection wrote them, and results are written
 back there. Padding, roll, partition, normalisation, position bias and shift mask cost no pass over memory of
@@ -44,7 +43,7 @@ def attend_small(
     MASKED: tl.constexpr,
     SMALLEST_NORM: tl.constexpr,
 ):
-    """One head of one window: keys and values stay at hand, in one tile or two, for all its queries."""
+    """One head of one window: keys and values stay in one tile or two for all its queries."""
     tokens: tl.constexpr = HIGH * WIDE
     channels: tl.constexpr = HEADS * CHANNELS
     program = tl.program_id(0)
@@ -120,7 +119,7 @@ def attend_large(
     MASKED: tl.constexpr,
     SMALLEST_NORM: tl.constexpr,
 ):
-    """Some queries of one head of one window: keys and values go past, tile by tile."""
+    """Some queries of one head of one window: keys and values are streamed, tile by tile."""
     tokens: tl.constexpr = HIGH * WIDE
     channels: tl.constexpr = HEADS * CHANNELS
     parts: tl.constexpr = (tokens + QUERIES - 1) // QUERIES

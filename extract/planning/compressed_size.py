@@ -1,4 +1,4 @@
-"""What the compressed part of a store will take: targets and pixels of some rows, made and compressed.
+"""Size of a store's compressed part, measured on the targets and pixels of some rows.
 
 The rule of thumb that a plan alone gives (`stores.format.arrays`) is off by as much as label maps differ
 between data sets: 1.7 % of a whole SwinV2-T store on real ADE20K images.
@@ -26,13 +26,13 @@ from stores.format.plan import StorePlan
 from stores.shards.zstd_frames import encode_frame
 
 SAMPLED_ROWS = 48
-"""Rows that are made: a label map's size varies by half, the mean of so many by 7 %, a store's by 0.1 %."""
+"""Rows compressed: a label map's size varies by half, the mean of so many by 7 %, a store's by 0.1 %."""
 
 
 def measured(estimate: Estimate, dataset: Dataset) -> Estimate:
-    """The estimate with the size of targets and pixels measured on some rows, all alike in a small store.
+    """The estimate with the size of targets and pixels measured on some rows, in a small store on all.
 
-    Rows that cannot be made take nothing, as in the store; the extraction will say what is wrong with them.
+    Unusable rows take nothing, as in the store; the extraction reports them.
     """
     plan, subset = estimate.plan, dataset.subset
     rows = [row for row, key in enumerate(plan.rows.keys) if subset is None or key in subset]

@@ -19,7 +19,7 @@ from stores.pyramid import PyramidSpec
 from stores.subsets import key_order
 
 BATCH_AREA_PX = 512 * 512
-"""A batch is given for images of this area; a bin of larger ones, or of clips, takes fewer rows at once."""
+"""Batch sizes are stated for views of this area; bins of larger ones or of clips take fewer rows."""
 
 
 def record_order(dataset: Dataset) -> list[int]:

@@ -1,8 +1,8 @@
-"""Source bytes and source images: where bytes come from, and what a decoder makes of them.
+"""Bytes of sources, and images decoded from them.
 
 Errors are of two classes, which are never mixed. A *data* error is a `SourceError`: the same in every run, so
 the record is skipped with its reason. An *environment* error (EIO, ESTALE, no memory) says nothing about the
-record: it is tried again, then raised as it is.
+record: it is retried, then raised as it is.
 """
 
 from __future__ import annotations
@@ -44,7 +44,15 @@ _QUARTER_TURNS = (5, 6, 7, 8)
 _TIFF_WIDTH, _TIFF_HEIGHT = 256, 257
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 _HEADER_BYTES = 64 << 10  # 64 KiB hold the header of nearly every photograph
-_PASSING = (errno.EIO, errno.ESTALE, errno.EAGAIN, errno.EINTR, errno.ETIMEDOUT, errno.EBUSY, errno.EREMOTEIO)
+_TRANSIENT = (
+    errno.EIO,
+    errno.ESTALE,
+    errno.EAGAIN,
+    errno.EINTR,
+    errno.ETIMEDOUT,
+    errno.EBUSY,
+    errno.EREMOTEIO,
+)
 _PAUSES_S = (0.05, 0.5, 2.0)
 
 
@@ -58,7 +66,7 @@ class SourceError(ValueError):
 
 
 class TookTooLong(SourceError):
-    """Nothing came within a time limit; trying parts of the source would take as long again."""
+    """The time limit passed; decoding parts of the source would take as long again."""
 
 
 class ByteSource(Protocol):
@@ -69,7 +77,7 @@ class ByteSource(Protocol):
         """Length in bytes when the place was listed."""
 
     def read(self, limit: int | None = None) -> bytes:
-        """All bytes there are now, or the first `limit` of them. Raises OSError."""
+        """All current bytes, or the first `limit` of them. Raises OSError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,20 +93,20 @@ class FileSource:
 
 
 def retried(read: Callable[[], T], what: str) -> T:
-    """`read()`, tried again after a passing environment error. Raises the last OSError of four."""
+    """`read()`, retried three times after transient environment errors. Raises the last OSError."""
     for pause_s in _PAUSES_S:
         try:
             return read()
         except OSError as error:
-            if error.errno not in _PASSING:
+            if error.errno not in _TRANSIENT:
                 raise
-            logger.warning("%s: %s; trying again in %.2f s", what, error.strerror or error, pause_s)
+            logger.warning("%s: %s; retrying in %.2f s", what, error.strerror or error, pause_s)
             time.sleep(pause_s)
     return read()
 
 
 def image_size(source: ByteSource, limit_px: int = LIMIT_PX) -> tuple[int, int]:
-    """Height and width after EXIF orientation, from the header where it tells them.
+    """Height and width after EXIF orientation, from the header.
 
     Raises:
         SourceError: not an image, or one of more than `limit_px` pixels.

@@ -1,4 +1,4 @@
-"""What stands where in a tar of samples, found without unpacking anything; hostile members are refused."""
+"""Index of a tar of samples, read without unpacking; hostile members are refused."""
 
 from __future__ import annotations
 

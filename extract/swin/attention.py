@@ -1,8 +1,8 @@
-"""What a frozen SwinV2 block does, as functions of tensors that run eagerly or compiled.
+"""The computations of a frozen SwinV2 block as functions of tensors, eager or compiled.
 
 `enter` gathers the tokens of windows and makes queries, keys and values of them; `mix` is the attention
 proper; `leave` brings the tokens back, adds them to the map and runs the block's second half. What is the
-same for every image comes in as constants: position bias with shift mask, logit scale, qkv bias.
+same for every image is passed as constants: position bias with shift mask, logit scale, qkv bias.
 
 Letters in tensor names: N images, L tokens of a map, C channels, B windows of all images, T tokens of a
 window, H heads, D channels of a head, Q query and key.
@@ -66,7 +66,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return F.linear(x, weight, bias)
 
 
-@cache  # neither changes while a process runs, and this is asked for every product
+@cache  # neither changes while a process runs, and every product needs it
 def _prefers_onednn() -> bool:
     backend: Any = torch.backends.mkldnn
     wide = torch.backends.cpu.get_cpu_capability().startswith("AVX512")

@@ -1,4 +1,4 @@
-"""`frozen_attention` for a GPU: the same numbers, in the order of memory that a fused kernel takes and gives.
+"""`extract.swin.attention` for a GPU: the same numbers in the memory layout of fused kernels.
 
 Queries, keys and values lie token by token, so that a fused kernel's output does too: the heads of a token
 side by side, as the projection reads them. Images and windows change places inside the compiled functions,
@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from extract.swin import attention as frozen_attention
+from extract.swin import attention
 from extract.swin.attention import SMALLEST_NORM, AttentionWeights, Biases, BranchWeights, linear
 
 _MOST_TOKENS_WITHOUT_CUDNN = 144
@@ -30,7 +30,7 @@ images of all sizes bring."""
 def enter(
     x_NLC: Tensor, gather: Tensor, tokens: int, weights: AttentionWeights
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """As `frozen_attention.enter`; (B, H, T, D) each, in memory (B, T, H, D)."""
+    """As `attention.enter`; (B, H, T, D) each, in memory (B, T, H, D)."""
     images, _, channels = x_NLC.shape
     heads, dtype = weights.factor_QBHTD.shape[2], weights.qkv_weight.dtype
     windows = x_NLC.index_select(1, gather).to(dtype).view(images, -1, tokens, channels).transpose(0, 1)
@@ -44,7 +44,7 @@ def enter(
 
 
 def mix(q_BHTD: Tensor, k_BHTD: Tensor, v_BHTD: Tensor, biases: Biases) -> Tensor:
-    """As `frozen_attention.mix`, (B, H, T, D) in memory (B, T, H, D): one kernel a bias, whose logits and
+    """As `attention.mix`, (B, H, T, D) in memory (B, T, H, D): one kernel a bias, whose logits and
     softmax are float32 also where its inputs are float16."""
     with _kernels(q_BHTD):
         mixed_BTHD = [
@@ -65,10 +65,10 @@ def _kernels(q_BHTD: Tensor) -> AbstractContextManager[object]:
 
 
 def leave(x_NLC: Tensor, branch_BTC: Tensor, scatter: Tensor, weights: BranchWeights) -> Tensor:
-    """As `frozen_attention.leave`; the branch as `enter` made it, the images of a window side by side."""
+    """As `attention.leave`; the branch as `enter` made it, the images of a window side by side."""
     images, (_, tokens, channels) = len(x_NLC), branch_BTC.shape
     branch_NLC = branch_BTC.view(-1, images, tokens, channels).transpose(0, 1).reshape(images, -1, channels)
-    return frozen_attention.leave(x_NLC, branch_NLC, scatter, weights)
+    return attention.leave(x_NLC, branch_NLC, scatter, weights)
 
 
 def sum_bias(table_HR: Tensor, offsets: Tensor, mask_TT: Tensor | None, dtype: torch.dtype) -> Tensor:

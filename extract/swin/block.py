@@ -38,7 +38,7 @@ _SUMMED_BYTES = 256 << 20
 
 
 class KeepsConstants(Protocol):
-    """A block, as far as memory goes."""
+    """A block that may keep its constants in memory."""
 
     keeps_bias: bool
 
@@ -60,7 +60,7 @@ def constants_bytes(heads: int, window: HW, shift: HW, dtype: torch.dtype) -> in
 
 
 class FoldedBlock(nn.Module):
-    """See the module. A step of `FoldedSwin`; its weights are buffers that no state dict holds."""
+    """One block with folded constants, a step of `FoldedSwin`; its weights are in no state dict."""
 
     table_HR: Tensor
     log2_table_HR: Tensor
@@ -191,7 +191,7 @@ class FoldedBlock(nn.Module):
         heads: slice = slice(None),
         sum_bias: Callable[..., Tensor] = sum_bias,
     ) -> Tensor:
-        """What is added to the logits of a window, (heads, T, T): position bias plus the mask of `split`."""
+        """Bias added to a window's logits, (heads, T, T): position bias plus the mask of `split`."""
         if not self.keeps_bias:
             return self._summed(split, window, heads, sum_bias)
         key, kept = (window, split, self.table_HR.device), self._kept

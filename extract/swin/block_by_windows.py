@@ -1,7 +1,7 @@
-"""Two ways through a folded block: groups of windows for a CPU, everything at once for a GPU.
+"""Runs a folded block by windows: in groups on a CPU, all at once on a GPU.
 
-On a CPU at once is slower by a tenth, and `scaled_dot_product_attention` slower still. Where a GPU has a
-compiler, half precision goes a third way, `extract.kernels.block_on_map`.
+On a CPU all at once is slower by a tenth, and `scaled_dot_product_attention` slower still. Where a GPU has a
+compiler, half precision uses `extract.kernels.block_on_map` instead.
 
 Letters in tensor names: N images, L tokens of a map, C channels.
 """

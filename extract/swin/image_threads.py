@@ -1,4 +1,4 @@
-"""Work on images side by side on a CPU, each image in one thread; idle threads help with pieces of it.
+"""Images in parallel on a CPU, one thread each; idle threads help with pieces of an image.
 
 A matrix product rounds differently when another number of threads shares its work (SwinV2-T's p5 differs
 between one and two). Here torch uses one thread everywhere, and an image is cut into the same pieces however
@@ -46,7 +46,7 @@ def share(function: Callable[[T], object], pieces: Iterable[T]) -> None:
     try:
         _work(function, todo)
     finally:
-        todo.clear()  # after an error nobody goes on
+        todo.clear()  # after an error all threads stop
         for helper in helpers:
             if not helper.cancel():
                 helper.result()
@@ -66,7 +66,7 @@ _here = threading.local()
 
 
 class _ImageThreads:
-    """Threads in which torch uses no others, and how many of them have an image to do."""
+    """A pool whose threads run torch single-threaded, and its number of unfinished images."""
 
     def __init__(self, threads: int, name: str) -> None:
         self._threads, self._images, self._lock = threads, 0, threading.Lock()
@@ -76,13 +76,13 @@ class _ImageThreads:
         all_started.wait()
         for future in waiting:
             future.result()
-        # set_num_threads also sets what threads yet to come start with; only those of the pool are meant.
+        # set_num_threads also changes what future threads start with: restore it for those outside the pool.
         torch.set_num_threads(threads)
 
     def _begin(self) -> None:
         _here.threads = self
         torch.set_num_threads(1)
-        # A thread's first look takes over the number of the whole process: have it look now, while that is 1.
+        # A thread adopts the process-wide number when it first reads it: read it now, while that is 1.
         torch.get_num_threads()
 
     def map(self, function: Callable[[T], R], images: Sequence[T]) -> list[R]:
@@ -101,9 +101,9 @@ class _ImageThreads:
             self._images += images
 
     def idle(self, most: int, work: Callable[..., None], *arguments: object) -> list[Future[None]]:
-        """`work` handed to threads without an image, at most so many."""
+        """Submits `work` to threads without an image, at most `most` of them."""
         count = min(self._threads - self._images, most)
-        inference = torch.is_inference_mode_enabled()  # of each thread its own
+        inference = torch.is_inference_mode_enabled()  # thread-local
         return [self._pool.submit(_in_mode, inference, work, *arguments) for _ in range(count)]
 
 
@@ -114,5 +114,5 @@ def _in_mode(inference: bool, work: Callable[..., None], *arguments: object) -> 
 
 @lru_cache(maxsize=4)
 def _image_threads(process: int, threads: int) -> _ImageThreads:
-    """`process`: a fork starts its own, it inherits none that run."""
+    """Args: process: its id, because a fork inherits no running threads."""
     return _ImageThreads(threads, f"images-{process}")

@@ -1,4 +1,4 @@
-"""What gives a map its size: patches of pixels at the start, merges of tokens between the stages.
+"""Patch embedding and patch merging of a frozen SwinV2.
 
 Letters in tensor names: N images, H and W pixels or cells, C channels.
 """
@@ -44,7 +44,7 @@ class Patches(nn.Module):
     def of_pixels(
         self, pixels_NHWC: Tensor, valid_hw: Tensor, norm: PixelNorm, functions: BlockFunctions
     ) -> Step:
-        """The same of uint8 pixels, 0 after normalisation beyond each image's valid size, int (N, 2)."""
+        """`forward` of uint8 pixels, 0 after normalisation beyond each image's valid size, int (N, 2)."""
         parts = self.size, self.weight, self.bias, self.norm.weight, self.norm.bias
         return functions.patch_pixels(pixels_NHWC, valid_hw, norm, *parts), None
 

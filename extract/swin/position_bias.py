@@ -1,4 +1,4 @@
-"""The relative position bias of the two SwinV2 families, once over the distinct offsets of a window.
+"""Relative position bias of both SwinV2 families, as a table over the offsets within a window.
 
 Letters in tensor names: H heads, R offsets between two tokens of a window, T tokens of a window.
 """

@@ -158,7 +158,7 @@ def _no_such_model(timm_id: str) -> str:
     name, _, tag = timm_id.partition(".")
     tags = [full.partition(".")[2] for full in timm.list_pretrained(f"{name}.*")]
     if tag and timm.is_model(name):
-        return f"timm {timm.__version__} has no tag {tag!r} of {name}; there are {', '.join(tags) or 'none'}"
+        return f"timm {timm.__version__} has no tag {tag!r} of {name}; available: {', '.join(tags) or 'none'}"
     near = difflib.get_close_matches(name, timm.list_models(), n=8, cutoff=0.5)
     hint = f"; similar: {', '.join(near)}" if near else ""
     return f"timm {timm.__version__} has no model {timm_id!r}{hint}"

@@ -59,7 +59,7 @@ def shift_mask(
     device: torch.device | str | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> Tensor | None:
-    """What is added to the logits of a rolled map so that tokens of different regions do not meet.
+    """Mask added to a rolled map's logits, so that tokens of different regions do not attend to each other.
 
     Args:
         grid: height and width of the padded map, multiples of the window.
@@ -125,12 +125,12 @@ class WindowPlan:
 
     @property
     def windows(self) -> int:
-        """How many there are."""
+        """Number of windows."""
         return self.runs[-1][1]
 
     @property
     def whole(self) -> int:
-        """How many windows, the first ones, hold tokens of one region alone."""
+        """Number of windows, the first ones, whose tokens all belong to one region."""
         return next((first for first, _, split in self.runs if any(split)), self.windows)
 
     def runs_between(self, start: int, stop: int) -> list[Run]:

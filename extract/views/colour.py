@@ -133,7 +133,7 @@ def rgb_to_hsv(rgb: Image) -> tuple[Image, Image, Image]:
 
 
 def hsv_to_rgb(hue: Image, saturation: Image, value: Image) -> Image:
-    """The way back, rounded to nearest: uint8 (H, W, 3).
+    """The inverse of `rgb_to_hsv`, rounded to nearest: uint8 (H, W, 3).
 
     >>> [hsv_to_rgb(*(np.array([[x]], np.uint8) for x in (63, 242, 200)))[0, 0].tolist()]
     [[10, 200, 29]]

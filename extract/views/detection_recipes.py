@@ -2,8 +2,9 @@
 
 LargeScaleJitter is mmdet's (mmdetection@19bceba configs/common/lsj-100e_coco-instance.py): a scale between
 0.1 and 2, a crop of 1024 px, flip. Deviation: images are resized by Pillow with antialiasing (see
-`extract.views.view`). KeepRatio is the papers' 800/1333 test; sizes of the multi-scale test are nowhere
-printed, ours are of the range that Swin's HTC++ trains with (short side 400 to 1400, long side up to 1600).
+`extract.views.view`). KeepRatio is the papers' 800/1333 test; the papers do not give the sizes of the
+multi-scale test; ours are of the range that Swin's HTC++ trains with (short side 400 to 1400, long side up to
+1600).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The targets of instances: what a row holds of them, and how large the largest row can be.
+"""Targets of instances, and upper bounds of their sizes.
 
 Names and meanings: `extract.datasets.coco`. Caps are upper bounds from annotations and views alone: no mask
 is drawn to plan a store."""
@@ -52,7 +52,7 @@ _RUN_BYTES = 6
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Survey:
-    """What caps follow from, of all N instances of a data set's records."""
+    """What caps are computed from: all N instances of a data set's records."""
 
     record: npt.NDArray[np.int64]
     """(N,), the record's index."""
@@ -83,11 +83,11 @@ class Survey:
         )
 
     def most(self, kept: npt.NDArray[np.bool_]) -> int:
-        """The most of these instances that one record has."""
+        """The largest number of these instances in one record."""
         return int(np.bincount(self.record[kept], minlength=1).max())
 
     def mask_bytes(self, params: Sequence[Floats]) -> int:
-        """No view of a record holds more bytes of `mask_bits`; `params` as for Dataset.target_specs."""
+        """Upper bound of the bytes of a view's `mask_bits`; `params` as for Dataset.target_specs."""
         views_NVP = np.stack(params)
         largest = 0
         for view in range(views_NVP.shape[1]):

@@ -137,7 +137,7 @@ class Instances:
     labels: npt.NDArray[np.int64]
     """(K,), 0-based."""
     crowd: npt.NDArray[np.bool_]
-    """(K,), regions of many objects that nobody counted."""
+    """(K,), regions of many uncounted objects."""
     area: Floats
     """float64 (K,) as in the file, square pixels; of the mask where the file has none."""
     ids: npt.NDArray[np.int64]
@@ -226,5 +226,5 @@ def unpacked(targets: Mapping[str, npt.NDArray[Any]]) -> list[Seen]:
 
 
 def packed_bytes(pixels: int) -> int:
-    """Of a mask of so many pixels."""
+    """Bytes of a packed mask of so many pixels."""
     return -(-pixels // 8)

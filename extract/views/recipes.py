@@ -45,7 +45,7 @@ class ViewRecipe(Protocol):
         """Frames of a view of a video; None for images."""
 
     def identity(self) -> dict[str, Any]:
-        """Everything the pixels of a view follow from, but the record and the seed."""
+        """Everything but record and seed that decides the pixels of a view."""
 
     def view(
         self,
@@ -68,7 +68,7 @@ class ViewRecipe(Protocol):
 
 
 class SeededViews:
-    """What recipes of training views have in common: each view is drawn, as many as are asked for."""
+    """Base of training recipes: any number of views, each drawn from its own seed."""
 
     __slots__ = ()
     fixed_count: ClassVar[int | None] = None

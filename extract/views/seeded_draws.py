@@ -1,4 +1,4 @@
-"""Random choices that depend on nothing but what they are for: not on order, rank, process or library."""
+"""Random draws keyed by purpose: independent of order, rank, process and library."""
 
 from __future__ import annotations
 

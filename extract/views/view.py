@@ -1,4 +1,4 @@
-"""A view: everything that was done to an image before the backbone saw it, as numbers that replay exactly."""
+"""A view: all transformations of an image before the backbone, as numbers that replay exactly."""
 
 from __future__ import annotations
 

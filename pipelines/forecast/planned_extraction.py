@@ -1,4 +1,4 @@
-"""What `plan` and `extract` share: all of an extraction that is known before a backbone is loaded."""
+"""Prepares an extraction for `plan` and `extract`: data set, views, card and geometry, no weights."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from stores.writing.writer import StoreWriter
 logger = logging.getLogger(__name__)
 
 KNOWN_LATER = {"dataset.annotations_sha256", "backbone.weights_sha256", "backbone.precision"}
-"""Fields of an identity that need annotations, weights or the device: an estimate leaves them open."""
+"""Fields of an identity that an estimate leaves open: they need annotations, weights or the device."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -128,15 +128,15 @@ def free_bytes(folder: Path) -> int:
 
 
 def check_space(extraction: Extraction) -> None:
-    """Raises SpaceError where a new store does not fit; what one that was begun lacks, check_rest knows.
+    """Raises SpaceError where a new store does not fit; `check_rest` checks one that was begun.
 
     Raises UsageError where nothing can be written.
     """
     folder = existing_folder(extraction.stores)
     if not os.access(folder, os.W_OK | os.X_OK):
         raise UsageError(
-            f"--stores {extraction.stores}: {folder} cannot be written (no permission, or read-only): pass "
-            f"another --stores, or mend it"
+            f"--stores {extraction.stores}: {folder} cannot be written (no permission, or read-only): "
+            f"choose another --stores or fix its permissions"
         )
     needed, free = extraction.estimate.total_bytes, free_bytes(extraction.stores)
     if needed > free and not _may_be_begun(extraction):

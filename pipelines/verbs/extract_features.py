@@ -1,4 +1,4 @@
-"""`extract`: plan, check space, load the backbone, fill the store or go on filling it."""
+"""`extract`: plan, check space, load the backbone, fill the store or resume it."""
 
 from __future__ import annotations
 
@@ -38,13 +38,17 @@ logger = logging.getLogger(__name__)
 
 MAX_LISTED = 20
 """Skipped records that are printed; `status` lists more."""
+BOTTLENECKS = {"decode": "decoding", "backbone": "backbone", "write": "writing"}
+"""The stages of an extraction in words."""
+BOTTLENECKS = {"decode": "decoding", "backbone": "backbone", "write": "writing"}
+"""The stages of an extraction in words."""
 
 
 class DiskFull(SpaceError):
     """The disk filled up while a store was written."""
 
     resumable = True
-    """What was finished stays: the same command goes on, once there is room."""
+    """Finished shards stay: the same command continues once there is room."""
 
 
 def run(config: ExtractConfig) -> dict[str, Any]:
@@ -56,8 +60,8 @@ def run(config: ExtractConfig) -> dict[str, Any]:
         SizeRefused: the backbone takes no images of the views' sizes; nothing is written.
         IdentityError: a source file changed since the store was begun.
         Damaged: the store is complete, and files of it are missing or have another size.
-        BatchTooLarge: the device's memory does not hold a batch; what was finished stays.
-        WorkFailed: more records than `max_failed` cannot be used; what was finished stays.
+        BatchTooLarge: the device's memory does not hold a batch; finished shards stay.
+        WorkFailed: more records than `max_failed` cannot be used; finished shards stay.
     """
     extraction = prepare(config)
     require_source(extraction.card, config.weights)
@@ -102,7 +106,7 @@ def _fill(
 ) -> Summary:
     pending, shards = writer.pending(), len(writer.plan.shards())
     if len(pending) < shards:
-        logger.info("%s: going on, %d of %d shards are done", writer.path, shards - len(pending), shards)
+        logger.info("%s: resuming, %d of %d shards are done", writer.path, shards - len(pending), shards)
     check_rest(writer, pending, extraction.estimate.total_bytes)
     allowed = allowed_failures(extraction.dataset) if config.max_failed is None else config.max_failed
     try:
@@ -120,8 +124,8 @@ def _fill(
             )
     except TooManyFailed as error:
         raise WorkFailed(
-            f"{error}; what was finished stays: mend these records (a new store then), or go on with the "
-            f"same command and a larger --max-failed"
+            f"{error}; finished shards stay: fix these records (which makes a new store), or rerun the same "
+            f"command with a larger --max-failed"
         ) from error
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
@@ -140,13 +144,13 @@ def _print(writer: StoreWriter, summary: Summary, totals: tuple[int, int]) -> No
     if summary.rows_written:  # without rows there is no speed
         took += (
             f" ({summary.images_per_s:.1f} images/s, {gigabytes(summary.bytes)};"
-            f" waited for {summary.bottleneck})"
+            f" bottleneck: {BOTTLENECKS[summary.bottleneck]})"
         )
-    told = f"{summary.rows_written} rows written, {len(summary.skipped)} skipped, {took}"
+    line = f"{summary.rows_written} rows written, {len(summary.skipped)} skipped, {took}"
     if summary.shards < len(writer.plan.shards()):  # the others are of earlier runs
         written, skipped = totals
-        told = f"{written} rows, {skipped} skipped; in this run {told}"
-    print(f"{writer.path} is complete: {told}")
+        line = f"{written} rows, {skipped} skipped; in this run {line}"
+    print(f"{writer.path} is complete: {line}")
 
 
 def _totals(writer: StoreWriter) -> tuple[int, int]:

@@ -28,9 +28,9 @@ from pipelines.machine.free_memory import available_bytes
 from pipelines.units import duration, gigabytes
 
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
-"""Why a disk cannot be tried: no fault of a plan, which is there to be asked first."""
+"""Errors of a disk that leave its speed unmeasured; the rest of the plan is printed all the same."""
 BUSY = 0.15
-"""A share of the processors' time that is worth telling."""
+"""A share of the processors' time above which other programs are reported."""
 
 
 def run(config: ForecastConfig) -> dict[str, Any]:
@@ -59,9 +59,7 @@ def run(config: ForecastConfig) -> dict[str, Any]:
         print(
             f"  time      not measured, nor whether caching pays: the disk of {extraction.stores} cannot be"
         )
-        print(
-            f"            tried ({error.strerror}); --stores on one that has room and can be written says it"
-        )
+        print(f"            written ({error.strerror}); choose --stores on a writable disk with free space")
         return summary
     print_time(extraction, speed)
     summary |= {**speed.to_json(), "estimated_seconds": speed.total_seconds}
@@ -147,7 +145,7 @@ def print_time(extraction: Extraction, speed: Speed) -> None:
     """How long the extraction takes here, and what decides it."""
     print(
         f"  time      about {duration(speed.total_seconds)} on {extraction.device},"
-        f" {duration(speed.start_seconds)} of it before the first row; most goes to {speed.bottleneck}"
+        f" {duration(speed.start_seconds)} of it before the first row; bottleneck: {speed.bottleneck}"
     )
     if extraction.device.type == "cpu" and speed.others_share > BUSY:
         quiet = duration(speed.total_seconds * (1 - speed.others_share))
@@ -186,7 +184,7 @@ def print_advice(extraction: Extraction, advice: Advice) -> None:
         line = f"{forecast.head} sees each view {visits:.1f} times in {forecast.steps} steps"
         if visits > WARN_VISITS:
             line += (
-                f": MORE THAN {WARN_VISITS}, it may learn them by heart; --views {views_for(visits, views)}"
+                f": MORE THAN {WARN_VISITS}, it may overfit to them; try --views {views_for(visits, views)}"
             )
         print(f"  visits    {line}")
 
@@ -201,7 +199,7 @@ def print_ways(ways: Sequence[Way]) -> None:
             f" {duration(way.total_seconds)} with what is extracted for it{room}"
         )
     if ways:
-        print(f"  take      {ways[0].name} ({ways[0].command}): the quickest here that fits")
+        print(f"  take      {ways[0].name} ({ways[0].command}): the fastest here that fits")
 
 
 def _verdict(forecast: HeadForecast) -> str:

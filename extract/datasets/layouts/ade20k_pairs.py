@@ -53,8 +53,8 @@ def listed_pairs(data: str | Path, split: str) -> list[Pair]:
     pairs = paired(images, annotations, "label map")
     if len(missing_reasons(pairs)) == len(pairs):
         raise DatasetLayoutError(
-            f"{where}: none of the {len(images)} images has a label map of its name (.png; there are "
-            f"{len(annotations)}); {_GET_IT}"
+            f"{where}: none of the {len(images)} images has a label map of its name (.png; found "
+            f"{len(annotations)} others); {_GET_IT}"
         )
     return [Pair(key, *pair) for key, pair in pairs.items()]
 

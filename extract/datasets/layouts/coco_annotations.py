@@ -1,4 +1,4 @@
-"""COCO's annotations of one image: from the entries of its file to `Instances`, bad ones left out and told.
+"""COCO's annotations of one image as `Instances`; unusable ones are left out, each with its reason.
 
 An instance that cannot be used is left out with its id and reason, and the rest of its image stays: a
 category outside the list; a box that is not four finite numbers of positive width and height; no mask in a
@@ -240,7 +240,7 @@ def _rle(segmentation: Mapping[str, Any], hw: Hw) -> Rle:
 
 
 def _decoded_counts(text: str) -> list[int] | None:
-    """The run lengths in pycocotools' compressed counts, None where they are none.
+    """The run lengths in pycocotools' compressed counts, None for invalid text.
 
     Source: cocoapi common/maskApi.c rleFrString; 5 bits a character, low ones first, from the third run on as
     differences to the run before the last. pycocotools itself writes past its memory where runs exceed the

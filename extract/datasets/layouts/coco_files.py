@@ -215,7 +215,7 @@ def _parsed(path: Path, data: bytes) -> dict[str, Any]:
             data, parse_constant=lambda _: None
         )  # NaN and Infinity: their instance is unusable
     except (ValueError, RecursionError) as error:
-        raise DatasetLayoutError(f"{path} is no JSON: {type(error).__name__}: {str(error)[:160]}") from None
+        raise DatasetLayoutError(f"{path} is not JSON: {type(error).__name__}: {str(error)[:160]}") from None
     if not isinstance(whole, dict):
         raise DatasetLayoutError(f"{path} holds a {type(whole).__name__}, expected a JSON object")
     return whole

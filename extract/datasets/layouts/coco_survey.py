@@ -70,7 +70,7 @@ def survey_split(
 
 
 def has_boxes_only(entries: Sequence[ImageEntry]) -> bool:
-    """Whether there are annotations, and none of them says anything of a mask."""
+    """Whether annotations exist, and none of them has a mask."""
     annotations = [annotation for entry in entries for annotation in entry.annotations]
     return bool(annotations) and not any(map(has_mask, annotations))
 

@@ -29,7 +29,7 @@ _LISTS = ("{}.csv", "kinetics-400_{}.csv", "kinetics400_{}.csv", "annotations/{}
 _FILE_LISTS = ("kinetics400_{}_list_videos.txt", "{}_list_videos.txt", "{}.txt")
 _FOLDERS = ("videos", "videos_{}", "{}")
 _LABEL_DIGITS = 5
-"""Longer numbers are no classes."""
+"""Longer numbers are no class numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Clip:
 
 
 def listed_clips(data: str | Path, split: str) -> tuple[list[Clip], list[str]]:
-    """The clips of a split that are there, and the names of the classes in their order.
+    """The clips of a split whose files exist, and the names of the classes in their order.
 
     Args and Raises: as extract.datasets.k400.open_dataset.
     """
@@ -68,7 +68,7 @@ def _class_names(folder: Path, labels: set[str]) -> list[str]:
         return sorted(labels)
     longest = max(labels, key=len)
     if len(longest) > _LABEL_DIGITS:
-        raise DatasetLayoutError(f"{folder}: label {longest[:40]}, expected numbers of classes, or names")
+        raise DatasetLayoutError(f"{folder}: label {longest[:40]}, expected class numbers or names")
     return [str(number) for number in range(max(map(int, labels)) + 1)]
 
 
@@ -141,7 +141,7 @@ def _from_table(root: Path, table: Path, split: str, all_rows: Sequence[Mapping[
             f"{root}/videos/<label>/<youtube_id>_<start>_<end>.mp4; {_GET_IT}"
         )
     if len(clips) < listed:
-        logger.warning("%s lists %d clips, of which %d are there", table.name, listed, len(clips))
+        logger.warning("%s lists %d clips, %d of them were found", table.name, listed, len(clips))
     unlisted = sorted(found.keys() - {_key(table, row) for row in all_rows})
     if unlisted:
         logger.warning(
@@ -185,7 +185,7 @@ def _videos(root: Path, split: str) -> dict[str, FileSource]:
                 dangling.append(key)
                 continue
             if key in found and found[key].path != source.path:
-                raise DatasetLayoutError(f"{source.path} and {found[key].path} are the same clip twice")
+                raise DatasetLayoutError(f"{source.path} and {found[key].path} are the same clip")
             found[key] = source
     report_others(root, others)
     if dangling:
@@ -222,9 +222,9 @@ def _from_file_list(listed: Path, split: str) -> list[Clip]:
         _refuse_second_label(listed, path.stem, earlier, label)
         clips[path.stem] = Clip(path.stem, FileSource(path, path.stat().st_size), label)
     if not clips:
-        raise DatasetLayoutError(f"{listed} lists no clip that is there; {len(missing)} are missing")
+        raise DatasetLayoutError(f"{listed}: none of the {len(missing)} listed clips was found")
     if missing:
-        logger.warning("%s: %d clips are not there, such as %s", listed.name, len(missing), missing[0])
+        logger.warning("%s: %d clips are missing, such as %s", listed.name, len(missing), missing[0])
     return list(clips.values())
 
 

@@ -1,4 +1,4 @@
-"""A GPU that is not there: tensors of the device "cuda" without memory, and the bytes they would take."""
+"""A simulated GPU: tensors of the device "cuda" without memory, and the bytes they would take."""
 
 from __future__ import annotations
 

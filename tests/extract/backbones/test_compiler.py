@@ -1,4 +1,4 @@
-"""Without a compiler backbones run as they are, and a warning says why."""
+"""Without a compiler backbones run uncompiled, and a warning gives the reason."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def forget_trials() -> None:
     [TorchDynamoException("Failed to find C compiler.\nMore"), ImportError("no triton"), RuntimeError()],
     ids=repr,
 )
-def test_a_gpu_without_a_compiler_is_told_once(
+def test_a_gpu_without_a_compiler_warns_once(
     error: Exception, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fails(device: torch.device) -> None:
@@ -35,7 +35,7 @@ def test_a_gpu_without_a_compiler_is_told_once(
     assert record.getMessage() == f"backbones run uncompiled, at half the speed or less: {expected}"
 
 
-def test_what_is_tried_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_trial_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiler, "_compile_something", lambda device: None)
     assert compiler.compiles(torch.device("cuda", 0))
     assert not compiler.compiles(torch.device("cpu"))

@@ -108,7 +108,7 @@ def test_memory_that_runs_out_is_given_back() -> None:
     assert alive[0]() is None
 
 
-def test_what_cannot_be_recorded_runs_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_function_that_cannot_be_recorded_runs_plain(caplog: pytest.LogCaptureFixture) -> None:
     log: Log = []
     function = replayed(log, RuntimeError("operation not permitted when stream is capturing\nmore"))
     with caplog.at_level(logging.WARNING, "extract.backbones.cuda_graphs"):
@@ -116,10 +116,10 @@ def test_what_cannot_be_recorded_runs_as_it_is(caplog: pytest.LogCaptureFixture)
             function(torch.ones(1))
     assert log == [("plain", 1)] * 5
     (message,) = (record.getMessage() for record in caplog.records)
-    assert message.endswith("each batch goes without: operation not permitted when stream is capturing")
+    assert message.endswith("launched one by one: operation not permitted when stream is capturing")
 
 
-def test_memory_that_does_not_suffice_is_no_reason_to_go_without() -> None:
+def test_running_out_of_memory_does_not_disable_cuda_graphs() -> None:
     """The caller makes its batches smaller."""
     function = replayed([], torch.OutOfMemoryError("CUDA out of memory"))
     for _ in range(2):

@@ -17,11 +17,11 @@ from extract.backbones.weights import get_weights
 from extract.swin.timm_swin import probe
 from tests.extract.backbones.small import SMALL
 
-BROKEN_OFF = r"the download broke off \(.*\): run it again first\. Pass WEIGHTS=<path>"
+INTERRUPTED = r"the download was interrupted \(.*\); run the command again\. Pass WEIGHTS=<path>"
 
 
 class Published(BaseHTTPRequestHandler):
-    """Serves one file; /chunked does not tell its length beforehand."""
+    """Serves one file; /chunked does not state its length beforehand."""
 
     content = b""
     sent_bytes = 0
@@ -47,7 +47,7 @@ class Published(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def address(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
-    """Of a server of weights for `card()`; torch's cache is empty."""
+    """The address of a server of weights for `card()`; torch's cache is empty."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     file = io.BytesIO()
     trunk = probe(card().timm_id, card().constructor_args)
@@ -66,13 +66,13 @@ def card():
 
 
 @pytest.mark.parametrize("path", ["of-known-length/weights.pth", "chunked/weights.pth"])
-def test_a_download_that_breaks_off_is_told_and_can_be_run_again(
+def test_an_interrupted_download_is_reported_and_can_be_rerun(
     address: str, path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     published = SimpleNamespace(hf_hub_id=None, url=f"{address}/{path}")
     monkeypatch.setattr("extract.backbones.hub.require_published", lambda _: published)
     monkeypatch.setattr(Published, "sent_bytes", 1000)
-    with pytest.raises(WeightsUnavailable, match=BROKEN_OFF):
+    with pytest.raises(WeightsUnavailable, match=INTERRUPTED):
         weights_sha256(card(), "timm")
     assert not [file for file in tmp_path.rglob("*") if file.is_file()]
     monkeypatch.setattr(Published, "sent_bytes", len(Published.content))
@@ -82,7 +82,7 @@ def test_a_download_that_breaks_off_is_told_and_can_be_run_again(
     assert weights_sha256(card(), "timm") == expected, "it is in the cache now"
 
 
-def test_a_download_from_the_hub_that_breaks_off_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_download_from_the_hub_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     class RemoteProtocolError(Exception):
         """As the hub's client has it: no OSError."""
 
@@ -92,5 +92,5 @@ def test_a_download_from_the_hub_that_breaks_off_is_told(monkeypatch: pytest.Mon
     monkeypatch.setattr("extract.backbones.hub.try_to_load_from_cache", lambda *_, **__: None)
     monkeypatch.setattr("extract.backbones.hub._require_host", lambda _: None)
     monkeypatch.setattr("extract.backbones.hub.hf_hub_download", broken)
-    with pytest.raises(WeightsUnavailable, match=BROKEN_OFF):
+    with pytest.raises(WeightsUnavailable, match=INTERRUPTED):
         weights_sha256(backbone_card("swinv2-t"), "timm")

@@ -89,7 +89,7 @@ def test_the_nano_fits_four_megabytes_in_float16():
         (lambda: backbone_card("swinv2-t", {"drop_path_rate": 0.3}), "fixed for every frozen backbone"),
         (lambda: backbone_card("swinv2-t", {"window_size": [8, 8]}), "window_size"),
         (lambda: backbone_card("timm:vit_tiny_patch16_224"), "no feature pyramid"),
-        (lambda: backbone_card("timm:resnet18.nope"), "no tag 'nope' of resnet18; there are a1_in1k"),
+        (lambda: backbone_card("timm:resnet18.nope"), "no tag 'nope' of resnet18; available: a1_in1k"),
         (lambda: backbone_card("timm:"), "has no model ''"),
         (lambda: backbone_card("timm:hf-hub:timm/resnet18"), "expected the name of one of timm's models"),
         (lambda: backbone_card("timm:local-dir:/tmp"), "expected the name of one of timm's models"),
@@ -102,7 +102,7 @@ def test_the_nano_fits_four_megabytes_in_float16():
         (lambda: backbone_card("swinv2-nano", {"window_size": 0}), "cannot be built with.*positive"),
         (lambda: backbone_card("swinv2-nano", {"num_heads": [1, 2, 4]}), "cannot be built with"),
         (lambda: backbone_card("swinv2-nano", {"num_heads": [1, 2, 4, 7]}), "192 channels, which 7 heads"),
-        (lambda: backbone_card("timm:resnet18", {"in_chans": 1}), "in_chans: cannot be given.*RGB"),
+        (lambda: backbone_card("timm:resnet18", {"in_chans": 1}), "in_chans: cannot be set.*RGB"),
         (lambda: backbone_card("timm:resnet18", {"checkpoint_path": "a.pth"}), "named by --weights"),
         (lambda: backbone_card("timm:resnet18", {"pretrained_cfg": {"mean": [1]}}), "named by --weights"),
         (
@@ -115,7 +115,7 @@ def test_the_nano_fits_four_megabytes_in_float16():
         ),
     ],
 )
-def test_bad_names_say_what_there_is(call, message):
+def test_bad_names_list_the_valid_ones(call, message):
     with pytest.raises(ValueError, match=message):
         call()
 
@@ -143,7 +143,7 @@ def test_a_backbone_that_does_not_fit_the_device_says_what_to_do(model, error, m
     assert "a smaller backbone, or --device cpu" in text
 
 
-def test_what_else_fails_while_a_backbone_is_loaded_keeps_its_name(monkeypatch):
+def test_other_errors_of_loading_pass_unchanged(monkeypatch):
     def fail(*_):
         raise RuntimeError("device-side assert triggered")
 
@@ -179,7 +179,7 @@ def test_levels_have_the_shapes_of_the_card(case):
 
 
 @pytest.mark.parametrize("case", SIX_BACKBONES, ids=names)
-def test_a_row_has_the_same_bytes_in_any_company(case):
+def test_a_row_has_the_same_bytes_in_any_batch(case):
     backbone = load_backbone(backbone_card(*case), "random:0")
     pixels, valid = images(5, (96, 128))
     valid[1] = torch.tensor([77, 101])
@@ -210,7 +210,7 @@ def test_a_row_has_the_same_bytes_for_any_thread_count(case, count):
 
 
 @pytest.mark.parametrize("case", [("swinv2-t", SMALL), ("timm:convnext_atto",)], ids=names)
-def test_a_process_that_allows_coarse_products_does_not_change_a_row(case):
+def test_tf32_settings_of_the_process_do_not_change_a_row(case):
     """Training scripts set it; processors with bfloat16 instructions then use them for float32."""
     backbone, batch = load_backbone(backbone_card(*case), "random:0"), images(1, (128, 160))
     expected = backbone(*batch)

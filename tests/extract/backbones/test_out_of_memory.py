@@ -1,4 +1,4 @@
-"""What a backbone takes of a GPU's memory: live bytes of its tensors, counted without a GPU."""
+"""A backbone's GPU memory: live bytes of its tensors, counted without a GPU."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def forward(backbone: FrozenBackbone, gpu: FakeGpu, images: int, hw: tuple[int, 
 def test_a_forward_stays_on_the_gpu_without_waiting_and_its_constants_within_their_limit(
     case: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The trial of a precision runs every block, also those whose constants nobody will have room for."""
+    """The trial of a precision runs every block, also those whose constants will not fit."""
     backbone_of = card_and_shapes(*CARDS[case])
     with fake_gpu(monkeypatch) as gpu:
         backbone = load(*backbone_of)

@@ -1,4 +1,4 @@
-"""Half precision within its limit, at sharp attention too; and what it costs where it is not harmless."""
+"""Half precision within its limit, also with sharp attention, and float32 where it would exceed it."""
 
 import logging
 import math
@@ -68,7 +68,7 @@ def test_float16_is_within_its_limit_with_sharp_logits_and_wide_biases(case, nor
     assert max(errors(frozen(card, weights, "fp16"), frozen(card, weights, "fp32"))) < LIMIT
 
 
-def test_weights_that_float16_would_spoil_say_so_and_name_it_in_the_identity(caplog):
+def test_weights_too_sharp_for_float16_warn_and_change_the_identity(caplog):
     card = backbone_card(*CARDS["v2"])
     with caplog.at_level(logging.WARNING, "extract.backbones.precision"):
         half = frozen(card, weights_of(card, **SHARP), "fp16")
@@ -77,7 +77,7 @@ def test_weights_that_float16_would_spoil_say_so_and_name_it_in_the_identity(cap
     assert "swinv2-t in float16 would err by stage 1" in caplog.text
 
 
-def test_bfloat16_is_taken_as_it_is_and_says_its_error(caplog):
+def test_bfloat16_is_used_as_asked_and_logs_its_error(caplog):
     card = backbone_card(*CARDS["v2"])
     weights = weights_of(card)
     with caplog.at_level(logging.INFO, "extract.backbones.precision"):
@@ -110,7 +110,7 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("model", OTHERS)
-def test_other_models_run_under_autocast_and_say_their_error(model, caplog):
+def test_other_models_run_under_autocast_and_log_their_error(model, caplog):
     card = backbone_card(model, OTHERS[model])
     weights = weights_of(card)
     with caplog.at_level(logging.INFO, "extract.backbones.precision"):

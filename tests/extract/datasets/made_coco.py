@@ -1,7 +1,7 @@
 """Small COCO data sets in the official layout: shapes of a colour for each class, in front of noise.
 
 A thing is a box, a triangle, an ellipse or a cross, each its own category, so that a small backbone can
-tell them apart. Official fields and ids are kept: category ids with gaps, crowd regions as run lengths,
+distinguish them. Official fields and ids are kept: category ids with gaps, crowd regions as run lengths,
 objects in two parts, an image without annotations, and an image list in another order than the ids.
 """
 

@@ -110,7 +110,7 @@ def test_tars_hold_the_same_records(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("members", "error", "told"),
+    ("members", "error", "message"),
     [
         ([("1.jpg", b"x")], DatasetLayoutError, "looked for one image"),
         ([("1.jpg", b"x"), ("1.json", b"[]")], DatasetLayoutError, "expected a JSON object"),
@@ -124,13 +124,13 @@ def test_tars_hold_the_same_records(tmp_path: Path) -> None:
         ([("../1.jpg", b"x"), ("1.json", b"{}")], HostileTarError, r"\.\."),
     ],
 )
-def test_other_tars_are_refused(tmp_path: Path, members: list, error: type, told: str) -> None:
+def test_other_tars_are_refused(tmp_path: Path, members: list, error: type, message: str) -> None:
     tar = write_tar(tmp_path / "val2017.tar", members)
-    with pytest.raises(error, match=told):
+    with pytest.raises(error, match=message):
         open_dataset("coco", str(tar), "val2017")
 
 
-def test_the_annotation_digest_is_of_what_is_said(tmp_path: Path) -> None:
+def test_the_annotation_digest_follows_the_annotations_alone(tmp_path: Path) -> None:
     whole, files = made_split("val2017", 5)
     write_split(tmp_path / "a" / "coco", "val2017", whole, files)
     same = copy.deepcopy(whole)
@@ -175,13 +175,13 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("told", BAD)
-def test_an_annotation_that_cannot_be_used_is_left_out_with_its_id_and_reason(told: str) -> None:
-    bad = {**GOOD, "id": 7, **BAD[told]}
+@pytest.mark.parametrize("message", BAD)
+def test_an_annotation_that_cannot_be_used_is_left_out_with_its_id_and_reason(message: str) -> None:
+    bad = {**GOOD, "id": 7, **BAD[message]}
     truth = parsed(bad, GOOD)
     assert truth.ids.tolist() == [1] and len(truth) == 1
     ((number, reason),) = truth.skipped
-    assert number == str(bad["id"]) and told in reason
+    assert number == str(bad["id"]) and message in reason
     assert parsed(GOOD).skipped == ()
 
 
@@ -222,7 +222,7 @@ def test_other_bytes_are_no_annotation() -> None:
         assert caught.value.code == BAD_TARGET
 
 
-def test_skipped_instances_are_told_once_and_counted(
+def test_skipped_instances_are_logged_once_and_counted(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     whole, files = made_split("val2017", 5)
@@ -287,7 +287,7 @@ def _changed(path: tuple, value: object) -> dict:
 
 
 @pytest.mark.parametrize(
-    ("whole", "told"),
+    ("whole", "message"),
     [
         (_without("images"), "images is not a list"),
         (_without("categories"), "categories is not a list"),
@@ -303,10 +303,10 @@ def _changed(path: tuple, value: object) -> dict:
         ([1], "expected a JSON object"),
     ],
 )
-def test_another_annotation_file_is_refused(tmp_path: Path, whole: object, told: str) -> None:
+def test_another_annotation_file_is_refused(tmp_path: Path, whole: object, message: str) -> None:
     _, files = made_split("val2017", 3)
     write_split(tmp_path / "coco", "val2017", whole, files)
-    with pytest.raises(DatasetLayoutError, match=told):
+    with pytest.raises(DatasetLayoutError, match=message):
         open_dataset("coco", tmp_path, "val2017")
 
 
@@ -315,7 +315,7 @@ def test_a_deep_or_cut_file_is_refused(tmp_path: Path) -> None:
     path = root / "annotations" / "instances_val2017.json"
     for text in ("[" * 200_000, path.read_text()[:-9]):
         path.write_text(text)
-        with pytest.raises(DatasetLayoutError, match="is no JSON"):
+        with pytest.raises(DatasetLayoutError, match="is not JSON"):
             open_dataset("coco", root, "val2017")
 
 

@@ -90,7 +90,7 @@ def test_numbered_classes_are_those_of_all_lists(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rows", "told"),
+    ("rows", "message"),
     [
         (b"zumba,x\n", "line 2 has too few columns"),
         (b"zumba,x,one,11,train\n", "clip x from 'one' to '11', expected seconds"),
@@ -99,13 +99,13 @@ def test_numbered_classes_are_those_of_all_lists(tmp_path: Path) -> None:
         (b"\xff,x,1,11,train\n", "cannot be read as a csv file"),
     ],
 )
-def test_a_broken_list_is_refused_with_its_name(tmp_path: Path, rows: bytes, told: str) -> None:
+def test_a_broken_list_is_refused_with_its_name(tmp_path: Path, rows: bytes, message: str) -> None:
     write_clips(tmp_path, "train", [("x", "zumba", b"")])
     header = b"label,youtube_id,time_start,time_end,split\n"
     (tmp_path / "train.csv").write_bytes(header + rows)
     with pytest.raises(DatasetLayoutError) as error:
         open_dataset("k400", tmp_path)
-    assert told in str(error.value) and "train.csv" in str(error.value)
+    assert message in str(error.value) and "train.csv" in str(error.value)
 
 
 def test_a_list_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
@@ -114,15 +114,13 @@ def test_a_list_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
     assert open_dataset("k400", tmp_path).class_names == ("zumba",)
 
 
-def test_clips_that_nobody_has_are_told_and_left_out(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_missing_clips_are_left_out_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write_clips(tmp_path, "train", [(name, "zumba", video_bytes(made_frames(0, 4))) for name in "abc"])
     for name in "ab":
         next(tmp_path.rglob(f"{name}_*.mp4")).unlink()
     with caplog.at_level(logging.WARNING):
         assert len(open_dataset("k400", tmp_path).records) == 1
-    assert "lists 3 clips, of which 1 are there" in caplog.text
+    assert "lists 3 clips, 1 of them were found" in caplog.text
     next(tmp_path.rglob("c_*.mp4")).unlink()
     with pytest.raises(DatasetLayoutError, match="none of the 3 clips"):
         open_dataset("k400", tmp_path)
@@ -217,7 +215,7 @@ def test_lists_are_read_as_people_write_them(tmp_path: Path, encoding: str, line
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "told"),
+    ("name", "text", "message"),
     [
         ("train.csv", f"{HEADER}zumba,a,3,13,train\ntango,a,3,13,train\n", "two labels, 'zumba' and 'tango'"),
         ("train.csv", HEADER + " ,a,3,13,train\n", "line 2 has no label"),
@@ -230,7 +228,7 @@ def test_lists_are_read_as_people_write_them(tmp_path: Path, encoding: str, line
     ],
 )
 def test_a_list_that_would_lose_a_class_is_refused_by_name(
-    tmp_path: Path, name: str, text: str, told: str
+    tmp_path: Path, name: str, text: str, message: str
 ) -> None:
     (tmp_path / "videos").mkdir()
     for clip in "ab":
@@ -238,9 +236,9 @@ def test_a_list_that_would_lose_a_class_is_refused_by_name(
     if name.startswith("label"):
         written(tmp_path, "train.csv", HEADER + "zumba,a,3,13,train\n")
     written(tmp_path, name, text)
-    with pytest.raises(DatasetLayoutError, match=re.escape(told)) as caught:
+    with pytest.raises(DatasetLayoutError, match=re.escape(message)) as caught:
         open_dataset("k400", tmp_path)
-    assert name in str(caught.value) or "are one" in told
+    assert name in str(caught.value) or "are one" in message
 
 
 def test_a_clip_that_is_listed_twice_with_one_label_is_one_clip(tmp_path: Path) -> None:
@@ -268,6 +266,6 @@ def test_clips_in_no_list_and_links_to_nothing_are_reported(
     clip.symlink_to(tmp_path / "nowhere.mp4")
     with caplog.at_level(logging.WARNING):
         assert len(open_dataset("k400", tmp_path).records) == 1
-    assert "lists 2 clips, of which 1 are there" in caplog.text
+    assert "lists 2 clips, 1 of them were found" in caplog.text
     assert "1 videos are in no list, such as c_000003_000013" in caplog.text
     assert "1 videos are links to nothing, such as b_000003_000013" in caplog.text

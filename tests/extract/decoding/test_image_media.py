@@ -1,4 +1,4 @@
-"""Images decoded in processes of their own: the same views as here, and decoders that crash or hang."""
+"""Images decoded in other processes: the same views as in this one, and decoders that crash or hang."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_views_are_those_that_are_rendered_here(data: bytes) -> None:
         (lambda data: data, (64, 48), WRONG_SIZE, "decodes to 64x48 pixels, its header promised 48x64"),
     ],
 )
-def test_what_is_wrong_with_an_image_is_told(
+def test_a_broken_image_is_refused_with_its_reason(
     data: bytes, make: Callable[[bytes], bytes], hw: tuple[int, int], code: int, reason: str
 ) -> None:
     with pytest.raises(SourceError, match=reason) as error:
@@ -104,7 +104,7 @@ def test_what_is_wrong_with_an_image_is_told(
     ("action", "limit_s", "kind", "reason"),
     [
         ("os.abort()", 60.0, SourceError, r"the decoder crashed \(signal 6\)"),
-        ("hang()", 1.0, TookTooLong, "the decoder was not done after 1 s"),
+        ("hang()", 1.0, TookTooLong, "the decoder did not finish within 1 s"),
     ],
 )
 def test_an_image_that_ends_its_decoder_is_refused_and_the_next_is_decoded(
@@ -117,10 +117,8 @@ def test_an_image_that_ends_its_decoder_is_refused_and_the_next_is_decoded(
     assert np.array_equal(pool.render_image(data, HW, views())[1], render_image(data, HW, views())[1])
 
 
-def test_time_in_which_all_processes_were_stopped_is_not_the_images_fault(
-    data: bytes, tmp_path: Path
-) -> None:
-    """As by Ctrl-Z and fg: the time limit passes, and ends the decoder when it goes on."""
+def test_a_suspended_job_does_not_time_out_an_image(data: bytes, tmp_path: Path) -> None:
+    """As by Ctrl-Z and fg: the time limit passes, and ends the decoder when it resumes."""
     file, limit_s = tmp_path / "pid", 2.0  # seconds that an image must not need, on a busy machine
     pool = misbehaving(f"stop_once({str(file)!r})", limit_s)
     with ThreadPoolExecutor(1) as thread:
@@ -137,7 +135,7 @@ def test_time_in_which_all_processes_were_stopped_is_not_the_images_fault(
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT", "SIGQUIT", "SIGXCPU"])
-def test_a_decoder_that_is_ended_from_outside_says_nothing_about_the_image(data: bytes, name: str) -> None:
+def test_a_decoder_ended_from_outside_does_not_skip_the_image(data: bytes, name: str) -> None:
     ended = f"import signal as s; s.signal(s.{name}, s.SIG_DFL); s.raise_signal(s.{name})"
     pool = DecoderPool(command=(sys.executable, "-I", "-S", "-c", ended))
     with pytest.raises(OSError, match=rf"the decoder was ended from outside \({name}\)"):

@@ -1,4 +1,4 @@
-"""Frames of videos: those that PyAV gives when it decodes from the first, whoever reads which of them."""
+"""Frames of videos equal those that PyAV decodes from the first on, whichever decoder reads which."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_made_frames_are_those_of_decoding_from_the_first(name: str) -> None:
 
 
 def test_decord_would_give_other_frames_of_open_groups() -> None:
-    """Why it is not asked: when this fails, decord has learnt to seek."""
+    """Why decord is not used for them: when this fails, decord has learnt to seek."""
     data = video_bytes(made_frames(0, COUNT), options=OPEN)
     expected, wanted = decoded(data), [3, 20, 41, 60]
     found = dict(read_frames("decord", data, facts_of(data), wanted))
@@ -158,7 +158,7 @@ def test_the_index_of_an_mp4_and_its_packets_say_the_same(monkeypatch: pytest.Mo
 
 
 def test_a_cut_video_is_refused_as_a_whole() -> None:
-    """Its index, at the front, promises more frames than there are."""
+    """Its index, at the front, promises more frames than the file holds."""
     data = video_bytes(made_frames(0, COUNT), index_first=True)
     cut = data[: -len(data) // 20]
     assert facts_of(cut).frames == COUNT

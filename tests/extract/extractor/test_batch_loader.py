@@ -1,4 +1,4 @@
-"""Batches decoded ahead: a shard that is done again while its first try is still on its way."""
+"""Batches decoded ahead: a shard that is retried while its first try is still running."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Loader:
 
 
 @pytest.mark.parametrize("after", range(8))
-def test_a_shard_that_is_done_again_while_it_is_on_its_way_gets_all_its_rows_twice(after: int) -> None:
+def test_a_shard_retried_during_its_first_try_gets_all_its_rows_twice(after: int) -> None:
     """Whichever of its batches was the last before that."""
     plan = small_plan(bins=(Bin(height_px=32, width_px=32, rows=8, shard_rows=8, batch_rows=1),), views=1)
     shard, loader = ShardId(0, 0), Loader()

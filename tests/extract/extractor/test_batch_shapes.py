@@ -45,8 +45,8 @@ class SmallMemory:
 
 @pytest.fixture(autouse=True)
 def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("batch_shapes", "extractor"):
-        monkeypatch.setattr(f"extract.{module}.shape_matters", lambda device: True)
+    for module in ("batch_shapes", "run"):
+        monkeypatch.setattr(f"extract.extractor.{module}.shape_matters", lambda device: True)
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     "said", ["CUDA out of memory. Tried to allocate 2 GiB.", "CUBLAS_STATUS_ALLOC_FAILED"]
 )
-def test_an_image_that_does_not_fit_is_told(root: Path, backbone: FrozenBackbone, said: str) -> None:
+def test_an_image_that_does_not_fit_is_refused(root: Path, backbone: FrozenBackbone, said: str) -> None:
     plan = planned(open_dataset("ade20k", root, "training"), backbone, shard_rows=8, batch_rows=8)
 
     def fails(level: str, x: Tensor) -> Tensor:
@@ -97,13 +97,13 @@ def test_batches_are_halved_before_the_first_receipt(
     small = SmallMemory(backbone, 2 * ROW_PX)
     path, summary = run(root, tmp_path / "small", small, **SETTINGS)
     assert summary.rows_written == 9 and set(small.batches) == {2}
-    assert "a batch of 4 rows of 64x64 px does not fit the device's memory; going on with 2" in caplog.text
+    assert "a batch of 4 rows of 64x64 px does not fit the device's memory; continuing with 2" in caplog.text
     assert '"batch_rows":2' in (path / PLAN_NAME).read_text().replace(" ", "")
     assert verify_store(path, full=True).ok
     assert row_digests(path) == row_digests(run(root, tmp_path / "large", backbone, **SETTINGS)[0])
 
 
-def test_after_a_receipt_it_stops_and_goes_on_later(
+def test_after_a_receipt_it_stops_and_resumes_later(
     root: Path, tmp_path: Path, backbone: FrozenBackbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = {**SETTINGS, "shard_rows": 1, "batch_rows": 1}
@@ -122,12 +122,12 @@ def test_a_store_with_finished_shards_keeps_its_batches(
     dataset = open_dataset("ade20k", root, "training")
     writer = StoreWriter.open_or_create(tmp_path, planned(dataset, backbone, **SETTINGS))
     before = (path / PLAN_NAME).read_bytes()
-    with pytest.raises(PlanError, match="settled"):
+    with pytest.raises(PlanError, match="can no longer change"):
         writer.set_batch_rows([2])
     assert (path / PLAN_NAME).read_bytes() == before
 
 
-def test_extract_finds_the_shape_and_says_how_to_go_on(
+def test_extract_finds_the_shape_and_says_how_to_resume(
     root: Path,
     tmp_path: Path,
     backbone: FrozenBackbone,
@@ -142,7 +142,7 @@ def test_extract_finds_the_shape_and_says_how_to_go_on(
     load(SmallMemory(backbone, ROW_PX, later=(7, 0)))
     assert main(words.split()) == 1
     error = capsys.readouterr().err
-    assert f"to go on: python -m pipelines {words}" in error and "Traceback" not in error
+    assert f": python -m pipelines {words}" in error and "Traceback" not in error
     (plan,) = tmp_path.glob("*/plan.json")
     assert '"batch_rows":1' in plan.read_text().replace(" ", "")
     load(SmallMemory(backbone, ROW_PX))

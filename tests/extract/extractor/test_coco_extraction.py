@@ -217,10 +217,10 @@ def test_the_usual_file_of_a_fold_must_agree(tmp_path: Path) -> None:
         open_dataset("coco", tmp_path, subset="coco-50pct-fold2")
 
 
-def test_folds_that_cannot_be_are_refused() -> None:
+def test_impossible_folds_are_refused() -> None:
     keys = ["a", "b"]
-    for subset, told in (("coco-0pct-fold1", "more than 0"), ("coco-101pct-fold1", "at most 100")):
-        with pytest.raises(ValueError, match=told):
+    for subset, message in (("coco-0pct-fold1", "above 0 %"), ("coco-101pct-fold1", "at most 100")):
+        with pytest.raises(ValueError, match=message):
             subset_keys(keys, subset, lambda: {"a": (0, 2), "b": (1, 2)})
     with pytest.raises(ValueError, match="not listed so"):
         subset_keys(keys, "coco-1pct-fold1")

@@ -85,7 +85,7 @@ def test_positions_choose_the_cells_whatever_batch_they_come_in() -> None:
 
 
 @pytest.mark.parametrize("loud", [(0, 0), (3, 5)])
-def test_one_loud_cell_does_not_hide_what_it_does_to_the_others(
+def test_one_outlier_does_not_hide_the_error_of_other_cells(
     loud: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With so many rows that one cell of each is measured; nor does a quiet cell raise an alarm."""

@@ -1,4 +1,4 @@
-"""A batch on its way from a GPU: the bytes that a CPU would write of the same features, each in its batch."""
+"""Batches copied from a GPU: the bytes that a CPU would write of the same features, each in its batch."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def loaded_row(seed: int) -> LoadedRow:
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("codec", ["int8", "float16", "int4"])
-def test_batches_launched_one_after_another_arrive_as_a_cpu_would_encode_them(codec: str) -> None:
-    """On the last GPU of the machine, which where there are several is not torch's current one."""
+def test_batches_in_flight_equal_a_cpus_encoding(codec: str) -> None:
+    """On the machine's last GPU: with several, it is not torch's current one."""
     gpu = torch.device("cuda", torch.cuda.device_count() - 1)
     backbone = load_backbone(backbone_card("swinv2-t", SMALL, LEVELS), "random:0", device=gpu)
     batches = [[loaded_row(2 * number), None, loaded_row(2 * number + 1)] for number in range(6)]

@@ -1,4 +1,4 @@
-"""Broken images, sources that change, disks and devices that fail: skipped, refused or tried again."""
+"""Broken images, sources that change, disks and devices that fail: skipped, refused or retried."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ BAD = "ADE_train_00000003"
 
 @pytest.fixture(autouse=True)
 def unsynced_and_quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test here cuts the power, and nothing mends itself while a retry waits."""
+    """No test here cuts the power, and nothing recovers while a retry waits."""
     monkeypatch.setattr(os, "fsync", lambda fd: None)
     monkeypatch.setattr("extract.sources.byte_sources._PAUSES_S", (0.0, 0.0, 0.0))
 
@@ -199,7 +199,7 @@ def test_an_image_of_another_size_than_its_header_promised_is_a_data_error(
     assert row_digests(path) == {row: digest for row, digest in clean.items() if row[0] != BAD}
 
 
-def test_too_many_broken_records_stop_and_a_higher_limit_goes_on(
+def test_too_many_broken_records_stop_and_a_higher_limit_continues(
     root: Path, tmp_path: Path, backbone: FrozenBackbone, clean
 ) -> None:
     broken = sorted(PAIRS)[:4]
@@ -273,7 +273,7 @@ def failing(dataset: Dataset, failures: dict[str, list[OSError]]) -> Tampered:
     return Tampered(dataset, read)
 
 
-def test_passing_errors_of_the_disk_are_not_held_against_a_record(
+def test_transient_disk_errors_do_not_skip_a_record(
     root: Path, tmp_path: Path, backbone: FrozenBackbone, clean
 ) -> None:
     failures = {BAD: [OSError(errno.EIO, "EIO"), OSError(errno.ESTALE, "ESTALE")]}
@@ -296,7 +296,7 @@ def test_a_disk_that_keeps_failing_stops_and_records_nothing_about_the_record(
 
 
 class FailingWrites(Files):
-    """Writes of chunks fail, beginning with the n-th, as often as told."""
+    """Writes of chunks fail, beginning with the n-th, a given number of times."""
 
     def __init__(self, code: int, first: int, times: int) -> None:
         self._code, self._first, self._times, self._seen = code, first, times, 0
@@ -308,13 +308,13 @@ class FailingWrites(Files):
         return super().write(fd, parts, offset)
 
 
-def test_a_shard_whose_files_fail_once_is_done_again(
+def test_a_shard_whose_files_fail_once_is_retried(
     root: Path, tmp_path: Path, backbone: FrozenBackbone, clean, caplog: pytest.LogCaptureFixture
 ) -> None:
     path, summary = run(
         root, tmp_path / "stores", backbone, files=FailingWrites(errno.EIO, 60, 1), **SETTINGS
     )
-    assert "done again" in caplog.text
+    assert "retrying the shard" in caplog.text
     assert summary.rows_written == 18 and row_digests(path) == clean
     assert not list(path.rglob("*.partial")) and verify_store(path, full=True).ok
 

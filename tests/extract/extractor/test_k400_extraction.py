@@ -48,7 +48,7 @@ CROP_PX = 32
 
 
 class Pixels:
-    """A backbone whose features are some of a frame's pixels: quick, and as telling of which frame it was."""
+    """A backbone whose features are some of a frame's pixels: quick, and each frame can be recognised."""
 
     device, precision, weights_sha256 = torch.device("cpu"), "fp32", "00" * 32
 
@@ -144,7 +144,7 @@ def test_every_row_holds_the_frames_that_it_names(root: Path, trained: Path, pix
             assert store.read_targets([row])[0]["label"] == dataset.read_truth(index)
 
 
-def test_a_store_says_what_it_holds(trained: Path) -> None:
+def test_a_store_of_videos_describes_itself(trained: Path) -> None:
     with open_store(trained) as store:
         assert store.plan.frames == 16 and store.levels == ("p4", "p5n")
         assert store.identity["dataset"]["num_classes"] == len(CLASSES)
@@ -237,13 +237,13 @@ def test_a_clip_that_takes_too_long_is_tried_once(
 
     def late(*arguments: Any) -> Any:
         tries.append(arguments)
-        raise TookTooLong(UNDECODABLE, "the decoder was not done after 120 s")
+        raise TookTooLong(UNDECODABLE, "the decoder did not finish within 120 s")
 
     monkeypatch.setattr(DecoderPool, "render_video", late)
     found = RowLoader(open_dataset("k400", root, "val"), plan, SourceDigests()).load_views(range(12))
     assert len(tries) == 1
     reasons = [loaded.reason for loaded in found.values() if isinstance(loaded, SkippedRow)]
-    assert reasons == ["the decoder was not done after 120 s"] * 12
+    assert reasons == ["the decoder did not finish within 120 s"] * 12
 
 
 def test_broken_clips_are_skipped_with_their_reason(tmp_path: Path, pixels: Pixels) -> None:
@@ -321,7 +321,7 @@ def test_a_slow_disk_does_not_fill_the_memory_with_clips(
     assert clips.most >= 12 and clips.most_bytes <= memory_bound(plan, 2)
 
 
-def test_an_interrupted_extraction_of_clips_goes_on_to_the_same_rows(
+def test_a_resumed_extraction_of_clips_writes_the_same_rows(
     root: Path, tmp_path: Path, pixels: Pixels, trained: Path
 ) -> None:
     choices = {"views": 2, "shard_rows": 2, "pixels": True}

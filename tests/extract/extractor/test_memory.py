@@ -1,4 +1,4 @@
-"""What an extraction holds in memory when the disk is slow and decoding is quick."""
+"""Memory of an extraction when the disk is slow and decoding is quick."""
 
 from __future__ import annotations
 

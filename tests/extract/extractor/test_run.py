@@ -1,4 +1,4 @@
-"""Extraction end to end: rows are the live backbone's, whatever was done together, before or besides."""
+"""Extraction end to end: rows equal the live backbone's, however they are batched, resumed or sharded."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_rows_do_not_depend_on_batches_workers_or_shards(
     assert row_digests(path) == row_digests(trained)
 
 
-def test_rows_do_not_depend_on_companions_or_position(
+def test_rows_do_not_depend_on_their_batch_or_position(
     tmp_path: Path, trained: Path, backbone: FrozenBackbone
 ) -> None:
     pairs = make_pairs(9, "training")
@@ -132,7 +132,7 @@ class Interrupted(Exception):
 
 
 @pytest.mark.parametrize("after_shards", [0, 1, 3])
-def test_an_interrupted_extraction_goes_on_to_the_same_bytes(
+def test_a_resumed_extraction_writes_the_same_bytes(
     root: Path, tmp_path: Path, trained: Path, backbone: FrozenBackbone, after_shards: int
 ) -> None:
     def interrupt(progress: Progress) -> None:
@@ -182,7 +182,7 @@ def test_a_subset_fills_its_rows_only(
     assert on_disk < 0.7 * sum(file.stat().st_size for file in path.glob("bins/*/levels/p2/q/c/*/*/*/*"))
 
 
-def test_progress_tells_rows_shards_and_speed(root: Path, tmp_path: Path, backbone: FrozenBackbone) -> None:
+def test_progress_reports_rows_shards_and_speed(root: Path, tmp_path: Path, backbone: FrozenBackbone) -> None:
     seen: list[Progress] = []
     _, summary = run(root, tmp_path, backbone, shard_rows=4, batch_rows=2, progress=seen.append)
     assert [p.rows_done for p in seen] == sorted(p.rows_done for p in seen)
@@ -200,7 +200,7 @@ def test_progress_tells_rows_shards_and_speed(root: Path, tmp_path: Path, backbo
     ("owner", "name", "stage"),
     [(RowLoader, "load_views", "decode"), (ShardJob, "_write", "write"), (None, "", "backbone")],
 )
-def test_the_stage_that_others_wait_for_is_named(
+def test_the_bottleneck_is_named(
     root: Path,
     tmp_path: Path,
     backbone: FrozenBackbone,
@@ -230,7 +230,7 @@ def receipts(path: Path) -> list[dict]:
     return [json.loads(file.read_text()) for file in sorted((path / "receipts").iterdir())]
 
 
-def test_receipts_tell_device_versions_and_the_codecs_error(root: Path, trained: Path) -> None:
+def test_receipts_record_device_versions_and_the_codecs_error(root: Path, trained: Path) -> None:
     for receipt in receipts(trained):
         assert receipt["provenance"]["torch"] == torch.__version__
         assert {"device", "timm", "numpy", "pillow", "libjpeg_turbo", "python"} <= receipt[
@@ -271,7 +271,7 @@ def test_the_codecs_error_warns_and_stops(
     run(root, tmp_path / "float16", spiky, codec="float16", codec_limit=0.02)
 
 
-def test_another_machine_is_told(
+def test_another_machine_is_warned_of(
     root: Path,
     tmp_path: Path,
     backbone: FrozenBackbone,

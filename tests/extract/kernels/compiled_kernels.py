@@ -1,4 +1,4 @@
-"""Compiles the kernels of a GPU as they are launched, without one, and tells the shared memory each needs.
+"""Compiles GPU kernels as they are launched, without a GPU, and prints the shared memory each needs.
 
 For a process of its own, in which Triton does not interpret:
 

@@ -1,6 +1,6 @@
-"""Kernels of a GPU that leave tokens where they are: the numbers of the plain functions.
+"""GPU kernels that leave tokens in map order give the numbers of the plain functions.
 
-Without a GPU they run in Triton's interpreter, on the CPU, and in float32 where its rounding is none.
+Without a GPU they run in Triton's interpreter, on the CPU, and in float32 where it does not round.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def test_gelu_is_within_a_thousandth_of_half_precision(rows: int, depth: int, co
 
 
 def test_gelu_of_values_no_float16_is_beyond() -> None:
-    """Zero far below, itself far above; what is no number stays none."""
+    """Zero far below, the value itself far above; NaN stays NaN."""
     dtype = torch.float16 if DEVICE.type == "cuda" else torch.float32
     x = torch.tensor([[-65504.0], [-30.0], [-6.5], [0.0], [6.5], [65504.0], [torch.nan]], device=DEVICE)
     one = torch.zeros(16, 1, device=DEVICE)
@@ -158,7 +158,7 @@ def test_a_backbone_on_its_map_is_the_backbone(
         assert worst_error(found[level.stage], expected[level.name]) < most
 
 
-def test_blocks_in_float32_and_heads_of_other_sizes_go_another_way() -> None:
+def test_float32_blocks_and_other_head_sizes_do_not_use_the_kernels() -> None:
     backbone = load_backbone(backbone_card("swinv2-t", SMALL), "random:0", precision="bf16")
     first, second, *rest = (step for step in backbone.network.modules() if isinstance(step, FoldedBlock))
     first.heads *= 4

@@ -1,4 +1,4 @@
-"""Kernels compiled for GPUs that are not there: what Triton's interpreter skips, and what does not fit."""
+"""Kernels compiled for absent GPUs: what Triton's interpreter skips, and what does not fit."""
 
 import json
 import os

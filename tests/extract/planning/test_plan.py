@@ -1,4 +1,4 @@
-"""Plans: rows, bins and targets before any pixel, and an identity of everything the bytes follow from."""
+"""Plans: rows, bins and targets before any pixel is read, and an identity of all that decides the bytes."""
 
 from __future__ import annotations
 
@@ -286,7 +286,7 @@ def test_plans_of_full_data_sets_stay_small(card: BackboneCard, tmp_path: Path) 
     assert len(encode_plan(plan)) < 8000  # rows stand in tables, the identity holds digests
 
 
-def test_planning_tells_how_far_it_is(root: Path, card: BackboneCard) -> None:
+def test_planning_reports_its_progress(root: Path, card: BackboneCard) -> None:
     seen: list[tuple[int, int]] = []
     plan_of(root, card, on_record=lambda done, total: seen.append((done, total)))
     assert seen == [(n, 10) for n in range(1, 11)]

@@ -167,7 +167,7 @@ def test_palette_label_maps_keep_their_indices() -> None:
     assert np.array_equal(decode_indices(encoded(image, "PNG")), indices)
 
 
-def test_passing_errors_of_the_environment_are_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_transient_environment_errors_are_retried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("extract.sources.byte_sources._PAUSES_S", (0, 0, 0))
     failures = [OSError(errno.EIO, "input/output error"), OSError(errno.ESTALE, "stale file handle")]
 

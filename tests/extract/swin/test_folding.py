@@ -186,7 +186,7 @@ def test_compiled_patches_of_bytes_and_merges_equal_plain_ones():
 
 
 @pytest.mark.slow
-def test_compiled_rows_have_the_same_bytes_in_any_company():
+def test_compiled_rows_have_the_same_bytes_in_any_batch():
     backbone = load_backbone(backbone_card("swinv2-t", SMALL), "random:0", compiled=True)
     pixels, valid = images(3, (96, 160))
     together = backbone(pixels, valid)

@@ -196,12 +196,12 @@ def test_a_family_has_a_revision_of_its_own(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize(
-    ("model", "rule", "told"),
+    ("model", "rule", "message"),
     [
         ("timm:resnet18", "cover", "window rule cover: timm:resnet18 is no Swin"),
         ("swinv2-t", "pad", "window rule 'pad': expected partition or cover"),
     ],
 )
-def test_a_rule_that_does_not_fit_is_refused(model: str, rule: str, told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_a_rule_that_does_not_fit_is_refused(model: str, rule: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         backbone_card(model, window_rule=rule)

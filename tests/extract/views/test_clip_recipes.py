@@ -151,7 +151,7 @@ def test_a_frame_of_the_views_size_is_not_resampled() -> None:
         ("ms-flip", {}, "k400 has no view recipe 'ms-flip'; it has k400, 4x3, single"),
     ],
 )
-def test_sizes_that_cannot_be_are_refused(name: str, options: dict[str, int], says: str) -> None:
+def test_impossible_sizes_are_refused(name: str, options: dict[str, int], says: str) -> None:
     with pytest.raises(ValueError, match=says):
         view_recipe("k400", name, **options)
 

@@ -321,7 +321,7 @@ def test_settings_from_a_file(words: list[str], tmp_path: Path, capsys: pytest.C
     ("more", "message"),
     [
         ("--data /nonexistent", "/nonexistent is not ADE20K: looked for"),
-        ("--dataset coca", "no data set 'coca'; there are"),
+        ("--dataset coca", "no data set 'coca'; available: "),
         ("--model swinv2-x", "swinv2-nano"),
         ("--split test", "it has training, validation"),
         ("--levels p4,p9", "no level p9"),

@@ -108,7 +108,7 @@ def test_plan_of_a_disk_that_cannot_be_tried_still_plans(
     code, summary, out, _ = result(capsys, "plan", *words)
     assert code == 0
     assert summary["rows"] == TRAINING
-    assert f"cannot be\n            tried ({os.strerror(number)})" in out
+    assert f"cannot be\n            written ({os.strerror(number)})" in out
 
 
 def test_a_folder_that_cannot_be_written_is_seen_first(
