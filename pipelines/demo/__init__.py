@@ -9,15 +9,17 @@ if TYPE_CHECKING:
 
 
 def run(config: DemoConfig) -> dict[str, Any]:
-    """See `run_demo` of pipelines/demo/ade20k.py, `run_coco_demo` of coco_path.py, `run_k400_demo` of
-    k400_path.py."""
-    from pipelines.demo.ade20k import DemoSize, run_demo  # late: scenes and pretraining need none of it
+    """See `run_demo` of pipelines/demo/ade20k.py, `run_coco_demo` of coco.py, `run_k400_demo` of k400.py."""
+    # Late: each loads torch and its data set's decoder; made scenes and pretraining need none of it.
+    from pipelines.demo.ade20k import DemoSize, run_demo
 
     if config.dataset == "coco":
+        # Late, as above.
         from pipelines.demo.coco import run_coco_demo
 
         return run_coco_demo(config, DemoSize())
     if config.dataset == "k400":
+        # Late, as above.
         from pipelines.demo.k400 import ClipDemoSize, run_k400_demo
 
         return run_k400_demo(config, ClipDemoSize())

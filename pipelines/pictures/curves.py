@@ -15,9 +15,8 @@ _SMOOTHED_POINTS = 100
 def draw_curves(metrics: Path, picture: Path, score: str) -> None:
     """Draws the loss and, where it was measured, the column `score` of `metrics` (metrics.csv) into `picture`
     (PNG)."""
-    from matplotlib.backends.backend_agg import (
-        FigureCanvasAgg,
-    )  # a second to load, and only at the end of a run
+    # Late: matplotlib takes a second to load, and is needed only at the end of a run.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     rows = read_metrics(metrics)

@@ -101,6 +101,7 @@ class DetectionFigures:
                 writer.writerow((number, name, *("" if ap is None else ap for ap in (box, mask)), objects))
 
     def _draw(self, path: Path, class_names: Sequence[str]) -> None:
+        # Late: drawing loads PIL, which training does not need.
         from pipelines.pictures.detections import blank, draw_detections, draw_truth, write_grid
 
         shown = list(zip(self.truths, self.found, strict=True))[:_SHOWN_RECORDS]
@@ -146,9 +147,10 @@ class Detection:
 
         They are `<base>.overlay.png` and `<base>.json`.
         """
-        # Late: training from stores must not need a decoder.
+        # Late: training from a store must not load an image decoder.
         from PIL import Image
 
+        # Late, as above.
         from extract.sources.byte_sources import decode_image
         from pipelines.pictures.detections import draw_detections
 
@@ -166,6 +168,7 @@ class Detection:
         return summary
 
     def describe_prediction(self, summary: Mapping[str, Any]) -> str:
+        # Late: drawing loads PIL, which training does not need.
         from pipelines.pictures.detections import SHOWN_SCORE
 
         names = [each["name"] for each in summary["instances"] if each["score"] >= SHOWN_SCORE]
@@ -176,7 +179,8 @@ class Detection:
 
 def figures(truths: Sequence[Truth], found: Sequence[Detections], views: str) -> DetectionFigures:
     """COCO's numbers of detections, both in the order of their records."""
-    from extract.datasets.coco import CATEGORY_IDS, CLASS_NAMES  # late, as a decoder
+    # Late: the data set's module loads an image decoder, which training from a store must not.
+    from extract.datasets.coco import CATEGORY_IDS, CLASS_NAMES
 
     content, engine = truth_as_coco(truths, CATEGORY_IDS, CLASS_NAMES), best_engine()
     return DetectionFigures(
@@ -222,6 +226,7 @@ def truth_of(stored: Arrays, original_hw: tuple[int, int]) -> Truth:
 
 
 def _entries(kind: str, truths: Sequence[Truth], found: Sequence[Detections]) -> list[dict[str, Any]]:
+    # Late: the data set's module loads an image decoder, which training from a store must not.
     from extract.datasets.coco import CATEGORY_IDS
 
     entries: list[dict[str, Any]] = []

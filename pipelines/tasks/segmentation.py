@@ -107,9 +107,10 @@ class Segmentation:
 
         They are `<base>.overlay.png`, `<base>.labels.png` and `<base>.json`.
         """
-        # Late: training from stores must not need a decoder.
+        # Late: training from a store must not load an image decoder.
         from PIL import Image
 
+        # Late, as above.
         from extract.sources.byte_sources import decode_image
         from pipelines.pictures.label_maps import overlay, palette
 

@@ -81,6 +81,7 @@ def check_packages(
         version_of: the installed version of a package; raises PackageNotFoundError.
     """
     try:
+        # Late: a broken environment may lack it, which is a finding.
         from packaging.requirements import Requirement
 
         declared = metadata.requires(DISTRIBUTION) or [] if requirements is None else requirements
@@ -160,7 +161,7 @@ def check_video(load: Callable[[str], Any] = import_module) -> Finding:
 def check_accelerator() -> Finding:
     """The GPU that torch sees. None is no fault: everything runs on a CPU, slowly."""
     try:
-        import torch
+        import torch  # late: a torch that does not load is a finding
     except Exception as error:
         return Finding("accelerator", f"unknown, torch does not load: {error}")
     if torch.cuda.is_available():
