@@ -17,15 +17,15 @@ _PROJECT = Path(__file__).resolve().parents[1]
 
 
 def _refuse_foreign_packages() -> None:
-    """Raises ImportError if another package stands before one of ours: the flat names are common ones."""
+    """Raises ImportError if another package shadows one of ours: the flat names are common ones."""
     for name in ("stores", "extract", "heads"):
         spec = find_spec(name)
         found = Path(spec.origin).resolve() if spec is not None and spec.origin else None
         if found != _PROJECT / name / "__init__.py":
             raise ImportError(
-                f"package {name!r} resolves to {found or 'nothing'}, not to {_PROJECT / name}: it is another "
-                "project's, or this one is not installed. Take the other off PYTHONPATH and out of the "
-                "current folder, or run `make setup` and use .venv/bin/python"
+                f"package {name!r} resolves to {found or 'nothing'}, not to {_PROJECT / name}: it belongs to "
+                "another project, or this one is not installed. Remove the other package from PYTHONPATH and "
+                "the current folder, or run `make setup` and use .venv/bin/python"
             )
 
 

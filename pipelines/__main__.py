@@ -1,4 +1,4 @@
-"""`python -m pipelines VERB`: parse, run, report. Logs go to stderr; stdout holds what was asked for."""
+"""`python -m pipelines VERB`: parse, run, report. Logs go to stderr; stdout holds the results."""
 
 from __future__ import annotations
 
@@ -57,17 +57,17 @@ def _start_logging() -> None:
 
 
 def _explain(error: BaseException, words: Sequence[str], as_json: bool, debug: bool) -> int:
-    """Says what went wrong, and what to do, on stderr. Returns the exit code."""
+    """Prints the error, and how to continue, on stderr. Returns the exit code."""
     code = exit_code(error)
     if debug or os.environ.get("PERMAFROST_DEBUG"):
         traceback.print_exception(error)
     command = f"python -m pipelines {shlex.join(words)}"
     if code == INTERRUPTED:
-        message = f"interrupted; to go on: {getattr(error, 'command', command)}"
+        message = f"interrupted; to continue: {getattr(error, 'command', command)}"
     elif is_foreseen(error):
-        message = str(error) + (f"; to go on: {command}" if getattr(error, "resumable", False) else "")
+        message = str(error) + (f"; to continue: {command}" if getattr(error, "resumable", False) else "")
     else:
-        message = f"{type(error).__name__}: {error} (unforeseen; --debug shows where)"
+        message = f"{type(error).__name__}: {error} (unexpected error; rerun with --debug for a traceback)"
     print(f"{' '.join(words[:1])}: {message}", file=sys.stderr)
     if as_json:
         summary: Mapping[str, Any] = getattr(error, "summary", {})

@@ -1,8 +1,8 @@
-"""What every verb can be told: one frozen dataclass a verb; the only home of defaults.
+"""Settings of every verb, one frozen dataclass each; the only place of defaults.
 
 Flags are the field names with hyphens, YAML keys the field names with underscores. A value is taken from the
-first of: flags, `--config FILE.yaml`, the recipe (train-head), the default here. None always means "chosen
-for you", and the field says how. Nothing heavy is imported here, so that `--help` is quick.
+first of: flags, `--config FILE.yaml`, the recipe (train-head), the default here. A default of None is chosen
+when the verb runs, and the field says how. Nothing heavy is imported here, so that `--help` is quick.
 """
 
 from __future__ import annotations
@@ -39,116 +39,126 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PlanConfig(VerbConfig):
-    """Which rows a store holds, of which pyramids: what decides its identity, and how fast it fills."""
+    """The content of a store, which decides its identity, and how it is extracted."""
 
     dataset: str
-    """Name of the data set, such as ade20k: a file of extract/datasets."""
+    """Data set, such as ade20k: a file of extract/datasets."""
     model: str
     """Backbone: swinv2-t, -s, -b, -l, -g, swinv2-nano, or timm:<id>."""
     split: str | None = None
-    """Official name of the split; None: the data set's training split."""
+    """Split, by the data set's own name. Default: its training split."""
     data: str | None = None
-    """Folder of the data set, or tars (a folder or a brace pattern); None: data/<official folder name>."""
+    """Folder of the data set, or its tar files (a folder or a brace pattern). Default: data/<official folder
+    name>."""
     stores: str = "features"
     """Folder that holds the stores."""
     weights: str = "timm"
-    """timm (the hub's), a .pth or .safetensors file, or random:SEED (tests and benchmarks only)."""
+    """Weights of the backbone: timm (download from the hub), a .pth or .safetensors file, or random:SEED (for
+    tests and benchmarks only)."""
     levels: tuple[str, ...] | None = None
-    """Levels to keep, such as p4,p5; None: all the backbone has."""
+    """Levels to store, such as p4,p5. Default: the levels that the data set's heads use."""
     codec: str = "int8"
-    """How features are stored: a file of stores/codecs."""
+    """Encoding of the features: a file of stores/codecs."""
     views: int | str | None = None
-    """Training splits: how many seeded views of each record (1). Test splits: single (default), ms-flip for
-    images or 4x3 for videos."""
+    """Training split: number of seeded views per record. Default: 1. Test split: single (the default),
+    ms-flip (images) or 4x3 (videos)."""
     view_recipe: str | None = None
-    """Augmentation of a training split; None: the one named after the data set."""
+    """Augmentation recipe of a training split. Default: the recipe named after the data set."""
     crop_size: int | None = None
-    """Side of a training view, of videos also of a test view, in pixels, a multiple of 32; None: the view
-    recipe's."""
+    """Side of a training view in pixels, a multiple of 32; of videos also of a test view. Default: as in the
+    view recipe."""
     short_side: int | None = None
-    """Short side of a single-scale test view in pixels; None: the view recipe's."""
+    """Short side of a single-scale test view in pixels. Default: as in the view recipe."""
     seed: int = 0
     """Seed of the views."""
     pixels: Literal["source", "stored"] = "source"
-    """stored: the store keeps each view's pixels too; source: it does not."""
+    """stored: the store also keeps each view's pixels; source: it does not."""
     subset: str | None = None
-    """Share of the records (1%), fold of COCO (coco-1pct-fold1), or a file with one key a line; None: all."""
+    """Part of the records: a share (1%), a fold of COCO (coco-1pct-fold1), or a file with one key per line.
+    Default: all records."""
     model_args: dict[str, Any] = field(default_factory=dict)
-    """Constructor arguments over the model's own row, such as --model-args.img_size 256."""
+    """Constructor arguments that override those of the model, such as --model-args.img_size 256."""
     window_rule: Literal["partition", "cover"] | None = None
-    """Windows of a Swin that are no smaller than a map: partition pads the map and shifts, cover cuts the
-    window and does not. None: cover for videos, partition for segmentation and detection."""
+    """Rule for Swin windows at least as large as the feature map. partition: pad the map and shift windows;
+    cover: shrink the window to the map, without shift. Default: cover for videos, partition for segmentation
+    and detection."""
     precision: Literal["fp32", "fp16", "bf16"] | None = None
-    """Precision of the backbone's forward; None: fp16 on a GPU, fp32 on a CPU."""
+    """Precision of the backbone. Default: fp16 on a GPU, fp32 on a CPU."""
     device: str = "auto"
-    """cpu, cuda, cuda:1, ...; auto: the GPU where there is one."""
+    """cpu, cuda, cuda:1, ... or auto: a GPU if there is one, else the CPU."""
     batch_size: int | None = field(default=None, metadata=marks(least=1))
-    """Rows of a forward pass at 512 px, fewer of larger ones. None: 32 on a GPU, or what fits; 4 on a CPU."""
+    """Images per forward pass at 512 px; larger images go in smaller batches. Default: 32 on a GPU (fewer if
+    its memory requires it), 4 on a CPU."""
     workers: int | None = field(default=None, metadata=marks(least=1))
-    """Threads that load rows; processes that decode for them are at most one a core. None: one a core."""
+    """Threads that load images; they share at most one decoding process per core. Default: one per core."""
     shard_rows: int | None = None
-    """Rows of a shard, a power of two; None: by size, at least eight shards a bin."""
+    """Rows per shard, a power of two. Default: by size, with at least eight shards per bin."""
     max_failed: int | None = field(default=None, metadata=marks(least=0))
-    """Broken records that may be skipped, else exit code 1; None: 1 % of all, at least 10, never all."""
+    """Maximum number of unusable records to skip; more end the extraction with exit code 1. Default: 1 % of
+    the records but at least 10, and never all of them."""
     max_unusable: float | None = None
-    """Share of annotations that may be unusable, else exit code 1; None: 0.05, or 10 but at most half."""
+    """Maximum share of unusable annotations, 0 to 1; more end with exit code 1. Default: 0.05; small sets may
+    have 10, at most half."""
 
     def __post_init__(self) -> None:
         VerbConfig.__post_init__(self)  # not super(): slots make a new class of this one
         if self.max_unusable is not None and not 0 <= self.max_unusable <= 1:
-            raise ValueError(f"max_unusable {self.max_unusable:g}: expected a share, 0 to 1")
+            raise ValueError(f"max_unusable {self.max_unusable:g}: expected a share from 0 to 1")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ForecastConfig(PlanConfig):
-    """A plan, and the heads it shall serve."""
+    """A planned extraction, and the heads to train from it."""
 
     head: tuple[str, ...] | None = None
-    """Heads to be trained from the store: does caching pay for them? None: the plainest of the data set's
-    task and a larger one."""
+    """Heads you plan to train from the store; plan reports whether caching pays for each. Default: a small
+    and a large head for the task."""
     recipe: str | None = None
-    """Recipe of the heads, by name or path: steps and batch size. None: the one shipped for each."""
+    """Training recipe of the heads, by name or path; it sets steps and batch size. Default: the recipe
+    shipped for each head."""
     remeasure: bool = False
-    """Measure this machine again; figures of the last seven days are kept in the user's cache folder."""
+    """Measure this machine again. By default, measurements of the last seven days are reused from the user's
+    cache folder."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExtractConfig(PlanConfig):
-    """A plan, and how to carry it out."""
+    """An extraction."""
 
     engine: Literal["local"] = "local"
-    """Where the work runs: local, this process."""
+    """Where the work runs. local: in this process."""
     codec_limit: float | None = None
-    """Stop where the codec changes a level's median channel by more than this share of its deviation."""
+    """Maximum codec error: the median over channels of error divided by standard deviation, for any level.
+    Default: no limit."""
 
     def __post_init__(self) -> None:
         PlanConfig.__post_init__(self)
         if self.codec_limit is not None and self.codec_limit <= 0:
-            raise ValueError(f"codec_limit {self.codec_limit:g}: expected a share above 0, such as 0.02")
+            raise ValueError(f"codec_limit {self.codec_limit:g}: expected a number above 0, such as 0.02")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StoreConfig(VerbConfig):
-    """One store to look at (status, info)."""
+    """The store or stores to inspect (status, info)."""
 
     store: str | None = None
-    """Folder of the store; None: every store under `stores`."""
+    """Folder of the store. Default: every store in `stores`."""
     stores: str = "features"
     """Folder that holds the stores."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VerifyConfig(StoreConfig):
-    """What to check of a store, beyond its structure and sizes."""
+    """Checks of a store beyond its structure and sizes."""
 
     full: bool = False
     """Read every byte and compare every checksum."""
     source: bool = False
-    """Compare the source files' sha256 with those the rows were made from."""
+    """Compare the sha256 of each source file with the one recorded at extraction."""
     data: str | None = None
-    """Folder of the data set, for `source`; None: data/<official folder name>."""
+    """Folder of the data set, for `source`. Default: data/<official folder name>."""
     manifest_digest: str | None = None
-    """The 64 hex digits the manifest must have, known from elsewhere; None: any manifest."""
+    """Expected sha256 of the manifest, 64 hexadecimal digits. Default: not compared."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -156,12 +166,12 @@ class GcConfig(StoreConfig):
     """Files that killed writers left behind."""
 
     delete: bool = False
-    """Remove them; without it they are listed."""
+    """Delete the files. By default they are only listed."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DoctorConfig(VerbConfig):
-    """What to look at on this machine."""
+    """Checks of this machine."""
 
     stores: str = "features"
     """Folder whose disk is measured."""
@@ -169,79 +179,79 @@ class DoctorConfig(VerbConfig):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EvaluateConfig(VerbConfig):
-    """A run, and what to measure it on."""
+    """A run and the test views to evaluate it on."""
 
     run: str
-    """Folder of the run; its last checkpoint is taken."""
+    """Folder of the run; its last checkpoint is evaluated."""
     store: str | None = None
-    """Test store; None: the one complete one of the run's data set, weights and levels."""
+    """Test store. Default: the only complete one with the run's data set, weights and levels."""
     stores: str | None = None
-    """Folder that holds the stores; None: the one recorded in the run."""
+    """Folder that holds the stores. Default: the folder recorded in the run."""
     live: bool = False
-    """Send the test views through the backbone instead of reading a store."""
+    """Run the backbone on the test images instead of reading a store."""
     data: str | None = None
-    """Folder of the data set, for `live` and source `pixels`; None: the run's, or data/<official name>."""
+    """Folder of the data set, for `live` and `pixels source`. Default: the folder recorded in the run, or
+    data/<official name>."""
     pixels: Literal["stored", "source"] | None = None
-    """For a test store that lacks the head's first levels, as of train-head; None: the store's, where it
-    holds them."""
+    """Where a test store's missing shallow levels are recomputed from, as in train-head. Default: stored
+    pixels, if the store has them."""
     split: str | None = None
-    """Split to measure; None: the data set's test split."""
+    """Split to evaluate. Default: the data set's test split."""
     views: Literal["single", "ms-flip", "4x3"] | None = None
-    """Test views, of a store or `live`; None: single, or what the one store there is holds."""
+    """Test views, of a store or `live`. Default: single; of a store, the views it holds."""
     short_side: int | None = None
-    """Short side of a test view at ratio 1 in pixels, for `live`; None: that of the run's training views."""
+    """Short side of a test view at scale 1 in pixels, for `live`. Default: as in the run's training views."""
     weights: str | None = None
-    """Weights of the backbone, for `live` and for levels that are recomputed; None: those recorded in the
-    run."""
+    """Weights of the backbone, for `live` and recomputed levels. Default: those recorded in the run."""
     precision: Literal["fp32", "bf16"] | None = None
-    """bf16 is autocast of the head; None: bf16 on a GPU, fp32 on a CPU."""
+    """Precision of the head; bf16 uses autocast. Default: bf16 on a GPU, fp32 on a CPU."""
     device: str = "auto"
-    """cpu, cuda, cuda:1, ...; auto: the GPU where there is one."""
+    """cpu, cuda, cuda:1, ... or auto: a GPU if there is one, else the CPU."""
     threads: int | None = None
-    """Threads that read rows; None: 2, or one a processor core where there are fewer."""
+    """Threads that read rows. Default: 2, or 1 on a single core."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PredictConfig(VerbConfig):
-    """A run, and new images or videos to show it."""
+    """A run and new images or videos to predict."""
 
     run: str
-    """Folder of the run; its last checkpoint is taken."""
+    """Folder of the run; its last checkpoint is used."""
     input: str
-    """An image or video, as the run's task takes them, or a folder of such."""
+    """An image or a video, whichever the run was trained on, or a folder of them."""
     out: str | None = None
-    """Folder of the pictures and JSON files; None: <run>/predictions."""
+    """Folder for the pictures and JSON files. Default: <run>/predictions."""
     weights: str | None = None
-    """Weights of the backbone; None: those recorded in the run."""
+    """Weights of the backbone. Default: those recorded in the run."""
     device: str = "auto"
-    """cpu, cuda, cuda:1, ...; auto: the GPU where there is one."""
+    """cpu, cuda, cuda:1, ... or auto: a GPU if there is one, else the CPU."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReportConfig(VerbConfig):
-    """Runs to show side by side."""
+    """Runs to compare."""
 
     run: tuple[str, ...] = ()
-    """Folders of runs, or of several; also as words without a flag. Runs that differ in their seed alone are
-    one row: mean and standard deviation."""
+    """Folders of runs, or folders that contain runs; the flag itself may be left out. Runs that differ only
+    in their seed form one row: mean and standard deviation."""
     out: str | None = None
-    """CSV file to write, with the picture (score over trainable parameters) beside it as .png; None: only
-    the table on stdout."""
+    """CSV file to write; a plot of score over trainable parameters is written beside it as .png. Default:
+    print the table only."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DemoConfig(VerbConfig):
-    """The whole path on made data with the bundled tiny backbone."""
+    """An end-to-end run on generated data with the bundled small backbone."""
 
     dataset: Literal["ade20k", "coco", "k400"] = "ade20k"
-    """Data set in whose layout scenes or clips are made, and so the task."""
+    """Data set whose layout the generated scenes or clips follow; it determines the task."""
     run: str = "runs/demo"
-    """Folder of everything the demo makes: data, stores, runs, table and picture."""
+    """Folder for everything the demo creates: data, stores, runs, table and picture."""
     head: str | None = None
-    """Head to train; of ade20k and k400 its score is shown beside the linear head's. None: bifpn1; of k400
+    """Head to train; for ade20k and k400 it is compared with the linear head. Default: bifpn1; for k400
     temporal4 and global4."""
     seed: int = 0
-    """Seed of the heads' first weights and of the order of the rows; the scenes are always the same."""
+    """Seed of the heads' initial weights and of the row order; the scenes are always the same."""
 
 
 RUN_CONFIG = "config.yaml"
@@ -252,7 +262,7 @@ GROUP_RECORD = "heads.json"
 
 def config_yaml(config: VerbConfig) -> str:
     """`config` as YAML that `--config` takes back."""
-    import yaml  # late, so that doctor can say that it is missing
+    import yaml  # late, so that doctor can report that it is missing
 
     plain = {
         name: value for name, value in dataclasses.asdict(config).items() if name not in ("json", "debug")

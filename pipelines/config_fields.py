@@ -1,4 +1,4 @@
-"""What a config field says beside its type and default: its least value, and which runs must agree on it."""
+"""Metadata of config fields: the smallest value of a count, and which runs must agree on a setting."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ class VerbConfig:
     """Flags that every verb has."""
 
     json: bool = False
-    """Print a summary as one line of JSON, the last line of stdout."""
+    """Print a one-line JSON summary as the last line of stdout."""
     debug: bool = False
-    """Show the traceback of an error; the environment variable PERMAFROST_DEBUG=1 does the same."""
+    """Print the traceback of an error; so does the environment variable PERMAFROST_DEBUG=1."""
 
     def __post_init__(self) -> None:
         """Raises ValueError for a count below its `least`; None is a choice made later."""

@@ -1,4 +1,4 @@
-"""What the exit code of a verb says, and which error gives which code."""
+"""Exit codes of the verbs, and the code of each error."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 
 class UsageError(ValueError):
-    """What was asked for cannot be done; says what was found, what was expected and what to do."""
+    """A request that cannot be carried out; says what was found, what was expected and what to do."""
 
 
 class WorkFailed(RuntimeError):
-    """The work was possible, and went wrong."""
+    """A valid request whose work failed."""
 
 
 class Interrupted(KeyboardInterrupt):
-    """Stopped by the user; carries the command that goes on, where it is not the one that was stopped."""
+    """Stopped by the user; carries the command that continues, where it differs from the stopped one."""
 
     def __init__(self, command: str) -> None:
         self.command = command
@@ -32,7 +32,10 @@ _RULES: tuple[tuple[int, Callable[[BaseException], bool]], ...] = (
     (SPACE, lambda e: isinstance(e, SpaceError) or getattr(e, "errno", None) in (errno.ENOSPC, errno.EDQUOT)),
     (IDENTITY, lambda e: isinstance(e, IdentityError)),
     (INTEGRITY, lambda e: isinstance(e, IntegrityError)),
-    (WORK_FAILED, lambda e: isinstance(e, CodecError)),  # a ValueError, of the features and not of the user
+    (
+        WORK_FAILED,
+        lambda e: isinstance(e, CodecError),
+    ),  # a ValueError, caused by the features and not by the user
     # Every other refusal of a name, a path or a combination is a ValueError or one of these: own errors
     # inherit the builtin a caller expects.
     (USAGE, lambda e: isinstance(e, ValueError | FileNotFoundError | NotADirectoryError | IsADirectoryError)),
@@ -42,12 +45,12 @@ _RULES: tuple[tuple[int, Callable[[BaseException], bool]], ...] = (
 
 
 def exit_code(error: BaseException) -> int:
-    """The code for `error`; 1 for everything that is not the user's, the store's or the disk's doing."""
+    """The code for `error`; 1 for everything not caused by the user, the store or the disk."""
     return next((code for code, holds in _RULES if holds(error)), WORK_FAILED)
 
 
 def is_foreseen(error: BaseException) -> bool:
-    """Whether the message of `error` was written for the user; others are bugs and say how to see where."""
+    """Whether the message of `error` was written for the user; any other error is a bug."""
     return exit_code(error) != WORK_FAILED or isinstance(
         error, WorkFailed | CodecError | OSError | MemoryError
     )

@@ -1,4 +1,4 @@
-"""JSON as the verbs print and write it: what is no number is null, and a file is whole or not there."""
+"""JSON output of the verbs: NaN becomes null, and files are written atomically."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 
 
 def json_text(content: Mapping[str, Any], indent: int | None = None) -> str:
-    """`content` as JSON. NaN and infinities become null: JSON has no word for them, and strict readers refuse
-    the whole text for one.
+    """`content` as JSON. NaN and infinities become null: JSON cannot express them, and strict readers
+    reject the whole text.
 
     >>> json_text({"mIoU": float("nan"), "shares": (0.5, None)})
     '{"mIoU": null, "shares": [0.5, null]}'
@@ -21,7 +21,7 @@ def json_text(content: Mapping[str, Any], indent: int | None = None) -> str:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes `content` as a file that people can read, too; a killed process leaves the file of before."""
+    """Writes `content` as indented JSON; a killed process leaves the previous file."""
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     partial.write_text(json_text(content, indent=2) + "\n")
     partial.replace(path)

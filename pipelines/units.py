@@ -1,4 +1,4 @@
-"""Bytes and durations as people read them."""
+"""Readable bytes and durations."""
 
 
 def gigabytes(size: int) -> str:

@@ -1,4 +1,4 @@
-"""Which stores a run is trained from and measured on, where nobody named them."""
+"""The default training and test stores of a run."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def find_training_stores(config: TrainConfig) -> list[Path]:
         for field in ("dataset", "split", "model"):
             wanted, there = getattr(config, field), getattr(found, field)
             if wanted not in (None, there):
-                raise IdentityError(field, wanted, there, f"{path} is another store")
+                raise IdentityError(field, wanted, there, f"--store {path} does not match")
     return [Path(path) for path in config.store]
 
 
@@ -55,8 +55,8 @@ def _digest_of_weights(config: TrainConfig) -> str | None:
     digest = digest_of_weights(Path(config.stores), config.weights)
     if digest is None:
         raise UsageError(
-            f"--weights {config.weights}: no store under {config.stores} was extracted with them; leave it "
-            "out, or name the store by --store"
+            f"--weights {config.weights}: no store under {config.stores} was extracted with these weights; "
+            "omit the flag, or pass --store"
         )
     return digest
 
@@ -81,8 +81,7 @@ def fitting_test_stores(
     views: str | None = None,
     pixels: PixelsFrom | None = None,
 ) -> list[FoundStore]:
-    """The complete test stores a run can be measured on: of its own codec, and of single views, if there
-    are any.
+    """The complete test stores a run can be evaluated on, preferring its own codec and single views.
 
     Where none holds all levels, those whose shallow ones can be recomputed, see
     pipelines/catalog/missing_levels.py.
@@ -125,7 +124,7 @@ def find_test_store(
         return found[0].path
     if found:
         lines = "".join(f"\n  {store.path}" for store in found)
-        raise UsageError(f"{len(found)} test stores fit this run; pass --store with one of:{lines}")
+        raise UsageError(f"{len(found)} test stores match this run; pass --store with one of:{lines}")
     # For an error only: measuring needs no data set.
     from extract.datasets import default_window_rule, first_test_split
 
@@ -135,6 +134,6 @@ def find_test_store(
     if rule not in (None, default_window_rule(record.dataset)):
         line += f' ARGS="--window-rule {rule}"'
     raise UsageError(
-        f"no complete {query} under {folder}; with the WEIGHTS and DATA of the training store, make it by:"
+        f"no complete {query} under {folder}; make one, with the WEIGHTS and DATA of the training store:"
         f"\n  {line}"
     )

@@ -1,8 +1,8 @@
-"""What --weights was for each weights' digest, beside the stores made with them: weights.json.
+"""weights.json: which --weights value produced each digest.
 
-A store's identity holds the digest of its backbone's weights, which says nothing about where to get them,
-and a store must hold no path. So `extract` notes it here, and `predict` and `evaluate --live` find the
-backbone again by itself.
+A store's identity holds the digest of its backbone's weights but not where to get them, since a store holds
+no path. `extract` records the value here, beside the stores, so that `predict` and `evaluate --live` find
+the backbone without being given it again.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ FILE_NAME = "weights.json"
 
 
 def remember_weights(stores: Path, weights_sha256: str, weights: str) -> None:
-    """Notes that --weights `weights` gave this digest; a path is noted absolute."""
+    """Records that --weights `weights` produced this digest; a path is recorded as absolute."""
     known = _read(stores)
     spec = _noted(weights)
     if known.get(weights_sha256) == spec:
@@ -27,17 +27,17 @@ def remember_weights(stores: Path, weights_sha256: str, weights: str) -> None:
 
 
 def known_weights(stores: Path, weights_sha256: str) -> str | None:
-    """What --weights was for this digest; None where nobody noted it."""
+    """The --weights value of this digest; None if it was not recorded."""
     return _read(stores).get(weights_sha256)
 
 
 def first_known_weights(folders: Iterable[Path], weights_sha256: str) -> str | None:
-    """As `known_weights`, of the first of several folders that tells."""
+    """As `known_weights`, from the first of several folders that has it."""
     return next(filter(None, (known_weights(folder, weights_sha256) for folder in folders)), None)
 
 
 def digest_of_weights(stores: Path, weights: str) -> str | None:
-    """The digest that --weights `weights` gave in an extraction into `stores`; None where nobody noted it."""
+    """The digest that --weights `weights` produced in an extraction into `stores`; None if not recorded."""
     spec = _noted(weights)
     return next((digest for digest, known in _read(stores).items() if known == spec), None)
 
@@ -53,6 +53,6 @@ def _is_name(weights: str) -> bool:
 def _read(stores: Path) -> dict[str, str]:
     try:
         found = json.loads((stores / FILE_NAME).read_text())
-    except (OSError, ValueError):  # a note for convenience: without it --weights must be passed
+    except (OSError, ValueError):  # a convenience: without it --weights must be passed
         return {}
     return {str(key): str(value) for key, value in found.items()} if isinstance(found, dict) else {}

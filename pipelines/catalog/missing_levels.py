@@ -1,5 +1,5 @@
-"""Whether the levels that a store lacks can be recomputed: they are its backbone's first, and the views'
-pixels are at hand. Loads no backbone by itself; pipelines/live/recompute_levels.py does the work."""
+"""Whether levels missing from a store can be recomputed: they must be the backbone's first, and the views'
+pixels available. Loads no backbone; pipelines/live/recompute_levels.py does the work."""
 
 from __future__ import annotations
 
@@ -47,15 +47,17 @@ def check_recomputable(
     asked for or stored; UsageError for stored pixels that are not there.
     """
     stored = plan.pyramid.names
-    text = f"{where} holds {', '.join(stored)}; the head needs {', '.join(missing)} too"
+    text = f"{where} lacks {', '.join(missing)}, which the head needs (it holds {', '.join(stored)})"
     if pixels == "stored" and not plan.pixels:
         raise UsageError(
-            f"{where} holds no pixels: extract with --pixels stored, or train with --pixels source"
+            f"--pixels stored: {where} holds no pixels; extract with --pixels stored, or pass --pixels source"
         )
     if not are_shallower(missing, stored):
-        raise LevelMissing(f"{text}: only levels above the stored ones can be recomputed")
+        raise LevelMissing(f"{text}: only levels shallower than all stored ones can be recomputed")
     if plan.frames is not None:
-        raise LevelMissing(f"{text}: levels of videos are not recomputed")
+        raise LevelMissing(f"{text}: levels of videos cannot be recomputed")
     if pixels is None and not plan.pixels:
-        raise LevelMissing(f"{text}: --pixels source recomputes them from the source images, with --data")
+        raise LevelMissing(
+            f"{text}: pass --pixels source and --data to recompute them from the source images"
+        )
     return pixels or "stored"

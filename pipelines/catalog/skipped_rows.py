@@ -1,4 +1,4 @@
-"""What a store lacks of its data set, in words: skipped rows, and annotations that cannot be used."""
+"""Skipped rows and unusable annotations of a store as text."""
 
 from __future__ import annotations
 

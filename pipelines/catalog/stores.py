@@ -1,4 +1,4 @@
-"""The stores under one folder: what each is of, and the one that fits what was asked for.
+"""The stores under a folder, and the one that matches a query.
 
 Only plan.json is read, a small file; whether a store can be trusted is `open_store`'s business.
 """
@@ -41,7 +41,7 @@ class FoundStore:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StoreQuery:
-    """What a store must be; None leaves it open."""
+    """Properties a store must have; None matches any."""
 
     purpose: str
     dataset: str | None = None
@@ -51,7 +51,7 @@ class StoreQuery:
     levels: Sequence[str] | None = None
 
     def fits(self, store: FoundStore) -> bool:
-        """Whether `store` is of this kind; it may hold more levels than asked for."""
+        """Whether `store` matches; it may hold more levels than asked for."""
         fields = ("purpose", "dataset", "split", "model", "weights_sha256")
         same = all(getattr(self, name) in (None, getattr(store, name)) for name in fields)
         return same and set(self.levels or ()) <= set(store.levels)
@@ -65,7 +65,7 @@ class StoreQuery:
 
     @property
     def extract_command(self) -> str:
-        """The line that makes such a store; <...> stands for what is not known."""
+        """The command that makes such a store; <...> stands for what is not known."""
         split = f" SPLIT={self.split or '<test split>'}" if self.split or self.purpose == TEST else ""
         levels = f" LEVELS={','.join(self.levels)}" if self.levels else ""
         dataset, model = self.dataset or "<data set>", self.model or "<model>"
@@ -73,7 +73,7 @@ class StoreQuery:
 
 
 def describe_store(path: Path) -> FoundStore:
-    """What the store at `path` is of. Raises NoSuchStore where there is none, FormatError for a bad plan."""
+    """Data set, backbone and levels of a store. Raises NoSuchStore or, for a bad plan, FormatError."""
     if not (path / PLAN).is_file():
         raise NoSuchStore(
             _as_folder_of_stores(path)
@@ -99,7 +99,7 @@ def describe_store(path: Path) -> FoundStore:
 
 
 def list_stores(folder: Path) -> list[FoundStore]:
-    """Every store directly under `folder`, by name; unreadable ones are left out, `status` shows them."""
+    """Every store directly under `folder`, by name; unreadable ones are omitted (`status` lists them)."""
     return list(_readable_stores(folder))
 
 
@@ -112,8 +112,7 @@ def _readable_stores(folder: Path) -> Iterator[FoundStore]:
 
 
 def local_folder(stores: str) -> Path:
-    """The folder that --stores names. Raises UsageError for a URL: stores are read and written on disks; and
-    where a file stands in its place."""
+    """The folder passed as --stores. Raises UsageError for a URL (stores are on disks), and for a file."""
     if "://" in stores:
         raise UsageError(f"--stores {stores}: expected a folder, not a URL; mount or copy the stores")
     if not existing_folder(Path(stores)).is_dir():
@@ -127,7 +126,7 @@ def existing_folder(folder: Path) -> Path:
 
 
 def stores_asked_for(store: str | None, stores: str) -> list[Path]:
-    """The store that was named, or every folder with a plan under `stores`. Raises NoSuchStore for none."""
+    """The store passed, or every folder with a plan under `stores`. Raises NoSuchStore for none."""
     folder = local_folder(stores)
     if store is not None:
         if not (Path(store) / PLAN).is_file():
@@ -144,7 +143,7 @@ def stores_asked_for(store: str | None, stores: str) -> list[Path]:
 
 
 class DamagedStores(IntegrityError):
-    """Some of the stores that were looked at cannot be read; carries the summary, with the others in it."""
+    """Some of the inspected stores cannot be read; carries the summary, including the others."""
 
     def __init__(self, summary: dict[str, Any]) -> None:
         self.summary = summary
@@ -152,8 +151,8 @@ class DamagedStores(IntegrityError):
 
 
 def look_at_each(paths: Sequence[Path], look: Callable[[Path], T]) -> tuple[list[T], dict[str, str]]:
-    """What `look` finds in each store, and what is wrong with those it cannot read: one damaged store must
-    not hide the others."""
+    """The results of `look` for each store, and the errors of those that cannot be read: one damaged store
+    must not hide the others."""
     found, damaged = [], {}
     for path in paths:
         try:
@@ -165,25 +164,27 @@ def look_at_each(paths: Sequence[Path], look: Callable[[Path], T]) -> tuple[list
 
 
 def find_store(folder: Path, query: StoreQuery) -> FoundStore:
-    """The one complete store under `folder` that fits. Raises UsageError with advice for none or several."""
+    """The only complete store under `folder` that matches. Raises UsageError for none or several."""
     fitting = [store for store in list_stores(folder) if query.fits(store)]
     complete = [store for store in fitting if store.complete]
     if len(complete) == 1:
         return complete[0]
     if complete:
-        raise UsageError(f"{len(complete)} complete stores fit; pass --store with one of:{_lines(complete)}")
+        raise UsageError(
+            f"{len(complete)} complete stores match; pass --store with one of:{_lines(complete)}"
+        )
     if fitting:
         raise UsageError(
-            f"no complete {query} under {folder}; not finished:{_lines(fitting)}\n"
-            "run the `make extract` that began it again, it goes on where it stopped"
+            f"no complete {query} under {folder}; unfinished:{_lines(fitting)}\n"
+            "repeat its `make extract` command, which continues where it stopped"
         )
     raise UsageError(
-        f"no {query} under {folder}; {_what_is_there(folder)}; make it with:\n  {query.extract_command}"
+        f"no {query} under {folder}; {_what_is_there(folder)}; make one with:\n  {query.extract_command}"
     )
 
 
 def _as_folder_of_stores(path: Path) -> str:
-    """What to pass where a folder of stores was named as a store; empty where it holds none."""
+    """Advice where a folder of stores was passed as a store; empty if it holds none."""
     inside = [plan.parent for plan in sorted(path.glob(f"*/{PLAN}"))]
     if not inside:
         return ""
@@ -194,8 +195,8 @@ def _as_folder_of_stores(path: Path) -> str:
 
 def _what_is_there(folder: Path) -> str:
     others = list_stores(folder)
-    return f"the stores in {folder} are:{_lines(others)}" if others else f"{folder} holds no store"
+    return f"stores in {folder}:{_lines(others)}" if others else f"{folder} holds no store"
 
 
 def _lines(stores: Sequence[FoundStore]) -> str:
-    return "".join(f"\n  {store.path}{'' if store.complete else ' (not complete)'}" for store in stores)
+    return "".join(f"\n  {store.path}{'' if store.complete else ' (unfinished)'}" for store in stores)

@@ -49,12 +49,12 @@ def split_general_flags(words: Sequence[str]) -> GeneralFlags:
 
 
 def verb_named(name: str) -> Verb:
-    """The verb of that name. Raises UsageError with the nearest one for a name that is none."""
+    """The verb of that name. Raises UsageError, suggesting the nearest one, for an unknown name."""
     if name in VERBS:
         return VERBS[name]
     near = difflib.get_close_matches(name, VERBS, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(VERBS)}"
-    raise UsageError(f"no such verb; {hint}")
+    hint = f"did you mean {near[0]}?" if near else f"available: {', '.join(VERBS)}"
+    raise UsageError(f"unknown verb {name!r}; {hint}")
 
 
 def parse(config_class: type[Config], words: Sequence[str]) -> Config:
@@ -83,7 +83,7 @@ def config_of(config_class: type[Config], given: Sequence[Given]) -> Config:
 
 
 def _base_settings(given: Sequence[Given]) -> list[Given]:
-    """What stands under the settings `given` to train-head; a recipe that nobody named is named here."""
+    """The settings of the recipe or resumed run beneath those `given` to train-head."""
     base = base_file({item.name: item.text for item in given if item.text != "null"})
     if base is None:
         return []
@@ -105,7 +105,7 @@ def _require(settings: Mapping[str, Setting], given: Sequence[Given]) -> None:
         setting.flag for setting in settings.values() if setting.is_required and setting.name not in names
     ]
     if missing:
-        raise UsageError(f"{' and '.join(missing)} must be given; --help says what they are")
+        raise UsageError(f"{' and '.join(missing)} must be given; --help explains them")
 
 
 def _typed(config_class: type[Config], settings: Mapping[str, Setting], given: Sequence[Given]) -> Config:
@@ -125,7 +125,7 @@ def _typed(config_class: type[Config], settings: Mapping[str, Setting], given: S
 
 
 def _type_error(message: str, settings: Mapping[str, Setting], given: Sequence[Given]) -> str:
-    """jsonargparse's message in the words of the flag or the file that gave the value."""
+    """jsonargparse's message in terms of the flag or file that gave the value."""
     found = re.search(r'Parser key "config\.([^"]+)"', message)
     setting = settings.get(found.group(1)) if found else None
     if setting is None:

@@ -94,7 +94,7 @@ def _read_words(words: Sequence[str], settings: Mapping[str, Setting]) -> tuple[
             runs.append(with_home(word))  # report runs/a runs/b
             continue
         if not word.startswith("--"):
-            raise UsageError(f"unexpected {word!r}: flags are written --name value{_as_flag(word)}")
+            raise UsageError(f"unexpected {word!r}: write flags as --name value{_as_flag(word)}")
         flag, has_value, value = word.partition("=")
         if flag == "--config":
             path = value if has_value else _next_value(flag, rest)
@@ -114,7 +114,7 @@ def _read_words(words: Sequence[str], settings: Mapping[str, Setting]) -> tuple[
 
 def _next_value(flag: str, rest: list[str]) -> str:
     if not rest or rest[0].startswith("--"):
-        raise UsageError(f"{flag} needs a value")
+        raise UsageError(f"{flag}: expected a value")
     return rest.pop(0)
 
 
@@ -139,8 +139,8 @@ def _resolve(written: str, settings: Mapping[str, Setting], source: str) -> tupl
     known = {**{full: full for full in settings}, **{full.rpartition(".")[2]: full for full in settings}}
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     shown = [settings[known[match]].flag if is_flag else known[match] for match in near]
-    hint = f"did you mean {shown[0]}?" if shown else "--help lists those there are"
-    raise UsageError(f"{source}: no such {'flag' if is_flag else 'setting'}; {hint}")
+    hint = f"did you mean {shown[0]}?" if shown else "--help lists them all"
+    raise UsageError(f"{source}: unknown {'flag' if is_flag else 'setting'}; {hint}")
 
 
 def _document(path: Path) -> dict[str, Any]:
@@ -176,12 +176,12 @@ def _plain(value: Any) -> str:
 
 
 def _given(name: str, value: str, setting: Setting, source: str) -> Given:
-    """A value that somebody gave. Raises UsageError where it says nothing: it would read as None, and None
-    often means everything."""
+    """A value from a flag or file. Raises UsageError for an empty one: it would read as None, which often
+    means everything."""
     parts = value.split(",") if setting.is_list and not value.startswith("[") else [value]
-    says_nothing = not all(part.strip() for part in parts)
-    if says_nothing or (setting.is_list and setting.default is None and not value.strip("[] ")):
-        advice = "a value is missing" if setting.is_required else "to keep its default, leave it out"
+    is_empty = not all(part.strip() for part in parts)
+    if is_empty or (setting.is_list and setting.default is None and not value.strip("[] ")):
+        advice = "it must have a value" if setting.is_required else "omit it to use the default"
         raise UsageError(f"{source}: expected {setting.expected}, found {value!r}; {advice}")
     return Given(name, _as_text(with_home(value), setting), source)
 

@@ -1,4 +1,4 @@
-"""The help of the program and of a verb, made from the verb table and the texts under the config's fields.
+"""The help of the program and of a verb, built from the verb table and the texts under the config's fields.
 
 jsonargparse could print one, but would need another package for the texts under fields and show underscores.
 """
@@ -19,7 +19,7 @@ def program_help() -> str:
     """The verbs, one line each."""
     verbs = "\n".join(f"  {name:<12}{verb.text}" for name, verb in VERBS.items())
     usage = f"usage: {_COMMAND} VERB [--flag value ...]"
-    return f"{usage}\n\n{verbs}\n\n{_COMMAND} VERB --help lists the flags of one.\n"
+    return f"{usage}\n\n{verbs}\n\n{_COMMAND} VERB --help lists the flags of a verb.\n"
 
 
 def verb_help(name: str) -> str:
@@ -30,8 +30,8 @@ def verb_help(name: str) -> str:
     general = "\n".join(
         (
             *(_flag_help(settings[name]) for name in _GENERAL),
-            _paragraph("--config FILE", "Settings from a YAML file, names with underscores; flags win."),
-            _paragraph("--print-config", "Print what would run, as such a file, and stop."),
+            _paragraph("--config FILE", "YAML file of settings, names with underscores; flags override it."),
+            _paragraph("--print-config", "Print the resulting settings as such a file and exit."),
         )
     )
     example = f"\nfor example: {_COMMAND} {name} {verb.example}".rstrip()
@@ -45,7 +45,7 @@ def _flag_help(setting: Setting) -> str:
         note = " (required)"
     elif not setting.is_switch and setting.default not in (None, {}, ()):
         default = setting.default
-        note = f" (default {','.join(map(str, default)) if isinstance(default, tuple) else default})"
+        note = f" (default: {','.join(map(str, default)) if isinstance(default, tuple) else default})"
     return _paragraph(setting.flag + value, setting.text + note)
 
 

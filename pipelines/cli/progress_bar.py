@@ -1,4 +1,4 @@
-"""How long work shows itself: a bar on a terminal, one log line a finished shard elsewhere."""
+"""Progress of long work: a bar on a terminal, elsewhere one log line per finished shard."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def is_terminal() -> bool:
 
 @contextmanager
 def counted(what: str, total: int) -> Iterator[Callable[[int, int], None]]:
-    """A callback (done, total) for `total` like things; one line says it elsewhere than on a terminal."""
+    """A callback (done, total) for `total` items: a bar on a terminal, else one log line first."""
     if not is_terminal():
         logger.info("%s (%d)", what, total)
         yield lambda done, total: None
@@ -40,7 +40,7 @@ class ExtractionProgress:
     """A callback for `extract.extractor.run.extract`; closes its bar when left."""
 
     def __init__(self, name: str, *, on_terminal: bool | None = None) -> None:
-        """Args: name: of the store, with which a log line begins; a bar needs its room for the figures."""
+        """Args: name: of the store, the start of each log line; a bar leaves it out for lack of room."""
         self._name = name
         self._on_terminal = is_terminal() if on_terminal is None else on_terminal
         self._bar: Any = None
@@ -68,22 +68,22 @@ class ExtractionProgress:
 
 
 def speed_text(progress: Progress) -> str:
-    """How fast, what is slowest, how long still: short enough for a bar beside it in 80 columns."""
+    """Speed, bottleneck and time left, short enough to stand beside a bar in 80 columns."""
     left, rate = progress.seconds_left, progress.images_per_s
     return (
         f"{rate:.{0 if rate >= 100 else 1}f} images/s, {progress.mb_per_s:.0f} MB/s,"
-        f" waits for {progress.bottleneck}"
+        f" slowest: {progress.bottleneck}"
         + ("" if left is None else f", {duration(left)} left")
         + (f", {progress.failed_records} failed" if progress.failed_records else "")
     )
 
 
 def shard_line(name: str, progress: Progress) -> str:
-    """One line about a finished shard: how far, how fast, how long still, and what is slowest."""
+    """The log line of a finished shard: progress, speed, bottleneck and time left."""
     left = progress.seconds_left
     return (
         f"{name}: shard {progress.finished_shard} done, {progress.shards_done} of {progress.shards_total}; "
         f"{progress.rows_done} of {progress.rows_total} rows, {progress.failed_records} records failed, "
-        f"{progress.images_per_s:.1f} images/s, {progress.mb_per_s:.0f} MB/s, waits for {progress.bottleneck}"
-        + ("" if left is None else f", {duration(left)} left")
+        f"{progress.images_per_s:.1f} images/s, {progress.mb_per_s:.0f} MB/s, "
+        f"bottleneck: {progress.bottleneck}" + ("" if left is None else f", {duration(left)} left")
     )

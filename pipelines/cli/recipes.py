@@ -1,4 +1,4 @@
-"""Finding the recipe of a training run: a YAML file of pipelines/recipes, by name."""
+"""Recipes of training runs: YAML files of pipelines/recipes, found by name."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def recipe_name(path: Path) -> str:
 
 
 def find_recipe(name: str) -> Path:
-    """The file of a recipe given by name or path. Raises UsageError listing the names there are."""
+    """The file of a recipe given by name or path. Raises UsageError listing the known names."""
     shipped = RECIPES / f"{name}.yaml"
     if "/" not in name and shipped.is_file():
         return shipped
@@ -53,11 +53,12 @@ def find_recipe(name: str) -> Path:
         return Path(name)
     near = difflib.get_close_matches(name, recipe_names(), n=1)
     hint = f"; did you mean {near[0]}?" if near else ""
-    raise UsageError(f"no recipe {name!r}: expected a YAML file or one of {', '.join(recipe_names())}{hint}")
+    known = ", ".join(recipe_names())
+    raise UsageError(f"unknown recipe {name!r}{hint}; expected a YAML file or one of: {known}")
 
 
 def default_recipe(dataset: str, head: str) -> Path | None:
-    """The recipe where none was named: that of DEFAULT_RECIPES, bifpn5 being a bifpn, or none."""
+    """The default recipe, from DEFAULT_RECIPES (bifpn5 counts as bifpn); None where it has none."""
     name = DEFAULT_RECIPES.get((dataset, head.rstrip("0123456789")))
     return RECIPES / f"{name}.yaml" if name else None
 
@@ -69,13 +70,13 @@ def base_file(given: Mapping[str, str]) -> Path | None:
     """
     if given.get("resume") == "true":
         if "run" not in given:
-            raise UsageError("--resume needs --run, the folder of the run to continue")
+            raise UsageError("--resume needs --run, the folder of the run to resume")
         recorded = Path(given["run"]) / RUN_CONFIG
         if not recorded.is_file():
             groups = sorted(str(path.parent) for path in Path(given["run"]).glob(f"seed*/{GROUP_RECORD}"))
-            hint = f"; resume its seeds one by one: --run {', --run '.join(groups)}" if groups else ""
+            hint = f"; resume its seeds one at a time: --run {', --run '.join(groups)}" if groups else ""
             raise UsageError(
-                f"--resume: {recorded} does not exist, so {given['run']} is not the folder of a run{hint}"
+                f"--resume: {given['run']} is not the folder of a run, {recorded} does not exist{hint}"
             )
         return recorded
     if "recipe" in given:

@@ -55,7 +55,7 @@ class Setting:
 
     @property
     def expected(self) -> str:
-        """What a value may be, in words."""
+        """The expected value, for errors."""
         if self.choices:
             return "one of " + ", ".join(self.choices)
         if self.is_list:

@@ -1,4 +1,4 @@
-"""SIGTERM, which batch systems send, taken as Ctrl-C: no files are left over, and the way on is told."""
+"""SIGTERM (sent by batch systems) handled as Ctrl-C, so that a job cleans up and prints how to continue."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from types import FrameType
 
 @contextmanager
 def termination_as_interrupt() -> Iterator[None]:
-    """Within, SIGTERM raises KeyboardInterrupt in the main thread; elsewhere than there, nothing changes."""
+    """SIGTERM raises KeyboardInterrupt within, if entered in the main thread; no effect in other threads."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,4 +1,4 @@
-"""The verbs by name: the module that does each, and the settings it takes."""
+"""The verbs by name, with the module and the settings of each."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ VERBS: dict[str, Verb] = {
     "plan": Verb(
         module="pipelines.verbs.plan_store",
         config_class=config.ForecastConfig,
-        text="Rows, bytes, files, free space and time of an extraction, and whether it pays; writes nothing.",
+        text="Estimates size and time of an extraction and whether caching pays; writes nothing.",
         example="--dataset ade20k --model swinv2-t --head bifpn1,linear",
     ),
     "extract": Verb(
         module="pipelines.verbs.extract_features",
         config_class=config.ExtractConfig,
-        text="Fills the store of a data set's split, or goes on filling it.",
+        text="Extracts the features of a data set's split into a store; resumes an unfinished one.",
         example="--dataset ade20k --data data/ADEChallengeData2016 --model swinv2-t --levels p4,p5 --views 4",
     ),
     "status": Verb(
         module="pipelines.verbs.store_status",
         config_class=config.StoreConfig,
-        text="What stands in a store, what is missing, what was skipped and why.",
+        text="Lists written, missing and skipped rows of a store, with the reasons.",
         example="--store features/ade20k-training-swinv2-t-int8-1f3a9c2e",
     ),
     "info": Verb(
         module="pipelines.verbs.store_info",
         config_class=config.StoreConfig,
-        text="Identity, geometry and sizes of a store.",
+        text="Prints identity, geometry and sizes of a store.",
         example="--store features/ade20k-training-swinv2-t-int8-1f3a9c2e",
     ),
     "verify": Verb(
@@ -57,37 +57,37 @@ VERBS: dict[str, Verb] = {
     "evaluate": Verb(
         module="pipelines.verbs.evaluate",
         config_class=config.EvaluateConfig,
-        text="The metrics of a run on the test store.",
+        text="Measures a run's metrics on a test store.",
         example="--run runs/first",
     ),
     "report": Verb(
         module="pipelines.verbs.report",
         config_class=config.ReportConfig,
-        text="Runs side by side: head, parameters, scores, step time, memory, hours, and the paper's rows.",
+        text="Compares runs (scores, parameters, step time, memory, hours) with each other and the paper.",
         example="runs/first runs/second --out report.csv",
     ),
     "predict": Verb(
         module="pipelines.verbs.predict",
         config_class=config.PredictConfig,
-        text="The frozen backbone and a trained head on new images or videos.",
+        text="Runs the frozen backbone and a trained head on new images or videos.",
         example="--run runs/first --input photo.jpg",
     ),
     "gc": Verb(
         module="pipelines.verbs.collect_garbage",
         config_class=config.GcConfig,
-        text="Lists the files that killed writers left behind; --delete removes them.",
+        text="Lists files left behind by interrupted extractions; --delete removes them.",
         example="--stores features",
     ),
     "doctor": Verb(
         module="pipelines.verbs.doctor",
         config_class=config.DoctorConfig,
-        text="Explains what is wrong with the environment, by name.",
+        text="Checks the environment and prints how to fix what is broken.",
         example="",
     ),
     "demo": Verb(
         module="pipelines.demo",
         config_class=config.DemoConfig,
-        text="The whole path on made data with the bundled tiny backbone, under runs/demo.",
+        text="Runs the whole pipeline on generated data with the bundled small backbone, under runs/demo.",
         example="",
     ),
 }

@@ -1,4 +1,4 @@
-"""The demo: the whole path on made scenes or clips with the bundled tiny backbone."""
+"""The demo: the whole pipeline on generated scenes or clips with the bundled small backbone."""
 
 from __future__ import annotations
 

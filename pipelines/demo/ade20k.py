@@ -52,7 +52,7 @@ class DemoSize:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Score:
-    """What one head scores on the held-out scenes."""
+    """Scores of one head on the held-out scenes."""
 
     head: str
     run: Path
@@ -150,7 +150,7 @@ def _recipe(head: str) -> str:
     check_head(head, "segmentation")
     paper = default_recipe("ade20k", head)
     if paper is None or paper.stem not in SMALL_RECIPES:
-        raise UsageError(f"--head {head}: the demo has no small recipe for it; expected one such as {HEAD}")
+        raise UsageError(f"--head {head}: the demo has no recipe for it; expected a head such as {HEAD}")
     return SMALL_RECIPES[paper.stem]
 
 

@@ -1,7 +1,7 @@
 """Made clips in which one texture turns into another, and their files in Kinetics-400's official layout.
 
 Classes come in pairs, "road to grass" and "grass to road": played backwards, a clip of the one is a clip of
-the other, and a mean over its frames is the same. Nothing but the order of the frames tells the two apart.
+the other, and a mean over its frames is the same. They differ only in frame order.
 """
 
 from __future__ import annotations
@@ -91,8 +91,8 @@ def make_clip(split: str, number: int) -> MadeClip:
 def _shares(rng: np.random.Generator) -> npt.NDArray[np.float64]:
     """How much of the second texture each picture shows, 0 to 1: a change somewhere in the middle half.
 
-    Drawn so that a change and its reversal are equally likely: neither when it happens nor how fast tells
-    which way a clip runs.
+    Drawn so that a change and its reversal are equally likely: neither its time nor its speed depends
+    on the direction of the clip.
     """
     middle = rng.uniform(0.3, 0.7) * (MOMENTS - 1)
     half = rng.uniform(1, 4)

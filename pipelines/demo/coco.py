@@ -33,7 +33,7 @@ TRAINING, VALIDATION = "train2017", "val2017"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DetectionScore:
-    """What a head scores on the held-out scenes, from 0 to 1."""
+    """Scores of a head on the held-out scenes, from 0 to 1."""
 
     head: str
     run: Path

@@ -1,5 +1,6 @@
 """`demo --dataset k400`: made clips and their reversals, their stores, heads trained from them, a table and a
-picture. It shows what a mean over a clip's frames cannot tell, and attention over them can."""
+picture. Clips differ from their reversals only in
+frame order, which attention over frames can classify and a mean over them cannot."""
 
 from __future__ import annotations
 
@@ -63,13 +64,13 @@ class ClipDemoSize:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClipScore:
-    """What one head makes of the held-out clips."""
+    """Scores of one head on the held-out clips."""
 
     head: str
     run: Path
     top1: float
     inside_pairs: float
-    """The share of clips of which it prefers their class to that of their reversal; 0.5 is a coin's."""
+    """The share of clips of which it prefers their class to that of their reversal; 0.5 is chance."""
     reversal_gap: float
     """The largest difference of a class score between a clip and its reversal."""
     probability: dict[str, float]

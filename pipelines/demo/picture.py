@@ -1,4 +1,4 @@
-"""The demo's picture: held-out scenes, their truth, and what a trained run makes of them."""
+"""The demo's picture: held-out scenes, their truth, and the predictions of a trained run."""
 
 from __future__ import annotations
 

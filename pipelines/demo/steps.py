@@ -1,4 +1,4 @@
-"""What every demo does by ordinary verbs: two stores filled, heads trained and measured, a table written."""
+"""Steps shared by the demos: fill two stores, train and evaluate heads, write a table."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class DemoRun:
 
 
 def check_head(head: str, task: str) -> None:
-    """Raises UsageError, naming those there are, for a head that the task has not."""
+    """Raises UsageError, listing the known ones, for a head that the task does not have."""
     if head not in head_names(task):
         raise UsageError(f"--head {head}: expected one of {', '.join(head_names(task))}")
 

@@ -19,7 +19,7 @@ Map = npt.NDArray[np.float32]
 Pattern = Callable[[np.random.Generator, Map, Map, float], Map]
 
 PERIOD_PX = (7.0, 12.0)
-"""Coarseness of a painted region: neither its period nor its colour tells a class."""
+"""Coarseness of a painted region: neither its period nor its colour depends on the class."""
 
 
 def generator(*key: object) -> np.random.Generator:

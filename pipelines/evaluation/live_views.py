@@ -1,4 +1,4 @@
-"""Test views through the live backbone: what a test store of them would hold, without the store."""
+"""Test views computed by the live backbone, equal to those a test store would hold."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def open_live_views(
 
 
 def live_views(dataset: Dataset, recipe: ViewRecipe, backbone: FrozenBackbone) -> Iterator[TestView]:
-    """The views of each record in turn; a record that cannot be used is left out, with a warning."""
+    """The views of each record in turn; an unusable record is skipped with a warning."""
     for index, record in enumerate(dataset.records):
         views = [recipe.view(dataset.name, record, number, 0) for number in range(recipe.fixed_count or 1)]
         try:
@@ -47,7 +47,7 @@ def live_views(dataset: Dataset, recipe: ViewRecipe, backbone: FrozenBackbone) -
             truth = {name: targets[name] for name in task_of(dataset.task).test_targets}
             rendered = dataset.media.render(dataset.read_source(index), record, views)
         except SourceError as error:
-            logger.warning("%s is left out: %s", record.key, error.reason)
+            logger.warning("skipping %s: %s", record.key, error.reason)
             continue
         for view, pixels in zip(views, rendered, strict=True):
             yield TestView(

@@ -1,4 +1,4 @@
-"""The test views of a store, one record at a time, and whether a head can be measured on them."""
+"""Test views read from a store, one record at a time."""
 
 from __future__ import annotations
 
@@ -71,13 +71,16 @@ def _to_device(parts: Mapping[str, Any], device: torch.device) -> dict[str, Tens
 def check_measurable(
     store: Store, levels: Sequence[str], task: Task, shallow: ShallowLevels | None = None
 ) -> None:
-    """Raises LevelMissing or UsageError, naming the store, where a head could not be measured on it."""
+    """Raises LevelMissing or UsageError, naming the store, if a head cannot be evaluated on it."""
     if shallow is None and (missing := [level for level in levels if level not in store.levels]):
         raise LevelMissing(
-            f"{store.path} holds {', '.join(store.levels)}; the run's head needs {', '.join(missing)} too"
+            f"{store.path} lacks {', '.join(missing)}, which the run's head needs "
+            f"(it holds {', '.join(store.levels)}); evaluate on another --store"
         )
     if missing := [target for target in task.test_targets if target not in store.targets]:
-        raise UsageError(f"{store.path} is no test store: it holds no {', '.join(missing)}")
+        raise UsageError(
+            f"{store.path} is not a test store: it lacks {', '.join(missing)}; extract a test split"
+        )
 
 
 def views_name(store: Store) -> str:

@@ -1,5 +1,4 @@
-"""Where a run's batches come from, as Lightning wants it: stores here, the live backbone in
-pipelines/feed/online_data.py."""
+"""LightningDataModules of training: batches from stores, and the base of those from the live backbone."""
 
 from __future__ import annotations
 
@@ -123,7 +122,7 @@ class TrainingData(LightningDataModule):
 
     @property
     def reading(self) -> Reading:
-        """What was read so far; nothing where that is not known."""
+        """What was read so far; nothing if unknown."""
         return Reading()
 
     def train_dataloader(self) -> TrainingBatches:

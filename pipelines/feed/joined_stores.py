@@ -1,5 +1,4 @@
-"""Several stores of the same records as one: the rows of the first, then those of the second, views
-numbered on."""
+"""Several stores of the same records read as one, rows and views numbered consecutively."""
 
 from __future__ import annotations
 
@@ -26,18 +25,18 @@ HostBuffers = Mapping[str, Mapping[str, npt.NDArray[Any]]]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RowIndex:
-    """What sampling needs to know of rows: their record, view and place."""
+    """Record, view and shard of each row, for sampling."""
 
     keys: tuple[str, ...]
     views: npt.NDArray[np.int32]
     shards: npt.NDArray[np.int64] | None = None
     """Of each row, for those that are read forward; None where nothing is."""
     listed: Callable[[], Listed] | None = None
-    """For subsets that are folds; None where the stores do not tell."""
+    """For subsets that are folds; None where the stores do not record them."""
 
 
 class JoinedStores:
-    """Training stores whose rows are numbered on from one to the next.
+    """Training stores whose rows are numbered consecutively across them.
 
     Raises UsageError for rows of more than one padded size, which no batch can hold; IdentityError for
     stores of another data set, backbone or codec.
@@ -52,7 +51,7 @@ class JoinedStores:
         if len(sizes) > 1:
             raise UsageError(
                 f"{self.describe()} holds views of {len(sizes)} sizes ({', '.join(sizes[:5])}); "
-                "heads are trained on a training split's store, whose views have one"
+                "heads train on a training split's store, whose views all have one size"
             )
         self.bin = sizes[0]
 
@@ -95,12 +94,12 @@ class JoinedStores:
             first_view += store.view_count
             first_shard += sum(b.shards for b in store.plan.bins)
         keys = tuple(key for store in self._stores for key in store.keys)
-        tells = all(any(t.name == LISTED for t in store.plan.targets) for store in self._stores)
+        records_lists = all(any(t.name == LISTED for t in store.plan.targets) for store in self._stores)
         return RowIndex(
             keys=keys,
             views=np.concatenate(views),
             shards=np.concatenate(shards),
-            listed=self._listed if tells else None,
+            listed=self._listed if records_lists else None,
         )
 
     def _listed(self) -> Listed:
@@ -173,10 +172,10 @@ def _check_joinable(first: Store, other: Store) -> None:
     """Raises IdentityError unless two stores differ in nothing but their views."""
     if first.codec != other.codec:
         raise IdentityError(
-            "codec", first.codec, other.codec, f"{other.path} cannot be read with {first.path}"
+            "codec", first.codec, other.codec, f"{first.path} and {other.path} must have the same codec"
         )
     for field, mine, theirs in diff_identity(dict(first.identity), dict(other.identity)):
         if field.partition(".")[0] != "views":
             raise IdentityError(
-                field, mine, theirs, f"{first.path} and {other.path} cannot be views of the same records"
+                field, mine, theirs, f"{first.path} and {other.path} must hold views of the same records"
             )

@@ -1,8 +1,8 @@
 """`train-head --online`: the same head and recipe on the live backbone, with new views in every epoch.
 
-It answers how many fixed views are enough. Visit n of a record is its view n, drawn as `extract` draws view
-n of a store, so what a store of V views shows in V epochs is what an online run shows in its first V, in
-another order.
+Compared with a run from a store, it measures what more views would gain. Visit n of a record is its view n,
+drawn as `extract` draws view n of a store, so V epochs from a store of V views and the first V epochs online
+show the same views, in another order.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class OnlineData(TrainingData):
         Raises UsageError without --dataset or --model, or with --store; otherwise as they do.
         """
         if config.dataset is None or config.model is None or config.store is not None:
-            raise UsageError("--online needs --dataset and --model, and takes no --store")
+            raise UsageError("--online needs --dataset and --model and does not accept --store")
         dataset = open_dataset(config.dataset, config.data, config.split, config.subset)
         name = dataset_module(config.dataset).TRAINING_VIEWS[0]
         recipe = view_recipe(config.dataset, name, crop_size=config.crop_size)
@@ -139,7 +139,7 @@ class OnlineData(TrainingData):
                 found = pool.map(self._view, records.tolist(), numbers.tolist())
                 batch = [view for view in found if view is not None]
                 if not batch:
-                    raise WorkFailed("none of a batch's images could be used; the warnings above say why")
+                    raise WorkFailed("no image of a batch could be used; see the warnings above")
                 yield batch
 
     def _view(self, index: int, number: int) -> _Pixels | None:
@@ -150,7 +150,7 @@ class OnlineData(TrainingData):
             view = self._recipe.view(dataset.name, record, number, self._config.seed, truth)
             (pixels,) = dataset.media.render(dataset.read_source(index), record, [view])
         except SourceError as error:
-            logger.warning("%s is left out: %s", record.key, error.reason)
+            logger.warning("skipping %s: %s", record.key, error.reason)
             return None
         return _Pixels(
             key=record.key,

@@ -1,4 +1,4 @@
-"""What sets the pace of a run, the head or its reading, and the numbers that show it."""
+"""Whether a run is compute-bound or I/O-bound, and the numbers that show it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 WAITING_SHARE = 0.1
-"""From this share of a run's time on, spent waiting for rows, the log says that reading sets the pace."""
+"""From this share of a run's time on, spent waiting for rows, the log warns that the run is I/O-bound."""
 _BLOCK_BYTES = 512  # of ru_inblock, whatever the disk's own (getrusage(2), block/blk-core.c)
 
 
@@ -25,7 +25,7 @@ class Reading:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pace:
-    """What a run did between two lines of its log."""
+    """Time and reading of a run between two log lines."""
 
     seconds: float
     waited_s: float
@@ -52,12 +52,12 @@ class Pace:
         return {"waited_share": self.waited_share, "read_mb_s": self.mb_s}
 
     def complaint(self, before: str = "") -> str:
-        """What to say where reading sets the pace, after `before`; empty where the head does.
+        """A warning, after `before`, if the run is I/O-bound; empty if it is compute-bound.
 
         >>> slow = Pace(seconds=10, waited_s=4.3, bytes=2 * 10**9, disk_bytes=18 * 10**8)
         >>> print(slow.complaint().replace(": ", ":\\n"))
-        the disk, not the head, sets the pace:
-        43 % of the time spent waiting for rows, which came at 200 MB/s (180 MB/s from the disk)
+        limited by the disk:
+        43 % of the time spent waiting for rows, read at 200 MB/s (180 MB/s from the disk)
         >>> Pace(seconds=10, waited_s=0.1, bytes=2 * 10**9, disk_bytes=0).complaint()
         ''
         """
@@ -65,13 +65,13 @@ class Pace:
             return ""
         what = "the disk" if self.disk_bytes > self.bytes / 2 else "reading"
         return (
-            f"{before}{what}, not the head, sets the pace: {100 * self.waited_share:.0f} % of the time spent "
-            f"waiting for rows, which came at {self.mb_s:.3g} MB/s ({self.disk_mb_s:.3g} MB/s from the disk)"
+            f"{before}limited by {what}: {100 * self.waited_share:.0f} % of the time spent waiting for rows, "
+            f"read at {self.mb_s:.3g} MB/s ({self.disk_mb_s:.3g} MB/s from the disk)"
         )
 
 
 class PaceMeter:
-    """Tells the pace of each interval from what `reading` says a feed has done so far."""
+    """Measures the pace of each interval from what `reading` reports a feed has done so far."""
 
     def __init__(self, reading: Callable[[], Reading]) -> None:
         self._reading = reading

@@ -1,4 +1,4 @@
-"""Doing the next items' work in a thread while the present one is used."""
+"""Prefetching: the next items are made in a thread while the current one is used."""
 
 from __future__ import annotations
 
@@ -53,7 +53,9 @@ def read_ahead(source: Iterable[Item], depth: int) -> Generator[Item, None, None
             raise item.error
     finally:
         stop.set()
-        while thread.is_alive():  # empties the queue, so that a thread waiting to put goes on and sees `stop`
+        while (
+            thread.is_alive()
+        ):  # empties the queue, so that a thread waiting to put wakes up and sees `stop`
             try:
                 ready.get(timeout=0.05)
             except queue.Empty:

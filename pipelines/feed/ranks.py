@@ -1,6 +1,6 @@
-"""The processes that train one head together: which of them this is, and what all must agree on.
+"""Ranks of a distributed run: which process this is, and values that all must agree on.
 
-`torchrun` starts them and says so in the environment; without it there is one. A step's rows are divided
+`torchrun` starts them and sets environment variables; without it there is one. A step's rows are divided
 among them, rank 0 alone writes the folder of the run.
 """
 
@@ -44,7 +44,7 @@ class Ranks:
 
 
 def ranks_of(environment: Mapping[str, str]) -> Ranks:
-    """What torchrun says.
+    """The ranks as set by torchrun.
 
     >>> ranks_of({"RANK": "3", "LOCAL_RANK": "1", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2"})
     Ranks(rank=3, local_rank=1, world=4, local_world=2)
@@ -76,8 +76,8 @@ def rows_of_rank(batch_size: int, ranks: int) -> int:
     """The rows of a step on each of `ranks` processes. Raises UsageError where they would differ."""
     if batch_size % ranks:
         raise UsageError(
-            f"--batch-size {batch_size} is the rows of a step over all processes, and {ranks} cannot share "
-            "them evenly"
+            f"--batch-size {batch_size}: expected a multiple of the {ranks} processes, which share the rows "
+            "of a step evenly"
         )
     return batch_size // ranks
 
@@ -85,7 +85,7 @@ def rows_of_rank(batch_size: int, ranks: int) -> int:
 def from_first_rank(make: Callable[[], Value]) -> Value:
     """What rank 0 makes, on every rank; small things only.
 
-    Raises what `make` raises on rank 0, and WorkFailed telling it on the others.
+    Raises what `make` raises on rank 0, and WorkFailed with its message on the others.
     """
     if not _several():
         return make()
@@ -100,7 +100,7 @@ def from_first_rank(make: Callable[[], Value]) -> Value:
     if error is not None:
         raise error
     if held[1] is not None:
-        raise WorkFailed(f"rank 0 says: {held[1]}")
+        raise WorkFailed(f"rank 0 failed: {held[1]}")
     made: Value = held[0]
     return made
 

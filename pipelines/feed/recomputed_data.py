@@ -1,4 +1,4 @@
-"""The batches of a run whose stores hold the deep levels alone: the shallow ones are recomputed."""
+"""Training data from stores of deep levels; the shallow levels are recomputed."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class RecomputeLevels:
 
 
 class DeepData(StoreData):
-    """As StoreData, with the levels above the stored ones too, as far as a head asks for them."""
+    """As StoreData, plus the shallower levels that the head reads."""
 
     def __init__(self, stores: JoinedStores, config: TrainConfig) -> None:
         """Raises WeightsUnavailable, UsageError or what opening the data set raises, before a run begins."""

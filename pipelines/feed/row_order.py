@@ -1,5 +1,4 @@
-"""Which rows each step of a run trains on, on each rank: epochs joined without end, a function of the
-step."""
+"""Rows of each training step on each rank, a pure function of the step."""
 
 from __future__ import annotations
 
@@ -66,7 +65,7 @@ class EndlessRows:
     ) -> None:
         self._kept = rows_of_subset(index, subset)
         if not len(self._kept):
-            raise UsageError("there are no rows to train on")
+            raise UsageError("no rows to train on: the subset selects no records of the stores")
         keys = tuple(index.keys[row] for row in self._kept)
         self._index = RowIndex(keys=keys, views=index.views[self._kept])
         self._batch_size, self._seed, self._window = batch_size, seed, window

@@ -1,8 +1,8 @@
-"""Reading shards forward, ahead of a shuffle window: for disks that are slow at random places.
+"""Sequential read-ahead for disks with slow random reads, ahead of a shuffle window.
 
 A thread reads rows in the order in which they lie on the disk and throws them away; what it read waits in
-the page cache, where the batches, which show rows in the window's order, find it. The window is memory the
-kernel can take back: a row that was evicted is read again, right but late.
+the page cache, where the batches, which show rows in the window's order, find it. The window is page cache,
+which the kernel can reclaim: an evicted row is read again, slower but never wrong.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class ShardReadAhead:
                 try:
                     self._read(some)
                 except Exception as error:  # whoever needs the rows meets it again, and can name them
-                    logger.warning("reading ahead has stopped: %s", error)
+                    logger.warning("read-ahead stopped: %s", error)
                     return
                 with self._changed:
                     self._read_rows += len(some)

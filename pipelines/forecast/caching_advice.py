@@ -1,4 +1,4 @@
-"""Does caching pay here? A head's training step from the store beside one on the live backbone."""
+"""Whether caching pays here: a training step from the store compared with one on the live backbone."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Variant:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Advice:
-    """Of all heads."""
+    """The comparison for all heads."""
 
     heads: tuple[HeadForecast, ...]
     problems: dict[str, str]
@@ -86,7 +86,7 @@ class Advice:
 
 
 def training_configs(config: ForecastConfig, extraction: Extraction) -> tuple[TrainConfig, ...]:
-    """How the heads would be trained that were named, or the usual ones. Nothing is built or measured.
+    """The training settings of the heads passed, or of the default ones. Nothing is built or measured.
 
     Raises UsageError for an unknown recipe, HeadError for an unknown head.
     """

@@ -1,4 +1,4 @@
-"""How fast shards reach the disk with fsync, and how fast they are read back; in a folder that is removed."""
+"""Disk speed: shards written with fsync and read back, in a temporary folder."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def measure_disk(plan: StorePlan, folder: Path) -> dict[str, float]:
 
     Returns:
         `write_bytes_per_s` of features with fsync, receipts included; `write_processor_s_per_gb`, the seconds
-        of one processor that this takes; `read_bytes_per_s` past the page cache where the system lets go of
-        it, and `cached_bytes_per_s` from there.
+        of one processor that this takes; `read_bytes_per_s` bypassing the page cache where the system
+        supports it, and `cached_bytes_per_s` from the page cache.
     """
     with tempfile.TemporaryDirectory(dir=folder, prefix=".permafrost-speed-") as temporary:
         root = Path(temporary)

@@ -1,4 +1,4 @@
-"""How long a training step of a head takes on this machine, on made features and labels."""
+"""Measured duration of a head's training step, on random features and labels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was measured on this machine, kept in the user's cache folder; never in a store, never in a result.
+"""Cache of measurements on this machine, in the user's cache folder; never part of a store or a result.
 
 One JSON file: the sha256 of everything a figure depends on (the machine among it) -> the figure and when it
 was measured. It may be deleted at any time, and one that cannot be read is measured anew.
@@ -39,7 +39,7 @@ def cache_folder() -> Path:
 
 
 class SpeedCache:
-    """The figures there are; `get` measures those that are missing."""
+    """Cached figures; `get` measures the missing ones."""
 
     def __init__(self, *, remeasure: bool = False) -> None:
         self._path, self._remeasure = cache_folder() / FILE_NAME, remeasure

@@ -1,8 +1,8 @@
-"""A short measurement for `plan`: each stage of an extraction on this machine, and the time they add up to.
+"""Measured duration of an extraction on this machine, stage by stage, for `plan`.
 
 On a GPU the stages overlap, and the slowest decides. On a CPU decoding, the backbone and the processor time
-of writing share the cores, so that these add up, and only the disk works beside them. What others do on the
-machine is in all figures, as it will be in the extraction; how much of the processors they took is told.
+of writing share the cores, so that these add up, and only the disk works beside them. Other programs on
+the machine slow the measurement as they will slow the extraction; their share of the processors is reported.
 """
 
 from __future__ import annotations
@@ -201,7 +201,7 @@ def _measure_forward(extraction: Extraction, indices: Sequence[int]) -> Figures:
 
 
 def _others_seconds() -> float:
-    """For how long the processors that this one may use have worked for other programs; Linux tells it."""
+    """Seconds that this process's processors have worked for other programs, as reported by Linux."""
     try:
         lines = Path("/proc/stat").read_text().splitlines()
     except OSError:

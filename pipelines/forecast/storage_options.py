@@ -1,4 +1,4 @@
-"""All levels in the store, the deep ones alone or no store: what each takes here, and which to take."""
+"""Compares storing all levels, only deep levels, or none: disk, time, advice."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Way:
     name: str
     """full store, deep store with stored pixels, deep store with source images, or online."""
     command: str
-    """What sets it apart in `make extract`, or in train-head."""
+    """Its distinguishing flags of `make extract` or train-head."""
     bytes: int
     """On the disk."""
     heads: dict[str, float]
@@ -61,7 +61,7 @@ def compare_ways(
     cache: SpeedCache,
     memory_bytes: int,
 ) -> list[Way]:
-    """The ways there are, the quickest that fits first; none where no level can be recomputed.
+    """The options, the fastest that fits first; empty if no level can be recomputed.
 
     Args:
         extraction: of all levels.
@@ -107,7 +107,7 @@ def deep_plan(plan: StorePlan, levels: Sequence[str], *, pixels: bool) -> StoreP
 
 
 class _Costs:
-    """What ways cost on this machine."""
+    """Costs of the options on this machine."""
 
     def __init__(self, extraction: Extraction, speed: Speed, cache: SpeedCache, memory_bytes: int) -> None:
         self._extraction, self._speed, self._cache, self._memory = extraction, speed, cache, memory_bytes

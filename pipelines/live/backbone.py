@@ -1,4 +1,4 @@
-"""The frozen backbone of a run, live: for `predict`, `evaluate --live` and `train-head --online`."""
+"""The frozen backbone of a run, for `predict`, `evaluate --live` and `train-head --online`."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def load_same_backbone(
     *,
     precision: str | None = None,
 ) -> FrozenBackbone:
-    """Some levels of the backbone that a store's identity tells of; no stage beyond them is built.
+    """Some levels of the backbone named by a store's identity; no stage beyond them is built.
 
     Args:
         wanted: the identity's `backbone`.
@@ -61,7 +61,7 @@ def load_same_backbone(
             f"backbone.{field}",
             theirs,
             ours,
-            f"weights {source}: pass --weights with those the run's store was made with",
+            f"--weights {source} are not those of the run's store; pass those it was extracted with",
         )
     return backbone
 
@@ -85,8 +85,8 @@ def live_features(
 
 
 def run_test_recipe(record: RunRecord, views: str | None = None, short_side: int | None = None) -> ViewRecipe:
-    """The test views that go with a run, unless told otherwise: the paper's, or those of its training scale
-    at ratio 1 where that is not the paper's."""
+    """The default test views of a run: the paper's, or those of its training scale at ratio 1 where that is
+    not the paper's."""
     module = dataset_module(record.dataset, record.package("dataset"))
     scale_px = record.identity["views"].get("scale_px")
     papers_px = view_recipe(record.dataset, module.TRAINING_VIEWS[0]).identity().get("scale_px")

@@ -1,4 +1,4 @@
-"""`predict` on a video: the classes it is likeliest of over the run's test views, and what was seen of it."""
+"""Prediction of a video: its most likely classes over the run's test views, and the frames used."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from pipelines.pictures.clips import draw_prediction
 
 
 def predict_video(model: RunModel, source: Path, base: Path, top: int) -> dict[str, Any]:
-    """Writes `<base>.json` and `<base>.png` of one video file and returns what stands in the JSON.
+    """Writes `<base>.json` and `<base>.png` of one video file and returns the content of the JSON file.
 
     Args:
-        top: how many of the likeliest classes to keep.
+        top: how many of the most likely classes to keep.
 
     Probabilities are the mean over the model's test views, as in `evaluate`. Raises SourceError where the
     file is no video, OSError where it cannot be read.

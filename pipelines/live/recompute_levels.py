@@ -1,8 +1,8 @@
-"""Cache deep, recompute shallow: levels a store lacks, made again by the first stages of its own backbone.
+"""Recomputed shallow levels: the backbone's first stages run on pixels, the deep levels come from the store.
 
-The shallow levels hold most of a pyramid's bytes and few of its operations. A store of the deep ones trains
-any head where the views' pixels are at hand: stored beside the features, or the source images, of which the
-stored parameters replay each view. This is the one way of training from a store that loads a backbone.
+The shallow levels hold most of a pyramid's bytes but little of its compute. A store of the deep levels can
+train any head if the views' pixels are available: stored beside the features, or as source images, from
+which the stored parameters replay each view. Only this kind of training from a store loads a backbone.
 
 Letters in tensor names: N rows, H and W pixels or cells, C channels.
 """
@@ -75,7 +75,7 @@ class SourcePixels:
         key, dataset = store.keys[row], self._dataset
         expected = store.source_sha256[row].tobytes().hex()
         what = f"the image of record {key} (sha256)"
-        advice = f"{store.path} was made of other images; name their folder by --data"
+        advice = f"{store.path} was extracted from other images; pass their folder as --data"
         if key not in self._index_of:
             raise IdentityError(what, expected, "no such record", advice)
         index = self._index_of[key]
@@ -182,7 +182,7 @@ def first_stages(
     precision = shallow_precision(wanted["precision"], device)
     backbone = load_same_backbone(wanted, levels, weights or "timm", device, precision=precision)
     logger.info(
-        "%s holds %s: the first %d stages of %s recompute %s",
+        "%s holds %s; the first %d stages of %s recompute %s",
         *(store.path, ", ".join(store.levels), max(level.stage for level in backbone.pyramid)),
         *(wanted["model"], ", ".join(levels)),
     )

@@ -1,4 +1,4 @@
-"""Which device a verb runs on, and in which precision."""
+"""Device and precision of a verb."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from pipelines.errors import UsageError
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of `--device`: auto is the GPU where there is one. Raises UsageError for one that is not
-    there."""
+    """The device of `--device`; auto prefers a GPU. Raises UsageError for an unknown or absent device."""
     if name == "auto":
         return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
     try:
@@ -28,7 +27,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def uses_bf16(precision: str | None, device: torch.device) -> bool:
-    """Whether a head runs under bf16 autocast: by `--precision`, or on a GPU where it was not given."""
+    """Whether a head runs under bf16 autocast: as `--precision` says; by default only on a GPU."""
     return precision == "bf16" if precision else device.type == "cuda"
 
 

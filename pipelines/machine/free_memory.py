@@ -1,4 +1,4 @@
-"""How much memory this process can still have: of the machine, within the limits of its container or job."""
+"""Memory available to this process, within the limits of its container or job."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 
 
 def available_bytes(proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgroup")) -> int:
-    """Memory that can be had without swapping, page cache included.
+    """Bytes available without swapping, page cache included.
 
     Args:
-        proc, cgroups: where Linux tells of processes, and of the control groups that containers and jobs are.
+        proc, cgroups: where Linux reports on processes and on the control groups of containers and jobs.
     """
     return min([_of_the_machine(proc), *_within_limits(proc, cgroups)])
 
@@ -52,6 +52,6 @@ def _left(root: Path, path: str, limit: str, usage: str, of_all: str) -> Iterato
         except OSError:  # no limit here, or a group that a container does not see
             continue
         if most != "max":
-            # The page cache counts as used, and is given back where memory is wanted.
+            # The page cache counts as used, but is released on demand.
             cached = re.findall(rf"^{of_all}(?:in)?active_file (\d+)$", figures, re.MULTILINE)
             yield max(0, int(most) - used + sum(map(int, cached)))

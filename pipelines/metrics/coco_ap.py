@@ -31,7 +31,7 @@ detections of an image but for AR_1 and AR_10."""
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CocoNumbers:
-    """What detections score, from 0 to 1."""
+    """COCO scores of detections, from 0 to 1."""
 
     numbers: dict[str, float | None]
     """By the names of NUMBERS; None where no object of that size is annotated."""
@@ -40,7 +40,7 @@ class CocoNumbers:
 
 
 def best_engine() -> Engine:
-    """The quickest of those installed."""
+    """The fastest installed engine."""
     return "faster-coco-eval" if find_spec("faster_coco_eval") else "pycocotools"
 
 
@@ -67,9 +67,9 @@ def coco_numbers(
 
 def _tools(engine: Engine) -> tuple[Any, Any]:
     if engine == "faster-coco-eval":
-        faster = import_module("faster_coco_eval")  # optional
+        faster = import_module("faster_coco_eval")  # late: optional
         return faster.COCO, faster.COCOeval_faster
-    from pycocotools.coco import COCO as PlainCoco  # loads matplotlib
+    from pycocotools.coco import COCO as PlainCoco  # late: loads matplotlib
     from pycocotools.cocoeval import COCOeval
 
     return PlainCoco, COCOeval

@@ -1,4 +1,4 @@
-"""Detections of images as COCO has them: instances on the host, and the official results files.
+"""Detections in COCO's terms: instances on the host, and the official results files.
 
 Boxes are x1 y1 x2 y2 in pixels of the original image here, and x y width height in the files. Masks are
 pycocotools' run lengths throughout: an image's hundred bitmaps would take as much memory as its features.
@@ -34,19 +34,19 @@ class Truth:
     crowd: npt.NDArray[np.bool_]
     """(K,)"""
     area: npt.NDArray[np.float64]
-    """(K,) as in the annotation file, square pixels: what small, medium and large are told by."""
+    """(K,) as in the annotation file, square pixels: decides small, medium or large."""
     counts: tuple[bytes, ...]
     """K masks, pycocotools' compressed run lengths of `original_hw`."""
 
     def __post_init__(self) -> None:
         sizes = {len(self.xywh), len(self.labels), len(self.crowd), len(self.area), len(self.counts)}
         if len(sizes) > 1:
-            raise ValueError(f"truth of image {self.image_id}: columns of {sorted(sizes)} instances")
+            raise ValueError(f"truth of image {self.image_id}: lengths {sorted(sizes)}, expected equal ones")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Detections:
-    """What a head found in one image, D instances, in any order."""
+    """A head's detections in one image, D instances, in any order."""
 
     boxes: npt.NDArray[np.float32]
     """(D, 4) x1 y1 x2 y2"""

@@ -1,4 +1,4 @@
-"""Segmentation figures from exact counts: mIoU, pixel accuracy, IoU by class."""
+"""Segmentation metrics from a confusion matrix: mIoU, pixel accuracy, IoU per class."""
 
 from __future__ import annotations
 
@@ -38,12 +38,13 @@ class Confusion:
         """
         if predicted_HW.shape != labels_HW.shape:
             raise ValueError(
-                f"prediction of {tuple(predicted_HW.shape)} px against labels of {tuple(labels_HW.shape)} px"
+                f"prediction is {tuple(predicted_HW.shape)} px, labels are {tuple(labels_HW.shape)} px; "
+                "expected equal sizes"
             )
         counted = labels_HW != IGNORE_LABEL
         truth = labels_HW[counted].to(torch.int64)
         if truth.numel() and int(truth.max()) >= self.num_classes:
-            raise ValueError(f"label {int(truth.max())} with {self.num_classes} classes")
+            raise ValueError(f"label {int(truth.max())}, expected 0..{self.num_classes - 1} or 255 (ignored)")
         cells = truth * self.num_classes + predicted_HW[counted].to(torch.int64)
         self.counts_KK += torch.bincount(cells, minlength=self.num_classes**2).view_as(self.counts_KK)
 

@@ -1,4 +1,4 @@
-"""Pictures of named videos: which classes are taken for which, and what a head saw and said of one clip."""
+"""Pictures of video classification: the confusion matrix, and a clip with its predicted classes."""
 
 from __future__ import annotations
 
@@ -53,11 +53,11 @@ def draw_confusion(counts: npt.NDArray[np.int64], class_names: Sequence[str], pi
 
 
 def draw_prediction(clip_THWC: npt.NDArray[np.uint8], classes: Sequence[dict[str, Any]], path: Path) -> None:
-    """Draws frames of a clip above bars of its likeliest classes into a PNG.
+    """Draws frames of a clip above bars of its most likely classes into a PNG.
 
     Args:
         clip_THWC: RGB, what the head's backbone saw of one view.
-        classes: of each class `name` and `probability`, the likeliest first.
+        classes: of each class `name` and `probability`, the most likely first.
     """
     figure = Figure(figsize=(10, 3.6), layout="constrained")
     FigureCanvasAgg(figure)

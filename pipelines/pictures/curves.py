@@ -1,4 +1,4 @@
-"""The picture of a run: its loss and its score over the steps."""
+"""Plot of a run's loss and score over its steps."""
 
 from __future__ import annotations
 

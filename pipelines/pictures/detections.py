@@ -1,4 +1,4 @@
-"""Detections as people look at them: masks, boxes, names and scores over the image, and grids of such."""
+"""Pictures of detections: masks, boxes, names and scores over the image, and grids of them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _GREY = 64
 
 
 def draw_detections(rgb: Pixels, found: Detections, class_names: Sequence[str]) -> Pixels:
-    """The image (H, W, 3) under its detections of at least SHOWN_SCORE, the surest on top."""
+    """The image (H, W, 3) under its detections of at least SHOWN_SCORE, the highest score on top."""
     shown = [number for number in np.argsort(found.scores) if found.scores[number] >= SHOWN_SCORE]
     kept = found.take(shown)
     texts = [

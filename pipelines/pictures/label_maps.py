@@ -1,4 +1,4 @@
-"""Label maps as people look at them: colours of classes over the image."""
+"""Pictures of label maps: class colours over the image."""
 
 from __future__ import annotations
 

@@ -115,19 +115,20 @@ _MASK2FORMER_HEADS = ("m2f-", "pixeldec")
 
 
 def view_differences(identity: Mapping[str, Any], head: str = "") -> Iterator[str]:
-    """One phrase for each thing in which the views of a training store are not the papers' for the head.
+    """One phrase for each difference between a training store's views and those of the head's paper.
 
     >>> found = {"dataset": {"name": "ade20k"}, "views": {"recipe": "ade20k", "crop_px": 128, "count": 2}}
     >>> list(view_differences(found, "bifpn5"))
-    ['crop_px 128 (512)', '2 fixed views of each record (new ones in every epoch)']
+    ['crop_px 128 (paper: 512)', '2 fixed views per record (paper: new views every epoch)']
     >>> list(view_differences(found, "m2f-pd1-td3"))[0]
-    'recipe ade20k (ade20k-m2f)'
+    'recipe ade20k (paper: ade20k-m2f)'
     """
     views, papers_of = identity["views"], identity["dataset"]["name"]
     if head.startswith(_MASK2FORMER_HEADS):
         papers_of += "-m2f"
     for name, papers in PAPER_VIEWS.get(papers_of, {}).items():
         if name in views and views[name] != papers:
-            yield f"{name} {views[name]} ({papers})"
+            yield f"{name} {views[name]} (paper: {papers})"
     if views["count"] is not None:
-        yield f"{views['count']} fixed views of each record (new ones in every epoch)"
+        views_text = "view" if views["count"] == 1 else "views"
+        yield f"{views['count']} fixed {views_text} per record (paper: new views every epoch)"

@@ -1,4 +1,4 @@
-"""The picture of a report: score over trainable parameters, like figure 1 of Lin et al., NeurIPS 2022."""
+"""Plot of score over trainable parameters, like figure 1 of Lin et al., NeurIPS 2022."""
 
 from __future__ import annotations
 

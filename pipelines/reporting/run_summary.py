@@ -1,4 +1,4 @@
-"""What a finished run shows of itself: its head, store, scores and costs, read from its folder alone."""
+"""Summary of a finished run, read from its folder alone: head, store, scores and costs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class RunFigures:
     folder: Path
     record: RunRecord
     config: Mapping[str, Any]
-    """What it was told."""
+    """Its settings."""
     scores: Mapping[str, Mapping[str, float]]
     """Views -> score -> share in 0..1, the score that counts first first; as `evaluate` measured them."""
     costs: RunCosts | None
@@ -97,7 +97,9 @@ def _evaluated(folder: Path) -> dict[str, dict[str, float]]:
         try:
             summary = json.loads(path.read_text())
         except ValueError as error:
-            raise UsageError(f"{path} is not what evaluate writes: {error}; evaluate again") from error
+            raise UsageError(
+                f"{path} cannot be read as a result of evaluate: {error}; run evaluate again"
+            ) from error
         known = {name: float(value) for name, value in summary.get("scores", {}).items() if value is not None}
         if known:
             found[str(summary["views"])] = known
@@ -119,7 +121,9 @@ def run_folders(paths: Sequence[Path]) -> list[Path]:
     for path in paths:
         inside = list(_runs_below(path))
         if not inside:
-            raise UsageError(f"{path} is not the folder of a run, nor does it hold any")
+            raise UsageError(
+                f"{path} is not the folder of a run and contains none; pass what train-head printed"
+            )
         found.update(dict.fromkeys(inside))
     return list(found)
 

@@ -1,4 +1,4 @@
-"""What a run cost: trainable parameters, time of a step, peak memory, hours; costs.json in its folder."""
+"""Costs of a run (costs.json): trainable parameters, step time, peak memory, hours."""
 
 from __future__ import annotations
 

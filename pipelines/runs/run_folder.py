@@ -1,6 +1,6 @@
-"""The folder of a run: what was trained, from what, and where its last weights are.
+"""The folder of a run: its settings, record and checkpoints.
 
-<run>/config.yaml        everything the run was told, as `--config` takes it back
+<run>/config.yaml        all settings of the run, in the form `--config` accepts
 <run>/run.json           what it was made from: RunRecord
 <run>/checkpoints/       step-<n>.ckpt, Lightning checkpoints; the largest n is the last
 <run>/metrics.csv        the log; curves.png shows it
@@ -44,7 +44,7 @@ class StoreReference:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunRecord:
-    """What a run was made from: enough to build its head again and to find what it must be measured on."""
+    """The head and the source of a run: enough to rebuild its head and to find its test store."""
 
     head: str
     head_settings: dict[str, Any]
@@ -58,9 +58,9 @@ class RunRecord:
     stores_folder: str
     """Where `evaluate` looks for a test store; absolute."""
     weights: str | None
-    """What --weights was; None: those of the backbone's name."""
+    """The --weights value; None: the default of the backbone."""
     data: str | None
-    """What --data was, absolute."""
+    """The --data value, absolute."""
     verify: str
     """When checksums were compared while it was trained."""
     versions: dict[str, str]
@@ -133,9 +133,7 @@ def new_run_folder(named: str | None, store_name: str, head: str) -> Path:
     if named is not None:
         folder = Path(named)
         if (folder / RUN_RECORD).exists():
-            raise UsageError(
-                f"{folder} already holds a run; --resume continues it, another --run starts afresh"
-            )
+            raise UsageError(f"{folder} already holds a run; pass --resume to continue it, or another --run")
         folder.mkdir(parents=True, exist_ok=True)
         return folder
     number = 1
@@ -156,7 +154,7 @@ def write_run(folder: Path, config: TrainConfig, record: RunRecord) -> None:
 
 
 def resume_command(folder: Path) -> str:
-    """What goes on with a run, or with several of one folder."""
+    """The command that resumes a run, or several of one folder."""
     return f"python -m pipelines train-head --resume --run {shlex.quote(str(folder))}"
 
 
@@ -165,7 +163,7 @@ def read_run(folder: Path) -> RunRecord:
     path = folder / RUN_RECORD
     if not path.is_file():
         inside = sorted(found.parent.name for found in folder.glob(f"*/{RUN_RECORD}"))
-        hint = f"; it holds the runs {', '.join(inside)}: name one of them" if inside else ""
+        hint = f"; it contains runs, pass one of: {', '.join(inside)}" if inside else ""
         raise UsageError(f"{folder} is not the folder of a run: {path} does not exist{hint}")
     try:
         return RunRecord.from_json(json.loads(path.read_text()))
@@ -174,19 +172,19 @@ def read_run(folder: Path) -> RunRecord:
 
 
 def check_resumable(recorded: RunRecord, found: RunRecord) -> None:
-    """Raises IdentityError where a resumed run would go on with another source or head than it began with."""
+    """Raises IdentityError if a resumed run would change its source or head."""
     for field, before, now in diff_identity(recorded.identity, found.identity):
-        raise IdentityError(field, before, now, "a run is resumed with the stores it began with")
+        raise IdentityError(field, before, now, "a resumed run must use the stores it started with")
     before_digests = [store.identity_digest for store in recorded.stores]
     now_digests = [store.identity_digest for store in found.stores]
     if before_digests != now_digests:
         raise IdentityError(
-            "stores", before_digests, now_digests, "a run is resumed with the stores it began with"
+            "stores", before_digests, now_digests, "a resumed run must use the stores it started with"
         )
     for name in ("head", "head_settings", "pyramid"):
         if getattr(recorded, name) != getattr(found, name):
             raise IdentityError(
-                name, getattr(recorded, name), getattr(found, name), "a resumed run keeps its head"
+                name, getattr(recorded, name), getattr(found, name), "a resumed run must keep its head"
             )
 
 
@@ -214,7 +212,8 @@ def last_checkpoint(folder: Path) -> tuple[int, Path]:
     found = checkpoints(folder)
     if not found:
         raise UsageError(
-            f"{folder} has no checkpoint yet: its training did not come to --checkpoint-every steps"
+            f"{folder} has no checkpoint: training stopped before the first checkpoint; resume it with "
+            f"{resume_command(folder)}"
         )
     step = max(found)
     return step, found[step]

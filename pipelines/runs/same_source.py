@@ -1,4 +1,4 @@
-"""Whether test rows go with what a head was trained on: one data set, the same classes, one backbone."""
+"""Whether test rows match the training rows: the same data set, classes and backbone."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def check_same_source(trained: Mapping[str, Any], test: Mapping[str, Any], where
         where: the test rows, for messages.
     """
     for field, mine, theirs in diff_identity(_source_of(trained), _source_of(test)):
-        raise IdentityError(field, mine, theirs, f"{where} does not go with this run")
+        raise IdentityError(field, mine, theirs, f"{where} does not match this run")
     check_same_classes(trained["dataset"]["class_names"], test["dataset"]["class_names"], where)
 
 
@@ -29,7 +29,7 @@ def check_same_classes(trained: Sequence[str], test: Sequence[str], where: str) 
     """Raises IdentityError where a label means another class: scores would be wrong."""
     for number, (mine, theirs) in enumerate(zip_longest(trained, test)):
         if mine != theirs:
-            advice = f"{where} does not go with this run: give both splits the same list of classes"
+            advice = f"{where} does not match this run: both splits need the same list of classes"
             raise IdentityError(f"dataset.class_names[{number}]", mine, theirs, advice)
 
 

@@ -35,8 +35,7 @@ def load_head(folder: Path, device: torch.device) -> tuple[Head, int]:
         raise
     except Exception as error:  # unpickling raises whatever broken bytes lead it to
         raise UsageError(
-            f"{path} is no checkpoint that can be read ({type(error).__name__}); remove it, and the one "
-            "before it is taken"
+            f"{path} is unreadable ({type(error).__name__}); delete it to use the previous checkpoint"
         ) from error
     head = new_head(record)
     head.load_state_dict({name.removeprefix("head."): value for name, value in state.items()})

@@ -1,4 +1,4 @@
-"""What every task offers: its targets, its figures on a test split, its predictions for new sources."""
+"""Protocol of a task: targets, metrics on a test split, predictions for new sources."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def percent(share: float | None) -> str:
 
 
 class Figures(Protocol):
-    """What a head scores on a test split."""
+    """A head's scores on a test split."""
 
     @property
     def records(self) -> int:
@@ -66,7 +66,7 @@ class Figures(Protocol):
         nothing to score."""
 
     def line(self) -> str:
-        """One line for people: in per cent, and why where there are no scores."""
+        """One readable line, in per cent; without scores it says why."""
 
     def summary(self) -> Mapping[str, Any]:
         """Everything, as JSON takes it."""
@@ -104,7 +104,7 @@ class Task(Protocol):
     def made_targets(
         self, rows: int, hw: tuple[int, int], num_classes: int, generator: torch.Generator
     ) -> list[dict[str, Tensor]]:
-        """Targets like a data set's, for measuring how long a step takes."""
+        """Targets like a data set's, for timing a step."""
 
     def measure(
         self,
@@ -118,10 +118,10 @@ class Task(Protocol):
         """The figures of a head in evaluation mode on `device`; the views of one record follow each other."""
 
     def write_prediction(self, model: RunModel, source: Path, base: Path) -> dict[str, Any]:
-        """Predicts one file; writes pictures and JSON as `<base>.<...>` and returns what stands in the JSON.
+        """Predicts one file; writes pictures and JSON as `<base>.<...>`; returns the JSON's content.
 
         Raises SourceError where the file cannot be decoded, OSError where it cannot be read.
         """
 
     def describe_prediction(self, summary: Mapping[str, Any]) -> str:
-        """The main findings of a `write_prediction`, in a few words."""
+        """The main results of a `write_prediction`, in a few words."""

@@ -40,7 +40,7 @@ _MADE_INSTANCES = 7
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class DetectionFigures:
-    """What a detection head scores."""
+    """Scores of a detection head."""
 
     box: CocoNumbers
     mask: CocoNumbers

@@ -29,7 +29,7 @@ _SHOWN_CLASSES = 8
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SegmentationFigures:
-    """What a segmentation head scores."""
+    """Scores of a segmentation head."""
 
     miou: float | None
     """None where no pixel has a label that counts."""

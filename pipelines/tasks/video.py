@@ -1,4 +1,4 @@
-"""Naming videos: a label in, top-1 and top-5 of the mean over a record's views out.
+"""Video classification: labels in, top-1 and top-5 accuracy of the mean over a record's views out.
 
 Letters in tensor names: N views, C channels, T frames, y x cells, K classes.
 """
@@ -31,19 +31,19 @@ Counts = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Named:
-    """One record and the classes it was taken for."""
+    """One record and its predicted classes."""
 
     key: str
     label: int
     best: tuple[int, ...]
-    """The TOP likeliest classes, fewer where there are fewer, the likeliest first."""
+    """At most TOP classes, most likely first."""
     probabilities: tuple[float, ...]
     """Of those, means over the record's views."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VideoFigures:
-    """What a head of clips scores."""
+    """Scores of a video head."""
 
     named: tuple[Named, ...]
     num_classes: int
@@ -54,7 +54,7 @@ class VideoFigures:
         return len(self.named)
 
     def top(self, count: int) -> float | None:
-        """The share of records whose class is among their `count` likeliest; None of no records."""
+        """The share of records whose class is among their `count` most likely; None of no records."""
         hits = [record.label in record.best[:count] for record in self.named]
         return float(np.mean(hits)) if hits else None
 
@@ -63,11 +63,11 @@ class VideoFigures:
 
     def line(self) -> str:
         top1, top5 = (percent(self.top(count)) for count in (1, TOP))
-        nothing = "" if self.named else ": there is none to name"
+        nothing = "" if self.named else ": no record to classify"
         return f"top-1 {top1} top-5 {top5} ({self.views}), {self.records} records{nothing}"
 
     def confusion(self) -> Counts:
-        """int64 (K, K): how many records of each class (row) were taken for each class (column)."""
+        """int64 (K, K): records of each class (row) predicted as each class (column)."""
         counts = np.zeros((self.num_classes, self.num_classes), np.int64)
         for record in self.named:
             counts[record.label, record.best[0]] += 1
@@ -86,7 +86,7 @@ class VideoFigures:
         }
 
     def write(self, folder: Path, suffix: str, class_names: Sequence[str]) -> None:
-        """records.csv: what each record was taken for; confusion.png: the worst classes and their rivals."""
+        """records.csv: the predicted classes of each record; confusion.png: the most confused classes."""
         from pipelines.pictures.clips import draw_confusion  # matplotlib takes a second to load
 
         with (folder / f"records{suffix}.csv").open("w", newline="") as file:
@@ -128,7 +128,7 @@ class Video:
         return VideoFigures(named=tuple(named), num_classes=head.num_classes, views=views_name)
 
     def write_prediction(self, model: RunModel, source: Path, base: Path) -> dict[str, Any]:
-        """The likeliest classes as `<base>.json`, and beside the frames seen as `<base>.png`."""
+        """The most likely classes as `<base>.json`, and beside the frames seen as `<base>.png`."""
         from pipelines.live.predict_video import predict_video  # late: training must not need a decoder
 
         return predict_video(model, source, base, TOP)
@@ -163,7 +163,7 @@ def _shapes(view: TestView) -> list[torch.Size]:
 
 
 def name_record(key: str, label: int, probabilities_K: Tensor) -> Named:
-    """The likeliest classes of a record; of equally likely ones that of the lower number comes first."""
+    """The most likely classes of a record; of equally likely ones that of the lower number comes first."""
     values, classes = probabilities_K.to("cpu", torch.float64).sort(descending=True, stable=True)
     return Named(
         key=key,

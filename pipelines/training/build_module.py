@@ -1,4 +1,4 @@
-"""The head of a run, built on the levels and targets that its data gives."""
+"""The head of a run, built for the levels and targets of its data."""
 
 from __future__ import annotations
 
@@ -15,10 +15,9 @@ from pipelines.training.module import HeadModule
 
 
 def build_module(config: TrainConfig, data: TrainingData) -> HeadModule:
-    """The head of a run; `data` learns which levels it reads.
+    """The head of a run; Sets `data.levels` to those it reads.
 
-    Raises UsageError where it cannot be built on the levels there are, or learns from targets that are not
-    there.
+    Raises UsageError if it cannot be built on the available levels, or needs targets that the data lacks.
     """
     pyramid = data.pyramid.select(config.levels) if config.levels else data.pyramid
     dataset = data.identity["dataset"]
@@ -35,7 +34,7 @@ def build_module(config: TrainConfig, data: TrainingData) -> HeadModule:
         raise UsageError(f"{error} ({data.describe()})") from error
     if missing := [name for name in head.target_names if name not in data.target_names]:
         raise UsageError(
-            f"head {config.head} learns from {', '.join(missing)}, which {data.describe()} does not give; "
+            f"head {config.head} needs the targets {', '.join(missing)}, which {data.describe()} lacks; "
             f"{_heads_to_take(config.head, data)}"
         )
     data.levels = head.levels
@@ -43,7 +42,7 @@ def build_module(config: TrainConfig, data: TrainingData) -> HeadModule:
 
 
 def _heads_to_take(instead_of: str, data: TrainingData) -> str:
-    """Advice: the heads that the data can teach, the one whose name is most alike first."""
+    """Advice: the heads that can be trained on the data, the one with the most similar name first."""
     task, num_classes = data.identity["dataset"]["task"], data.identity["dataset"]["num_classes"]
     names = []
     for name in head_names(task):
@@ -55,6 +54,6 @@ def _heads_to_take(instead_of: str, data: TrainingData) -> str:
         if set(head.target_names) <= set(data.target_names):
             names.append(name)
     if not names:
-        return "there is no head that learns from what it gives; extract a training split"
+        return "no head can be trained on it; extract a training split"
     best, *others = sorted(names, key=lambda name: -SequenceMatcher(a=instead_of, b=name).ratio())
-    return f"take {best}, or another of {', '.join(sorted(others))}"
+    return f"use {best}" + (f" or one of: {', '.join(sorted(others))}" if others else "")

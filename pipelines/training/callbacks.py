@@ -20,13 +20,13 @@ logger = logging.getLogger(__name__)
 
 
 class StepLog(Callback):
-    """Logs every so many steps, shows progress, and stops a run whose loss is no number.
+    """Logs every `log_every` steps, shows progress, and stops a run whose loss is not finite.
 
     Args:
         log_every: steps.
         max_steps: of the run.
         batch_size: rows of a step.
-        reading: what the feed has done so far.
+        reading: returns what the feed has read so far.
         name: of the head, where several are trained side by side; they have no progress bar.
     """
 
@@ -58,7 +58,7 @@ class StepLog(Callback):
         if self._bar is not None:
             self._bar.update()
         is_logged = is_due(step, self._log_every, self._max_steps)
-        if is_logged or pl_module.device.type == "cpu":  # a GPU would have to be waited for
+        if is_logged or pl_module.device.type == "cpu":  # on a GPU it would stall the host
             pl_module.refuse_divergence()
         if is_logged:
             self._log(trainer, pl_module, step)
@@ -92,7 +92,7 @@ class StepLog(Callback):
 
 
 class Checkpoints(Callback):
-    """Writes the run's state every so many steps and after the last, whole or not at all.
+    """Writes the run's state every `every` steps and after the last one, atomically.
 
     Args:
         folder: of the run.
@@ -123,7 +123,7 @@ class Checkpoints(Callback):
         _sync(partial)
         partial.replace(path)
         _sync(path.parent)
-        # Only now: at every moment there is a whole one.
+        # Only now, so that a complete one exists at all times.
         for old in list(runs.checkpoints(self._folder).values())[: -self._keep] if self._keep else []:
             old.unlink()
 

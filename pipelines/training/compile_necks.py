@@ -1,4 +1,4 @@
-"""torch.compile for the necks that it speeds up, as the table of necks says."""
+"""torch.compile for necks, as listed in the table of necks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Compile = Literal["necks", "none"]
 
 
 def compiles_necks(choice: Compile | None, device: torch.device) -> bool:
-    """What `--compile` means on a device: by itself on GPUs only."""
+    """Whether `--compile` applies on a device; by default on GPUs only."""
     return choice == "necks" if choice else device.type == "cuda"
 
 

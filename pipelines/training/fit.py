@@ -1,4 +1,4 @@
-"""Lightning's trainer over the steps of one run: on one device, or on the ranks that torchrun started."""
+"""Lightning's trainer for one run, on one device or on the ranks started by torchrun."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def fit(
     name: str = "",
     clock: Callable[[], float] = time.perf_counter,
 ) -> float:
-    """Runs the steps that are left. Returns the seconds they took.
+    """Runs the remaining steps. Returns the seconds they took.
 
     Args:
         config: of the run.
@@ -52,7 +52,7 @@ def fit(
         folder: of the run.
         device: to train on; of this rank.
         validation: None for none.
-        checkpoint: to go on from; None to begin.
+        checkpoint: to resume from; None to start.
         name: of the head, where several train side by side.
         clock: seconds of this head's own; those of others, where several train side by side, left out.
 
@@ -61,7 +61,7 @@ def fit(
     began = clock()
     resumed_step = runs.step_of(checkpoint) if checkpoint else 0
     if resumed_step >= config.max_steps:
-        logger.info("run %s is complete: its %d steps are done", folder, resumed_step)
+        logger.info("run %s is complete after %d steps: nothing to do", folder, resumed_step)
         return 0.0
     if compiles_necks(config.compile, device):
         compile_necks(module.head)
@@ -147,7 +147,7 @@ def _callbacks(
 
 
 def quieten_lightning() -> None:
-    """Its advertisements and warnings about what is meant so here are not of this run."""
+    """Hides Lightning's advertisements and its warnings about what is intended here."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     for message in (
         r".*isinstance\(treespec, LeafSpec\).*",  # torch's, about Lightning's own code
@@ -159,7 +159,7 @@ def quieten_lightning() -> None:
 def _loggers(config: TrainConfig, folder: Path, resumed_step: int) -> list[Logger]:
     loggers: list[Logger] = [MetricsFile(folder / runs.METRICS, resumed_step)]
     if config.tensorboard:
-        from lightning.pytorch.loggers import TensorBoardLogger  # its package is an extra
+        from lightning.pytorch.loggers import TensorBoardLogger  # late: its package is an extra
 
         try:
             loggers.append(TensorBoardLogger(folder, name="tensorboard", version=""))

@@ -25,7 +25,7 @@ from stores.reading.reader import Store
 logger = logging.getLogger(__name__)
 
 _FEW = 0.1
-"""Share of a run's steps that the learning rate may be off by without a warning: epochs are rounded up."""
+"""Largest share of a run's steps by which the schedule may be off without a warning: epochs round up."""
 
 
 class HeadModule(LightningModule):
@@ -134,7 +134,7 @@ class HeadModule(LightningModule):
             return
         raise WorkFailed(
             f"the loss of step {step} is not finite, at learning rate {self.rate_of(step):.3g}; the last "
-            "checkpoint is from before it. Train with a lower --lr or more --warmup-steps"
+            "checkpoint precedes it. Train with a lower --lr or more --warmup-steps"
         )
 
     def _note_divergence(self) -> None:

@@ -1,4 +1,4 @@
-"""How many steps a run has whose recipe counts epochs."""
+"""Steps of a run, from its epochs, and its default intervals."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pipelines.config import TrainConfig
 
 
 def with_steps(config: TrainConfig, records: int) -> TrainConfig:
-    """`config` with the `max_steps` that its epochs come to; unchanged where it has none.
+    """`config` with `max_steps` computed from its epochs; unchanged without epochs.
 
-    An epoch of a recipe is `repeat` visits of each record. Batches run on over the end of an epoch, and the
-    last step's rows that are left over are of the next.
+    An epoch of a recipe is `repeat` visits of each record. Batches run across the end of an epoch: the
+    last step may hold rows of the next one.
 
     >>> paper = TrainConfig(head="bifpn5", epochs=12, repeat=10, batch_size=16)
     >>> with_steps(paper, 1173).max_steps  # 1 % of COCO

@@ -25,16 +25,21 @@ def log_run(config: TrainConfig, data: TrainingData, folder: Path, *, is_validat
     logger.info("run %s: head %s on %s", folder, config.head, data.describe())
     if config.epochs is not None:
         logger.info(
-            "%g epochs of %d x %d records: %d steps of %d",
+            "%g epochs of %d x %d records: %d steps of %d rows",
             *(config.epochs, config.repeat, data.records, config.max_steps, config.batch_size),
         )
     if differences := list(view_differences(data.identity, config.head)):
-        logger.info("views that differ from the paper's (in brackets): %s", "; ".join(differences))
+        logger.info("views differ from the paper: %s", "; ".join(differences))
     warmup, recipe = warmup_steps(config.schedule, config.max_steps), config.schedule
     if recipe.warmup_share is None and warmup != recipe.warmup_steps:
-        logger.info("warm-up cut from %d steps to %d, a tenth of the run", recipe.warmup_steps, warmup)
+        logger.info(
+            "warm-up shortened from %d to %d steps (at most 10 %% of the run)", recipe.warmup_steps, warmup
+        )
     if not is_validated:
-        logger.info("not one complete test store in %s: no score is measured while training", config.stores)
+        logger.info(
+            "no validation during training: expected exactly one matching complete test store in %s",
+            config.stores,
+        )
 
 
 def report_run(

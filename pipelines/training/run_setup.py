@@ -21,10 +21,10 @@ from pipelines.training.write_run import record_of, write_run_folder
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HeadRun:
-    """A run that was written down and can be trained."""
+    """A run whose folder is written, ready for training."""
 
     config: TrainConfig
-    """With as many steps as it has, and the stores that were chosen."""
+    """With as many steps as it has, and the chosen stores."""
     module: HeadModule
     record: runs.RunRecord
     folder: Path
@@ -48,7 +48,7 @@ def prepare(
     opened: ExitStack,
     name: str = "",
 ) -> HeadRun:
-    """Makes or finds the run's folder, and writes down what the run is made from.
+    """Makes or finds the run's folder, and records what the run is made from.
 
     Args:
         module: the head, with the configuration of its run.

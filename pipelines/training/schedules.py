@@ -28,7 +28,7 @@ def learning_rate(step: int, peak: float, schedule: ScheduleConfig, max_steps: i
     Raises ValueError for an unknown shape.
     """
     if schedule.shape not in SHAPES:
-        raise ValueError(f"schedule.shape {schedule.shape!r}; it is one of {', '.join(SHAPES)}")
+        raise ValueError(f"schedule.shape {schedule.shape!r}: expected one of {', '.join(SHAPES)}")
     left = max(0.0, 1 - step / max_steps)
     decay = {
         "poly": math.pow(left, schedule.power),
@@ -48,7 +48,7 @@ def _milestones_passed(step: int, schedule: ScheduleConfig, max_steps: int) -> i
 
 
 def warmup_steps(schedule: ScheduleConfig, max_steps: int) -> int:
-    """The warm-up of a run of `max_steps`: the recipe's share of it, else its steps, cut to a tenth of it.
+    """The warm-up of a run of `max_steps`: the recipe's share of it, else its steps, at most a tenth of it.
 
     A recipe's 1500 steps of 160,000 would otherwise be all of a run scaled down by --max-steps.
 

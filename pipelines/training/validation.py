@@ -1,4 +1,4 @@
-"""Measuring a head every so many steps of a run."""
+"""Validation of a head during training."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 
 class Validation(Callback):
-    """Measures the head on a test store every so many steps, on rank 0."""
+    """Measures the head on a test store every `every` steps, on rank 0."""
 
     def __init__(
         self,
@@ -65,7 +65,7 @@ class Validation(Callback):
 def open_validation(
     config: TrainConfig, record: RunRecord, device: torch.device, opened: ExitStack, name: str
 ) -> Validation | None:
-    """Measures on the named test store, or on the one that fits if there is exactly one."""
+    """Validation on `val_store`, or on the only test store that matches; None if there is not exactly one."""
     if config.val_store is None:
         fitting = fitting_test_stores(record, Path(record.stores_folder), pixels=config.pixels)
         found = [store.path for store in fitting]

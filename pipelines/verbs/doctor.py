@@ -1,4 +1,4 @@
-"""`doctor`: looks at Python, the packages, the accelerator and the disk; names what is broken and its fix."""
+"""`doctor`: checks Python, packages, accelerator and disk, and prints a fix for what is broken."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FSYNC_BYTES = 16 << 20  # 16 MiB: long enough to see a disk, short enough for a 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at."""
+    """Result of one check."""
 
     name: str
     text: str
@@ -100,7 +100,9 @@ def check_packages(
         if version in MALICIOUS.get(name, ()):
             remove = f"{sys.executable} -m pip uninstall {name}"
             yield Finding(
-                name, f"{version} was malicious", f"{remove}; change every credential on this machine"
+                name,
+                f"{version} is a malicious release",
+                f"{remove}; then change every credential on this machine",
             )
         elif not requirement.specifier.contains(version, prereleases=True):
             yield Finding(name, f"{version}, expected {requirement.specifier}", install)
@@ -125,7 +127,7 @@ def check_imports(load: Callable[[str], Any] = import_module) -> Iterator[Findin
 def _import_fix(name: str) -> str:
     if name in ("torchvision", "timm") and _torch_is_cpu_only():
         return (
-            "a CPU-only torch stands beside the torchvision of PyPI, whose operators need the CUDA build; "
+            "torch is a CPU-only build, but torchvision from PyPI needs the CUDA build; "
             f"reinstall both at once: {sys.executable} -m pip install --force-reinstall torch torchvision"
         )
     return f"{sys.executable} -m pip install --force-reinstall {name}"
@@ -159,7 +161,7 @@ def check_video(load: Callable[[str], Any] = import_module) -> Finding:
 
 
 def check_accelerator() -> Finding:
-    """The GPU that torch sees. None is no fault: everything runs on a CPU, slowly."""
+    """The GPU that torch finds. None is not a fault: everything runs on a CPU, slowly."""
     try:
         import torch  # late: a torch that does not load is a finding
     except Exception as error:
@@ -174,8 +176,8 @@ def check_accelerator() -> Finding:
     if shutil.which("nvidia-smi") and os.environ.get("CUDA_VISIBLE_DEVICES") != "":
         return Finding(
             "accelerator",
-            f"nvidia-smi is here, but torch (CUDA {torch.version.cuda}) sees no GPU",
-            "check `nvidia-smi`; the driver may be older than this CUDA needs",
+            f"nvidia-smi is installed, but torch (CUDA {torch.version.cuda}) finds no GPU",
+            "run `nvidia-smi`; the driver may be too old for this CUDA version",
         )
     return Finding("accelerator", f"none: CPU, {os.cpu_count()} cores, {torch.get_num_threads()} threads")
 
@@ -193,7 +195,7 @@ def check_disk(stores: Path) -> Finding:
             os.fsync(file.fileno())
         seconds = time.perf_counter() - started
     except OSError as error:
-        return Finding(name, f"cannot be written: {error}", "pass another --stores")
+        return Finding(name, f"not writable: {error}", "pass another --stores or fix its permissions")
     finally:
         with contextlib.suppress(OSError):  # a read-only disk refuses this too, and is the finding
             probe.unlink()

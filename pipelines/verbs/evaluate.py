@@ -1,4 +1,4 @@
-"""`evaluate`: what the head of a run scores on a test split, from a store or on the live backbone."""
+"""`evaluate`: scores of a run on a test split, from a store or on the live backbone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`plan`: what an extraction will take, before anything is written."""
+"""`plan`: size and duration of an extraction, before anything is written."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def print_geometry(extraction: Extraction, summary: dict[str, Any]) -> None:
     print(f"  rows      {summary['rows']}: {summary['records']} records, {views}")
     if extraction.dataset.subset is not None:
         print(
-            f"  subset    {len(extraction.dataset.subset)} of the records, the rows of the others stay empty"
+            f"  subset    {len(extraction.dataset.subset)} of the records; the rows of the others stay empty"
         )
     if not has_device_half(plan.codec):
         print(f"  codec     {plan.codec} has no device half: numpy encodes and decodes it on the host")
@@ -142,7 +142,7 @@ def plan_views(extraction: Extraction) -> str:
 
 
 def print_time(extraction: Extraction, speed: Speed) -> None:
-    """How long the extraction takes here, and what decides it."""
+    """Duration and bottleneck of the extraction."""
     print(
         f"  time      about {duration(speed.total_seconds)} on {extraction.device},"
         f" {duration(speed.start_seconds)} of it before the first row; bottleneck: {speed.bottleneck}"
@@ -150,7 +150,7 @@ def print_time(extraction: Extraction, speed: Speed) -> None:
     if extraction.device.type == "cpu" and speed.others_share > BUSY:
         quiet = duration(speed.total_seconds * (1 - speed.others_share))
         print(
-            f"            other programs take {speed.others_share:.0%} of the processors; alone about {quiet}"
+            f"            about {quiet} without other programs, using {speed.others_share:.0%} of the cores"
         )
     print(
         f"  a row     {speed.decode_seconds * 1e3:.1f} ms to decode with {extraction.workers} threads,"
@@ -170,7 +170,7 @@ def print_advice(extraction: Extraction, advice: Advice) -> None:
     for forecast in advice.heads:
         print(f"  caching   {forecast.head}: {_verdict(forecast)}")
     if advice.heads:
-        where = "memory, where it fits" if advice.in_memory else "the disk: it does not fit the memory"
+        where = "memory, which holds all of it" if advice.in_memory else "the disk: it is larger than the memory"
         print(f"            the store is read from {where}")
     for variant in advice.variants:
         steps = ", ".join(
@@ -190,13 +190,13 @@ def print_advice(extraction: Extraction, advice: Advice) -> None:
 
 
 def print_ways(ways: Sequence[Way]) -> None:
-    """What storing all levels, the deep ones or none takes, and the way to take."""
+    """Costs of storing all levels, only deep ones or none, and the fastest that fits."""
     for way in ways:
         steps = ", ".join(f"{head} {_step(seconds)}" for head, seconds in way.heads.items())
         room = "" if way.fits else "; DOES NOT FIT"
         print(
-            f"  way       {way.name}: {gigabytes(way.bytes)}, {steps} a step, one run of each in"
-            f" {duration(way.total_seconds)} with what is extracted for it{room}"
+            f"  option    {way.name}: {gigabytes(way.bytes)}, {steps} a step; extraction and one run of"
+            f" each head: {duration(way.total_seconds)}{room}"
         )
     if ways:
         print(f"  take      {ways[0].name} ({ways[0].command}): the fastest here that fits")

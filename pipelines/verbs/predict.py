@@ -1,4 +1,4 @@
-"""`predict`: the frozen backbone and the trained head of a run on new images or videos."""
+"""`predict`: runs the frozen backbone and the trained head on new images or videos."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ def run(config: PredictConfig) -> dict[str, Any]:
             done.append(task.write_prediction(model, path, folder / name))
         except (SourceError, OSError) as error:
             failed[str(path)] = str(error)
-            logger.warning("%s is left out: %s", path, error)
+            logger.warning("skipping %s: %s", path, error)
             continue
         logger.info("%s: %s", path, task.describe_prediction(done[-1]))
     kind = task.source_kind
-    print(f"{len(done)} {kind} predicted into {folder}" + (f", {len(failed)} left out" if failed else ""))
+    print(f"{len(done)} {kind} predicted into {folder}" + (f", {len(failed)} skipped" if failed else ""))
     if not done:
         raise WorkFailed(f"none of the {len(sources)} {kind} under {config.input} could be read")
     return {"out": str(folder), kind: done, "failed": failed}

@@ -1,4 +1,4 @@
-"""`report`: runs side by side, with the paper's rows beside them: a table, a CSV file and a picture."""
+"""`report`: compares runs with each other and the paper: a table, a CSV file and a plot."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def run(config: ReportConfig) -> dict[str, Any]:
     Raises UsageError where a folder named holds no run.
     """
     if not config.run:
-        raise UsageError("name the folders of runs: python -m pipelines report runs/a runs/b")
+        raise UsageError("expected folders of runs, such as: python -m pipelines report runs/a runs/b")
     rows = report_rows([read_figures(folder) for folder in run_folders([Path(run) for run in config.run])])
     for source, of in groupby(rows, key=lambda row: row.source):
         print(_block(source, list(of)))

@@ -1,4 +1,4 @@
-"""`info`: what a store is of, its geometry and its sizes; reads small files only."""
+"""`info`: identity, geometry and sizes of a store; reads small files only."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def _levels(plan: StorePlan) -> dict[str, dict[str, int]]:
 
 
 def _print(store: Mapping[str, Any]) -> None:
-    state = f"manifest {store['manifest_digest']}" if store["complete"] else "not complete"
+    state = f"manifest {store['manifest_digest']}" if store["complete"] else "unfinished"
     print(f"{store['store']}: {state}")
     print(f"  rows      {store['rows']} of {store['records']} records, targets {', '.join(store['targets'])}")
     if unusable := store["unusable_annotations"]:

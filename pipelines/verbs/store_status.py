@@ -1,4 +1,4 @@
-"""`status`: what stands in a store, what is missing, what was skipped and why."""
+"""`status`: written, missing and skipped rows of a store, with the reasons."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _state(path: Path) -> dict[str, Any]:
 
 
 def _rows_outside_subset(path: Path, rows: int) -> int:
-    """Planned rows that are left empty. From the plan: outcomes tell it of finished shards alone."""
+    """Planned rows outside the subset, from the plan: outcomes cover finished shards only."""
     dataset = describe_store(path).identity["dataset"]
     subset = dataset.get("subset")
     return 0 if subset is None else rows - rows * subset["count"] // dataset["records"]["count"]
@@ -70,4 +70,4 @@ def _print(store: dict[str, Any]) -> None:
     if len(lines) > MAX_LISTED:
         print(f"    and {len(lines) - MAX_LISTED} more; --json lists all")
     if not store["complete"]:
-        print("  run the `make extract` that began it again: it goes on where it stopped")
+        print("  to continue: repeat its `make extract` command")

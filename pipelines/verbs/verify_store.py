@@ -1,4 +1,4 @@
-"""`verify`: whether stores are what their manifests say, and their sources what they were made from."""
+"""`verify`: checks stores against their manifests, and source files against their recorded digests."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MAX_LISTED_SHARDS = 4
 
 
 class Damaged(IntegrityError):
-    """A store is not what it was; says how it is mended, and carries the summary."""
+    """A damaged store; the message says how to repair it. Carries the summary."""
 
     def __init__(self, summary: dict[str, Any]) -> None:
         self.summary = summary
@@ -37,7 +37,7 @@ class Damaged(IntegrityError):
 
 
 def _remedy(found: Sequence[Mapping[str, Any]]) -> str:
-    """How the first store is mended, where its problems do not say so themselves.
+    """How to repair the first store, if its problems do not say so themselves.
 
     Shards without a receipt are done again, the others stay.
     """
@@ -46,15 +46,15 @@ def _remedy(found: Sequence[Mapping[str, Any]]) -> str:
     is_complete = (store / MANIFEST_NAME).exists()
     of_the_whole = [problem["what"] for problem in problems if problem["shard"] is None]
     if is_complete and of_the_whole:
-        is_told = any(what.endswith((FIX_MANIFEST, FIX_PLAN)) for what in of_the_whole)
-        return "" if is_told else f"it is another store, or no longer what it was: {FIX_PLAN}"
+        says_how = any(what.endswith((FIX_MANIFEST, FIX_PLAN)) for what in of_the_whole)
+        return "" if says_how else f"it is another store, or was changed: {FIX_PLAN}"
     shards = sorted({problem["shard"] for problem in problems} - {None})
     if not shards:  # it is not finished, and says to run it again
         return ""
     files = [MANIFEST_NAME] * is_complete + [f"receipts/{name}*.json" for name in shards[:MAX_LISTED_SHARDS]]
     more = f" and the receipts of {len(shards) - MAX_LISTED_SHARDS} more" * (len(shards) > MAX_LISTED_SHARDS)
     delete = f"delete {', '.join(files)}{more} there"
-    return f"to mend it {delete}, and run the extraction that made it again"
+    return f"to repair it, {delete} and repeat its extraction"
 
 
 def run(config: VerifyConfig) -> dict[str, Any]:
@@ -70,14 +70,14 @@ def run(config: VerifyConfig) -> dict[str, Any]:
     if digest is not None and not re.fullmatch("[0-9a-f]{64}", digest):
         raise UsageError(f"--manifest-digest {digest}: expected 64 hexadecimal digits, a sha256")
     if digest is not None and len(paths) > 1:
-        raise UsageError(f"--manifest-digest is of one store, there are {len(paths)}: pass --store")
+        raise UsageError(f"--manifest-digest describes one store, found {len(paths)}; pass --store")
     for path in paths:
         report = verify_store(path, full=config.full, manifest_digest=digest)
         _print(path, report, config.full)
         stores.append(_summary(path, report))
         if config.source and report.ok:
             stores[-1]["sources"] = check_sources(path, config.data)
-            print(f"  {stores[-1]['sources']} source files are those the rows were made from")
+            print(f"  {stores[-1]['sources']} source files match their recorded digests")
     summary = {"ok": all(store["ok"] for store in stores), "full": config.full, "stores": stores}
     if not summary["ok"]:
         raise Damaged(summary)
@@ -125,7 +125,10 @@ def check_sources(path: Path, data: str | None) -> int:
         IdentityError: a file is gone or another; names its record and both digests.
         DatasetLayoutError: `data` is not the data set.
     """
-    from extract.datasets import dataset_module, open_dataset  # its packages are needed for --source only
+    from extract.datasets import (
+        dataset_module,
+        open_dataset,
+    )  # late: its packages are needed for --source only
 
     store = read_committed(path)
     split = store.plan.identity["dataset"]
@@ -140,7 +143,7 @@ def check_sources(path: Path, data: str | None) -> int:
         found = hashlib.sha256(dataset.read_source(index_of[key])).hexdigest()
         if found != digest:
             raise IdentityError(
-                field, digest, found, f"the file changed after {path} was made; extract again"
+                field, digest, found, f"the file changed after {path} was extracted; extract again"
             )
     return len(expected)
 

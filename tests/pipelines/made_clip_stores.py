@@ -1,4 +1,4 @@
-"""Small stores of clips made without a backbone or a video: features of which a part is told by their order.
+"""Small stores of clips made without a backbone or a video: features that partly depend on frame order.
 
 Class 2 k + 1 holds what class 2 k holds, with time reversed: the pair follows from the mean, the member from
 the order alone.

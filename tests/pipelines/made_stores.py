@@ -1,4 +1,4 @@
-"""Small stores made without a backbone: features that tell the label of each cell, with noise."""
+"""Small stores made without a backbone: features that encode the label of each cell, with noise."""
 
 from __future__ import annotations
 

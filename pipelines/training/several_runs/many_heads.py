@@ -1,4 +1,4 @@
-"""Several heads trained side by side on one stream of batches: one read, one copy, one dequantise.
+"""Several heads trained side by side on one stream of batches: read, copied and dequantised once.
 
 Each head's run is the one it would have alone, in a folder of its own below the group's, for `evaluate`,
 `predict` and `--resume` to find:
@@ -49,14 +49,14 @@ logger = logging.getLogger(__name__)
 def train_side_by_side(config: ManyHeadsConfig) -> dict[str, Any]:
     """Trains or resumes every head of `config`. Returns the group's folder and each run's summary.
 
-    A head that fails is stopped and reported while the others go on.
+    A head that fails is stopped and reported while the others continue.
 
     Raises UsageError for heads that cannot share a stream, WorkFailed at the end where heads were stopped,
     whatever the stream of batches raises, and Interrupted for Ctrl-C.
     """
     ranks = ranks_of(os.environ)
     if ranks.world > 1:
-        raise UsageError("several heads are trained by one process: start them without torchrun")
+        raise UsageError("several heads train in one process; start the command without torchrun")
     configs = config.heads
     check_one_stream(configs)
     first = next(iter(configs.values()))
@@ -85,8 +85,8 @@ def check_one_stream(configs: dict[str, TrainConfig]) -> None:
             mine, theirs = getattr(first, setting), getattr(other, setting)
             if mine != theirs:
                 raise UsageError(
-                    f"heads trained side by side see the same batches: {setting} is {mine!r} for "
-                    f"{first_name} and {theirs!r} for {name}; give it once for all, or train them apart"
+                    f"heads trained side by side share their batches, but {setting} is {mine!r} for "
+                    f"{first_name} and {theirs!r} for {name}; use one value, or train them separately"
                 )
     if first.online:
         return
@@ -94,8 +94,8 @@ def check_one_stream(configs: dict[str, TrainConfig]) -> None:
     for name, theirs in stores.items():
         if theirs != stores[first_name]:
             raise UsageError(
-                f"heads trained side by side learn from the same views: {first_name} from "
-                f"{', '.join(stores[first_name])}, {name} from {', '.join(theirs)}; train them apart"
+                f"heads trained side by side share their stores, but {first_name} uses "
+                f"{', '.join(stores[first_name])} and {name} {', '.join(theirs)}; train them separately"
             )
 
 
@@ -104,7 +104,7 @@ def _group_folder(config: ManyHeadsConfig, data: TrainingData) -> Path:
         return Path(config.run or "")
     folder = runs.new_run_folder(config.run, data.name, f"{len(config.heads)}-heads")
     if (folder / GROUP_RECORD).exists():
-        raise UsageError(f"{folder} already holds runs; --resume continues them, another --run starts afresh")
+        raise UsageError(f"{folder} already holds runs; pass --resume to continue them, or another --run")
     return folder
 
 
@@ -129,7 +129,7 @@ def _record(group: Path, names: list[str], stopped: dict[str, str]) -> None:
 
 @dataclass(kw_only=True, slots=True)
 class _Outcome:
-    """What became of one head."""
+    """Result of one head."""
 
     seconds: float = 0.0
     """Of its own turns."""
@@ -213,14 +213,14 @@ def _train_one(
             name=head.name,
             clock=lambda: time.perf_counter() - shared.waited_s(seat),
         )
-    except BaseException as error:  # its own: the others go on, and know nothing of it
+    except BaseException as error:  # of this head alone: the others continue
         if shared.error is None:
             step = head.module.trainer.global_step if head.module._trainer is not None else head.first_step
             outcome.failure = f"stopped at step {step}: {_in_words(error)}"
-            logger.error("%s %s; the other heads go on", head.name, outcome.failure)
+            logger.error("%s %s; the other heads continue", head.name, outcome.failure)
             _record(group, [], {head.name: outcome.failure})
     finally:
-        _let_go(head, device, outcome)
+        _free(head, device, outcome)
         shared.leave(seat)
 
 
@@ -230,13 +230,13 @@ def _in_words(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
-def _let_go(head: HeadRun, device: torch.device, outcome: _Outcome) -> None:
-    """Frees what a head that ended held: its weights on a GPU, and what a failed step left behind."""
+def _free(head: HeadRun, device: torch.device, outcome: _Outcome) -> None:
+    """Frees the memory of a finished head: its weights on a GPU, and what a failed step left behind."""
     head.module.trainer = None
     head.module.losses = {}
     head.module.to("cpu")
     if outcome.failure is not None:
-        gc.collect()  # the activations of the failed step hang on the error's frames
+        gc.collect()  # the error's frames hold the activations of the failed step
     if device.type == "cuda":
         torch.cuda.empty_cache()
 
@@ -262,7 +262,7 @@ def _report(group: Path, heads: list[HeadRun], outcomes: dict[str, _Outcome]) ->
 
 
 class HeadsStopped(WorkFailed):
-    """Some heads of several failed; `summary` is what became of all."""
+    """Some of several heads failed; `summary` covers all of them."""
 
     def __init__(self, message: str, summary: dict[str, Any]) -> None:
         super().__init__(message)

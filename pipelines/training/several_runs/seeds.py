@@ -1,5 +1,4 @@
-"""`train-head --seeds N`: the same runs with N seeds, one after another; `report` shows their mean and
-spread."""
+"""`train-head --seeds N`: the same run with N seeds, one after another."""
 
 from __future__ import annotations
 
@@ -30,7 +29,7 @@ def train_seeds(
     """Trains with every seed. Returns the summary of each run.
 
     The runs stand in <run>/seed<n>, where `run` was named, else each in a folder of its own choice. A resumed
-    group of one head goes on with the runs that were begun and begins the others; several heads are resumed
+    group of one head continues the runs that were begun and starts the others; several heads are resumed
     seed by seed, by the folder <run>/seed<n>.
 
     Raises UsageError where the folder named holds other runs, whose configuration this would overwrite.
@@ -54,7 +53,7 @@ def train_seeds(
 
 
 def _remove_unbegun(folder: Path) -> None:
-    """Of a first run that was refused: else the mended command would be told that there are runs already."""
+    """Removes what a refused first run left, so that the corrected command does not find runs there."""
     (folder / RUN_CONFIG).unlink(missing_ok=True)
     if folder.is_dir() and not any(folder.iterdir()):
         folder.rmdir()
@@ -62,9 +61,9 @@ def _remove_unbegun(folder: Path) -> None:
 
 def _refuse_other_runs(folder: Path, resume: bool) -> None:
     if any((folder / record).exists() for record in (RUN_RECORD, GROUP_RECORD)):
-        raise UsageError(f"{folder} already holds a run of one seed; several seeds need another --run")
+        raise UsageError(f"{folder} already holds a run of one seed; pass another --run for several seeds")
     if not resume and (folder / RUN_CONFIG).exists():
-        raise UsageError(f"{folder} already holds runs; --resume continues them, another --run starts afresh")
+        raise UsageError(f"{folder} already holds runs; pass --resume to continue them, or another --run")
 
 
 def _with_seed(

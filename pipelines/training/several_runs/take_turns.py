@@ -1,8 +1,8 @@
 """One stream of batches for several heads: their threads run one at a time, a batch after another.
 
-Each head trains in a thread of its own by the very code that trains it alone; a thread runs from being given
-a batch to asking for the next one, and then the next thread does. So the heads share nothing but batches,
-and one head's activations are gone before another's are made.
+Each head trains in a thread of its own by the very code that trains it alone; each thread
+runs for exactly one batch, then yields to the next. So the heads share nothing but batches, and one head's
+activations are freed before another's are made.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Batch = TypeVar("Batch")
 
 
 class Turns:
-    """Lets `seats` threads run one at a time, in the order of their numbers; seat 0 begins."""
+    """Runs `seats` threads one at a time, in the order of their numbers; seat 0 starts."""
 
     def __init__(self, seats: int) -> None:
         self._there = list(range(seats))
@@ -70,12 +70,12 @@ class SharedBatches(Generic[Batch]):
         Raises whatever the source raised, in every seat.
         """
         while True:
-            self._let_others_go_on(seat)
+            self._let_others_run(seat)
             while (step := self._wanted[seat]) != self._step:
                 if step == min(self._wanted.values()):
                     self._advance()
                 else:  # this one is ahead of others, as where a run was killed between two checkpoints
-                    self._let_others_go_on(seat)
+                    self._let_others_run(seat)
             self._refuse_ended()
             yield self._take(seat)
             self._wanted[seat] = step + 1
@@ -85,7 +85,7 @@ class SharedBatches(Generic[Batch]):
         return self._waited_s[seat]
 
     def leave(self, seat: int) -> None:
-        """Lets the others go on without this seat, whose thread has the turn."""
+        """Removes this seat, whose thread has the turn; the others continue."""
         del self._wanted[seat]
         if not any(step <= self._step for step in self._wanted.values()):
             self._batch = None
@@ -96,7 +96,7 @@ class SharedBatches(Generic[Batch]):
         if self.error is None:
             self.error = error
 
-    def _let_others_go_on(self, seat: int) -> None:
+    def _let_others_run(self, seat: int) -> None:
         began = time.perf_counter()
         self.turns.pass_on(seat)
         self._waited_s[seat] += time.perf_counter() - began

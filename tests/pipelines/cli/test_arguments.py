@@ -158,17 +158,17 @@ def test_resume_starts_from_the_configuration_of_the_run(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--max-stepz", "3"], "--max-stepz: no such flag; did you mean --max-steps?"),
-        (["--learning-rate", "3"], "no such flag"),
-        (["--max-steps"], "--max-steps needs a value"),
-        (["--max-steps", "--lr", "1"], "--max-steps needs a value"),
+        (["--max-stepz", "3"], "--max-stepz: unknown flag; did you mean --max-steps?"),
+        (["--learning-rate", "3"], "unknown flag"),
+        (["--max-steps"], "--max-steps: expected a value"),
+        (["--max-steps", "--lr", "1"], "--max-steps: expected a value"),
         (["--max-steps", "many"], "--max-steps: expected a whole number, found 'many'"),
         (["--lr", "fast"], "--lr: expected a number, found 'fast'"),
         (["--precision", "fp8"], "--precision: expected one of fp32, bf16, found 'fp8'"),
         (["--resume=maybe"], "expected true or false"),
-        (["HEAD=linear"], "unexpected 'HEAD=linear': flags are written --name value, here --head linear"),
+        (["HEAD=linear"], "unexpected 'HEAD=linear': write flags as --name value, here --head linear"),
         (["--config", "absent.yaml"], "absent.yaml"),
-        (["--recipe", "absent"], "no recipe 'absent'"),
+        (["--recipe", "absent"], "unknown recipe 'absent'"),
     ],
 )
 def test_wrong_words_are_refused(words: list[str], message: str) -> None:
@@ -229,8 +229,8 @@ def test_required_flags_are_named() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("max_stepz: 3", "max_stepz: no such setting; did you mean max_steps?"),
-        ("optimizer: {lrr: 3}", "optimizer.lrr: no such setting; did you mean optimizer.lr?"),
+        ("max_stepz: 3", "max_stepz: unknown setting; did you mean max_steps?"),
+        ("optimizer: {lrr: 3}", "optimizer.lrr: unknown setting; did you mean optimizer.lr?"),
         ("max_steps: many", "max_steps: expected a whole number, found 'many'"),
         ("- 3", "expected settings"),
         ("a: [", "while parsing"),

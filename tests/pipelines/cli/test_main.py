@@ -58,12 +58,12 @@ def raising(error: BaseException) -> Callable[[Any], Any]:
         (CodecError("features of a.jpg are not finite"), 1, "not finite"),
         (WorkFailed("11 records skipped"), 1, "11 records skipped"),
         (OSError(errno.EIO, "Input/output error"), 1, "Input/output error"),
-        (KeyError("bug"), 1, "KeyError: 'bug' (unforeseen; --debug shows where)"),
-        (KeyboardInterrupt(), 130, "interrupted; to go on: python -m pipelines doctor"),
+        (KeyError("bug"), 1, "KeyError: 'bug' (unexpected error; rerun with --debug for a traceback)"),
+        (KeyboardInterrupt(), 130, "interrupted; to continue: python -m pipelines doctor"),
         (
             Interrupted("python -m pipelines train-head --resume"),
             130,
-            "to go on: python -m pipelines train-head",
+            "to continue: python -m pipelines train-head",
         ),
     ],
 )

@@ -191,5 +191,5 @@ def test_seeds_of_several_heads_are_resumed_one_by_one(tmp_path: Path) -> None:
     for seed in (0, 1):
         (tmp_path / f"seed{seed}").mkdir()
         (tmp_path / f"seed{seed}" / GROUP_RECORD).write_text("{}")
-    with pytest.raises(UsageError, match=r"one by one: --run \S+seed0, --run \S+seed1"):
+    with pytest.raises(UsageError, match=r"one at a time: --run \S+seed0, --run \S+seed1"):
         base_file({"resume": "true", "run": str(tmp_path)})

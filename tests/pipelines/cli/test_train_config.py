@@ -1,4 +1,4 @@
-"""Numbers of train-head that cannot be, and files that are none, told before anything is opened."""
+"""Invalid counts and files of train-head are refused before anything is opened."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_heads_of_a_file_that_are_wrong_name_the_file(tmp_path: Path) -> None:
     path = tmp_path / "heads.yaml"
     for text, message in (
         ("heads: [linear]", "heads.yaml: heads: expected `name: {setting: value}` for each head"),
-        ("heads: {a: {head: fpn, lrr: 1}}", "heads.yaml: lrr: no such setting; did you mean optimizer.lr?"),
+        ("heads: {a: {head: fpn, lrr: 1}}", "heads.yaml: lrr: unknown setting; did you mean optimizer.lr?"),
         ("heads: {a/b: {head: fpn}}", "head name 'a/b': it names a folder"),
     ):
         path.write_text(text)

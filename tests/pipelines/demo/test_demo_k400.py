@@ -1,4 +1,4 @@
-"""The demo of clips: reversals that are exact, the path in small, and what only the order of frames tells."""
+"""The demo of clips: exact reversals, the pipeline in small, and classes that differ only in frame order."""
 
 from __future__ import annotations
 

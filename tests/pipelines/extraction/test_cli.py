@@ -138,7 +138,7 @@ def test_a_backbone_that_does_not_fit_the_device_is_no_bug(
     with monkeypatch.context() as loading:
         loading.setattr("extract.backbones.frozen.fit_steps", full)
         code, _, _, err = result(capsys, "extract", *words)
-        assert code == 1 and "unforeseen" not in err
+        assert code == 1 and "unexpected error" not in err
         assert "extract: swinv2-nano does not fit the free memory of cpu (CUDA out of memory." in err
         assert not (tmp_path / "features").exists()
         code, summary, out, _ = result(capsys, "plan", *words)
@@ -230,7 +230,7 @@ def test_records_outside_the_subset_are_not_told_as_skipped(
     assert (whole["complete"], whole["written"]) == (True, 6)
     (store / "MANIFEST.json").unlink()
     (store / "receipts" / "64x64-1.json").unlink()
-    begun = state()  # outcomes tell the rows outside of two shards alone
+    begun = state()  # outcomes cover two shards only
     assert (begun["complete"], begun["missing_shards"]) == (False, ["64x64-1"])
 
 
@@ -292,7 +292,7 @@ def test_sigterm_is_an_interrupt(
     monkeypatch.setattr(pipelines.verbs.extract_features, "extract", terminate)
     code, _, _, err = result(capsys, "extract", *words)
     assert code == 130
-    assert f"to go on: python -m pipelines extract {shlex.join(words)}" in err
+    assert f"to continue: python -m pipelines extract {shlex.join(words)}" in err
     assert signal.getsignal(signal.SIGTERM) == before
 
 
@@ -305,7 +305,7 @@ def test_interrupted(
     monkeypatch.setattr(pipelines.verbs.extract_features, "extract", interrupt)
     code, _, _, err = result(capsys, "extract", *words)
     assert code == 130
-    assert f"to go on: python -m pipelines extract {shlex.join(words)}" in err
+    assert f"to continue: python -m pipelines extract {shlex.join(words)}" in err
 
 
 def test_settings_from_a_file(words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

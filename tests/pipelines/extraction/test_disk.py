@@ -30,7 +30,7 @@ def test_a_damaged_store_is_mended_as_it_is_told(
         damaged.write_bytes(bytes(len(before[damaged])))
         code, _, _, told = result(capsys, "verify", "--store", str(store), "--full")
     assert code == 4
-    files = re.search(r"to mend it delete (.*) there, and run the extraction that made it again", told)
+    files = re.search(r"to repair it, delete (.*) there and repeat its extraction", told)
     for pattern in files[1].split(", ") if files else []:
         for file in store.glob(pattern):
             file.unlink()
@@ -88,7 +88,7 @@ def test_a_disk_that_fills_up_names_bytes_and_the_way_on(
     code, _, _, err = result(capsys, "extract", *words)
     assert code == 5
     assert re.search(r"features/\S+: the plan needs [1-9]\d+ bytes .* and 7 \(0.00 GB\) are free", err)
-    assert f"to go on: python -m pipelines extract {shlex.join(words)}" in err
+    assert f"to continue: python -m pipelines extract {shlex.join(words)}" in err
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
@@ -128,7 +128,7 @@ def test_a_folder_that_cannot_be_written_is_seen_first(
     )
     code, summary, _, _ = result(capsys, "extract", *words)
     assert code == 2
-    assert "cannot be written" in summary["error"]
+    assert "is not writable" in summary["error"]
 
 
 def test_a_damaged_plan_is_an_integrity_error(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:

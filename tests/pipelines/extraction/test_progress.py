@@ -31,12 +31,10 @@ def test_progress_on_a_terminal_and_elsewhere(capsys: pytest.CaptureFixture[str]
     with ExtractionProgress("made", on_terminal=True) as progress:
         progress(moment)
     drawn = capsys.readouterr().err
-    assert (
-        " 25%|" in drawn and "| 3/12, 1.5 images/s, 2 MB/s, waits for decode, 6.0 s left, 1 failed" in drawn
-    )
+    assert " 25%|" in drawn and "| 3/12, 1.5 images/s, 2 MB/s, slowest: decode, 6.0 s left, 1 failed" in drawn
     assert shard_line("made", moment) == (
         "made: shard 64x64-0 done, 1 of 4; 3 of 12 rows, 1 records failed, 1.5 images/s, 2 MB/s, "
-        "waits for decode, 6.0 s left"
+        "bottleneck: decode, 6.0 s left"
     )
 
 
@@ -68,7 +66,7 @@ def test_the_live_line_fits_a_terminal(
         while not shown.endswith(b" end"):
             shown += os.read(ours, 1 << 16)
     os.close(ours)
-    speed = "946 images/s, 900 MB/s, waits for backbone, 15.0 min left"
+    speed = "946 images/s, 900 MB/s, slowest: backbone, 15.0 min left"
     if is_drawn:
         line = next(line for line in re.split(r"[\r\n]", shown.decode()) if "images/s" in line)
         assert len(line) <= columns

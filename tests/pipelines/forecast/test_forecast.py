@@ -110,7 +110,7 @@ def test_plan_says_for_each_head_whether_caching_pays(
     assert deep["heads"]["bifpn1"] is None and "bifpn1 needs more levels" in out
 
 
-def test_a_head_that_lacks_levels_is_told_beside_what_is_measured(
+def test_a_head_that_lacks_levels_is_reported_beside_the_measured_ones(
     words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(caching_advice, "head_step_seconds", lambda *_: 0.01)

@@ -143,7 +143,7 @@ def test_losses_and_scores_are_those_of_a_full_store(
     live = scores("stored", "--live", "--data", str(made.data), "--short-side", "64")
     assert scores("stored") == pytest.approx(live, abs=0.02), "of the deep test store with pixels"
     of_images = scores("source", "--pixels", "source", "--stores", str(made.source))
-    assert of_images == scores("source", "--stores", str(made.stored)), "--data as the run was told"
+    assert of_images == scores("source", "--stores", str(made.stored)), "--data as recorded in the run"
     assert main(["evaluate", "--run", str(tmp_path / "source")]) == 2, "no test store holds or makes p2"
 
 

@@ -209,7 +209,7 @@ def test_heads_that_see_other_batches_are_refused(
     for differing, message in (
         ({"head": "linear", "batch_size": 2}, "batch_size is 4 for a and 2 for b"),
         ({"head": "linear", "seed": 1}, "seed is 0 for a and 1 for b"),
-        ({"head": "linear", "store": [other]}, "learn from the same views"),
+        ({"head": "linear", "store": [other]}, "share their stores"),
         ({"head": "maskrcnn-fpn"}, "segmentation"),
     ):
         heads = {"a": fpn, "b": differing}

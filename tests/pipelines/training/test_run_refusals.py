@@ -57,7 +57,7 @@ def test_seeds_leave_a_folder_of_other_runs_alone(
     seeds = tmp_path / "seeds"
     assert train(stores, seeds, "linear", "--seeds", "2") == 0
     assert train(stores, seeds, "linear", "--seeds", "2") == USAGE
-    assert f"{seeds} already holds runs; --resume continues them" in capsys.readouterr().err
+    assert f"{seeds} already holds runs; pass --resume to continue them" in capsys.readouterr().err
 
 
 def test_a_head_that_does_not_fit_leaves_no_folders_of_the_others(

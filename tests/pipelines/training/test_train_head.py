@@ -245,7 +245,7 @@ def test_a_run_is_not_overwritten(
         "cpu",
     ]
     assert main(words) == 2
-    assert "already holds a run; --resume" in capsys.readouterr().err
+    assert "already holds a run; pass --resume" in capsys.readouterr().err
 
 
 def test_divergence_stops_the_run(stores: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -300,7 +300,7 @@ def test_the_log_says_when_reading_sets_the_pace(
     run = tmp_path / "run"
     with caplog.at_level(logging.INFO):
         train_head.run(config_of(stores, run, head="linear", head_settings={}, max_steps=4, val_every=0))
-    line = r"step 4/4 .*, not the head, sets the pace: \d+ % of the time spent waiting for rows"
+    line = r"step 4/4 .*; limited by [a-z ]+: \d+ % of the time spent waiting for rows"
     assert re.search(line, caplog.text)
     shares = [float(row["waited_share"]) for row in read_metrics(run / runs.METRICS) if "loss" in row]
     assert len(shares) == 4 and shares[-1] > 0.3

@@ -75,7 +75,7 @@ def test_the_recipe_of_swinv2_g_is_its_appendixs() -> None:
 
 
 def test_a_run_from_a_store_to_its_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A skipped record in it; what the order alone tells is learned, and measured on 12 views."""
+    """With a skipped record; classes that differ only in frame order are learned, measured on 12 views."""
     stores = tmp_path / "features"
     make_clip_store(stores, skipped=frozenset({"train-3"}))
     val = make_clip_store(stores, split="val", records=8, views=12)

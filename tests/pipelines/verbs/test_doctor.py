@@ -113,7 +113,7 @@ def test_a_read_only_disk_is_a_finding(
     with pytest.raises(Unhealthy, match="broken: disk of"):
         run(DoctorConfig(stores=str(tmp_path)))
     out = capsys.readouterr().out
-    assert f"BAD disk of {tmp_path}: cannot be written: [Errno 30]" in out and "pass another --stores" in out
+    assert f"BAD disk of {tmp_path}: not writable: [Errno 30]" in out and "pass another --stores" in out
 
 
 def test_stores_that_are_no_folder_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
