@@ -32,7 +32,7 @@ install:
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,oracles]'
 	@echo '$(digest)' > $(VENV)/.installed
 
-demo: setup  ## The whole path on made data with the bundled tiny backbone, under runs/demo ([DATASET=coco|k400] [HEAD=])
+demo: setup  ## Runs the whole pipeline on generated data with the bundled small backbone, under runs/demo ([DATASET=coco|k400] [HEAD=])
 	$(RUN_PIPELINES) demo $(call flags,DATASET HEAD RUN) $(ARGS)
 
 test: setup  ## The test suite: CPU, offline, minutes; two processes ([TEST_PROCESSES=])
@@ -47,16 +47,16 @@ test-all: setup  ## Every test, the slow ones and those of test-ci too
 lint: setup  ## ruff and mypy
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
-plan: setup  ## Rows, bytes, files, free space and time of an extraction; writes nothing (DATASET= MODEL= ...)
+plan: setup  ## Estimates size and time of an extraction; writes nothing (DATASET= MODEL= ...)
 	$(RUN_PIPELINES) plan $(call flags,DATASET MODEL SPLIT DATA STORES WEIGHTS LEVELS CODEC VIEWS PIXELS SUBSET HEAD RECIPE) $(ARGS)
 
-extract: setup  ## Fills the store of a data set's split, or goes on filling it (DATASET= MODEL= ...)
+extract: setup  ## Extracts a data set's split into a store; resumes an unfinished one (DATASET= MODEL= ...)
 	$(RUN_PIPELINES) extract $(call flags,DATASET MODEL SPLIT DATA STORES WEIGHTS LEVELS CODEC VIEWS PIXELS SUBSET ENGINE) $(ARGS)
 
-status: setup  ## What stands in a store, what is missing, what was skipped and why (STORE=)
+status: setup  ## Lists written, missing and skipped rows of a store (STORE=)
 	$(RUN_PIPELINES) status $(call flags,STORE STORES) $(ARGS)
 
-info: setup  ## Identity, geometry and sizes of a store (STORE=)
+info: setup  ## Prints identity, geometry and sizes of a store (STORE=)
 	$(RUN_PIPELINES) info $(call flags,STORE STORES) $(ARGS)
 
 verify: setup  ## Structure and sizes of a store; ARGS=--full for every checksum (STORE=)
@@ -65,19 +65,19 @@ verify: setup  ## Structure and sizes of a store; ARGS=--full for every checksum
 train-head: setup  ## Trains a head, or several in one pass, from a store (HEAD= or HEAD=fpn,bifpn5 ...)
 	$(RUN_PIPELINES) train-head $(call flags,HEAD DATASET MODEL STORE STORES LEVELS PIXELS DATA SUBSET SEEDS RECIPE RUN) $(ARGS)
 
-evaluate: setup  ## The metrics of a run on the test store (RUN=)
+evaluate: setup  ## Measures a run's metrics on a test store (RUN=)
 	$(RUN_PIPELINES) evaluate $(call flags,RUN STORE VIEWS DATA) $(ARGS)
 
 predict: setup  ## The frozen backbone and a trained head on new images or videos (RUN= INPUT= [OUT=])
 	$(RUN_PIPELINES) predict $(call flags,RUN INPUT OUT) $(ARGS)
 
-report: setup  ## Runs side by side with the paper's rows (RUN="runs/a runs/b")
+report: setup  ## Compares runs with each other and the paper (RUN="runs/a runs/b")
 	$(RUN_PIPELINES) report $(RUN) $(ARGS)
 
 gc: setup  ## Lists orphaned partial files; ARGS=--delete removes them
 	$(RUN_PIPELINES) gc $(call flags,STORE STORES) $(ARGS)
 
-doctor: setup  ## Explains what is wrong with the environment
+doctor: setup  ## Checks the environment and prints how to fix it
 	$(RUN_PIPELINES) doctor $(ARGS)
 
 file-map: setup  ## Rewrites the file map of docs/architecture.md from the files' docstrings

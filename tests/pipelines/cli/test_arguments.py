@@ -245,7 +245,7 @@ def test_wrong_files_are_refused(text: str, message: str, tmp_path: Path) -> Non
     assert "wrong.yaml" in str(caught.value)
 
 
-def test_text_is_taken_as_it_is() -> None:
+def test_text_values_are_kept_verbatim() -> None:
     config = parse(PlanConfig, [*EXTRACT, "--data", "x/{000..003}.tar", "--subset", "1%", "--stores", "7"])
     assert (config.data, config.subset, config.stores) == ("x/{000..003}.tar", "1%", "7")
 

@@ -104,7 +104,7 @@ def valid_json(text: str) -> Any:
     return json.loads(text, parse_constant=lambda word: pytest.fail(f"{word} in {text}"))
 
 
-def test_what_is_no_number_is_null(doctor_that: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_nan_becomes_null(doctor_that: Any, capsys: pytest.CaptureFixture[str]) -> None:
     none = {"score": float("nan"), "of": [float("inf"), {"class": (-float("inf"), 1.5)}]}
     doctor_that(lambda config: none)
     assert main(["doctor", "--json"]) == 0

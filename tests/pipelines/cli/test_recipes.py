@@ -54,7 +54,7 @@ def test_every_recipe_says_where_it_comes_from(name: str) -> None:
 
 
 @pytest.mark.parametrize("head", UPERNET)
-def test_upernet_frozen_is_the_papers(head: str) -> None:
+def test_upernet_frozen_is_that_of_the_paper(head: str) -> None:
     """Table 12 of Lin et al., column UPerNet frozen; its heads are those of tables 9 and 10."""
     config = parse(TrainConfig, ["--head", head, "--dataset", "ade20k"])
     assert head in head_names("segmentation")

@@ -31,7 +31,7 @@ WRONG = {
 
 @pytest.mark.parametrize("heads", ["linear", "linear,fpn"])
 @pytest.mark.parametrize("flags", WRONG)
-def test_counts_that_cannot_be_are_refused(
+def test_counts_below_their_minimum_are_refused(
     flags: str, heads: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = f"train-head --head {heads} --stores {tmp_path} --run {tmp_path}/run {flags}"
@@ -48,7 +48,7 @@ def test_every_fraction_is_a_subset(fraction: str) -> None:
     assert len(subset_keys(keys, config.subset)) == max(1, -(-int(float(fraction) * 10**8) // 10**5))
 
 
-def test_files_that_are_none_are_refused_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_files_are_refused_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "c.yaml").write_text("optimizer: 3\nhead: linear,fpn\n")
     assert main(["train-head", "--config", str(tmp_path / "c.yaml")]) == USAGE
     assert "optimizer" in capsys.readouterr().err

@@ -19,7 +19,7 @@ from pipelines.errors import UsageError
 TINY = DemoSize(training_scenes=8, validation_scenes=3, views=1, max_steps=2)
 
 
-def test_the_whole_path_and_once_more(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_whole_pipeline_runs_twice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = tmp_path / "demo"
     first = run_demo(DemoConfig(run=str(root), head="bifpn1"), TINY)
     last = capsys.readouterr().out.splitlines()[-1]
@@ -54,6 +54,6 @@ def test_an_unknown_head_is_refused_before_anything_is_made(tmp_path: Path) -> N
     assert not (tmp_path / "demo").exists()
 
 
-def test_colours_tell_classes_apart() -> None:
+def test_colours_of_classes_differ() -> None:
     assert set(COLOURS) == set(CLASS_LABELS)
     assert len(set(COLOURS.values())) == len(COLOURS)

@@ -92,7 +92,7 @@ def test_figures_inside_pairs() -> None:
     assert inside_pairs({key: scores}, {key: 0}) == 1.0
 
 
-def test_the_whole_path_and_once_more(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_whole_pipeline_runs_twice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = tmp_path / "demo"
     first = run_k400_demo(DemoConfig(dataset="k400", run=str(root), head="temporal1"), TINY)
     last = capsys.readouterr().out.splitlines()[-1]
@@ -137,7 +137,7 @@ def test_an_unknown_head_is_refused_before_anything_is_made(tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-def test_attention_tells_the_order_and_a_mean_cannot(tmp_path: Path) -> None:
+def test_attention_learns_frame_order_and_a_mean_does_not(tmp_path: Path) -> None:
     """The limits of docs/k400.md, at the demo's own size; the last two rows are the negative control."""
     size = ClipDemoSize()
     stores = fill_stores(make_clips(tmp_path / "data", size), tmp_path / "features", size)

@@ -68,7 +68,7 @@ def test_a_deeper_head_is_worth_its_depth(measured: Measured) -> None:
     assert measured.score("bifpn1").miou >= measured.score("linear").miou + 0.03
 
 
-def test_colour_cannot_tell_the_classes(measured: Measured) -> None:
+def test_colour_does_not_reveal_the_class(measured: Measured) -> None:
     nearest = colour_miou()
     print(f"\nFIGURE k-NN on RGB: mIoU {100 * nearest:.2f}")
     assert nearest <= 0.5 * measured.score("linear").miou

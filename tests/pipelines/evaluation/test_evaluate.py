@@ -84,7 +84,7 @@ def iou_by_a_plain_loop(of_records: dict[str, tuple[np.ndarray, np.ndarray]]) ->
     return [hit / union if union else None for hit, union in zip(hits, unions, strict=True)]
 
 
-def test_figures_are_those_of_a_plain_loop(
+def test_scores_equal_those_of_a_plain_loop(
     run: Path, stores: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     summary = evaluate.run(EvaluateConfig(run=str(run), device="cpu"))

@@ -48,7 +48,7 @@ def test_resume_does_what_is_missing(words: list[str], capsys: pytest.CaptureFix
     assert {file: file.read_bytes() for file in (store / "bins").rglob("c/*/*/*/*")} == before
 
 
-def test_a_resumed_run_tells_its_own_part_and_the_whole_store(
+def test_a_resumed_extraction_reports_its_part_and_the_whole_store(
     tmp_path: Path, words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     broken = write_folder(tmp_path / "broken", training=TRAINING, validation=1)
@@ -127,7 +127,7 @@ def test_plan_of_a_giant_needs_no_weights_and_extract_says_what_to_pass(
     assert "--weights" in err
 
 
-def test_a_backbone_that_does_not_fit_the_device_is_no_bug(
+def test_a_backbone_too_large_for_the_device_is_reported(
     words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> None:
@@ -212,7 +212,7 @@ def test_a_broken_image_is_skipped_and_too_many_stop_the_run(
     assert (state["written"], [row["key"] for row in state["skipped"]]) == (3, [image.stem])
 
 
-def test_records_outside_the_subset_are_not_told_as_skipped(
+def test_records_outside_the_subset_are_not_reported_as_skipped(
     words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     more = ("--subset", "50%", "--views", "2", "--shard-rows", "4")
@@ -282,7 +282,7 @@ def test_a_source_that_changed_stops_a_resumed_run(
 def test_sigterm_is_an_interrupt(
     words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So that no files are left over: what is raised unwinds the writers."""
+    """The exception unwinds the writers, so that no files are left behind."""
 
     def terminate(*_: object, **__: object) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
@@ -337,7 +337,7 @@ def test_settings_from_a_file(words: list[str], tmp_path: Path, capsys: pytest.C
         ("--workers 0", "workers 0: expected 1 or more"),
         ("--batch-size -3", "batch_size -3: expected 1 or more"),
         ("--max-failed -1", "max_failed -1: expected 0 or more"),
-        ("--codec-limit 0", "codec_limit 0: expected a share above 0"),
+        ("--codec-limit 0", "codec_limit 0: expected a number above 0"),
         ("--weights random:", "random:SEED"),
         ("--stores s3://bucket/features", "expected a folder, not a URL"),
         ("--subset 0%", "subset"),
@@ -346,7 +346,7 @@ def test_settings_from_a_file(words: list[str], tmp_path: Path, capsys: pytest.C
         ("--levels p4 --shard-rows 3", "power of two"),
     ],
 )
-def test_what_cannot_be_asked_for(
+def test_invalid_requests_are_refused(
     more: str, message: str, words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, _, _, err = result(capsys, "extract", *words, *more.split())

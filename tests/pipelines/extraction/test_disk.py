@@ -1,4 +1,4 @@
-"""`plan` and `extract` on disks that are full, cannot be written, or hold stores that were damaged."""
+"""`plan` and `extract` on disks that are full, not writable, or hold damaged stores."""
 
 import errno
 import os
@@ -17,7 +17,7 @@ from tests.pipelines.extraction.verb import TRAINING, result
 
 
 @pytest.mark.parametrize("is_missing", [False, True])
-def test_a_damaged_store_is_mended_as_it_is_told(
+def test_a_damaged_store_is_repaired_as_advised(
     words: list[str], is_missing: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     store = Path(result(capsys, "extract", *words, "--shard-rows", "2")[1]["store"])
@@ -77,7 +77,7 @@ def test_only_a_store_of_the_same_identity_passes_for_a_begun_one(
     assert (code, rest["shards_written"]) == (0, 1), "a third of it is missing"
 
 
-def test_a_disk_that_fills_up_names_bytes_and_the_way_on(
+def test_a_full_disk_names_bytes_and_how_to_continue(
     words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object, **__: object) -> None:

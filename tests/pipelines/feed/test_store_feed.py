@@ -380,10 +380,10 @@ def test_reading_ahead_that_fails_leaves_the_error_to_the_reader(caplog: pytest.
     ahead = ShardReadAhead(iter([np.arange(8)]), broken, window=4)
     ahead.wait_for(np.array([3]))  # returns: the reader will meet the damage itself, and name it
     ahead.close()
-    assert "reading ahead has stopped: disk" in caplog.text
+    assert "read-ahead stopped: disk" in caplog.text
 
 
-def test_the_feed_tells_what_it_read_and_how_long_steps_waited(tmp_path: Path) -> None:
+def test_the_feed_reports_what_it_read_and_how_long_steps_waited(tmp_path: Path) -> None:
     stores = JoinedStores.open([make_store(tmp_path)], verify="always", threads=1)
 
     def slow() -> Iterator[Rows]:

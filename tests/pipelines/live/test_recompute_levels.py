@@ -1,4 +1,4 @@
-"""Cache deep, recompute shallow: the same levels, losses and scores as from a store of all levels."""
+"""Recomputed shallow levels: the same levels, losses and scores as from a store of all levels."""
 
 from __future__ import annotations
 

@@ -30,6 +30,6 @@ def test_scenes_are_tested_at_the_training_scale(crop: int | None, short: int) -
     assert views_of("ade20k", "ade20k", crop)["scale_px"] == [4 * short, short]
 
 
-def test_what_was_told_wins() -> None:
+def test_explicit_settings_win() -> None:
     assert views_of("coco", "coco", None, short_side=400)["sizes_px"] == [[666, 400]]
     assert views_of("coco", "coco", 128, views="ms-flip")["flips"] == [False, True]

@@ -64,7 +64,7 @@ def test_equal_to_a_plain_loop(images: list[tuple[torch.Tensor, torch.Tensor]]) 
     assert counts.iou()[5] is None
 
 
-def test_nothing_counted_is_no_figure() -> None:
+def test_without_counted_pixels_scores_are_none() -> None:
     counts = Confusion(3)
     counts.update(torch.zeros(2, 2, dtype=torch.int64), torch.full((2, 2), IGNORE_LABEL, dtype=torch.uint8))
     assert counts.miou() is None and counts.pixel_accuracy() is None

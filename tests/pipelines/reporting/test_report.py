@@ -151,7 +151,7 @@ def test_folders_without_a_run_are_refused(tmp_path: Path, capsys: pytest.Captur
     assert code == 2 and "report runs/a runs/b" in text
 
 
-def test_every_paper_row_is_of_a_head_there_is() -> None:
+def test_every_paper_row_names_an_existing_head() -> None:
     for row in paper_rows.paper_rows():
         assert row.head in head_names(TASKS[row.dataset]), row
         assert row.frozen and set(row.fine_tuned) <= set(row.frozen)
@@ -214,10 +214,10 @@ def losses_of(run: Path) -> tuple[str, ...]:
 
 @pytest.mark.parametrize(
     ("words", "message"),
-    [("--data-fraction 0.5 --subset 10%", "give one of them"), ("--data-fraction 2", "at most 1"),
+    [("--data-fraction 0.5 --subset 10%", "give only one of them"), ("--data-fraction 2", "at most 1"),
      ("--seeds 0", "--seeds 0: expected 1 or more")],
 )  # fmt: skip
-def test_shares_and_seeds_that_cannot_be(
+def test_invalid_shares_and_seeds_are_refused(
     words: str, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["train-head", "--head", "linear", "--dataset", "ade20k", *words.split()]) == 2

@@ -193,7 +193,7 @@ def measured(truths, sees: str, flips: tuple[bool, ...]):
     )
 
 
-def test_a_head_that_knows_scores_one(made_truths) -> None:
+def test_a_perfect_head_scores_one(made_truths) -> None:
     found = measured(made_truths, "mirrored", (False,))
     assert found.scores() == pytest.approx(
         {"box AP": 1.0, "mask AP": 1.0, "box AP50": 1.0, "mask AP50": 1.0}, abs=0.1
@@ -217,7 +217,7 @@ def test_the_line_that_users_rely_on(made_truths) -> None:
     )
 
 
-def test_nothing_annotated_is_no_number() -> None:
+def test_without_annotations_scores_are_none() -> None:
     found = figures([truth_of_masks(1, [], [])], [perfect(truth_of_masks(1, [], []))], "single")
     assert set(found.scores().values()) == {None}
     assert found.summary()["box"]["AP"] is None

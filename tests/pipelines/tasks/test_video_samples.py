@@ -33,7 +33,7 @@ def share_right(run: Path, store: Path) -> float:
 
 @pytest.mark.ci
 @pytest.mark.data
-def test_global4_learns_the_training_clips_by_heart(
+def test_global4_overfits_the_training_clips(
     samples: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Six clips of four of the 400 classes, two views each, at 64 px over swinv2-nano."""

@@ -153,7 +153,7 @@ def test_worst_classes_by_sorting(counts: list[list[int]], most: int) -> None:
 def test_nothing_measured() -> None:
     found = VideoFigures(named=(), num_classes=3, views="single")
     assert found.scores() == {"top-1": None, "top-5": None}
-    assert found.line() == "top-1 - top-5 - (single), 0 records: there is none to name"
+    assert found.line() == "top-1 - top-5 - (single), 0 records: no record to classify"
 
 
 def test_the_task_is_found_and_says_what_it_needs() -> None:

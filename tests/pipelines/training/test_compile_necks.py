@@ -12,7 +12,7 @@ from pipelines.training.compile_necks import compile_necks, compiles_necks
 from tests.pipelines.made_stores import PYRAMID
 
 
-def test_by_itself_on_gpus_only() -> None:
+def test_necks_compile_by_default_on_gpus_only() -> None:
     cpu, cuda = torch.device("cpu"), torch.device("cuda", 0)
     assert [compiles_necks(None, cpu), compiles_necks(None, cuda)] == [False, True]
     assert [compiles_necks("necks", cpu), compiles_necks("none", cuda)] == [True, False]

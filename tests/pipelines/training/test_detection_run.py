@@ -122,7 +122,7 @@ def run(extracted: Extracted, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_defects_are_told_with_id_and_reason_and_counted(extracted: Extracted) -> None:
+def test_defects_are_logged_with_id_reason_and_count(extracted: Extracted) -> None:
     lines = extracted.log.splitlines()
     for reason in ("category 12 is not one of the 80", "a box of zero area, 0.0 x 7.0 px"):
         assert any(re.search(rf"^0+\d+: annotation \d+: {re.escape(reason)}$", line) for line in lines), lines
@@ -154,14 +154,14 @@ def empty(content: dict[str, Any]) -> int:
 
 @pytest.mark.parametrize("head", ["htc-bifpn5", "fpn,htc-bifpn5"])
 @pytest.mark.parametrize("more", [[], ["--seeds", "2"]])
-def test_a_head_that_the_store_cannot_teach_is_refused_before_a_folder_is_made(
+def test_a_head_without_its_targets_is_refused_before_a_folder_is_made(
     head: str, more: list[str], extracted: Extracted, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = f"--head {head} --stores {extracted.stores} --run {tmp_path / 'run'} --max-steps 1 --device cpu"
     assert main(["train-head", *words.split(), *more]) == USAGE
     message = capsys.readouterr().err
     assert "head htc-bifpn5 learns from stuff, which " in message
-    assert "take htc-nosem-bifpn5, or another of bifpn1, " in message
+    assert "use htc-nosem-bifpn5 or one of: bifpn1, " in message
     assert not list(tmp_path.iterdir())
 
 

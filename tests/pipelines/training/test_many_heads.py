@@ -122,10 +122,10 @@ def test_each_head_trains_as_it_would_alone(name: str, together: Path, alone: Pa
 
 def test_a_group_is_no_run(together: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", "--run", str(together)]) == 2
-    assert "it holds the runs bifpn, linear, masks: name one of them" in capsys.readouterr().err
+    assert "it contains runs, pass one of: bifpn, linear, masks" in capsys.readouterr().err
 
 
-def test_all_go_on_together_even_from_different_steps(together: Path, alone: Path, tmp_path: Path) -> None:
+def test_all_heads_resume_together_from_different_steps(together: Path, alone: Path, tmp_path: Path) -> None:
     group = tmp_path / "group"
     shutil.copytree(together, group)
     for name, last in (("bifpn", 2), ("masks", 4), ("linear", 0)):
@@ -138,7 +138,7 @@ def test_all_go_on_together_even_from_different_steps(together: Path, alone: Pat
 
 
 @pytest.mark.parametrize("how", ["diverges", "runs out of memory"])
-def test_a_head_that_fails_is_stopped_and_the_others_go_on(
+def test_a_head_that_fails_is_stopped_and_the_others_continue(
     how: str,
     store: Path,
     alone: Path,
@@ -279,14 +279,14 @@ def test_each_head_keeps_its_own_recipe() -> None:
     assert rates == {"fpn": (2e-3, None), "m2f-pd1-td3": (3e-4, 0.01)}
 
 
-def test_what_is_printed_can_be_given_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_printed_config_is_accepted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train-head", "--head", "fpn,bifpn1", "--lr", "1e-3", "--print-config"]) == 0
     (tmp_path / "printed.yaml").write_text(capsys.readouterr().out)
     again = parse_command(TrainConfig, ["--config", str(tmp_path / "printed.yaml")])
     assert again == parse_command(TrainConfig, ["--head", "fpn,bifpn1", "--lr", "1e-3"])
 
 
-def test_names_must_do_for_folders(tmp_path: Path) -> None:
+def test_head_names_must_be_valid_folder_names(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text("heads: {../up: {head: fpn}, b: {head: fpn}}\n")
     with pytest.raises(UsageError, match="it names a folder"):
         parse_command(TrainConfig, ["--config", str(tmp_path / "c.yaml")])
@@ -348,7 +348,7 @@ def test_every_seat_gets_each_of_its_batches_in_turn(
     assert made == sorted({step for step, _ in expected})
 
 
-def test_a_batch_is_let_go_with_its_last_taker() -> None:
+def test_a_batch_is_freed_with_its_last_taker() -> None:
     shared = SharedBatches(iter("abc"), [0, 0])
     taken: list[tuple[int, str | None]] = []
 

@@ -75,7 +75,7 @@ def test_a_store_of_videos_with_their_pixels_is_trained_from(tmp_path: Path) -> 
     assert train(tmp_path / "features", tmp_path / "run", "linear") == 0
 
 
-def test_broken_files_of_a_run_are_told_by_name(
+def test_broken_files_of_a_run_are_named(
     stores: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "run"
@@ -84,10 +84,10 @@ def test_broken_files_of_a_run_are_told_by_name(
     checkpoint = sorted((run / "checkpoints").iterdir())[-1]
     checkpoint.write_bytes(b"broken")
     assert main(["evaluate", "--run", str(run)]) == USAGE
-    assert f"{checkpoint} is no checkpoint that can be read" in capsys.readouterr().err
+    assert f"{checkpoint} is unreadable" in capsys.readouterr().err
     (run / "evaluate.json").write_text("{")
     assert main(["report", str(run)]) == USAGE
-    assert f"{run}/evaluate.json is not what evaluate writes" in capsys.readouterr().err
+    assert f"{run}/evaluate.json cannot be read as a result of evaluate" in capsys.readouterr().err
     (run / "config.yaml").write_text("a: [")
     assert main(["report", str(run)]) == USAGE
     assert f"{run}/config.yaml is not the configuration of a run" in capsys.readouterr().err

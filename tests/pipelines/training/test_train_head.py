@@ -82,7 +82,7 @@ def losses_of(run: Path) -> list[tuple[str, str, str]]:
     return [(row["step"], row["lr"], row["loss"]) for row in rows]
 
 
-def test_learns_and_says_so(finished: tuple[Path, dict[str, Any]]) -> None:
+def test_a_run_learns_and_logs_it(finished: tuple[Path, dict[str, Any]]) -> None:
     folder, summary = finished
     losses = [float(loss) for _, _, loss in losses_of(folder)]
     assert len(losses) == STEPS
@@ -92,7 +92,7 @@ def test_learns_and_says_so(finished: tuple[Path, dict[str, Any]]) -> None:
     assert summary["steps"] == STEPS
 
 
-def test_writes_the_run_down(finished: tuple[Path, dict[str, Any]], stores: Path) -> None:
+def test_a_run_is_recorded(finished: tuple[Path, dict[str, Any]], stores: Path) -> None:
     folder, _ = finished
     record = runs.read_run(folder)
     assert (record.head, record.dataset, record.levels) == ("bifpn1", "ade20k", ("p2", "p3", "p4", "p5"))
@@ -287,7 +287,7 @@ def test_bf16_and_tensorboard(stores: Path, tmp_path: Path) -> None:
     assert list(runs.checkpoints(run)) == [3, 4]
 
 
-def test_the_log_says_when_reading_sets_the_pace(
+def test_the_log_warns_of_io_bound_training(
     stores: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     read = JoinedStores.read_encoded
@@ -312,7 +312,7 @@ def test_new_runs_get_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert made == ["ade20k-store-fpn-1", "ade20k-store-fpn-2"]
 
 
-def test_an_interrupt_says_how_to_go_on(
+def test_an_interrupt_says_how_to_continue(
     stores: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def interrupt(*_: object) -> None:

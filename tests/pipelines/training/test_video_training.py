@@ -63,7 +63,7 @@ def test_the_recipe_of_kinetics_is_table_13s(head: str) -> None:
     assert settings.input_norm == "none"
 
 
-def test_the_recipe_of_swinv2_g_is_its_appendixs() -> None:
+def test_the_recipe_of_swinv2_g_is_that_of_its_appendix() -> None:
     base = parse(TrainConfig, ["--recipe", "k400-frozen", "--head", "global4"])
     giant = parse(TrainConfig, ["--recipe", "k400-swinv2-g-frozen"])
     assert (giant.head, giant.batch_size, giant.optimizer.lr) == ("global4", 128, 2e-4)
@@ -105,7 +105,7 @@ def test_the_papers_views_are_no_difference() -> None:
     """The shipped training views are table 13's, but that a store has a fixed number of them."""
     views = {**view_recipe("k400", "k400").identity(), "count": 4}
     found = list(view_differences({"dataset": {"name": "k400"}, "views": views}))
-    assert found == ["4 fixed views of each record (new ones in every epoch)"]
+    assert found == ["4 fixed views per record (paper: new views every epoch)"]
     small = {**view_recipe("k400", "k400", crop_size=64).identity(), "count": None}
     (difference,) = view_differences({"dataset": {"name": "k400"}, "views": small})
     assert difference == "scale_px [64, 64] ([224, 224])"

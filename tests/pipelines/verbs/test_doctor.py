@@ -92,7 +92,7 @@ def test_video_decoders() -> None:
     assert check_video(loading(decord=ImportError("no decord"), av=ImportError("no av"))).fix
 
 
-def test_a_disk_that_refuses(tmp_path: Path) -> None:
+def test_the_disk_check_uses_the_nearest_folder(tmp_path: Path) -> None:
     assert "MB/s with fsync" in check_disk(tmp_path / "not" / "yet").text
     blocked = tmp_path / "file"
     blocked.write_text("")

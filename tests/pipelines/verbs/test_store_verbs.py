@@ -38,7 +38,7 @@ def test_status_of_a_complete_store(store: Path, capsys: pytest.CaptureFixture[s
     assert "training-3 view 1: undecodable: not an image" in capsys.readouterr().out
 
 
-def test_status_tells_a_record_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_status_lists_a_record_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     skipped = {("training-3", 0), ("training-3", 1)}
     store = make_store(tmp_path / "features", skipped=frozenset(skipped))
     assert main(["status", "--store", str(store)]) == 0
@@ -119,7 +119,7 @@ def test_verify_gives_one_advice(
 
 
 @pytest.mark.parametrize("verb", ["status", "info", "verify", "gc"])
-def test_no_store_is_a_usage_error_that_lists_those_there_are(
+def test_no_store_is_a_usage_error_that_lists_the_stores(
     verb: str, store: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, _, err = result(capsys, verb, "--store", str(store.parent / "none"), "--stores", str(store.parent))
@@ -131,7 +131,7 @@ def test_no_store_is_a_usage_error_that_lists_those_there_are(
 
 
 @pytest.mark.parametrize("verb", ["status", "info", "verify", "gc", "train-head --head linear"])
-def test_a_folder_of_stores_is_no_store_and_told_what_to_pass(
+def test_a_folder_of_stores_is_refused_with_advice(
     verb: str, store: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder, words = store.parent, [*verb.split(), "--store", str(store.parent)]
@@ -196,7 +196,7 @@ def test_the_one_store_that_fits(tmp_path: Path) -> None:
         find_store(tmp_path, StoreQuery(purpose=TRAINING))
 
 
-def test_what_is_no_store_is_passed_over(tmp_path: Path) -> None:
+def test_other_folders_are_ignored(tmp_path: Path) -> None:
     store = make_store(tmp_path, records=4)
     for name, content in (("other", b"{}"), ("damaged", b"not json"), ("edited", b'{ "identity": 3 }')):
         (tmp_path / name).mkdir()
