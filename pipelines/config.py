@@ -85,7 +85,7 @@ class PlanConfig(VerbConfig):
     precision: Literal["fp32", "fp16", "bf16"] | None = None
     """Precision of the backbone. Default: fp16 on a GPU, fp32 on a CPU."""
     device: str = "auto"
-    """cpu, cuda, cuda:1, ... or auto: a GPU if there is one, else the CPU."""
+    """cpu, cuda, cuda:1, ... or auto: a GPU if available, else the CPU."""
     batch_size: int | None = field(default=None, metadata=marks(least=1))
     """Images per forward pass at 512 px; larger images go in smaller batches. Default: 32 on a GPU (fewer if
     its memory requires it), 4 on a CPU."""
@@ -206,7 +206,7 @@ class EvaluateConfig(VerbConfig):
     precision: Literal["fp32", "bf16"] | None = None
     """Precision of the head; bf16 uses autocast. Default: bf16 on a GPU, fp32 on a CPU."""
     device: str = "auto"
-    """cpu, cuda, cuda:1, ... or auto: a GPU if there is one, else the CPU."""
+    """cpu, cuda, cuda:1, ... or auto: a GPU if available, else the CPU."""
     threads: int | None = None
     """Threads that read rows. Default: 2, or 1 on a single core."""
 
@@ -224,7 +224,7 @@ class PredictConfig(VerbConfig):
     weights: str | None = None
     """Weights of the backbone. Default: those recorded in the run."""
     device: str = "auto"
-    """cpu, cuda, cuda:1, ... or auto: a GPU if there is one, else the CPU."""
+    """cpu, cuda, cuda:1, ... or auto: a GPU if available, else the CPU."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -133,7 +133,7 @@ class TrainConfig(VerbConfig):
     precision: Literal["fp32", "bf16"] | None = field(default=None, metadata=marks(one_report_row=True))
     """Precision of the head; bf16 uses autocast. Default: bf16 on a GPU, fp32 on a CPU."""
     device: str = field(default="auto", metadata=marks(one_stream=True))
-    """cpu, cuda, cuda:1, ... or auto: a GPU if there is one, else the CPU."""
+    """cpu, cuda, cuda:1, ... or auto: a GPU if available, else the CPU."""
     threads: int | None = field(default=None, metadata=marks(one_stream=True))
     """Threads that read rows. Default: 2, or 1 on a single core."""
     verify: Literal["always", "first-epoch", "off"] = field(default="always", metadata=marks(one_stream=True))
