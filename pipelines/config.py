@@ -92,7 +92,7 @@ class PlanConfig(VerbConfig):
     workers: int | None = field(default=None, metadata=marks(least=1))
     """Threads that load images; they share at most one decoding process per core. Default: one per core."""
     shard_rows: int | None = None
-    """Rows per shard, a power of two. Default: by size, with at least eight shards per bin."""
+    """Rows per shard, a power of two. Default: shards of at most 128 MiB, and at least eight per bin."""
     max_failed: int | None = field(default=None, metadata=marks(least=0))
     """Maximum number of unusable records to skip; more end the extraction with exit code 1. Default: 1 % of
     the records but at least 10, and never all of them."""

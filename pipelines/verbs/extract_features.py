@@ -36,9 +36,6 @@ from stores.writing.writer import StoreWriter
 
 logger = logging.getLogger(__name__)
 
-BOTTLENECKS = {"decode": "decoding", "backbone": "backbone", "write": "writing"}
-"""How each stage of an extraction is named for readers."""
-
 MAX_LISTED = 20
 """Skipped records that are printed; `status` lists more."""
 BOTTLENECKS = {"decode": "decoding", "backbone": "backbone", "write": "writing"}

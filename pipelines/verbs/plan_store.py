@@ -170,7 +170,9 @@ def print_advice(extraction: Extraction, advice: Advice) -> None:
     for forecast in advice.heads:
         print(f"  caching   {forecast.head}: {_verdict(forecast)}")
     if advice.heads:
-        where = "memory, which holds all of it" if advice.in_memory else "the disk: it is larger than the memory"
+        where = (
+            "memory, which holds all of it" if advice.in_memory else "the disk: it is larger than the memory"
+        )
         print(f"            the store is read from {where}")
     for variant in advice.variants:
         steps = ", ".join(

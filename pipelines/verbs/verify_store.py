@@ -125,10 +125,8 @@ def check_sources(path: Path, data: str | None) -> int:
         IdentityError: a file is gone or another; names its record and both digests.
         DatasetLayoutError: `data` is not the data set.
     """
-    from extract.datasets import (
-        dataset_module,
-        open_dataset,
-    )  # late: its packages are needed for --source only
+    # Late: its packages are needed for --source only.
+    from extract.datasets import dataset_module, open_dataset
 
     store = read_committed(path)
     split = store.plan.identity["dataset"]

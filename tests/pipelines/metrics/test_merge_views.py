@@ -11,10 +11,10 @@ from extract.datasets import view_recipe
 from pipelines.live.backbone import run_test_recipe
 
 
-def views_of(dataset: str, name: str, crop_size: int | None, **told: Any) -> dict[str, Any]:
+def views_of(dataset: str, name: str, crop_size: int | None, **chosen: Any) -> dict[str, Any]:
     identity = view_recipe(dataset, name, crop_size=crop_size).identity()
-    record: Any = SimpleNamespace(dataset=dataset, identity={"views": identity})
-    return run_test_recipe(record, **told).identity()
+    record: Any = SimpleNamespace(dataset=dataset, identity={"views": identity}, package=lambda part: None)
+    return run_test_recipe(record, **chosen).identity()
 
 
 @pytest.mark.parametrize(
