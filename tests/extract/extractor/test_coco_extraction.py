@@ -222,7 +222,7 @@ def test_impossible_folds_are_refused() -> None:
     for subset, message in (("coco-0pct-fold1", "above 0 %"), ("coco-101pct-fold1", "at most 100")):
         with pytest.raises(ValueError, match=message):
             subset_keys(keys, subset, lambda: {"a": (0, 2), "b": (1, 2)})
-    with pytest.raises(ValueError, match="not listed so"):
+    with pytest.raises(ValueError, match="which these records lack"):
         subset_keys(keys, "coco-1pct-fold1")
     with pytest.raises(ValueError, match="lists of"):
         subset_keys(keys, "coco-1pct-fold1", lambda: {"a": (0, 2), "b": (1, 3)})
