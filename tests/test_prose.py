@@ -17,7 +17,7 @@ ROOMS = ("stores", "extract", "heads", "pipelines", "benchmarks", "tests")
 HABITS = {
     r"mend(s|ed|ing)?": "fix or repair",
     r"tells?|told|telling": "reports, records, prints, says",
-    r"there (are|is) [\w{}'()-]+(, [\w{}'()-]+)+": "available: X, Y",
+    r"there are (?!more|none|now|no\b)[\w{}'()-]+(, [\w{}'()-]+)+": "available: X, Y",
     r"there are \{": "available: {...}",
     r"nobody (said|named|says)|where nobody": "by default, unlabelled",
     r"(let|lets|letting) go": "freed, released",

@@ -2,7 +2,7 @@ r"""Backbones alone: timm as people write it, timm compiled, ours, ours compiled
 
 A case is a model, a side in pixels and a batch: swinv2-t:512:32. Every rival has a process of its own: all
 build and compile side by side, then those of a case take turns. Each gets the same batch on its device: timm
-normalised float pixels, ours uint8 pixels, which it normalises. The medians of the rounds are told in
+normalised float pixels, ours uint8 pixels, which it normalises. The medians of the rounds are printed in
 milliseconds an image, with the processors' time, and how many times as fast as timm eager each is, round by
 round. Weights are those of a new model: drawn ones may ask for float32 in places (see
 extract.backbones.precision), and else speed does not depend on them. What an extraction runs is `ours` on a
@@ -154,7 +154,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
     if unknown := set(options.rivals) - set(RIVALS):
-        parser.error(f"no rival is called {', '.join(sorted(unknown))}; there are {', '.join(RIVALS)}")
+        parser.error(f"no rival is called {', '.join(sorted(unknown))}; available: {', '.join(RIVALS)}")
     options.cases = options.cases or CASES[options.device.split(":")[0]]
     return options
 

@@ -3,7 +3,7 @@ r"""The whole pipeline of an extraction beside each of its stages alone, in one 
 Made photographs of ADE20K's usual size are decoded, sent through a backbone with drawn weights, encoded and
 written with fsync. On a GPU the limit is the slowest stage alone. On a CPU all stages share the cores: the
 limit there is their processor time on all cores, or the disk. timm's own model stands beside ours, eager and
-compiled, features only. Stages and pipeline take turns in each round; medians over the rounds are told.
+compiled, features only. Stages and pipeline take turns in each round; medians over the rounds are printed.
 
     python -m benchmarks.extraction.pipeline [--model swinv2-t] [--size 512] [--rows 64] \
         [--device auto] [--json]

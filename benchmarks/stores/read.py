@@ -2,7 +2,7 @@
 
 Batches of random rows, every level's q and scale. Ours checks the CRC32C of each and fills buffers that are
 used again. A memory map is copied into such buffers; zarr-python and tensorstore make their own arrays. The
-cache is warm. Readers take turns, and medians over the rounds are told.
+cache is warm. Readers take turns, and medians over the rounds are printed.
 
     python -m benchmarks.stores.read [--size-gb 1] [--path STORE] [--threads 1,2] [--json]
 """

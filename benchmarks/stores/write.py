@@ -3,7 +3,7 @@
 Ours takes row by row, checks the values, and leaves receipts, digests and a manifest; zarr-python is given
 whole shards, which is its fastest way, and leaves arrays. Each thread has a shard of its own, as in an
 extraction. Both with and without waiting for the disk (for zarr-python: fsync of every file, eight at
-a time). Writers take turns, and medians over the rounds are told.
+a time). Writers take turns, and medians over the rounds are printed.
 
     python -m benchmarks.stores.write [--size-gb 1] [--folder DISK] [--threads 1,2] [--json]
 """

@@ -1,7 +1,7 @@
 r"""What a training step of Mask2Former costs, part by part, ours beside transformers' in one run.
 
 Forward and backward of the pixel decoder, the masked decoder and the losses with their matching, and of all
-three in a row. Both take turns on the same features and targets; medians over the rounds are told, of the
+three in a row. Both take turns on the same features and targets; medians over the rounds are printed, of the
 time on a GPU and of the processor time on a CPU, which other work does not lengthen. Their masked decoder
 makes every query's mask, which ours leaves to the losses: the whole step is what compares. "kept" is what
 autograd holds between the two passes, on any device.
@@ -168,7 +168,7 @@ def scene_of(options: argparse.Namespace, device: torch.device) -> Scene:
 
 
 class Part:
-    """One part of one head: runs forward and backward, and tells what is kept between."""
+    """One part of one head: runs forward and backward, and measures what is kept between."""
 
     def __init__(self, head: Ours | Theirs, name: str, scene: Scene, device: torch.device) -> None:
         self.head, self.name, self.scene, self.device = head, name, scene, device
@@ -207,7 +207,7 @@ class Part:
         return sum(kept.values())
 
     def peak_bytes(self) -> int | None:
-        """Largest memory during a run beyond what was there before; None on a CPU, which does not tell."""
+        """Largest memory of a run beyond what was in use before it, in bytes; None on a CPU."""
         if self.device.type != "cuda":
             return None
         self._wait()

@@ -2,7 +2,7 @@ r"""How many fixed views are enough? The demo's heads on V = 1, 2, 4, 8 stored v
 
 Made scenes over the bundled swinv2-nano. A run of each V and of `train-head --online`, which never shows a
 view twice, for every seed; the mIoU on held-out scenes, the one on the training scenes seen as test images,
-and the gap of the two. Means over the seeds are told, with their spread.
+and the gap of the two. Means over the seeds are printed, with their spread.
 
     python -m benchmarks.training.views [--head bifpn1] [--steps 600] [--scenes 120] \
         [--views 1,2,4,8] [--seeds 0,1,2]
@@ -131,7 +131,7 @@ def main() -> None:
     logging.disable(logging.WARNING)
     with (
         tempfile.TemporaryDirectory(dir=options.folder, prefix="benchmark-views-") as folder,
-        contextlib.redirect_stdout(sys.stderr),  # the verbs tell their own results
+        contextlib.redirect_stdout(sys.stderr),  # the verbs print their own results
     ):
         found = measure(Path(folder), options)
     if options.json:
