@@ -11,11 +11,20 @@ if int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")) > 1:
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 if not torch.cuda.is_available():
     # A GPU's kernels run in Python. Triton reads it when it is imported.
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
+# The same examples in every run, however slow the machine: a test that passes here passes there.
+settings.register_profile(
+    "suite",
+    derandomize=True,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+settings.load_profile("suite")
 
 LONGEST_FIRST = ("tests/pipelines/", "tests/extract/", "tests/faults/")
 """Folders whose files take minutes. `make test` runs the files in this order, so that short ones come last
