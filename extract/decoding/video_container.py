@@ -39,7 +39,8 @@ class ClipFacts:
     rotation: int
     """Degrees counter-clockwise by which decoded frames are turned: 0, 90, 180 or 270."""
     decoder: str
-    """Which decoder of video_frames reads it: decord where its frames are known to be the right ones."""
+    """Which decoder of video_frames reads it: decord where its frames and their pixels are known to be the
+    right ones."""
 
 
 def container_of(head: bytes) -> str:
@@ -99,6 +100,7 @@ def _facts(file: BinaryIO) -> ClipFacts:
         if not frames:
             frames, is_closed = _demuxed(container, stream)
         rate = stream.average_rate or stream.guessed_rate
+        is_plain = _converts_alike(stream)
     if not 1 <= frames <= LIMIT_FRAMES:
         raise SourceError(
             OVER_LIMIT if frames else UNDECODABLE,
@@ -110,8 +112,19 @@ def _facts(file: BinaryIO) -> ClipFacts:
         frames=frames,
         fps=float(rate or 0),
         rotation=rotation,
-        decoder="decord" if is_closed and not rotation else "pyav",
+        decoder="decord" if is_closed and is_plain and not rotation else "pyav",
     )
+
+
+def _converts_alike(stream: Any) -> bool:
+    """Whether decord makes the same RGB of the frames as PyAV: 8 bits a component and even sides.
+
+    Of 10 and 12 bits, and where a chroma sample covers the half of a pixel pair, decord's converter differs
+    by several grey levels.
+    """
+    pixels = stream.format  # None where the header does not say it
+    is_8_bit = pixels is not None and all(component.bits == 8 for component in pixels.components)
+    return is_8_bit and stream.height % 2 == stream.width % 2 == 0
 
 
 def _indexed(stream: Any, file: BinaryIO) -> tuple[int, bool]:

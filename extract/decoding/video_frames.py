@@ -2,7 +2,8 @@
 
 Frame n is the n-th in the order of showing. Decoders begin at the last closed key frame before it, so that a
 frame's pixels follow from its group of pictures alone, whichever other frames are asked for. decord begins at
-any key frame, and miscounts behind open ones: it is asked only where all are closed (`ClipFacts.decoder`).
+any key frame, and miscounts behind open ones; it makes other RGB of more than 8 bits and of odd sides: it is
+asked only where all groups are closed, of 8 bits and even sides (`ClipFacts.decoder`).
 Nothing is resized by a decoder: FFmpeg's scaler rounds differently from Pillow, which makes views elsewhere.
 """
 

@@ -39,6 +39,7 @@ def video_bytes(
     options: Mapping[str, str] | None = None,
     index_first: bool = False,
     container_options: Mapping[str, str] | None = None,
+    pixels: str = "yuv420p",
 ) -> bytes:
     """An encoded video.
 
@@ -49,13 +50,14 @@ def video_bytes(
         options: of the encoder.
         index_first: an mp4's index stands before its frames, as on the web.
         container_options: of the container's writer.
+        pixels: FFmpeg's name of the format that frames are stored in.
     """
     file = io.BytesIO()
     settings = {**({"moov_size": "65536"} if index_first else {}), **(container_options or {})}
     with av.open(file, "w", format=kind, options=settings) as container:
         stream = container.add_stream(codec, rate=25)
         stream.height, stream.width = frames[0].shape[:2]
-        stream.pix_fmt = "yuv420p"
+        stream.pix_fmt = pixels
         stream.gop_size = keys_every
         stream.codec_context.max_b_frames = b_frames
         stream.codec_context.time_base = Fraction(1, 600)

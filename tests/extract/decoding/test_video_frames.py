@@ -73,6 +73,56 @@ def test_made_frames_are_those_of_decoding_from_the_first(name: str) -> None:
         assert_frames(data, facts, expected, each)
 
 
+X265 = {"preset": "superfast", "x265-params": "log-level=none:open-gop=0"}
+VP9 = {"kind": "webm", "codec": "libvpx-vp9"}
+FORMATS: Mapping[str, tuple[dict[str, Any], tuple[int, int], str]] = {
+    "8 bits 4:2:0": ({}, (48, 64), "decord"),
+    "8 bits 4:2:0, full range": ({"pixels": "yuvj420p"}, (48, 64), "decord"),
+    "8 bits 4:2:2": ({"pixels": "yuv422p"}, (48, 64), "decord"),
+    "8 bits 4:4:4": ({"pixels": "yuv444p"}, (48, 64), "decord"),
+    "8 bits, sides of no multiple of 4": ({}, (50, 66), "decord"),
+    "8 bits, hevc": ({"codec": "libx265", "options": X265}, (48, 64), "decord"),
+    "10 bits 4:2:0": ({"pixels": "yuv420p10le"}, (48, 64), "pyav"),
+    "10 bits 4:2:2": ({"pixels": "yuv422p10le"}, (48, 64), "pyav"),
+    "10 bits, hevc": ({"codec": "libx265", "pixels": "yuv420p10le", "options": X265}, (48, 64), "pyav"),
+    "12 bits, hevc": ({"codec": "libx265", "pixels": "yuv420p12le", "options": X265}, (48, 64), "pyav"),
+    "odd width": (VP9, (48, 63), "pyav"),
+    "odd height": (VP9, (47, 64), "pyav"),
+    "odd sides 4:4:4": ({"pixels": "yuv444p"}, (47, 63), "pyav"),
+}
+"""How frames are stored, their size, and who reads them."""
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_pixels_of_every_format_are_those_of_the_reference(name: str) -> None:
+    """decord makes other RGB of more than 8 bits and of odd sides: it is not asked for them."""
+    settings, hw, decoder = FORMATS[name]
+    data = video_bytes(made_frames(0, 30, hw), **settings)
+    facts, expected = facts_of(data), decoded(data)
+    assert (facts.decoder, facts.hw) == (decoder, hw)
+    assert_frames(data, facts, expected, decoder)
+
+
+@pytest.mark.parametrize("name", ["10 bits 4:2:0", "odd height"])
+def test_decord_would_give_other_pixels(name: str) -> None:
+    """Why it is not asked: when this fails, decord has learnt to convert."""
+    settings, hw, _ = FORMATS[name]
+    data = video_bytes(made_frames(0, 30, hw), **settings)
+    ((_, found),) = read_frames("decord", data, facts_of(data), [20])
+    assert np.abs(found.astype(int) - decoded(data)[20]).mean() > 1
+
+
+@pytest.mark.parametrize("kind", ["mp4", "matroska"])
+def test_uneven_times_stand_in_the_file(kind: str) -> None:
+    """The clips of a variable frame rate really have one."""
+    data = video_bytes(made_frames(0, COUNT), times=UNEVEN, kind=kind)
+    with av.open(io.BytesIO(data)) as container:
+        stream = container.streams.video[0]
+        times_s = [float(frame.pts * stream.time_base) for frame in container.decode(stream)]
+    assert np.abs(np.diff(times_s) - np.diff(UNEVEN) / 600).max() < 2e-3  # Matroska rounds to 1 ms
+    assert np.ptp(np.diff(times_s)) > 0.05
+
+
 def test_decord_would_give_other_frames_of_open_groups() -> None:
     """Why decord is not used for them: when this fails, decord has learnt to seek."""
     data = video_bytes(made_frames(0, COUNT), options=OPEN)
