@@ -333,12 +333,16 @@ def _dataset_identity(dataset: Dataset, annotations: str) -> dict[str, Any]:
 
 
 def _exceptions(dataset: Dataset) -> dict[str, Any]:
-    """What a store says of its data set only where it is so, as most have nothing of it."""
-    unusable = unusable_annotations(dataset)
-    found: dict[str, Any] = {"boxes_only": True} if getattr(dataset, "boxes_only", False) else {}
+    """What an identity says of a data set only where it is so: boxes alone, annotations that are left out."""
+    unusable, found = unusable_annotations(dataset), only_boxes(dataset)
     if unusable is not None:
         found["unusable_annotations"] = {"count": unusable.count, "of": unusable.total}
     return found
+
+
+def only_boxes(dataset: Dataset) -> dict[str, Any]:
+    """What an identity says of a data set that has boxes and no masks; nothing of any other one."""
+    return {"boxes_only": True} if getattr(dataset, "boxes_only", False) else {}
 
 
 def unusable_annotations(dataset: Dataset) -> UnusableAnnotations | None:

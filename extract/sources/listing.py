@@ -59,6 +59,14 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".") or name == "__MACOSX"
 
 
+def number_of(count: int, noun: str) -> str:
+    """
+    >>> number_of(1, "image"), number_of(2, "image")
+    ('1 image', '2 images')
+    """
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def require_utf8(name: str, where: str | Path) -> None:
     """Raises DatasetLayoutError for a name that is not UTF-8, which a store cannot hold."""
     try:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from heads.boxes.assignment import DrawUniform, uniform_draws
 from heads.boxes.conventions import CONVENTIONS, Conventions
-from heads.boxes.ground_truth import TRUTH_TARGETS, GroundTruth, image_sizes, stack_truth
+from heads.boxes.ground_truth import BOX_TARGETS, TRUTH_TARGETS, GroundTruth, image_sizes, stack_truth
 from heads.boxes.postprocess import Detections, DetectRule, to_output
 from heads.boxes.roi_align import pool_rois
 from heads.contract import (
@@ -76,6 +76,8 @@ class DetectionSettings:
     """RoIs an image in the losses of the heads, at most a quarter of them on objects."""
     box_width: int = 1024
     """Width of the box head's two layers."""
+    masks: bool = True
+    """Learn and predict masks; off, a head learns from boxes and labels alone."""
     mask_width: int = 256
     """Channels of the mask head."""
     detections: int = 100
@@ -106,6 +108,7 @@ class DetectionSettings:
         check_probability("score_threshold", self.score_threshold)
         check_probability("nms_iou", self.nms_iou)
         check_bool("soft_nms", self.soft_nms)
+        check_bool("masks", self.masks)
         check_choice("conventions", self.conventions, tuple(CONVENTIONS))
 
 
@@ -136,7 +139,7 @@ class DetectionHead(Head):
 
     @property
     def target_names(self) -> tuple[str, ...]:
-        return TRUTH_TARGETS
+        return TRUTH_TARGETS if self.settings.masks else BOX_TARGETS
 
     @property
     def necks(self) -> Mapping[str, nn.Module]:
@@ -158,7 +161,7 @@ class DetectionHead(Head):
         """
         maps = self._neck_maps(features, valid_hw)
         device = maps[0].device
-        truth = stack_truth(targets, valid_hw, self.num_classes, device)
+        truth = stack_truth(targets, valid_hw, self.num_classes, device, masks=self.settings.masks)
         draw = uniform_draws(generator, device)
         scores = self.rpn(maps)
         losses: dict[str, Tensor] = self.rpn.losses(scores, truth, self.settings.rpn_samples, draw)
@@ -177,7 +180,8 @@ class DetectionHead(Head):
         boxes: float32 (D, 4), x1 y1 x2 y2 in pixels of `output_hw`, inside it
         scores: float32 (D,)
         labels: int64 (D,), from 0
-        mask_probs: float32 (D, 28, 28), the object's probability in 28 x 28 cells over its box
+        mask_probs: float32 (D, 28, 28), the object's probability in 28 x 28 cells over its box; not there
+            with masks off
 
         `heads.boxes.mask_paste.paste_masks(prediction, size)` returns the masks as uint8 (D, *size),
         `each_mask` one at a time.
@@ -195,7 +199,7 @@ class DetectionHead(Head):
                 "boxes": to_output(each, sizes_N2[row], output_N2[row]),
                 "scores": each.scores_D,
                 "labels": each.labels_D,
-                "mask_probs": mask_probs[row],
+                **({} if mask_probs is None else {"mask_probs": mask_probs[row]}),
             }
             for row, each in enumerate(found)
         ]
@@ -214,8 +218,8 @@ class DetectionHead(Head):
     @abstractmethod
     def detect(
         self, maps: Sequence[Tensor], proposals: Proposals, image_hw_N2: Tensor
-    ) -> tuple[list[Detections], list[Tensor]]:
-        """Detections of each image and their masks' probabilities (D, 28, 28)."""
+    ) -> tuple[list[Detections], list[Tensor] | None]:
+        """Detections of each image and their masks' probabilities (D, 28, 28), None with masks off."""
 
     @property
     def detect_rule(self) -> DetectRule:

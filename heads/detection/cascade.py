@@ -88,7 +88,8 @@ class Cascade(DetectionHead):
             for stage in STAGES
         )
         self.first_class = 1 if background_first else 0
-        self.mask_heads = nn.ModuleList(self.build_mask_head(stage) for stage in range(len(STAGES)))
+        stages_with_masks = len(STAGES) if settings.masks else 0
+        self.mask_heads = nn.ModuleList(self.build_mask_head(stage) for stage in range(stages_with_masks))
 
     def build_mask_head(self, stage: int) -> MaskHead:
         return MaskHead(self.settings.width, self.settings.mask_width, self.num_classes + self.first_class)
@@ -105,7 +106,8 @@ class Cascade(DetectionHead):
         truth: GroundTruth,
         draw: DrawUniform,
     ) -> dict[str, Tensor]:
-        """{"loss_cls_0", "loss_box_0", "loss_mask_0", ..._1, ..._2}, weighted by stage."""
+        """{"loss_cls_0", "loss_box_0", "loss_mask_0", ..._1, ..._2}, weighted by stage; with masks off none
+        of masks."""
         return self.stage_losses(partial(self.pool, maps), proposals, truth, draw)
 
     def stage_losses(
@@ -113,13 +115,14 @@ class Cascade(DetectionHead):
     ) -> dict[str, Tensor]:
         losses: dict[str, Tensor] = {}
         for number, stage in enumerate(STAGES):
-            box_head, _ = self.heads_of(number)
+            box_head = self.box_head_of(number)
             rois = self.sample(stage, proposals, truth, draw)
             logits_RK, deltas_RB4 = box_head(read(*flat_rois(rois.boxes_NS4), BOX_CELLS))
             terms = box_head.losses(logits_RK, deltas_RB4, rois, truth)
             proposals = _refined_proposals(box_head, logits_RK, deltas_RB4, rois, truth)
-            mask_rois = self.choose_mask_rois(stage, rois, proposals, truth, draw)
-            terms["loss_mask"] = self._mask_loss(number, read, mask_rois, truth)
+            if self.settings.masks:
+                mask_rois = self.choose_mask_rois(stage, rois, proposals, truth, draw)
+                terms["loss_mask"] = self._mask_loss(number, read, mask_rois, truth)
             losses |= {f"{name}_{number}": stage.weight * loss for name, loss in terms.items()}
         return losses
 
@@ -135,31 +138,36 @@ class Cascade(DetectionHead):
 
     def mask_features(self, pooled_RCyx: Tensor, stages: int) -> list[Tensor]:
         """Features of each of the first `stages` mask heads."""
-        return [self.heads_of(stage)[1].features(pooled_RCyx) for stage in range(stages)]
+        return [self.mask_head_of(stage).features(pooled_RCyx) for stage in range(stages)]
 
     def last_mask_features(self, pooled_RCyx: Tensor, stages: int) -> Tensor:
         """Features of the last of them."""
-        return self.heads_of(stages - 1)[1].features(pooled_RCyx)
+        return self.mask_head_of(stages - 1).features(pooled_RCyx)
 
-    def heads_of(self, stage: int) -> tuple[BoxHead, MaskHead]:
-        box_head, mask_head = self.box_heads[stage], self.mask_heads[stage]
-        assert isinstance(box_head, BoxHead) and isinstance(mask_head, MaskHead)
-        return box_head, mask_head
+    def box_head_of(self, stage: int) -> BoxHead:
+        head = self.box_heads[stage]
+        assert isinstance(head, BoxHead)
+        return head
+
+    def mask_head_of(self, stage: int) -> MaskHead:
+        head = self.mask_heads[stage]
+        assert isinstance(head, MaskHead)
+        return head
 
     def detect(
         self, maps: Sequence[Tensor], proposals: Proposals, image_hw_N2: Tensor
-    ) -> tuple[list[Detections], list[Tensor]]:
+    ) -> tuple[list[Detections], list[Tensor] | None]:
         """Each stage scores the boxes the one before refined; the scores' logits are averaged (mmdet:models/
         roi_heads/cascade_roi_head.py)."""
         return self.stage_detections(partial(self.pool, maps), proposals, image_hw_N2)
 
     def stage_detections(
         self, read: ReadRoIs, proposals: Proposals, image_hw_N2: Tensor
-    ) -> tuple[list[Detections], list[Tensor]]:
+    ) -> tuple[list[Detections], list[Tensor] | None]:
         boxes_NP4, (images, boxes) = proposals.boxes_NP4, proposals.exists_NP.shape
         stage_logits = []
         for stage in range(len(STAGES)):
-            box_head, _ = self.heads_of(stage)
+            box_head = self.box_head_of(stage)
             logits_RK, deltas_RB4 = box_head(read(*flat_rois(boxes_NP4), BOX_CELLS))
             stage_logits.append(logits_RK)
             given_NP4 = boxes_NP4
@@ -175,10 +183,12 @@ class Cascade(DetectionHead):
                 clipped_NJ4.view(images, boxes, -1, 4), probabilities_NPK, strict=True
             )
         ]
+        if not self.settings.masks:
+            return found, None
         boxes_D4, image_D, label_D = rois_of_detections(found)
         features = self.mask_features(read(boxes_D4, image_D, MASK_CELLS), len(STAGES))
         masks = [
-            self.heads_of(stage)[1].logits(features_DCyx, label_D + self.first_class).sigmoid()
+            self.mask_head_of(stage).logits(features_DCyx, label_D + self.first_class).sigmoid()
             for stage, features_DCyx in enumerate(features)
         ]
         return found, split_by_image(torch.stack(masks).mean(0), found)
@@ -187,7 +197,7 @@ class Cascade(DetectionHead):
         positive = positive_rois(rois, truth)
         pooled_RCyx = read(positive.boxes_R4, positive.image_R, MASK_CELLS)
         features_RCyx = self.last_mask_features(pooled_RCyx, stage + 1)
-        logits_RMM = self.heads_of(stage)[1].logits(features_RCyx, positive.label_R + self.first_class)
+        logits_RMM = self.mask_head_of(stage).logits(features_RCyx, positive.label_R + self.first_class)
         return mask_loss(logits_RMM, mask_targets(positive, truth, self.conventions), positive.counts_R)
 
 

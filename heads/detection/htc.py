@@ -83,7 +83,7 @@ class HTC(Cascade):
 
     def detect(
         self, maps: Sequence[Tensor], proposals: Proposals, image_hw_N2: Tensor
-    ) -> tuple[list[Detections], list[Tensor]]:
+    ) -> tuple[list[Detections], list[Tensor] | None]:
         return self.stage_detections(self._reader(maps)[0], proposals, image_hw_N2)
 
     def choose_mask_rois(
@@ -97,7 +97,7 @@ class HTC(Cascade):
         features: list[Tensor] = []
         for stage in range(stages):
             before_RCyx = features[-1] if features else None
-            features.append(self.heads_of(stage)[1].features(pooled_RCyx, before_RCyx))
+            features.append(self.mask_head_of(stage).features(pooled_RCyx, before_RCyx))
         return features
 
     def last_mask_features(self, pooled_RCyx: Tensor, stages: int) -> Tensor:

@@ -54,6 +54,7 @@ def positive_rois(rois: RoISamples, truth: GroundTruth) -> MaskRoIs:
 
 def mask_targets(rois: MaskRoIs, truth: GroundTruth, conventions: Conventions) -> Tensor:
     """float32 (R, M, M): 0 and 1, or fractions if the conventions set no threshold."""
+    assert truth.crops is not None, "a head that learns masks asks for them"
     shares_RMM = sample_masks(
         truth.crops,
         rois.instance_R,

@@ -30,7 +30,7 @@ BOX_STDS = (0.1, 0.1, 0.2, 0.2)
 
 
 class MaskRCNN(DetectionHead):
-    """One box head and one mask head on the proposals."""
+    """One box head and one mask head on the proposals; `mask_head` is None with masks off (Faster R-CNN)."""
 
     def __init__(self, pyramid: PyramidSpec, num_classes: int, settings: DetectionSettings) -> None:
         super().__init__(pyramid, num_classes, settings)
@@ -42,8 +42,10 @@ class MaskRCNN(DetectionHead):
             beta=self.conventions.box_beta,
             background_first=self.conventions.background_first,
         )
-        self.mask_head = MaskHead(
-            settings.width, settings.mask_width, num_classes + self.box_head.first_class
+        self.mask_head = (
+            MaskHead(settings.width, settings.mask_width, num_classes + self.box_head.first_class)
+            if settings.masks
+            else None
         )
 
     def roi_losses(
@@ -54,15 +56,17 @@ class MaskRCNN(DetectionHead):
         truth: GroundTruth,
         draw: DrawUniform,
     ) -> dict[str, Tensor]:
-        """{"loss_cls", "loss_box", "loss_mask"}."""
+        """{"loss_cls", "loss_box", "loss_mask"}, the last with masks on."""
         rois = sample_rois(proposals, truth, self.conventions.roi_rule, self.settings.roi_samples, draw)
         logits_RK, deltas_RB4 = self.box_head(self.pool(maps, *flat_rois(rois.boxes_NS4), BOX_CELLS))
         losses = self.box_head.losses(logits_RK, deltas_RB4, rois, truth)
-        return {**losses, "loss_mask": self._mask_loss(maps, rois, truth)}
+        if self.mask_head is None:
+            return losses
+        return {**losses, "loss_mask": self._mask_loss(self.mask_head, maps, rois, truth)}
 
     def detect(
         self, maps: Sequence[Tensor], proposals: Proposals, image_hw_N2: Tensor
-    ) -> tuple[list[Detections], list[Tensor]]:
+    ) -> tuple[list[Detections], list[Tensor] | None]:
         images = len(image_hw_N2)
         logits_RK, deltas_RB4 = self.box_head(self.pool(maps, *flat_rois(proposals.boxes_NP4), BOX_CELLS))
         probabilities_NPK = self.box_head.probabilities(logits_RK).view(images, -1, self.num_classes)
@@ -73,15 +77,19 @@ class MaskRCNN(DetectionHead):
         for row in range(images):
             clipped_PB4 = clip_boxes(boxes_NPB4[row], image_hw_N2[row, None])
             found.append(detect(clipped_PB4, probabilities_NPK[row], self.detect_rule))
+        if self.mask_head is None:
+            return found, None
         boxes_D4, image_D, label_D = rois_of_detections(found)
         pooled_DCyx = self.pool(maps, boxes_D4, image_D, MASK_CELLS)
         logits_DMM = self.mask_head(pooled_DCyx, label_D + self.box_head.first_class)
         return found, split_by_image(logits_DMM.sigmoid(), found)
 
-    def _mask_loss(self, maps: Sequence[Tensor], rois: RoISamples, truth: GroundTruth) -> Tensor:
+    def _mask_loss(
+        self, mask_head: MaskHead, maps: Sequence[Tensor], rois: RoISamples, truth: GroundTruth
+    ) -> Tensor:
         positive = positive_rois(rois, truth)
         pooled_RCyx = self.pool(maps, positive.boxes_R4, positive.image_R, MASK_CELLS)
-        logits_RMM = self.mask_head(pooled_RCyx, positive.label_R + self.box_head.first_class)
+        logits_RMM = mask_head(pooled_RCyx, positive.label_R + self.box_head.first_class)
         return mask_loss(logits_RMM, mask_targets(positive, truth, self.conventions), positive.counts_R)
 
 

@@ -16,6 +16,7 @@ from pipelines.feed.prefetch import read_ahead
 from pipelines.live.backbone import live_features, load_run_backbone, run_test_recipe
 from pipelines.runs.run_folder import RunRecord
 from pipelines.tasks import TestView, task_of
+from pipelines.tasks.contract import targets_there
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +45,8 @@ def live_views(dataset: Dataset, recipe: ViewRecipe, backbone: FrozenBackbone) -
         views = [recipe.view(dataset.name, record, number, 0) for number in range(recipe.fixed_count or 1)]
         try:
             targets = dataset.targets(dataset.read_truth(index), views[0])
-            truth = {name: targets[name] for name in task_of(dataset.task).test_targets}
+            task = task_of(dataset.task)
+            truth = {name: targets[name] for name in targets_there(task, task.test_targets, targets)}
             rendered = dataset.media.render(dataset.read_source(index), record, views)
         except SourceError as error:
             logger.warning("skipping %s: %s", record.key, error.reason)

@@ -12,6 +12,7 @@ from heads.contract import Head
 from pipelines.evaluation.store_views import check_measurable, store_views, views_name
 from pipelines.feed.prefetch import read_ahead
 from pipelines.tasks import task_of
+from pipelines.tasks.contract import targets_there
 from stores.reading.reader import Store
 
 if TYPE_CHECKING:  # at run time it loads the backbone's packages
@@ -41,7 +42,8 @@ class StoreMeasure:
         task = task_of(module.head.task)
         levels, shallow = module.head.levels, self._shallow
         check_measurable(self._store, levels, task, shallow)
-        source = store_views(self._store, levels, task.test_targets, module.device, shallow)
+        truth = targets_there(task, task.test_targets, self._store.targets)
+        source = store_views(self._store, levels, truth, module.device, shallow)
         with closing(read_ahead(source, depth=1)) as views:
             return task.measure(
                 module.head, views, views_name=views_name(self._store), device=module.device, bf16=self._bf16

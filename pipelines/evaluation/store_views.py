@@ -12,6 +12,7 @@ from torch import Tensor
 from pipelines.errors import UsageError
 from pipelines.feed.store_feed import dequantise
 from pipelines.tasks import Task, TestView
+from pipelines.tasks.contract import targets_there
 from stores.errors import LevelMissing
 from stores.reading.reader import Store
 
@@ -77,7 +78,8 @@ def check_measurable(
             f"{store.path} lacks {', '.join(missing)}, which the run's head needs "
             f"(it holds {', '.join(store.levels)}); evaluate on another --store"
         )
-    if missing := [target for target in task.test_targets if target not in store.targets]:
+    wanted = targets_there(task, task.test_targets, store.targets)
+    if missing := [target for target in wanted if target not in store.targets]:
         raise UsageError(
             f"{store.path} is not a test store: it lacks {', '.join(missing)}; extract a test split"
         )

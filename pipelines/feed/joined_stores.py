@@ -135,6 +135,11 @@ class JoinedStores:
             start += len(part)
         return ordered
 
+    @property
+    def targets(self) -> frozenset[str]:
+        """Names of the targets that every store holds."""
+        return frozenset.intersection(*(frozenset(store.targets) for store in self._stores))
+
     def read_targets(self, rows: Rows, names: Sequence[str]) -> list[dict[str, npt.NDArray[Any]]]:
         """The targets of rows as `read_encoded` returned them."""
         found: list[dict[str, npt.NDArray[Any]]] = []

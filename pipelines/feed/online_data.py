@@ -21,6 +21,7 @@ import torch
 
 from extract.backbones.loading import BackboneCard, FrozenBackbone, backbone_card, load_backbone
 from extract.datasets import Dataset, dataset_module, default_levels, open_dataset, view_recipe
+from extract.planning.plan import only_boxes
 from extract.sources.byte_sources import SourceError
 from extract.views.recipes import ViewRecipe
 from pipelines.catalog.choose_backbone import chosen_card
@@ -35,6 +36,7 @@ from pipelines.live.backbone import live_features
 from pipelines.runs.run_folder import read_run
 from pipelines.runs.same_source import window_rule_of
 from pipelines.tasks import task_of
+from pipelines.tasks.contract import targets_there
 
 logger = logging.getLogger(__name__)
 
@@ -82,6 +84,7 @@ class OnlineData(TrainingData):
                 "task": dataset.task,
                 "num_classes": dataset.num_classes,
                 "class_names": list(dataset.class_names),
+                **only_boxes(dataset),
             },
             "views": {**recipe.identity(), "count": None, "seed": config.seed},
             "backbone": backbone.identity(),
@@ -170,6 +173,7 @@ class OnlineData(TrainingData):
 
     def _targets(self, view: _Pixels) -> dict[str, torch.Tensor]:
         task = task_of(self._dataset.task)
-        stored = {name: view.targets[name] for name in task.training_targets}
+        wanted = targets_there(task, task.training_targets, view.targets)
+        stored = {name: view.targets[name] for name in wanted}
         given = task.head_targets(stored)
         return {name: torch.from_numpy(array).to(self._backbone.device) for name, array in given.items()}

@@ -26,6 +26,7 @@ from pipelines.feed.host_ring import Arrays, HostSlot
 from pipelines.feed.joined_stores import JoinedStores, Rows
 from pipelines.feed.pace import Reading
 from pipelines.tasks import Task
+from pipelines.tasks.contract import targets_there
 from stores.codecs import codec as numpy_codec
 
 RING_SLOTS = 4  # one being read into, two waiting, one being dequantised
@@ -105,6 +106,7 @@ class StoreFeed:
         finish: Finish | None = None,
     ) -> None:
         self._stores, self._row_batches, self._task = stores, row_batches, task
+        self._targets = targets_there(task, task.training_targets, stores.targets)
         self._levels, self._device, self._finish = tuple(levels), device, finish
         self._codec, self._on_device = stores.codec, has_device_half(stores.codec)
         self._copies = (
@@ -172,7 +174,7 @@ class StoreFeed:
         slot.wait_until_free()
         rows = self._stores.read_encoded(rows, self._levels, slot.arrays)
         self._bytes += slot.bytes
-        stored = self._stores.read_targets(rows, self._task.training_targets)
+        stored = self._stores.read_targets(rows, self._targets)
         arrays = [self._task.head_targets(row) for row in stored]
         arrays.append({} if self._finish is None else self._finish.read(rows))
         on_host = {} if self._on_device else self._decoded_on_host(slot)

@@ -16,6 +16,7 @@ from pipelines.forecast.head_probe import head_step_seconds
 from pipelines.forecast.measurement_cache import SpeedCache
 from pipelines.forecast.planned_extraction import Extraction
 from pipelines.forecast.speed_probe import Speed
+from pipelines.training.mask_branch import without_masks
 from pipelines.training.run_length import with_steps
 from stores.codecs import codec, codec_names, needs_state
 from stores.format.plan import StorePlan, feature_row_bytes
@@ -91,9 +92,11 @@ def training_configs(config: ForecastConfig, extraction: Extraction) -> tuple[Tr
     Raises UsageError for an unknown recipe, HeadError for an unknown head.
     """
     task, found = extraction.dataset.task, []
-    for head in config.head or USUAL_HEADS.get(task, head_names(task)[:2]):
+    usual: tuple[str, ...] = USUAL_HEADS.get(task, head_names(task)[:2])
+    for head in config.head or usual:
         head_settings(head, task)  # knows every name
-        found.append(with_steps(_training_config(config, head), _records(extraction)))
+        training = without_masks(_training_config(config, head), extraction.estimate.plan.identity["dataset"])
+        found.append(with_steps(training, _records(extraction)))
     return tuple(found)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from extract.datasets import Dataset
 from extract.planning.label_sample import LabelSample
 from extract.planning.plan import unusable_annotations
+from extract.sources.listing import number_of
 from pipelines.errors import WorkFailed
 
 TOLERATED_SHARE = 0.05
@@ -79,8 +80,7 @@ def unusable_lines(dataset: Dataset, labels: LabelSample | None) -> list[str]:
     """What `plan` and `extract` print of it."""
     lines = []
     if failures := known_failures(dataset):
-        records = "record" if len(failures) == 1 else "records"
-        lines.append(f"  unusable  {len(failures)} {records} will be skipped: {_shown(failures)}")
+        lines.append(f"  unusable  {number_of(len(failures), 'record')} will be skipped: {_shown(failures)}")
     if (unusable := unusable_annotations(dataset)) is not None:
         lines.append(f"  unusable  {unusable.line()}")
     if labels is not None:

@@ -35,11 +35,12 @@ class Truth:
     """(K,)"""
     area: npt.NDArray[np.float64]
     """(K,) as in the annotation file, square pixels: decides small, medium or large."""
-    counts: tuple[bytes, ...]
-    """K masks, pycocotools' compressed run lengths of `original_hw`."""
+    counts: tuple[bytes, ...] | None
+    """K masks, pycocotools' compressed run lengths of `original_hw`; None if only boxes are annotated."""
 
     def __post_init__(self) -> None:
-        sizes = {len(self.xywh), len(self.labels), len(self.crowd), len(self.area), len(self.counts)}
+        masks = self.labels if self.counts is None else self.counts
+        sizes = {len(self.xywh), len(self.labels), len(self.crowd), len(self.area), len(masks)}
         if len(sizes) > 1:
             raise ValueError(f"truth of image {self.image_id}: lengths {sorted(sizes)}, expected equal ones")
 
@@ -54,8 +55,8 @@ class Detections:
     """(D,)"""
     labels: npt.NDArray[np.int64]
     """(D,), 0-based."""
-    counts: tuple[bytes, ...]
-    """D masks, pycocotools' compressed run lengths."""
+    counts: tuple[bytes, ...] | None
+    """D masks, pycocotools' compressed run lengths; None of a head without masks."""
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -67,17 +68,18 @@ class Detections:
             boxes=self.boxes[kept],
             scores=self.scores[kept],
             labels=self.labels[kept],
-            counts=tuple(self.counts[number] for number in kept),
+            counts=None if self.counts is None else tuple(self.counts[number] for number in kept),
         )
 
 
 def joined(parts: Sequence[Detections]) -> Detections:
     """The detections of several views of an image as one set. There is at least one part."""
+    masks = [part.counts for part in parts if part.counts is not None]
     return Detections(
         boxes=np.concatenate([part.boxes for part in parts]),
         scores=np.concatenate([part.scores for part in parts]),
         labels=np.concatenate([part.labels for part in parts]),
-        counts=tuple(counts for part in parts for counts in part.counts),
+        counts=tuple(counts for each in masks for counts in each) if len(masks) == len(parts) else None,
     )
 
 
@@ -112,8 +114,10 @@ def mask_entries(
     """The detections as entries of a segm results file.
 
     They hold no bbox: if they did, pycocotools would take an instance's area, and so whether it is small,
-    from the box.
+    from the box. None of a head without masks.
     """
+    if found.counts is None:
+        return
     for counts, entry in zip(found.counts, _entries(image_id, found, category_ids), strict=True):
         yield {**entry, "segmentation": {"size": list(original_hw), "counts": counts.decode("ascii")}}
 
@@ -135,18 +139,19 @@ def truth_as_coco(
     for truth in truths:
         height, width = truth.original_hw
         images.append({"id": truth.image_id, "height": height, "width": width})
-        for number, counts in enumerate(truth.counts):
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": truth.image_id,
-                    "category_id": category_ids[int(truth.labels[number])],
-                    "bbox": truth.xywh[number].tolist(),
-                    "area": float(truth.area[number]),
-                    "iscrowd": int(truth.crowd[number]),
-                    "segmentation": {"size": [height, width], "counts": counts.decode("ascii")},
-                }
-            )
+        for number, label in enumerate(truth.labels.tolist()):
+            entry = {
+                "id": len(annotations) + 1,
+                "image_id": truth.image_id,
+                "category_id": category_ids[label],
+                "bbox": truth.xywh[number].tolist(),
+                "area": float(truth.area[number]),
+                "iscrowd": int(truth.crowd[number]),
+            }
+            if truth.counts is not None:
+                counts = truth.counts[number].decode("ascii")
+                entry["segmentation"] = {"size": [height, width], "counts": counts}
+            annotations.append(entry)
     categories = [{"id": number, "name": name} for number, name in zip(category_ids, names, strict=True)]
     return {"images": images, "annotations": annotations, "categories": categories}
 

@@ -32,7 +32,10 @@ def unflipped(prediction: Prediction, width_px: int) -> dict[str, Tensor]:
     """A prediction of a mirrored image of this width, mirrored back."""
     x1, y1, x2, y2 = prediction["boxes"].unbind(1)
     boxes_D4 = torch.stack([width_px - x2, y1, width_px - x1, y2], dim=1)
-    return {**prediction, "boxes": boxes_D4, "mask_probs": prediction["mask_probs"].flip(-1)}
+    mirrored = {**prediction, "boxes": boxes_D4}
+    if "mask_probs" in prediction:
+        mirrored["mask_probs"] = prediction["mask_probs"].flip(-1)
+    return mirrored
 
 
 def merged(predictions: Sequence[Prediction]) -> Prediction:
@@ -46,9 +49,18 @@ def merged(predictions: Sequence[Prediction]) -> Prediction:
 
 
 def detections(prediction: Prediction, original_hw: Hw) -> Detections:
-    """A prediction in pixels of the original image, on the host, its masks as run lengths."""
+    """A prediction in pixels of the original image, on the host, its masks, if any, as run lengths."""
     on_host = {name: tensor.to("cpu") for name, tensor in prediction.items()}
-    on_host["mask_probs"] = on_host["mask_probs"].float()
+    return Detections(
+        boxes=on_host["boxes"].float().numpy(),
+        scores=on_host["scores"].float().numpy(),
+        labels=on_host["labels"].numpy(),
+        counts=_run_lengths(on_host, original_hw) if "mask_probs" in on_host else None,
+    )
+
+
+def _run_lengths(on_host: dict[str, Tensor], original_hw: Hw) -> tuple[bytes, ...]:
+    on_host = {**on_host, "mask_probs": on_host["mask_probs"].float()}
     counts: list[bytes] = []
     bitmap_1HW = np.zeros((1, *original_hw), np.uint8)
     for (top, left), part_YX in each_mask(on_host, original_hw):
@@ -57,9 +69,4 @@ def detections(prediction: Prediction, original_hw: Hw) -> Detections:
         bitmap_1HW[window] = part
         counts += mask_counts(bitmap_1HW)
         bitmap_1HW[window] = 0
-    return Detections(
-        boxes=on_host["boxes"].float().numpy(),
-        scores=on_host["scores"].float().numpy(),
-        labels=on_host["labels"].numpy(),
-        counts=tuple(counts),
-    )
+    return tuple(counts)

@@ -55,7 +55,7 @@ def blank(original_hw: tuple[int, int]) -> Pixels:
 def _drawn(rgb: Pixels, found: Detections, texts: Sequence[str]) -> Pixels:
     colours = palette()
     mixed = rgb.astype(np.float32)
-    for label, counts in zip(found.labels, found.counts, strict=True):
+    for label, counts in zip(found.labels, found.counts or (), strict=found.counts is not None):
         inside = mask_bitmap(counts, rgb.shape[:2]).astype(bool)
         mixed[inside] = (1 - OVERLAY_SHARE) * mixed[inside] + OVERLAY_SHARE * colours[label]
     picture = Image.fromarray(mixed.round().astype(np.uint8))

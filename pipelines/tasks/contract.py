@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -48,6 +48,13 @@ def percent(share: float | None) -> str:
     ('12.34', '-')
     """
     return "-" if share is None else f"{100 * share:.2f}"
+
+
+def targets_there(task: object, wanted: Sequence[str], there: Container[str]) -> tuple[str, ...]:
+    """The targets to read of a store: all that a task wants, but those of its `optional_targets` that are not
+    there, as masks of data that has boxes alone."""
+    optional: tuple[str, ...] = getattr(task, "optional_targets", ())
+    return tuple(name for name in wanted if name not in optional or name in there)
 
 
 class Figures(Protocol):

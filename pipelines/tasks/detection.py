@@ -43,7 +43,8 @@ class DetectionFigures:
     """Scores of a detection head."""
 
     box: CocoNumbers
-    mask: CocoNumbers
+    mask: CocoNumbers | None
+    """None where the truth or the head has no masks."""
     truths: tuple[Truth, ...]
     """Of each record."""
     found: tuple[Detections, ...]
@@ -57,16 +58,22 @@ class DetectionFigures:
         return len(self.truths)
 
     def scores(self) -> Mapping[str, float | None]:
-        """box AP, mask AP and both at IoU 0.5; None where no object is annotated."""
+        """box AP, mask AP where there are masks, and both at IoU 0.5; None where no object is annotated."""
         return {
             f"{kind} {name}": numbers.numbers[name]
             for name in ("AP", "AP50")
             for kind, numbers in (("box", self.box), ("mask", self.mask))
+            if numbers is not None
         }
 
     def line(self) -> str:
         shown = {name: percent(value) for name, value in self.scores().items()}
         nothing = ": no object is annotated" if self.scores()["box AP"] is None else ""
+        if self.mask is None:
+            return (
+                f"box AP {shown['box AP']} ({self.views}) AP50 {shown['box AP50']}, no masks, "
+                f"{self.records} records{nothing}"
+            )
         return (
             f"box AP {shown['box AP']} mask AP {shown['mask AP']} ({self.views}) "
             f"AP50 {shown['box AP50']} and {shown['mask AP50']}, {self.records} records{nothing}"
@@ -75,7 +82,7 @@ class DetectionFigures:
     def summary(self) -> Mapping[str, Any]:
         return {
             "box": self.box.numbers,
-            "mask": self.mask.numbers,
+            "mask": None if self.mask is None else self.mask.numbers,
             "detections": sum(map(len, self.found)),
             "records": self.records,
             "views": self.views,
@@ -84,8 +91,9 @@ class DetectionFigures:
 
     def write(self, folder: Path, suffix: str, class_names: Sequence[str]) -> None:
         """results-bbox.json and results-segm.json in COCO's format; classes.csv: both AP of each class; and
-        detections.png: truth and detections of some records on grey, for a store holds no images."""
-        for kind in ("bbox", "segm"):
+        detections.png: truth and detections of some records on grey, for a store holds no images. Of masks
+        nothing where there are none."""
+        for kind in ("bbox", "segm") if self.mask else ("bbox",):
             write_results(folder / f"results-{kind}{suffix}.json", _entries(kind, self.truths, self.found))
         self._write_classes(folder / f"classes{suffix}.csv", class_names)
         self._draw(folder / f"detections{suffix}.png", class_names)
@@ -93,7 +101,8 @@ class DetectionFigures:
     def _write_classes(self, path: Path, class_names: Sequence[str]) -> None:
         counted = [truth.labels[~truth.crowd] for truth in self.truths]
         counts = np.bincount(np.concatenate([*counted, []]).astype(np.int64), minlength=len(class_names))
-        columns = zip(class_names, self.box.ap_by_class, self.mask.ap_by_class, counts.tolist(), strict=True)
+        of_masks = self.mask.ap_by_class if self.mask else [None] * len(class_names)
+        columns = zip(class_names, self.box.ap_by_class, of_masks, counts.tolist(), strict=True)
         with path.open("w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(("class", "name", "box_ap", "mask_ap", "objects"))
@@ -124,6 +133,8 @@ class Detection:
         *("image_id", "original_xywh", "original_labels", "original_crowd", "original_area"),
         *("original_rle", "original_rle_lengths"),
     )
+    optional_targets = ("mask_bits", "mask_hw", "mask_yx", "original_rle", "original_rle_lengths")
+    """What data of boxes alone does not have."""
     info = INFO
     source_kind = "images"
     source_endings = IMAGE_ENDINGS
@@ -183,9 +194,12 @@ def figures(truths: Sequence[Truth], found: Sequence[Detections], views: str) ->
     from extract.datasets.coco import CATEGORY_IDS, CLASS_NAMES
 
     content, engine = truth_as_coco(truths, CATEGORY_IDS, CLASS_NAMES), best_engine()
+    has_masks = all(each.counts is not None for each in truths) and all(
+        each.counts is not None for each in found
+    )
     return DetectionFigures(
         box=coco_numbers(content, _entries("bbox", truths, found), "bbox", engine),
-        mask=coco_numbers(content, _entries("segm", truths, found), "segm", engine),
+        mask=coco_numbers(content, _entries("segm", truths, found), "segm", engine) if has_masks else None,
         truths=tuple(truths),
         found=tuple(found),
         engine=engine,
@@ -212,8 +226,6 @@ def record_detections(
 
 def truth_of(stored: Arrays, original_hw: tuple[int, int]) -> Truth:
     """What a test row holds of its image's annotation; see `extract.datasets.coco`."""
-    stops = np.cumsum([0, *stored["original_rle_lengths"].tolist()]).tolist()
-    rle = stored["original_rle"].tobytes()
     return Truth(
         image_id=int(stored["image_id"]),
         original_hw=original_hw,
@@ -221,8 +233,14 @@ def truth_of(stored: Arrays, original_hw: tuple[int, int]) -> Truth:
         labels=stored["original_labels"],
         crowd=stored["original_crowd"].astype(bool),
         area=stored["original_area"],
-        counts=tuple(rle[start:stop] for start, stop in pairwise(stops)),
+        counts=_stored_masks(stored) if "original_rle" in stored else None,
     )
+
+
+def _stored_masks(stored: Arrays) -> tuple[bytes, ...]:
+    stops = np.cumsum([0, *stored["original_rle_lengths"].tolist()]).tolist()
+    rle = stored["original_rle"].tobytes()
+    return tuple(rle[start:stop] for start, stop in pairwise(stops))
 
 
 def _entries(kind: str, truths: Sequence[Truth], found: Sequence[Detections]) -> list[dict[str, Any]]:
@@ -247,7 +265,7 @@ def _instance(found: Detections, number: int, class_names: Sequence[str]) -> dic
         "name": class_names[label],
         "score": float(found.scores[number]),
         "bbox": [x1, y1, x2 - x1, y2 - y1],
-        "counts": found.counts[number].decode("ascii"),
+        **({} if found.counts is None else {"counts": found.counts[number].decode("ascii")}),
     }
 
 

@@ -11,6 +11,7 @@ from heads.errors import HeadError
 from pipelines.config import TrainConfig
 from pipelines.errors import UsageError
 from pipelines.feed.datamodule import TrainingData
+from pipelines.training.mask_branch import without_masks
 from pipelines.training.module import HeadModule
 
 
@@ -21,6 +22,7 @@ def build_module(config: TrainConfig, data: TrainingData) -> HeadModule:
     """
     pyramid = data.pyramid.select(config.levels) if config.levels else data.pyramid
     dataset = data.identity["dataset"]
+    config = without_masks(config, dataset)
     try:
         head = build_head(
             config.head,

@@ -21,6 +21,7 @@ from pipelines.machine.devices import choose_device, uses_bf16
 from pipelines.runs.run_folder import RunRecord, read_run
 from pipelines.runs.trained_head import load_head
 from pipelines.tasks import Figures, TestView, task_of
+from pipelines.tasks.contract import targets_there
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +82,8 @@ def _views(
     )
     task = task_of(record.task, record.package("dataset", "task_package"))
     check_measurable(store, record.levels, task, shallow)
-    views = store_views(store, record.levels, task.test_targets, device, shallow)
+    truth = targets_there(task, task.test_targets, store.targets)
+    views = store_views(store, record.levels, truth, device, shallow)
     return read_ahead(views, depth=1), views_name(store), str(path)
 
 

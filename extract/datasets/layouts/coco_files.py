@@ -22,6 +22,7 @@ from extract.sources.listing import (
     MissingFile,
     folder_files,
     holds_any,
+    number_of,
     require_utf8,
 )
 from extract.sources.record import READ_THREADS, DatasetLayoutError
@@ -154,8 +155,8 @@ def _report_unlisted(folder: Path, listed: Collection[str], annotations: Path) -
     )
     if others:
         logger.warning(
-            "%s holds %d images that %s does not list, such as %s: they are left out",
-            *(folder, len(others), annotations.name, others[0].encode(errors="replace").decode()),
+            "%s holds %s beyond those that %s lists, such as %s: left out",
+            *(folder, number_of(len(others), "image"), annotations.name, ascii(others[0])),
         )
 
 

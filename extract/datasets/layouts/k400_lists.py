@@ -10,7 +10,14 @@ from pathlib import Path
 
 from extract.sources.byte_sources import ByteSource, FileSource
 from extract.sources.layout_choice import archives_hint, choose_root
-from extract.sources.listing import VIDEO_ENDINGS, holds_any, is_hidden, report_others, sources_by_stem
+from extract.sources.listing import (
+    VIDEO_ENDINGS,
+    holds_any,
+    is_hidden,
+    number_of,
+    report_others,
+    sources_by_stem,
+)
 from extract.sources.record import DatasetLayoutError
 from extract.sources.tar_index import TarMember
 from extract.sources.tar_samples import tar_samples
@@ -145,7 +152,8 @@ def _from_table(root: Path, table: Path, split: str, all_rows: Sequence[Mapping[
     unlisted = sorted(found.keys() - {_key(table, row) for row in all_rows})
     if unlisted:
         logger.warning(
-            "%s: %d videos are in no list, such as %s: they are left out", root, len(unlisted), unlisted[0]
+            "%s: %s in no list, such as %s: left out",
+            *(root, number_of(len(unlisted), "video"), unlisted[0]),
         )
     return list(clips.values())
 
@@ -190,7 +198,8 @@ def _videos(root: Path, split: str) -> dict[str, FileSource]:
     report_others(root, others)
     if dangling:
         logger.warning(
-            "%s: %d videos are links to nothing, such as %s", root, len(dangling), sorted(dangling)[0]
+            "%s: %s that links to nothing, such as %s",
+            *(root, number_of(len(dangling), "name"), sorted(dangling)[0]),
         )
     return found
 

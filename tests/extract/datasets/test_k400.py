@@ -267,5 +267,5 @@ def test_clips_in_no_list_and_links_to_nothing_are_reported(
     with caplog.at_level(logging.WARNING):
         assert len(open_dataset("k400", tmp_path).records) == 1
     assert "lists 2 clips, 1 of them were found" in caplog.text
-    assert "1 videos are in no list, such as c_000003_000013" in caplog.text
-    assert "1 videos are links to nothing, such as b_000003_000013" in caplog.text
+    assert "1 video in no list, such as c_000003_000013: left out" in caplog.text
+    assert "1 name that links to nothing, such as b_000003_000013" in caplog.text
