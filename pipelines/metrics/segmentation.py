@@ -1,4 +1,4 @@
-"""Segmentation metrics from a confusion matrix: mIoU, pixel accuracy, IoU per class."""
+"""The confusion matrix of segmentation, counted image by image; `pixel_scores` makes scores of it."""
 
 from __future__ import annotations
 
@@ -6,21 +6,17 @@ import torch
 from torch import Tensor
 
 from heads.segmentation.pixel_loss import IGNORE_LABEL
+from pipelines.metrics.pixel_scores import Counts
 
 
 class Confusion:
     """Counts of (true class, predicted class) over a whole data set, as int64 on the predictions' device.
 
-    mIoU is the mean over classes of summed intersections over summed unions, at original resolution
-    (mmseg core/evaluation/metrics.py `mean_iou`); a class that occurs neither in the truth nor in a
-    prediction has no IoU and is left out of the mean.
-
+    >>> from pipelines.metrics.pixel_scores import class_iou
     >>> counts = Confusion(3)
     >>> counts.update(torch.tensor([[0, 1, 1]]), torch.tensor([[0, 1, 255]], dtype=torch.uint8))
-    >>> counts.iou()
+    >>> class_iou(counts.on_host())
     [1.0, 1.0, None]
-    >>> counts.miou(), counts.pixel_accuracy()
-    (1.0, 1.0)
     """
 
     def __init__(self, num_classes: int, device: torch.device | str = "cpu") -> None:
@@ -48,25 +44,7 @@ class Confusion:
         cells = truth * self.num_classes + predicted_HW[counted].to(torch.int64)
         self.counts_KK += torch.bincount(cells, minlength=self.num_classes**2).view_as(self.counts_KK)
 
-    def iou(self) -> list[float | None]:
-        """The IoU of each class, None where the class occurs nowhere."""
-        hits, unions = self.intersections(), self.unions()
-        return [hit / union if union else None for hit, union in zip(hits, unions, strict=True)]
-
-    def intersections(self) -> list[int]:
-        """Pixels of each class predicted as it."""
-        return self.counts_KK.diagonal().tolist()
-
-    def unions(self) -> list[int]:
-        """Pixels of each class, or predicted as it."""
-        return (self.counts_KK.sum(0) + self.counts_KK.sum(1) - self.counts_KK.diagonal()).tolist()
-
-    def miou(self) -> float | None:
-        """The mean IoU of the classes that occur; None where nothing was counted."""
-        present = [value for value in self.iou() if value is not None]
-        return sum(present) / len(present) if present else None
-
-    def pixel_accuracy(self) -> float | None:
-        """The share of counted pixels that are right; None where nothing was counted."""
-        total = int(self.counts_KK.sum())
-        return int(self.counts_KK.trace()) / total if total else None
+    def on_host(self) -> Counts:
+        """int64 (K, K) for the functions of `pixel_scores`."""
+        found: Counts = self.counts_KK.cpu().numpy()
+        return found

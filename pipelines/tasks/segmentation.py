@@ -17,6 +17,7 @@ from torch import Tensor
 from heads.contract import Head
 from pipelines.json_output import write_json
 from pipelines.machine.devices import autocast
+from pipelines.metrics.pixel_scores import PIXEL_SCORES, class_iou, intersections, unions
 from pipelines.metrics.segmentation import Confusion
 from pipelines.tasks.contract import IMAGE_ENDINGS, Arrays, TestView, percent
 from pipelines.tasks.info.segmentation import INFO
@@ -31,10 +32,8 @@ _SHOWN_CLASSES = 8
 class SegmentationFigures:
     """Scores of a segmentation head."""
 
-    miou: float | None
-    """None where no pixel has a label that counts."""
-    pixel_accuracy: float | None
-    """As `miou`."""
+    values: Mapping[str, float | None]
+    """By the names of `PIXEL_SCORES`; None where no pixel has a label that counts."""
     iou_by_class: list[float | None]
     """None for a class that occurs neither in the truth nor in a prediction."""
     intersections: list[int]
@@ -43,17 +42,20 @@ class SegmentationFigures:
     views: str
 
     def scores(self) -> Mapping[str, float | None]:
-        return {"mIoU": self.miou, "pixel_accuracy": self.pixel_accuracy}
+        return self.values
 
     def line(self) -> str:
-        nothing = ": no pixel has a label that counts" if self.miou is None else ""
+        first, *others = ((name.replace("_", " "), percent(value)) for name, value in self.values.items())
+        nothing = ": no pixel has a label that counts" if None in self.values.values() else ""
         return (
-            f"mIoU {percent(self.miou)} ({self.views}) pixel accuracy {percent(self.pixel_accuracy)}, "
-            f"{self.records} records{nothing}"
+            f"{first[0]} {first[1]} ({self.views}) "
+            + " ".join(f"{name} {value}" for name, value in others)
+            + f", {self.records} records{nothing}"
         )
 
     def summary(self) -> Mapping[str, Any]:
-        return dataclasses.asdict(self)
+        fields = dataclasses.asdict(self)
+        return {**{name.lower(): value for name, value in fields.pop("values").items()}, **fields}
 
     def write(self, folder: Path, suffix: str, class_names: Sequence[str]) -> None:
         """classes.csv: IoU, intersection and union of each class."""
@@ -92,12 +94,12 @@ class Segmentation:
         for _, probabilities_KHW, labels_HW in record_probabilities(head, views, device=device, bf16=bf16):
             counts.update(probabilities_KHW.argmax(0), labels_HW.to(device))
             records += 1
+        counts_KK = counts.on_host()
         return SegmentationFigures(
-            miou=counts.miou(),
-            pixel_accuracy=counts.pixel_accuracy(),
-            iou_by_class=counts.iou(),
-            intersections=counts.intersections(),
-            unions=counts.unions(),
+            values={name: score(counts_KK) for name, score in PIXEL_SCORES.items()},
+            iou_by_class=class_iou(counts_KK),
+            intersections=intersections(counts_KK),
+            unions=unions(counts_KK),
             records=records,
             views=views_name,
         )

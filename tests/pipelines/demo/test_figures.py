@@ -13,6 +13,7 @@ from pipelines.config import EvaluateConfig
 from pipelines.demo.ade20k import DemoSize, Score, fill_stores, make_scenes, train_and_measure
 from pipelines.demo.scenes import make_scene
 from pipelines.demo.steps import DemoStores, Training
+from pipelines.metrics.pixel_scores import mean_iou
 from pipelines.metrics.segmentation import Confusion
 from pipelines.verbs import evaluate
 
@@ -104,4 +105,4 @@ def colour_miou(neighbours: int = 15, pixels_a_scene: int = 800) -> float:
         _, nearest = tree.query(scene.rgb.reshape(-1, 3).astype(np.float64), k=neighbours)
         votes = np.apply_along_axis(lambda row: np.bincount(row, minlength=150).argmax(), 1, known[nearest])
         counts.update(torch.from_numpy(votes.reshape(scene.labels.shape)), torch.from_numpy(scene.labels))
-    return counts.miou()
+    return mean_iou(counts.on_host())

@@ -7,7 +7,16 @@ import torch
 
 from extract.views.view import IGNORE
 from heads.segmentation.pixel_loss import IGNORE_LABEL
+from pipelines.metrics.pixel_scores import (
+    PIXEL_SCORES,
+    class_iou,
+    intersections,
+    mean_iou,
+    pixel_accuracy,
+    unions,
+)
 from pipelines.metrics.segmentation import Confusion
+from pipelines.tasks.info.segmentation import INFO
 
 
 @pytest.fixture
@@ -43,31 +52,39 @@ def test_equal_to_torchmetrics(images: list[tuple[torch.Tensor, torch.Tensor]]) 
     settings = {"num_classes": 6, "ignore_index": IGNORE_LABEL}
     assert torch.equal(counts.counts_KK, metrics.multiclass_confusion_matrix(predicted, labels, **settings))
     accuracy = metrics.multiclass_accuracy(predicted, labels, average="micro", **settings)
-    assert counts.pixel_accuracy() == pytest.approx(float(accuracy), abs=1e-6)
+    assert pixel_accuracy(counts.on_host()) == pytest.approx(float(accuracy), abs=1e-6)
     oracle = metrics.multiclass_jaccard_index(predicted, labels, average="none", **settings)
-    ours = [0.0 if value is None else value for value in counts.iou()]
+    ours = [0.0 if value is None else value for value in class_iou(counts.on_host())]
     assert ours == pytest.approx(oracle.tolist(), abs=1e-6)
-    assert counts.miou() == pytest.approx(float(oracle[:5].mean()), abs=1e-6)  # class 5 occurs nowhere
+    assert mean_iou(counts.on_host()) == pytest.approx(float(oracle[:5].mean()), abs=1e-6)  # without class 5
 
 
 def test_equal_to_a_plain_loop(images: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
-    hits, unions = [0] * 6, [0] * 6
+    hits, joined = [0] * 6, [0] * 6
     for predicted, labels in images:
         for guess, truth in zip(predicted.flatten().tolist(), labels.flatten().tolist(), strict=True):
             if truth == IGNORE_LABEL:
                 continue
             hits[truth] += guess == truth
             for label in {guess, truth}:
-                unions[label] += 1
-    counts = counted(images)
-    assert (counts.intersections(), counts.unions()) == (hits, unions)
-    assert counts.iou()[5] is None
+                joined[label] += 1
+    counts_KK = counted(images).on_host()
+    assert (intersections(counts_KK), unions(counts_KK)) == (hits, joined)
+    assert class_iou(counts_KK)[5] is None
 
 
 def test_without_counted_pixels_scores_are_none() -> None:
     counts = Confusion(3)
     counts.update(torch.zeros(2, 2, dtype=torch.int64), torch.full((2, 2), IGNORE_LABEL, dtype=torch.uint8))
-    assert counts.miou() is None and counts.pixel_accuracy() is None
+    assert {name: score(counts.on_host()) for name, score in PIXEL_SCORES.items()} == dict.fromkeys(
+        PIXEL_SCORES
+    )
+
+
+def test_a_new_score_is_one_row() -> None:
+    """Reports name the scores of the table, and the one that counts is the first."""
+    assert [score.name for score in INFO.scores] == list(PIXEL_SCORES)
+    assert INFO.main_score == "mIoU"
 
 
 def test_refuses_other_sizes_and_unknown_labels() -> None:
