@@ -174,7 +174,7 @@ def test_a_store_without_a_level_is_refused(
 ) -> None:
     store = make_store(tmp_path, split="validation", records=4, views=1, levels=("p4", "p5"))
     code, message = exit_of(f"evaluate --run {run} --store {store}", capsys)
-    assert code == 2 and "needs p2, p3" in message and str(store) in message
+    assert code == 2 and "lacks p2, p3, which the head needs" in message and str(store) in message
 
 
 def test_a_training_store_is_no_test_store(
@@ -182,7 +182,7 @@ def test_a_training_store_is_no_test_store(
 ) -> None:
     store = next(stores.glob("ade20k-training-*"))
     code, message = exit_of(f"evaluate --run {run} --store {store}", capsys)
-    assert code == 2 and "no test store" in message
+    assert code == 2 and "is not a test store" in message
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
