@@ -58,7 +58,7 @@ class DetectionFigures:
         return len(self.truths)
 
     def scores(self) -> Mapping[str, float | None]:
-        """box AP, mask AP where there are masks, and both at IoU 0.5; None where no object is annotated."""
+        """box AP, mask AP of data with masks, both at IoU 0.5; None where no object is annotated."""
         return {
             f"{kind} {name}": numbers.numbers[name]
             for name in ("AP", "AP50")

@@ -91,15 +91,15 @@ def test_numbers_as_people_mean_them() -> None:
 
 
 @pytest.mark.parametrize(
-    ("edit", "told"),
+    ("edit", "message"),
     [
         (lambda w: w["images"][0].update(id="img_1"), r"has the id 'img_1' \(str\), expected a whole number"),
         (lambda w: w["categories"][0].update(id=1.5), r"category 1\.5 \(float\) 'person'"),
         (lambda w: w["images"][0].update(file_name="caf\udce9.jpg"), r"b'caf\\xe9\.jpg' is not UTF-8"),
     ],
 )
-def test_ids_and_names_that_mean_nothing_are_named(tmp_path: Path, edit: Edit, told: str) -> None:
-    with pytest.raises(DatasetLayoutError, match=told):
+def test_ids_and_names_that_mean_nothing_are_named(tmp_path: Path, edit: Edit, message: str) -> None:
+    with pytest.raises(DatasetLayoutError, match=message):
         edited(tmp_path, edit)
 
 

@@ -66,8 +66,8 @@ def test_more_orphans_than_may_be_skipped_are_refused_first(
     monkeypatch.setattr("pipelines.verbs.extract_features.load_backbone", None)  # it is not come to
     code, summary, _, err = result(capsys, verb, *words, "--max-failed", "1")
     assert code == 1 and not (tmp_path / "features").exists()
-    told = "2 of 6 records cannot be used, at most 1 may be skipped (--max-failed)"
-    assert told in err and told in summary["error"]
+    message = "2 of 6 records cannot be used, at most 1 may be skipped (--max-failed)"
+    assert message in err and message in summary["error"]
 
 
 def spoilt(root: Path, change: Callable[[np.ndarray], np.ndarray], count: int) -> None:
@@ -85,14 +85,14 @@ def with_ignored_border(labels: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [(in_colours, "PNG colour type 2"), (with_ignored_border, "label 255, expected 0 to 150")],
 )
 @pytest.mark.parametrize("records", [4, 40])
 def test_label_maps_of_another_kind_are_refused_before_the_first_record(
     tmp_path: Path,
     change: Callable[[np.ndarray], np.ndarray],
-    told: str,
+    message: str,
     records: int,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -101,7 +101,7 @@ def test_label_maps_of_another_kind_are_refused_before_the_first_record(
     code, _, _, err = result(capsys, "extract", *words)
     assert code == 1 and not (tmp_path / "features").exists()
     assert f"{min(32, records)} of {min(32, records)} sampled label maps cannot be used" in err
-    assert told in err and "a data set of your own: see extract/datasets/__init__.py" in err
+    assert message in err and "a data set of your own: see extract/datasets/__init__.py" in err
 
 
 def test_a_single_bad_label_map_is_a_skipped_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
