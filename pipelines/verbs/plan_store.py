@@ -201,7 +201,7 @@ def print_ways(ways: Sequence[Way]) -> None:
             f" each head: {duration(way.total_seconds)}{room}"
         )
     if ways:
-        print(f"  take      {ways[0].name} ({ways[0].command}): the fastest here that fits")
+        print(f"  advice    {ways[0].name} ({ways[0].command}): the fastest here that fits")
 
 
 def _verdict(forecast: HeadForecast) -> str:

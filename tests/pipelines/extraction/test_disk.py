@@ -128,7 +128,7 @@ def test_a_folder_that_cannot_be_written_is_seen_first(
     )
     code, summary, _, _ = result(capsys, "extract", *words)
     assert code == 2
-    assert "is not writable" in summary["error"]
+    assert "cannot be written" in summary["error"]
 
 
 def test_a_damaged_plan_is_an_integrity_error(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:

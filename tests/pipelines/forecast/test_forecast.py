@@ -149,7 +149,7 @@ def test_plan_compares_full_and_deep_stores_with_none(
     assert recomputed < 2 * linear["batch_size"] * summary["forward_seconds"], "a part of the backbone"
     totals = [way["total_seconds"] for way in summary["ways"]]
     assert totals == sorted(totals) and all(way["fits"] for way in summary["ways"])
-    assert f"take      {summary['ways'][0]['name']}" in out
+    assert f"advice    {summary['ways'][0]['name']}" in out
     steps = {each["head"]: each["steps"] for each in summary["caching"]["heads"]}
     training = sum(steps[head] * seconds for head, seconds in stored["heads"].items())
     assert stored["total_seconds"] == pytest.approx(summary["estimated_seconds"] + training)
