@@ -127,7 +127,7 @@ def test_unknown_names_are_refused_before_anything_is_measured(
     monkeypatch.setattr("pipelines.verbs.plan_store.measure_speed", lambda *_: pytest.fail("it was measured"))
     assert main(["plan", *words, *wrong.split()]) == 2
     captured = capsys.readouterr()
-    assert f"no {wrong[2:].split()[0]} 'fop'" in captured.err and captured.out == ""
+    assert f"{wrong[2:].split()[0]} 'fop'" in captured.err and captured.out == ""
 
 
 def test_plan_compares_full_and_deep_stores_with_none(

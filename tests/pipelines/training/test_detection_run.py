@@ -127,7 +127,7 @@ def test_defects_are_logged_with_id_reason_and_count(extracted: Extracted) -> No
     for reason in ("category 12 is not one of the 80", "a box of zero area, 0.0 x 7.0 px"):
         assert any(re.search(rf"^0+\d+: annotation \d+: {re.escape(reason)}$", line) for line in lines), lines
     assert any(re.search(r"annotation \d+: .*(points|coordinates)", line) for line in lines), lines
-    assert any(line.startswith("3 of ") and "cannot be used and are left out" in line for line in lines)
+    assert any(line.startswith("3 of ") and "cannot be used and were left out" in line for line in lines)
 
 
 def test_a_missing_image_is_a_skipped_record(extracted: Extracted) -> None:
@@ -160,7 +160,7 @@ def test_a_head_without_its_targets_is_refused_before_a_folder_is_made(
     words = f"--head {head} --stores {extracted.stores} --run {tmp_path / 'run'} --max-steps 1 --device cpu"
     assert main(["train-head", *words.split(), *more]) == USAGE
     message = capsys.readouterr().err
-    assert "head htc-bifpn5 learns from stuff, which " in message
+    assert "head htc-bifpn5 needs the targets stuff, which " in message
     assert "use htc-nosem-bifpn5 or one of: bifpn1, " in message
     assert not list(tmp_path.iterdir())
 

@@ -108,4 +108,4 @@ def test_the_papers_views_are_no_difference() -> None:
     assert found == ["4 fixed views per record (paper: new views every epoch)"]
     small = {**view_recipe("k400", "k400", crop_size=64).identity(), "count": None}
     (difference,) = view_differences({"dataset": {"name": "k400"}, "views": small})
-    assert difference == "scale_px [64, 64] ([224, 224])"
+    assert difference == "scale_px [64, 64] (paper: [224, 224])"

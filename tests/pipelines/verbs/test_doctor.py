@@ -79,7 +79,7 @@ def test_cpu_torch_beside_the_torchvision_of_pypi(monkeypatch: pytest.MonkeyPatc
     found = broken(check_imports(loading(torchvision=error, timm=error)))
     assert set(found) == {"import torchvision", "import timm"}
     for finding in found.values():
-        assert "CPU-only torch" in finding.fix
+        assert "CPU-only build" in finding.fix
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     assert "CPU-only" not in broken(check_imports(loading(timm=error)))["import timm"].fix
 

@@ -186,13 +186,13 @@ def test_the_one_store_that_fits(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="LEVELS=p4,p6"):
         find_store(tmp_path, StoreQuery(purpose=TRAINING, levels=("p4", "p6")))
     other = make_store(tmp_path, records=4, codec_name="int8")
-    with pytest.raises(UsageError, match="2 complete stores fit") as caught:
+    with pytest.raises(UsageError, match="2 complete stores match") as caught:
         find_store(tmp_path, StoreQuery(purpose=TRAINING))
     assert str(other) in str(caught.value)
     (other / "MANIFEST.json").unlink()
     assert find_store(tmp_path, StoreQuery(purpose=TRAINING)).path == training
     (training / "MANIFEST.json").unlink()
-    with pytest.raises(UsageError, match="not finished"):
+    with pytest.raises(UsageError, match="unfinished"):
         find_store(tmp_path, StoreQuery(purpose=TRAINING))
 
 
