@@ -1,6 +1,8 @@
 """Anchors: the reference boxes of a region proposal network (mmdet:core/anchor/anchor_generator.py).
 
 One scale and three ratios a cell, centred on the cell's corner (x * stride, y * stride), unrounded.
+
+Dims: N images, A anchors.
 """
 
 from __future__ import annotations
@@ -32,3 +34,13 @@ def grid_anchors(cell_34: Tensor, grid_yx: Sequence[int], stride_px: int) -> Ten
     shift_y, shift_x = torch.meshgrid(rows, columns, indexing="ij")
     shifts_P4 = torch.stack([shift_x, shift_y, shift_x, shift_y], -1).flatten(0, 1)
     return (shifts_P4[:, None] + cell_34).flatten(0, 1)
+
+
+def anchors_inside(anchors_A4: Tensor, image_hw_N2: Tensor) -> Tensor:
+    """bool (N, A): which anchors lie inside each image, padding apart.
+
+    mmdet:core/anchor/utils.py, `anchor_inside_flags` with allowed_border=0: a corner may lie on the left and
+    the upper border, not on the right and the lower one.
+    """
+    from_zero_A = (anchors_A4[:, :2] >= 0).all(1)
+    return from_zero_A & (anchors_A4[None, :, 2:] < image_hw_N2.flip(1)[:, None]).all(2)

@@ -51,12 +51,19 @@ class Samples:
     """bool; False is padding in images with too few candidates."""
 
 
-def assign(boxes_NG4: Tensor, exists_NG: Tensor, candidates_NA4: Tensor, rule: AssignRule) -> Tensor:
+def assign(
+    boxes_NG4: Tensor,
+    exists_NG: Tensor,
+    candidates_NA4: Tensor,
+    rule: AssignRule,
+    usable_NA: Tensor | None = None,
+) -> Tensor:
     """int64 (N, A): the index of its box in 0..G-1, BACKGROUND or IGNORED.
 
     Args:
         boxes_NG4, exists_NG: ground truth; `exists` is False for padding.
         candidates_NA4: (1, A, 4) serves all images.
+        usable_NA: bool; the other candidates are IGNORED and rescue no box. None: all are usable.
 
     Ties: a candidate takes the first of the boxes it overlaps most, and the last of those that rescue it.
     """
@@ -64,7 +71,7 @@ def assign(boxes_NG4: Tensor, exists_NG: Tensor, candidates_NA4: Tensor, rule: A
     best_NA = boxes_NG4.new_full((images, candidates), -1.0)
     match_NA = torch.zeros(images, candidates, dtype=torch.int64, device=boxes_NG4.device)
     highest = []
-    for first, iou_NgA in _overlaps(boxes_NG4, exists_NG, candidates_NA4):
+    for first, iou_NgA in _overlaps(boxes_NG4, exists_NG, candidates_NA4, usable_NA):
         chunk_best_NA, chunk_match_NA = iou_NgA.max(1)
         is_better_NA = chunk_best_NA > best_NA
         best_NA = torch.where(is_better_NA, chunk_best_NA, best_NA)
@@ -73,36 +80,42 @@ def assign(boxes_NG4: Tensor, exists_NG: Tensor, candidates_NA4: Tensor, rule: A
             highest.append(iou_NgA.amax(2))
     assigned_NA = torch.where(best_NA >= rule.positive_iou, match_NA, IGNORED)
     assigned_NA = torch.where(best_NA < rule.negative_iou, BACKGROUND, assigned_NA)
+    if usable_NA is not None:
+        assigned_NA = torch.where(usable_NA, assigned_NA, IGNORED)
     if rule.rescue_iou is None:
         return assigned_NA
-    rescuer_NA = _last_rescuer(boxes_NG4, exists_NG, candidates_NA4, torch.cat(highest, 1), rule.rescue_iou)
+    # Overlaps of boxes that do not exist are -1 and so below any rescue.
+    wanted_NG = torch.cat(highest, 1)
+    wanted_NG = torch.where(wanted_NG >= rule.rescue_iou, wanted_NG, 2.0)
+    overlaps = _overlaps(boxes_NG4, exists_NG, candidates_NA4, usable_NA)
+    rescuer_NA = torch.full_like(match_NA, -1)
+    for first, iou_NgA in overlaps:
+        rescuer_NA = torch.maximum(rescuer_NA, _last_rescuer(first, iou_NgA, wanted_NG))
     rescued_NA = match_NA if rule.rescued_take_best else rescuer_NA
     return torch.where(rescuer_NA >= 0, rescued_NA, assigned_NA)
 
 
-def _last_rescuer(
-    boxes_NG4: Tensor, exists_NG: Tensor, candidates_NA4: Tensor, highest_NG: Tensor, rescue_iou: float
-) -> Tensor:
-    """int64 (N, A): the last box whose highest overlap this candidate has, -1 where none."""
-    # Overlaps of boxes that do not exist are -1 and so below any rescue.
-    wanted_NG = torch.where(highest_NG >= rescue_iou, highest_NG, 2.0)
-    rescuer_NA = torch.full((len(exists_NG), candidates_NA4.shape[1]), -1, device=boxes_NG4.device)
-    for first, iou_NgA in _overlaps(boxes_NG4, exists_NG, candidates_NA4):
-        chunk = iou_NgA.shape[1]
-        number_g = torch.arange(first, first + chunk, device=boxes_NG4.device)[:, None]
-        rescues_NgA = iou_NgA == wanted_NG[:, first : first + chunk, None]
-        rescuer_NA = torch.maximum(rescuer_NA, torch.where(rescues_NgA, number_g, -1).amax(1))
-    return rescuer_NA
+def _last_rescuer(first: int, iou_NgA: Tensor, wanted_NG: Tensor) -> Tensor:
+    """int64 (N, A): the last of the boxes first, first + 1, ... that overlaps a candidate by as much as it
+    wants, -1 where none."""
+    chunk = iou_NgA.shape[1]
+    number_g1 = torch.arange(first, first + chunk, device=iou_NgA.device)[:, None]
+    rescues_NgA = iou_NgA == wanted_NG[:, first : first + chunk, None]
+    return torch.where(rescues_NgA, number_g1, -1).amax(1)
 
 
-def _overlaps(boxes_NG4: Tensor, exists_NG: Tensor, candidates_NA4: Tensor) -> Iterator[tuple[int, Tensor]]:
-    """(first box, IoU (N, g, A)) for some boxes at a time, -1 for boxes that do not exist."""
+def _overlaps(
+    boxes_NG4: Tensor, exists_NG: Tensor, candidates_NA4: Tensor, usable_NA: Tensor | None
+) -> Iterator[tuple[int, Tensor]]:
+    """(first box, IoU (N, g, A)) for some boxes at a time, -1 for boxes that do not exist and for candidates
+    that are not usable."""
     images, boxes = exists_NG.shape
     chunk = max(1, _PAIRS // max(1, images * candidates_NA4.shape[1]))
     for first in range(0, boxes, chunk):
         part = slice(first, first + chunk)
         iou_NgA = pairwise_iou(boxes_NG4[:, part], candidates_NA4)
-        yield first, iou_NgA.masked_fill_(~exists_NG[:, part, None], -1.0)
+        iou_NgA = iou_NgA.masked_fill_(~exists_NG[:, part, None], -1.0)
+        yield first, iou_NgA if usable_NA is None else iou_NgA.masked_fill_(~usable_NA[:, None], -1.0)
 
 
 def draw_samples(

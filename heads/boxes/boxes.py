@@ -64,3 +64,20 @@ def pairwise_iou(boxes_NG4: Tensor, candidates_NA4: Tensor) -> Tensor:
     overlap_NGA.mul_(torch.minimum(y2, b2).sub_(torch.maximum(y1, b1)).clamp_(min=0))
     union_NGA = box_areas(boxes_NG4)[:, :, None] + box_areas(candidates_NA4)[:, None] - overlap_NGA
     return overlap_NGA.div_(union_NGA.clamp_(min=_LEAST_UNION_PX2))
+
+
+def generalized_iou(boxes: Tensor, others: Tensor) -> Tensor:
+    """(...,) in -1..1: the IoU of each box with its own other one, less the share of their hull that neither
+    covers.
+
+    Rezatofighi et al., CVPR 2019; least areas as in mmdet:core/bbox/iou_calculators/iou2d_calculator.py.
+    torchvision's generalized_box_iou_loss is the same but waits for the device.
+    """
+    first_2 = torch.maximum(boxes[..., :2], others[..., :2])
+    last_2 = torch.minimum(boxes[..., 2:], others[..., 2:])
+    overlap = (last_2 - first_2).clamp(min=0).prod(-1)
+    union = (box_areas(boxes) + box_areas(others) - overlap).clamp(min=_LEAST_UNION_PX2)
+    hull_first_2 = torch.minimum(boxes[..., :2], others[..., :2])
+    hull_last_2 = torch.maximum(boxes[..., 2:], others[..., 2:])
+    hull = (hull_last_2 - hull_first_2).clamp(min=0).prod(-1).clamp(min=_LEAST_UNION_PX2)
+    return overlap / union - (hull - union) / hull

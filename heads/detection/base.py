@@ -64,6 +64,9 @@ class DetectionSettings:
     """Side of the square anchor in strides: 8 at stride 4 is 32 px."""
     rpn_samples: int = 256
     """Anchors an image in the loss of the region proposals, at most half of them on objects."""
+    border_anchors: bool = True
+    """Anchors that reach beyond the image enter that loss: True for Mask R-CNN (allowed_border=-1 of mmdet),
+    False for cascades (allowed_border=0)."""
     candidates: int = 2000
     """Anchors a level that enter NMS in training."""
     proposals: int = 1000
@@ -107,6 +110,7 @@ class DetectionSettings:
             check_int(name, getattr(self, name), 1, 100_000)
         check_probability("score_threshold", self.score_threshold)
         check_probability("nms_iou", self.nms_iou)
+        check_bool("border_anchors", self.border_anchors)
         check_bool("soft_nms", self.soft_nms)
         check_bool("masks", self.masks)
         check_choice("conventions", self.conventions, tuple(CONVENTIONS))
@@ -134,7 +138,11 @@ class DetectionHead(Head):
             extra_levels=1,
         )
         self.rpn = RegionProposals(
-            settings.width, [*strides_px, 2 * strides_px[-1]], settings.anchor_scale, self.conventions
+            settings.width,
+            [*strides_px, 2 * strides_px[-1]],
+            settings.anchor_scale,
+            self.conventions,
+            border_anchors=settings.border_anchors,
         )
 
     @property

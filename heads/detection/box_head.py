@@ -9,10 +9,9 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops import generalized_box_iou_loss
 
 from heads.boxes.assignment import gather_rows
-from heads.boxes.boxes import decode_boxes, encode_boxes
+from heads.boxes.boxes import decode_boxes, encode_boxes, generalized_iou
 from heads.boxes.ground_truth import GroundTruth
 from heads.detection.roi_sampling import RoISamples
 from heads.necks.conv_block import ConvBlock
@@ -131,8 +130,8 @@ class BoxHead(nn.Module):
 class ConvBoxHead(BoxHead):
     """Four 3x3 convolutions with GroupNorm and one fully connected layer, and GIoU x 10 of decoded boxes.
 
-    Swin-Transformer-Object-Detection:configs/swin/cascade_mask_rcnn_swin_*.py; there with SyncBN, which is
-    noisy with the RoIs of few images.
+    Swin-Transformer-Object-Detection@c7b2011:configs/swin/cascade_mask_rcnn_swin_*_giou_4conv1f_*.py.
+    Deviation: SyncBN there, which is noisy with the RoIs of few images.
     """
 
     def build_trunk(self, width: int, hidden: int) -> None:
@@ -146,5 +145,4 @@ class ConvBoxHead(BoxHead):
 
     def box_terms(self, deltas_R4: Tensor, boxes_R4: Tensor, targets_R4: Tensor) -> Tensor:
         refined_R4 = decode_boxes(deltas_R4, boxes_R4, self._stds_4)
-        terms_R: Tensor = generalized_box_iou_loss(refined_R4, targets_R4)
-        return _GIOU_WEIGHT * terms_R
+        return _GIOU_WEIGHT * (1 - generalized_iou(refined_R4, targets_R4))

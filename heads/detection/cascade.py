@@ -1,7 +1,7 @@
 """Cascade Mask R-CNN: three box heads, each on the boxes refined by the one before, and three mask heads.
 
-Swin-Transformer-Object-Detection:configs/_base_/models/cascade_mask_rcnn_swin_fpn.py with two fully connected
-layers a head, as mmdet:configs/_base_/models/cascade_mask_rcnn_r50_fpn.py.
+Swin-Transformer-Object-Detection@c7b2011:configs/swin/cascade_mask_rcnn_swin_*_giou_4conv1f_*.py over
+configs/_base_/models/cascade_mask_rcnn_swin_fpn.py, whose two fully connected layers a head are an option.
 
 Dims: N images, P RoIs an image, R RoIs of all images.
 """
@@ -60,9 +60,11 @@ class CascadeSettings(DetectionSettings):
 
     proposals: int = 2000
     """Proposals an image in training."""
-    box_head: str = "2fc"
-    """2fc: two fully connected layers, boxes refined for all classes alike; giou_4conv1fc: four convolutions
-    and one layer, boxes refined per class and compared by GIoU, as in Swin's published configurations."""
+    box_head: str = "giou_4conv1fc"
+    """giou_4conv1fc: four convolutions and one layer, boxes refined per class and compared by GIoU, as in
+    Swin's published configurations; 2fc: two fully connected layers, boxes refined for all classes alike."""
+    border_anchors: bool = False
+    """Anchors that reach beyond the image enter the loss of the region proposals."""
 
     def __post_init__(self) -> None:
         DetectionSettings.__post_init__(self)

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from heads.boxes.anchors import ANCHOR_RATIOS, cell_anchors, grid_anchors
+from heads.boxes.anchors import ANCHOR_RATIOS, anchors_inside, cell_anchors, grid_anchors
 from heads.boxes.assignment import BACKGROUND, DrawUniform, assign, draw_samples, gather_rows
 from heads.boxes.boxes import clip_boxes, decode_boxes, encode_boxes
 from heads.boxes.conventions import Conventions
@@ -50,12 +50,20 @@ class RegionProposals(nn.Module):
         width: channels of every map.
         strides_px: of the maps, finest first.
         anchor_scale: an anchor has (anchor_scale x stride)^2 px^2.
+        border_anchors: anchors that reach beyond the image enter the loss; propose they always do.
     """
 
     def __init__(
-        self, width: int, strides_px: Sequence[int], anchor_scale: float, conventions: Conventions
+        self,
+        width: int,
+        strides_px: Sequence[int],
+        anchor_scale: float,
+        conventions: Conventions,
+        *,
+        border_anchors: bool = True,
     ) -> None:
         super().__init__()
+        self.border_anchors = border_anchors
         self.strides_px = tuple(strides_px)
         self.conventions = conventions
         self.conv = nn.Conv2d(width, width, 3, padding=1)
@@ -94,7 +102,11 @@ class RegionProposals(nn.Module):
     ) -> dict[str, Tensor]:
         """{"loss_rpn_cls", "loss_rpn_box"}: sums over up to `samples` anchors an image, at most half of them
         positive, divided by how many there are; box terms over the positive ones."""
-        assigned_NA = assign(truth.boxes_NG4, truth.exists_NG, scores.anchors_1A4, self.conventions.rpn_rule)
+        anchors_1A4, usable_NA = scores.anchors_1A4, None
+        if not self.border_anchors:
+            usable_NA = anchors_inside(anchors_1A4[0], truth.image_hw_N2)
+        rule = self.conventions.rpn_rule
+        assigned_NA = assign(truth.boxes_NG4, truth.exists_NG, anchors_1A4, rule, usable_NA)
         drawn = draw_samples(
             assigned_NA >= 0, assigned_NA == BACKGROUND, samples, int(_POSITIVE_SHARE * samples), draw
         )

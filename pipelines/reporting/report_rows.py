@@ -90,7 +90,7 @@ class ReportRow:
     def head(self) -> str:
         """With what sets it apart from the preset's name."""
         run = self.first
-        settings = ",".join(f"{name}={value}" for name, value in run.record.head_settings.items())
+        settings = ",".join(f"{name}={value}" for name, value in run.record.full_settings.items())
         return run.record.head + (f" ({settings})" if settings else "")
 
 

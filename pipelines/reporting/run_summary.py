@@ -70,6 +70,7 @@ class RunFigures:
         views = dict(self.record.identity["views"]) if not stores else {}  # of an online run, drawn by seed
         views.pop("seed", None)
         source = [stores, views, self.record.identity["backbone"], self.record.dataset]
+        source.append(self.record.full_settings)
         return canonical_json([same, source]).decode()
 
 

@@ -18,6 +18,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from heads.former_defaults import recorded_settings
 from pipelines.config import RUN_CONFIG, TrainConfig, config_yaml
 from pipelines.errors import UsageError
 from pipelines.json_output import write_json
@@ -66,6 +67,15 @@ class RunRecord:
     versions: dict[str, str]
     head_package: str | None = None
     """The package that provides the head; None: it is part of this project."""
+    head_revision: int = 1
+    """Of the defaults that stand behind `head_settings`, see heads/former_defaults.py; not recorded by
+    earlier versions, whose heads were of revision 1."""
+
+    @property
+    def full_settings(self) -> dict[str, Any]:
+        """Those that `build_head` needs to build the run's head again. Raises HeadError for a later version's
+        run."""
+        return recorded_settings(self.head, self.task, self.head_settings, self.head_revision)
 
     @property
     def task(self) -> str:

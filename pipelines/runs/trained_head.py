@@ -19,7 +19,7 @@ def new_head(record: RunRecord) -> Head:
     """The run's head with fresh weights."""
     pyramid = PyramidSpec.from_json(record.pyramid)
     find_head(record.head, record.task, record.head_package)
-    return build_head(record.head, record.task, pyramid, record.num_classes, **record.head_settings)
+    return build_head(record.head, record.task, pyramid, record.num_classes, **record.full_settings)
 
 
 def load_head(folder: Path, device: torch.device) -> tuple[Head, int]:

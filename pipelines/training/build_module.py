@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from difflib import SequenceMatcher
+from pathlib import Path
+from typing import Any
 
 import torch
 
-from heads import build_head, head_names
+from heads import build_head, former_defaults, head_names
 from heads.errors import HeadError
 from pipelines.config import TrainConfig
 from pipelines.errors import UsageError
 from pipelines.feed.datamodule import TrainingData
+from pipelines.runs.run_folder import read_run
 from pipelines.training.mask_branch import without_masks
 from pipelines.training.module import HeadModule
 
@@ -30,7 +33,7 @@ def build_module(config: TrainConfig, data: TrainingData) -> HeadModule:
             pyramid,
             dataset["num_classes"],
             seed=config.seed,
-            **config.head_settings,
+            **_settings(config, dataset["task"]),
         )
     except ValueError as error:
         raise UsageError(f"{error} ({data.describe()})") from error
@@ -41,6 +44,23 @@ def build_module(config: TrainConfig, data: TrainingData) -> HeadModule:
         )
     data.levels = head.levels
     return HeadModule(head, config)
+
+
+def _settings(config: TrainConfig, task: str) -> dict[str, Any]:
+    revision = head_revision(config, task)
+    return former_defaults.recorded_settings(config.head, task, config.head_settings, revision)
+
+
+def head_revision(config: TrainConfig, task: str) -> int:
+    """Of the head's defaults: today's for a new run, those it began with for one that is resumed.
+
+    Raises UsageError where there is no run to resume.
+    """
+    if config.resume and config.run is not None:
+        begun = read_run(Path(config.run))
+        if begun.head == config.head:
+            return begun.head_revision
+    return former_defaults.head_revision(config.head, task)
 
 
 def _heads_to_take(instead_of: str, data: TrainingData) -> str:

@@ -10,6 +10,7 @@ from pipelines.catalog.known_weights import first_known_weights
 from pipelines.config import TrainConfig
 from pipelines.feed.datamodule import TrainingData
 from pipelines.runs import run_folder as runs
+from pipelines.training.build_module import head_revision
 from pipelines.training.module import HeadModule
 
 
@@ -27,6 +28,7 @@ def record_of(config: TrainConfig, data: TrainingData, module: HeadModule) -> ru
         verify=config.verify,
         versions=runs.package_versions(),
         head_package=find_head(config.head, module.head.task).package,
+        head_revision=head_revision(config, module.head.task),
     )
 
 

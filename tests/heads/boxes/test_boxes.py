@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from heads.boxes.anchors import cell_anchors, grid_anchors
-from heads.boxes.boxes import clip_boxes, decode_boxes, encode_boxes, pairwise_iou
+from heads.boxes.boxes import clip_boxes, decode_boxes, encode_boxes, generalized_iou, pairwise_iou
 
 STDS = torch.tensor([0.1, 0.1, 0.2, 0.2])
 
@@ -95,9 +95,23 @@ def test_overlaps_are_torchvisions() -> None:
     torch.testing.assert_close(two[1], box_iou(boxes[0] + 3, candidates))
 
 
+@pytest.mark.oracle
+def test_generalized_overlaps_are_torchvisions() -> None:
+    ops = pytest.importorskip("torchvision.ops")
+    boxes, others = random_boxes(40, 0), random_boxes(40, 1)
+    expected = torch.diag(ops.generalized_box_iou(boxes, others))
+    assert expected.max() > 0.2 and expected.min() < -0.2
+    torch.testing.assert_close(generalized_iou(boxes, others), expected)
+    moved = boxes.clone().requires_grad_()
+    generalized_iou(moved, others).sum().backward()
+    theirs = boxes.clone().requires_grad_()
+    (-ops.generalized_box_iou_loss(theirs, others)).sum().backward()
+    torch.testing.assert_close(moved.grad, theirs.grad)
+
+
 def test_boxes_without_area_overlap_nothing() -> None:
     empty = torch.zeros(1, 2, 4)
-    assert not pairwise_iou(empty, empty).any()
+    assert not pairwise_iou(empty, empty).any() and not generalized_iou(empty, empty).any()
     assert not pairwise_iou(empty + 5, torch.tensor([[[0.0, 0.0, 10.0, 10.0]]])).any()
 
 

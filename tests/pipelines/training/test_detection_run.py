@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
 from pycocotools.coco import COCO
@@ -27,6 +28,7 @@ from pipelines.demo.thing_files import write_thing_split
 from pipelines.errors import USAGE
 from pipelines.metrics.coco_ap import NUMBERS
 from pipelines.runs.metrics_csv import read_metrics
+from pipelines.runs.trained_head import load_head
 from pipelines.verbs import evaluate, extract_features, predict, train_head
 from stores.reading.reader import open_store
 from tests.pipelines.made_detections import read_json
@@ -168,6 +170,25 @@ def test_a_head_without_its_targets_is_refused_before_a_folder_is_made(
 def test_without_its_semantic_branch_a_head_needs_no_stuff(extracted: Extracted, tmp_path: Path) -> None:
     words = "--head htc-bifpn5 --head-settings.semantic false --max-steps 1 --batch-size 2 --val-every 0"
     assert train_head.run(config(extracted, tmp_path / "run", *words.split()))["steps"] == 1
+
+
+def test_a_former_cascade_is_resumed_as_it_was(extracted: Extracted, tmp_path: Path) -> None:
+    """A folder of a version whose cascades had two fully connected layers by default and recorded no more."""
+    folder = tmp_path / "run"
+    words = ["--head", "cascade-fpn", "--max-steps", "1", "--batch-size", "2", "--val-every", "0"]
+    former = ["--head-settings.box_head", "2fc", "--head-settings.border_anchors", "true"]
+    train_head.run(config(extracted, folder, *words, *former))
+    record = json.loads((folder / "run.json").read_text())
+    told = yaml.safe_load((folder / "config.yaml").read_text())
+    assert record.pop("head_revision") == 2
+    for settings in (record["head_settings"], told["head_settings"]):
+        del settings["box_head"], settings["border_anchors"]
+    (folder / "run.json").write_text(json.dumps(record))
+    (folder / "config.yaml").write_text(yaml.safe_dump(told))
+    assert main(["train-head", "--resume", "--run", str(folder), "--max-steps", "2"]) == 0
+    assert json.loads((folder / "run.json").read_text()) == {**record, "head_revision": 1}
+    head, step = load_head(folder, torch.device("cpu"))
+    assert (step, head.settings.box_head, head.settings.border_anchors) == (2, "2fc", True)
 
 
 def test_the_loss_falls(run: Path) -> None:
