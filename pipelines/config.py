@@ -182,7 +182,9 @@ class EvaluateConfig(VerbConfig):
     """A run and the test views to evaluate it on."""
 
     run: str
-    """Folder of the run; its last checkpoint is evaluated."""
+    """Folder of the run."""
+    checkpoint: str = "last"
+    """Checkpoint of the run: last, best (the best validation score) or the number of a step."""
     store: str | None = None
     """Test store. Default: the only complete one with the run's data set, weights and levels."""
     stores: str | None = None
@@ -216,7 +218,9 @@ class PredictConfig(VerbConfig):
     """A run and new images or videos to predict."""
 
     run: str
-    """Folder of the run; its last checkpoint is used."""
+    """Folder of the run."""
+    checkpoint: str = "last"
+    """Checkpoint of the run: last, best (the best validation score) or the number of a step."""
     input: str
     """An image or a video, whichever the run was trained on, or a folder of them."""
     out: str | None = None

@@ -17,6 +17,7 @@ from pipelines.errors import UsageError
 from pipelines.live.backbone import live_features, load_run_backbone, run_test_recipe
 from pipelines.live.image_input import Rgb, rgb_images
 from pipelines.machine.devices import choose_device
+from pipelines.runs.checkpoint_files import LAST
 from pipelines.runs.run_folder import read_run
 from pipelines.runs.trained_head import load_head
 
@@ -63,7 +64,9 @@ class RunModel(nn.Module):
         return self.head.predict(features, [view.valid_hw], [(height, width)])[0]
 
 
-def load_run(run: str | Path, *, weights: str | None = None, device: str = "cpu") -> RunModel:
+def load_run(
+    run: str | Path, *, weights: str | None = None, device: str = "cpu", checkpoint: str = LAST
+) -> RunModel:
     """A trained run as a plain torch module, to use on new images.
 
     Called with a sequence of uint8 RGB images (H, W, 3) it returns the prediction of each; of segmentation
@@ -71,16 +74,18 @@ def load_run(run: str | Path, *, weights: str | None = None, device: str = "cpu"
     It holds preprocessing, the frozen backbone and the head, and needs no store. See `RunModel.forward`.
 
     Args:
-        run: folder of the run; its last checkpoint is taken.
+        run: folder of the run.
         weights: of the backbone; None: those recorded in the run.
         device: auto, cpu, cuda or cuda:<number>.
+        checkpoint: last, best (the best validation score) or the number of a step.
 
     Raises:
         UsageError: no run, or none with a checkpoint. WeightsUnavailable: no such weights.
         IdentityError: other weights than the run's.
+        DamagedCheckpoint: the checkpoint is not as it was written; names an intact one.
     """
     folder, chosen = Path(run), choose_device(device)
     record = read_run(folder)
-    head, _ = load_head(folder, chosen)
+    head, _ = load_head(folder, chosen, checkpoint)
     backbone = load_run_backbone(record, weights, chosen)
     return RunModel(backbone, head, run_test_recipe(record), record.class_names)

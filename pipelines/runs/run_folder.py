@@ -214,7 +214,7 @@ def checkpoints(folder: Path) -> dict[int, Path]:
 
 def step_of(checkpoint: Path) -> int:
     """The optimiser steps done when a checkpoint was written."""
-    return int(checkpoint.stem.removeprefix("step-"))
+    return int(checkpoint.stem.rpartition("-")[2])
 
 
 def last_checkpoint(folder: Path) -> tuple[int, Path]:

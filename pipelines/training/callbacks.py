@@ -1,19 +1,16 @@
-"""Callbacks of a training run: the step log and checkpoints."""
+"""Callbacks of a training run: the step log."""
 
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from tqdm import tqdm
 
 from pipelines.feed.pace import PaceMeter, Reading
-from pipelines.runs import run_folder as runs
 from pipelines.training.module import HeadModule
 
 logger = logging.getLogger(__name__)
@@ -91,43 +88,6 @@ class StepLog(Callback):
         )  # fmt: skip
 
 
-class Checkpoints(Callback):
-    """Writes the run's state every `every` steps and after the last one, atomically.
-
-    Args:
-        folder: of the run.
-        every: steps.
-        max_steps: of the run.
-        keep: how many stay, the last ones; 0 for all.
-    """
-
-    def __init__(self, folder: Path, *, every: int, max_steps: int, keep: int) -> None:
-        self._folder, self._every, self._max_steps, self._keep = folder, every, max_steps, keep
-
-    def follows(self, step: int) -> bool:
-        """Whether one is written after step `step`."""
-        return is_due(step, self._every, self._max_steps)
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        assert isinstance(pl_module, HeadModule)
-        if not self.follows(trainer.global_step):
-            return
-        pl_module.refuse_divergence()
-        path = runs.checkpoint_path(self._folder, trainer.global_step)
-        partial = path.with_suffix(".partial")
-        trainer.save_checkpoint(partial)  # by all ranks; rank 0 writes
-        if not trainer.is_global_zero:
-            return
-        _sync(partial)
-        partial.replace(path)
-        _sync(path.parent)
-        # Only now, so that a complete one exists at all times.
-        for old in list(runs.checkpoints(self._folder).values())[: -self._keep] if self._keep else []:
-            old.unlink()
-
-
 def is_due(step: int, every: int, max_steps: int) -> bool:
     """Whether something done every `every` steps (0: only at the end) is done after step `step`."""
     return step == max_steps or (every > 0 and step % every == 0)
@@ -137,12 +97,3 @@ def log_everywhere(trainer: Trainer, metrics: Mapping[str, float], step: int) ->
     """One line in each of the run's logs."""
     for log in trainer.loggers:
         log.log_metrics(dict(metrics), step)
-
-
-def _sync(path: Path) -> None:
-    """Waits until a file, or the names in a folder, are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

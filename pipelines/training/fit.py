@@ -20,7 +20,8 @@ from pipelines.feed.datamodule import TrainingData
 from pipelines.feed.ranks import Ranks, ranks_of
 from pipelines.machine.devices import uses_bf16
 from pipelines.runs import run_folder as runs
-from pipelines.training.callbacks import Checkpoints, StepLog
+from pipelines.training.callbacks import StepLog
+from pipelines.training.checkpoints import BestWeights, Checkpoints, WholeCheckpoints
 from pipelines.training.compile_necks import compile_necks, compiles_necks
 from pipelines.training.cost_log import CostLog
 from pipelines.training.metrics_file import MetricsFile
@@ -84,6 +85,7 @@ def fit(
         callbacks=_callbacks(config, data, folder, validation, resumed_step, name, clock),
         benchmark=device.type == "cuda",  # one input size: the fastest kernels are worth looking for
         enable_checkpointing=False,
+        plugins=[WholeCheckpoints()],
         enable_progress_bar=False,
         enable_model_summary=False,
         default_root_dir=folder,
@@ -124,7 +126,9 @@ def _callbacks(
 ) -> list[Callback]:
     every = config.checkpoint_every or share_of(config.max_steps)
     saved = Checkpoints(folder, every=every, max_steps=config.max_steps, keep=config.keep_checkpoints)
-    pausing: list[Validation | Checkpoints] = [*([validation] if validation else []), saved]
+    pausing: list[Validation | BestWeights | Checkpoints] = [saved]
+    if validation is not None:
+        pausing = [validation, BestWeights(folder, validation), saved]
     costs = CostLog(
         folder,
         batch_size=config.batch_size,

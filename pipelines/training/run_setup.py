@@ -13,6 +13,7 @@ from pipelines.config import TrainConfig
 from pipelines.feed.datamodule import TrainingData
 from pipelines.feed.ranks import Ranks, from_first_rank
 from pipelines.runs import run_folder as runs
+from pipelines.runs.load_checkpoint import checkpoint_to_resume
 from pipelines.training.module import HeadModule
 from pipelines.training.run_report import log_run, report_run
 from pipelines.training.validation import Validation, open_validation
@@ -60,19 +61,24 @@ def prepare(
     """
     config = module.config
     record = record_of(config, data, module)
-    folder = from_first_rank(lambda: write_run_folder(config, data, record))
-    found = runs.checkpoints(folder) if config.resume else {}
+    checkpoint = from_first_rank(lambda: _checkpoint(config))
     validation = open_validation(config, record, device, opened, name) if ranks.is_first else None
+    folder = from_first_rank(lambda: write_run_folder(config, data, record))
     log_run(config, data, folder, is_validated=validation is not None)
     return HeadRun(
         config=config,
         module=module,
         record=record,
         folder=folder,
-        checkpoint=found[max(found)] if found else None,
+        checkpoint=checkpoint,
         validation=validation,
         name=name,
     )
+
+
+def _checkpoint(config: TrainConfig) -> Path | None:
+    """The checkpoint that a resumed run starts from; None to begin at step 0."""
+    return checkpoint_to_resume(Path(config.run or "")) if config.resume else None
 
 
 def report(run: HeadRun, seconds: float) -> dict[str, Any]:

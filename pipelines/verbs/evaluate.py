@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import time
 from collections.abc import Generator
 from contextlib import ExitStack
@@ -27,14 +28,15 @@ logger = logging.getLogger(__name__)
 
 
 def run(config: EvaluateConfig) -> dict[str, Any]:
-    """Measures the last checkpoint of a run, writes the figures into its folder and prints them.
+    """Measures a checkpoint of a run, writes the figures into its folder and prints them.
 
     Raises UsageError where the run has no checkpoint or no test store fits, IdentityError where the store
-    named is of another backbone or data set, LevelMissing where it lacks a level.
+    named is of another backbone or data set, LevelMissing where it lacks a level, DamagedCheckpoint.
     """
     folder, device = Path(config.run), choose_device(config.device)
     record = read_run(folder)
-    head, step = load_head(folder, device)
+    command = f"python -m pipelines evaluate --run {shlex.quote(str(folder))}"
+    head, step = load_head(folder, device, config.checkpoint, command=command)
     began = time.perf_counter()
     with ExitStack() as opened:
         views, name, source = _views(config, record, device, opened)

@@ -27,7 +27,7 @@ def run(config: PredictConfig) -> dict[str, Any]:
     task = task_of(record.task, record.package("dataset", "task_package"))
     sources = list_sources(Path(config.input), task.source_kind, task.source_endings)
     folder = Path(config.out) if config.out else Path(config.run) / "predictions"
-    model = load_run(config.run, weights=config.weights, device=config.device)
+    model = load_run(config.run, weights=config.weights, device=config.device, checkpoint=config.checkpoint)
     folder.mkdir(parents=True, exist_ok=True)
     done, failed = [], {}
     for name, path in sources:

@@ -13,6 +13,8 @@ from pipelines.errors import UsageError
 from pipelines.reporting.paper_results import PaperRow, paper_cost
 from pipelines.reporting.report_rows import ReportRow, csv_rows, report_rows
 from pipelines.reporting.run_summary import read_figures, run_folders
+from pipelines.runs.checkpoint_files import DamagedCheckpoint, check_digest
+from pipelines.runs.run_folder import checkpoints
 from pipelines.units import gigabytes
 
 _SHOWN_SCORES = 2
@@ -22,7 +24,8 @@ _SHOWN_SCORES = 2
 def run(config: ReportConfig) -> dict[str, Any]:
     """Prints the table, writes the CSV file and the picture where `out` asks for them.
 
-    Raises UsageError where a folder named holds no run.
+    Raises UsageError where a folder named holds no run, and at the end DamagedRuns where the last checkpoint
+    of a run is damaged.
     """
     if not config.run:
         raise UsageError("expected folders of runs, such as: python -m pipelines report runs/a runs/b")
@@ -30,7 +33,30 @@ def run(config: ReportConfig) -> dict[str, Any]:
     for source, of in groupby(rows, key=lambda row: row.source):
         print(_block(source, list(of)))
     table = csv_rows(rows)
-    return {"rows": table, **_write(rows, table, config.out)}
+    summary = {"rows": table, **_write(rows, table, config.out)}
+    if damaged := _damaged(rows):
+        raise DamagedRuns({**summary, "damaged": damaged})
+    return summary
+
+
+class DamagedRuns(DamagedCheckpoint):
+    """Some of the runs have a damaged checkpoint; `summary` is that of the report, with what was found."""
+
+    def __init__(self, summary: dict[str, Any]) -> None:
+        self.summary = summary
+        super().__init__("; ".join(summary["damaged"].values()))
+
+
+def _damaged(rows: Sequence[ReportRow]) -> dict[str, str]:
+    """Of each run whose last checkpoint is not as it was written, what is wrong with it."""
+    found = {}
+    for folder in (run.folder for row in rows for run in row.runs):
+        try:
+            for path in list(checkpoints(folder).values())[-1:]:
+                check_digest(path)
+        except DamagedCheckpoint as error:
+            found[str(folder)] = str(error)
+    return found
 
 
 def _write(rows: Sequence[ReportRow], table: Sequence[dict[str, Any]], out: str | None) -> dict[str, str]:

@@ -15,6 +15,18 @@ class Score:
     """In which people read it."""
     factor: float = 100.0
     """A logged value times this is in `unit`; shares in 0..1 are logged."""
+    higher_is_better: bool = True
+    """False for errors, such as rmse."""
+
+    def is_better(self, value: float, than: float) -> bool:
+        """Whether a value is a better score than another; a value that is no number never is.
+
+        >>> Score(name="mIoU").is_better(0.5, than=0.4)
+        True
+        >>> Score(name="rmse", higher_is_better=False).is_better(0.5, than=0.4)
+        False
+        """
+        return value > than if self.higher_is_better else value < than
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.__main__ import main
-from pipelines.errors import IDENTITY, USAGE
+from pipelines.errors import IDENTITY, INTEGRITY, USAGE
 from pipelines.runs.run_folder import read_run
 from stores.errors import IdentityError
 from tests.pipelines.made_clip_stores import CLASS_NAMES, make_clip_store
@@ -83,8 +83,8 @@ def test_broken_files_of_a_run_are_named(
     make_clip_store(stores, split="val", records=4, views=1)
     checkpoint = sorted((run / "checkpoints").iterdir())[-1]
     checkpoint.write_bytes(b"broken")
-    assert main(["evaluate", "--run", str(run)]) == USAGE
-    assert f"{checkpoint} is unreadable" in capsys.readouterr().err
+    assert main(["evaluate", "--run", str(run)]) == INTEGRITY
+    assert f"{checkpoint} is damaged" in capsys.readouterr().err
     (run / "evaluate.json").write_text("{")
     assert main(["report", str(run)]) == USAGE
     assert f"{run}/evaluate.json cannot be read as a result of evaluate" in capsys.readouterr().err
