@@ -126,7 +126,7 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     device = choose_device(options.device)
     root, card = (
         write_clips(folder, options.clips),
-        backbone_card(options.model, options.model_args, ("p5n",)),
+        backbone_card(options.model, options.model_args, ("p5n",), "cover"),
     )
     precision = "fp32" if device.type == "cpu" else "fp16"
     backbone = load_backbone(card, "random:0", device=device, precision=precision)

@@ -59,7 +59,7 @@ class Steps:
     def __init__(self, model: str, options: argparse.Namespace) -> None:
         self.device = torch.device(options.device)
         self.precision = default_precision(self.device)
-        self.card = backbone_card(model, {}, ("p5n",))
+        self.card = backbone_card(model, {}, ("p5n",), "cover")
         self.backbone = load_backbone(self.card, "random:0", device=self.device)
         self.head = build_head(options.head, "video", self.card.pyramid, CLASSES, seed=0).to(self.device)
         self.optimizer = build_optimizer(self.head, OptimizerConfig(lr=1e-4))

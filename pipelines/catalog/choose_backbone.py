@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from extract.backbones.loading import BackboneCard, backbone_card
 from extract.datasets import default_window, default_window_rule
 from extract.views.recipes import ViewRecipe
+from pipelines.catalog.stores import list_stores
+from stores.format.canonical_json import diff_identity
+
+_OF_WINDOWS = {"backbone.window_rule", "backbone.windows", "backbone.args.window_size"}
+"""Fields of an identity that differ where only the window rule and the windows that go with it do."""
 
 
 def chosen_card(
@@ -38,3 +44,15 @@ def chosen_card(
     if window is not None:
         args.setdefault("window_size", window)
     return backbone_card(model, args, levels, window_rule=rule)
+
+
+def begun_by_another_rule(stores: Path, identity: Mapping[str, Any]) -> list[Path]:
+    """Incomplete stores of `partition` that are otherwise the store of `cover` that is asked for."""
+    if identity["backbone"].get("window_rule") != "cover":
+        return []
+    found = []
+    for store in list_stores(stores):
+        fields = {field for field, *_ in diff_identity(identity, store.identity)}
+        if not store.complete and "backbone.window_rule" in fields and fields <= _OF_WINDOWS:
+            found.append(store.path)
+    return found

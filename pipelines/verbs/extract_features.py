@@ -12,6 +12,7 @@ from extract.extractor.batch_shapes import fit_batches, try_sizes
 from extract.extractor.run import Summary, TooManyFailed, extract
 from extract.planning.plan import complete_plan
 from extract.sources.byte_sources import NOT_IN_SUBSET
+from pipelines.catalog.choose_backbone import begun_by_another_rule
 from pipelines.catalog.known_weights import remember_weights
 from pipelines.catalog.skipped_rows import skipped_lines
 from pipelines.cli.progress_bar import ExtractionProgress, counted
@@ -96,8 +97,15 @@ def _open_writer(config: ExtractConfig, extraction: Extraction, backbone: Frozen
             precision=backbone.precision,
             on_record=on_record,
         )
-    if config.batch_size is None and not (extraction.stores / plan.folder_name).exists():
-        plan = fit_batches(plan, backbone)
+    if not (extraction.stores / plan.folder_name).exists():
+        for begun in begun_by_another_rule(extraction.stores, plan.identity):
+            logger.warning(
+                "%s was begun under the window rule partition, as in earlier releases, and is not "
+                "complete: --window-rule partition resumes it; this run begins a new store",
+                begun,
+            )
+        if config.batch_size is None:
+            plan = fit_batches(plan, backbone)
     return StoreWriter.open_or_create(extraction.stores, plan, needed_bytes=extraction.estimate.total_bytes)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,27 @@ def test_the_flag_decides_the_features_and_the_identity(
     assert identities[""] == identities["cover"] == {**identities["partition"], "window_rule": "cover"}
     assert np.array_equal(features[""], features["cover"])
     assert np.abs(features["cover"] - features["partition"]).max() > 0.1
+
+
+def test_an_unfinished_store_of_an_earlier_release_is_pointed_out(
+    clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The same command begins another store now; the old one needs a flag to be resumed."""
+    old = "--window-rule", "partition"
+    _, begun, _, _ = result(capsys, "extract", *words_of(clips, tmp_path / "features", *old))
+    result(capsys, "extract", *words_of(clips, tmp_path / "features"))
+    assert "partition resumes it" not in caplog.text, "it is complete"
+    (Path(begun["store"]) / "MANIFEST.json").unlink()
+    shutil.rmtree(tmp_path / "features" / Path(begun["store"]).name / "receipts")
+    (Path(begun["store"]) / "receipts").mkdir()
+    for store in (tmp_path / "features").iterdir():
+        if store.is_dir() and str(store) != begun["store"]:
+            shutil.rmtree(store)
+    _, other, _, _ = result(capsys, "extract", *words_of(clips, tmp_path / "features"))
+    assert other["store"] != begun["store"]
+    assert f"{begun['store']} was begun under the window rule partition" in caplog.text
+    _, again, _, _ = result(capsys, "extract", *words_of(clips, tmp_path / "features", *old))
+    assert (again["store"], again["rows_written"]) == (begun["store"], begun["rows_written"])
 
 
 def test_plan_names_the_window_without_padding(clips: Path, capsys: pytest.CaptureFixture[str]) -> None:
