@@ -4,7 +4,8 @@ from __future__ import annotations
 
 FIX_PLAN = "move the store away and extract again"
 FIX_MANIFEST = "delete it and run the extraction again, which checks shards by their receipts"
-"""How to fix a damaged plan.json or MANIFEST.json; ends the error."""
+FIX_DERIVED = "`verify --repair` prepares the store for its extraction, which writes this file again"
+"""How to fix a damaged plan.json, MANIFEST.json or a file that follows from both; ends the error."""
 
 
 class StoreError(Exception):
@@ -52,6 +53,10 @@ class IntegrityError(StoreError, OSError):
 
 class IncompleteStore(IntegrityError):
     """The store has no manifest yet: its extraction has not finished."""
+
+
+class DerivedFileError(IntegrityError):
+    """A small file that follows from the plan and the receipts is damaged: a new commit writes it again."""
 
 
 class FormatError(IntegrityError):

@@ -1,6 +1,7 @@
-"""verify_store: compares the files of a store with its manifest and receipts.
+"""verify_store: compares the files of a store with its plan, manifest and receipts.
 
-Quick: every small file, and the length and index of every shard file. Full: every byte, by sha256.
+Quick: every small file, and the length and index of every shard file. Full: every byte, by sha256 and
+chunk by chunk, so that a store without a problem can be read.
 """
 
 from __future__ import annotations
@@ -8,51 +9,32 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
+from stores.checks.problems import Problem, Repair, Report
 from stores.checks.status import PARTIAL_SUFFIX, Orphan, Status, gc_orphans, store_status
-from stores.errors import IncompleteStore, IntegrityError
+from stores.errors import FIX_MANIFEST, DerivedFileError, IncompleteStore, IntegrityError
+from stores.format.array_spec import ArraySpec
 from stores.format.arrays import all_arrays, metadata_files, sharded_arrays
 from stores.format.bounded_files import StoreFolder
 from stores.format.canonical_json import sha256_hex
-from stores.format.manifest import MANIFEST_NAME, PLAN_NAME
+from stores.format.manifest import MANIFEST_NAME, PLAN_NAME, Manifest
 from stores.format.plan import ShardId, StorePlan
-from stores.reading.committed_store import CommittedStore, read_committed, read_plan
-from stores.shards.disk import Files
+from stores.format.row_table import WRITTEN
+from stores.reading.committed_store import read_committed_plan, read_manifest, read_plan
+from stores.reading.metadata_check import MAX_METADATA_BYTES, metadata_problems
+from stores.shards.disk import Files, partial_of
 from stores.shards.finished import FinishedShards
 from stores.shards.receipt_tables import ReceiptTables
 from stores.shards.receipts import MAX_RECEIPT_BYTES, Receipt, decode_receipt, receipt_path
-from stores.shards.shard_check import check_shard_file
+from stores.shards.shard_check import check_shard_file, wrong_lengths
 
-__all__ = ["Orphan", "Problem", "Report", "Status", "gc_orphans", "store_status", "verify_store"]
+__all__ = ["Orphan", "Problem", "Repair", "Report", "Status", "gc_orphans", "store_status", "verify_store"]
 
-_MAX_JSON_BYTES = 16 << 20  # 16 MiB: no zarr.json comes near it
 _THREADS = 4
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Problem:
-    """One difference from what was written."""
-
-    store: str
-    shard: str | None
-    """The bin and number, such as "512x512-3"; None if it concerns the whole store."""
-    rows: tuple[int, ...]
-    """Plan rows that cannot be trusted; empty if no row's data are affected."""
-    what: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Report:
-    """What verify_store found."""
-
-    problems: tuple[Problem, ...]
-    bytes_read: int
-
-    @property
-    def ok(self) -> bool:
-        return not self.problems
 
 
 def verify_store(path: str | Path, *, full: bool = False, manifest_digest: str | None = None) -> Report:
@@ -68,17 +50,7 @@ def verify_store(path: str | Path, *, full: bool = False, manifest_digest: str |
         OSError: the disk failed, which says nothing about the store.
     """
     check = _Check(StoreFolder(Path(path)), full)
-    try:
-        store = read_committed(Path(path))
-    except IncompleteStore as error:
-        check.add(str(error))
-        check.unfinished()
-    except IntegrityError as error:
-        check.add(str(error))
-    else:
-        if manifest_digest is not None and manifest_digest != store.manifest_digest:
-            check.add(f"{MANIFEST_NAME} has sha256 {store.manifest_digest}, expected {manifest_digest}")
-        check.committed(store)
+    check.store(manifest_digest)
     return Report(problems=tuple(check.problems), bytes_read=check.bytes_read)
 
 
@@ -90,78 +62,118 @@ class _Check:
         self.problems: list[Problem] = []
         self.bytes_read = 0
 
-    def add(self, what: str, plan: StorePlan | None = None, shard: ShardId | None = None) -> None:
-        rows: tuple[int, ...] = ()
-        if plan is not None and shard is not None:
-            local = plan.shard_rows(shard)
-            rows = tuple(plan.bin_rows[shard.bin][local.start : local.stop].tolist())
-        name = plan.shard_name(shard) if plan is not None and shard is not None else None
-        self.problems.append(Problem(store=str(self._folder.path), shard=name, rows=rows, what=what))
+    def _add(self, what: str, repair: Repair) -> None:
+        """A problem of the whole store."""
+        store = str(self._folder.path)
+        self.problems.append(Problem(store=store, shard=None, rows=(), what=what, repair=repair))
 
-    def committed(self, store: CommittedStore) -> None:
-        plan, manifest = store.plan, store.manifest
-        self._bound_files(plan, manifest.files)
+    def _add_shard(self, what: str, plan: StorePlan, shard: ShardId) -> None:
+        local = plan.shard_rows(shard)
+        self.problems.append(
+            Problem(
+                store=str(self._folder.path),
+                shard=plan.shard_name(shard),
+                rows=tuple(plan.bin_rows[shard.bin][local.start : local.stop].tolist()),
+                what=what,
+                repair=Repair.SHARD,
+            )
+        )
+
+    def store(self, manifest_digest: str | None) -> None:
+        try:
+            manifest, digest = read_manifest(self._folder)
+        except IncompleteStore as error:
+            self._add(str(error), Repair.RESUME)
+            self._unfinished()
+            return
+        except IntegrityError as error:
+            is_derived = str(error).endswith(FIX_MANIFEST)
+            self._add(str(error), Repair.COMMIT if is_derived else Repair.NONE)
+            if is_derived:
+                self._unfinished()
+            return
+        if manifest_digest is not None and manifest_digest != digest:
+            self._add(f"{MANIFEST_NAME} has sha256 {digest}, expected {manifest_digest}", Repair.NONE)
+        try:
+            plan = read_committed_plan(self._folder, manifest)
+        except IntegrityError as error:
+            self._add(str(error), Repair.COMMIT if isinstance(error, DerivedFileError) else Repair.NONE)
+        else:
+            self._committed(plan, manifest)
+
+    def _committed(self, plan: StorePlan, manifest: Manifest) -> None:
+        self._metadata(plan, manifest.files)
+        self._bound_tables(plan, manifest.files)
         tables = ReceiptTables(plan)
-        receipts = list(self._receipts(plan, manifest.generations, tables))
+        receipts = list(self._receipts(plan, manifest, tables))
         if len(receipts) == len(plan.shards()):
             if tables.receipts_sha256 != manifest.receipts_sha256:
-                self.add("the receipts were changed: their digest is not the manifest's")
+                self._add("the receipts were changed: their digest is not the manifest's", Repair.NONE)
             if tables.skipped != manifest.skipped:
-                self.add("the manifest's list of skipped rows differs from the receipts'")
+                self._add("the manifest's list of skipped rows differs from the receipts'", Repair.NONE)
             for path, data in tables.chunks().items():
                 if sha256_hex(data) != manifest.files.get(path):
-                    self.add(f"table {path} differs from the receipts")
+                    self._add(f"table {path} differs from the receipts", Repair.NONE)
         self._shards(plan, receipts)
         self._unlisted(plan, {*manifest.files, MANIFEST_NAME})
 
-    def unfinished(self) -> None:
+    def _unfinished(self) -> None:
         """The existing receipts and their shards."""
         try:
             plan = read_plan(self._folder, None)
         except IntegrityError as error:
-            self.add(str(error))
+            # Without its tables a store was barely begun, and its extraction writes them.
+            self._add(str(error), Repair.RESUME if isinstance(error, DerivedFileError) else Repair.NONE)
             return
         finished = FinishedShards(Files(), self._folder.path, plan)
         receipts = []
         for shard in plan.shards():
             generation, receipt = finished.latest(shard)
-            if receipt is not None:
+            if receipt is not None and receipt.plan_sha256 == finished.plan_sha256:
                 receipts.append(receipt)
             elif generation >= 0:
-                self.add(f"{receipt_path(plan, shard, generation)} is damaged", plan, shard)
+                path = receipt_path(plan, shard, generation)
+                what = "is damaged" if receipt is None else "belongs to another plan"
+                self._add_shard(f"{path} {what}", plan, shard)
         self._shards(plan, receipts)
 
-    def _bound_files(self, plan: StorePlan, bound: Mapping[str, str]) -> None:
+    def _metadata(self, plan: StorePlan, bound: Mapping[str, str]) -> None:
+        for problem in metadata_problems(self._folder, plan, bound):
+            self._add(problem.what, Repair.NONE if problem.is_bound else Repair.COMMIT)
+
+    def _bound_tables(self, plan: StorePlan, bound: Mapping[str, str]) -> None:
         lengths = {
             spec.chunk_file(): spec.total_bytes for spec in all_arrays(plan) if spec.shard_rows is None
         }
-        for path in sorted({*metadata_files(plan), *lengths, PLAN_NAME} - bound.keys()):
-            self.add(f"{path} is not in the manifest")
+        for path in sorted({*lengths, PLAN_NAME} - bound.keys()):
+            self._add(f"{path} is not in the manifest", Repair.COMMIT)
+        of_metadata = metadata_files(plan)
         for path, expected in bound.items():
             try:
-                data = self._folder.read(path, limit_bytes=lengths.get(path, _MAX_JSON_BYTES))
+                data = self._folder.read(path, limit_bytes=lengths.get(path, MAX_METADATA_BYTES))
             except IntegrityError as error:
-                self.add(str(error))
+                if path not in of_metadata:
+                    self._add(str(error), Repair.COMMIT)
                 continue
             self.bytes_read += len(data)
-            if sha256_hex(data) != expected:
-                self.add(f"{path} was changed: its sha256 is not the manifest's")
+            if sha256_hex(data) != expected and path not in of_metadata:
+                self._add(f"{path} was changed: its sha256 is not the manifest's", Repair.COMMIT)
 
-    def _receipts(
-        self, plan: StorePlan, generations: Mapping[ShardId, int], tables: ReceiptTables
-    ) -> Iterator[Receipt]:
+    def _receipts(self, plan: StorePlan, manifest: Manifest, tables: ReceiptTables) -> Iterator[Receipt]:
         for shard in plan.shards():
-            generation = generations.get(shard, 0)
+            generation = manifest.generations.get(shard, 0)
             paths = {spec.chunk_file(shard.shard) for spec in sharded_arrays(plan, shard.bin).values()}
             try:
                 path = receipt_path(plan, shard, generation)
                 data = self._folder.read(path, limit_bytes=MAX_RECEIPT_BYTES)
                 receipt = decode_receipt(data, plan, shard, generation, paths)
             except IntegrityError as error:
-                self.add(str(error), plan, shard)
+                self._add_shard(str(error), plan, shard)
                 continue
             self.bytes_read += len(data)
             tables.take(receipt)
+            if receipt.plan_sha256 != manifest.files.get(PLAN_NAME):
+                self._add_shard(f"{path} belongs to another plan", plan, shard)
             yield receipt
 
     def _shards(self, plan: StorePlan, receipts: Sequence[Receipt]) -> None:
@@ -172,16 +184,34 @@ class _Check:
                 for bytes_read, what in results:
                     self.bytes_read += bytes_read
                     if what is not None:
-                        self.add(what, plan, receipt.shard)
+                        self._add_shard(what, plan, receipt.shard)
 
     def _shard(self, plan: StorePlan, receipt: Receipt) -> Iterator[tuple[int, str | None]]:
         """Bytes read and what is wrong, for each file of a shard."""
+        written = np.array(receipt.outcome) == WRITTEN
         for spec in sharded_arrays(plan, receipt.shard.bin).values():
             path = spec.chunk_file(receipt.shard.shard)
             try:
-                yield check_shard_file(self._folder, spec, path, receipt.files[path], full=self._full), None
+                yield self._shard_file(spec, path, receipt, written), None
             except IntegrityError as error:
                 yield 0, str(error)
+        if self._full:
+            for what in wrong_lengths(plan, receipt):
+                yield 0, f"{self._folder.path}: {what}"
+
+    def _shard_file(
+        self, spec: ArraySpec, path: str, receipt: Receipt, written: npt.NDArray[np.bool_]
+    ) -> int:
+        """Bytes read. A file that a killed writer has not renamed yet counts under its partial name."""
+        partial = partial_of(Path(path), receipt.writer).as_posix()
+        figures, full = receipt.files[path], self._full
+        if Path(self._folder.path, partial).exists():
+            try:
+                return check_shard_file(self._folder, spec, partial, figures, written, full=full)
+            except IntegrityError:  # unless it was renamed just now
+                if Path(self._folder.path, partial).exists():
+                    raise
+        return check_shard_file(self._folder, spec, path, figures, written, full=full)
 
     def _unlisted(self, plan: StorePlan, bound: set[str]) -> None:
         """Files in the folder that are not part of the store; partial files are reported by `gc`."""
@@ -196,4 +226,4 @@ class _Check:
                 path = Path(folder, name).relative_to(root).as_posix()
                 is_receipt = path.endswith(".json") and path.split(".")[0] in receipts
                 if path not in known and not is_receipt and not name.endswith(PARTIAL_SUFFIX):
-                    self.add(f"{path} is not part of the store")
+                    self._add(f"{path} is not part of the store", Repair.FOREIGN)

@@ -8,7 +8,15 @@ from typing import Any
 import numpy as np
 
 from stores.codecs import codec
-from stores.errors import FIX_PLAN, CodecError, FormatError, IntegrityError, PlanError, StoreError
+from stores.errors import (
+    FIX_DERIVED,
+    FIX_PLAN,
+    CodecError,
+    DerivedFileError,
+    FormatError,
+    PlanError,
+    StoreError,
+)
 from stores.format.array_spec import FORMAT_NAME, FORMAT_VERSION, ArraySpec
 from stores.format.arrays import planned_tables
 from stores.format.canonical_json import canonical_json, parse_canonical, sha256_hex
@@ -174,6 +182,8 @@ def _decode_rows(
     for name, spec in planned_tables(count, fields["key_bytes"], view_params).items():
         raw = read_table(spec)
         if sha256_hex(raw) != fields["sha256"][name]:
-            raise IntegrityError(f"{what}: table {spec.path} was changed: its digest is not the plan's")
+            raise DerivedFileError(
+                f"{what}: table {spec.path} was changed: its digest is not the plan's; {FIX_DERIVED}"
+            )
         tables[name] = np.frombuffer(raw, dtype=spec.dtype).reshape(spec.shape)
     return RowTable.from_tables(tables)

@@ -20,8 +20,8 @@ from crc32c import crc32c
 from stores.errors import IntegrityError, RowSkipped
 from stores.format.array_spec import CRC_BYTES, ArraySpec
 from stores.format.bounded_files import OpenFile, StoreFolder
-from stores.shards.shard_index import ABSENT, Index, decode_index, fixed_index
-from stores.shards.zstd_frames import decode_frame, frame_bound
+from stores.shards.shard_index import Index, decode_index, wrong_index, wrong_length
+from stores.shards.zstd_frames import decode_frame
 
 Verify = Literal["always", "first-epoch", "off"]
 VERIFY_MODES: tuple[Verify, ...] = ("always", "first-epoch", "off")
@@ -128,22 +128,22 @@ class ArrayReader:
 
     def _read_index(self, opened: OpenFile, shard: int) -> Index | None:
         """The shard's index, checked; None if it follows from the plan and need not be kept."""
-        rows = range(self.spec.shape[0])[shard * self._shard_rows :][: self._shard_rows]
-        expected_bytes = len(rows) * self.spec.stored_row_bytes + self.spec.index_bytes
-        if opened.size != expected_bytes:
-            raise self._damage(shard, f"has {opened.size} bytes, expected {expected_bytes}")
-        written = self._written[rows.start : rows.stop]
-        expected = fixed_index(self._shard_rows, written, self.spec.stored_row_bytes)
-        if not np.array_equal(self._decode_index(opened, shard), expected):
-            raise self._damage(shard, "has an index of other rows or lengths than were written")
+        self._checked_index(opened, shard)
         return None
 
-    def _decode_index(self, opened: OpenFile, shard: int) -> Index:
+    def _checked_index(self, opened: OpenFile, shard: int) -> Index:
+        rows = range(self.spec.shape[0])[shard * self._shard_rows :][: self._shard_rows]
+        if (wrong := wrong_length(self.spec, len(rows), opened.size)) is not None:
+            raise self._damage(shard, wrong)
         length = self.spec.index_bytes
-        data = os.pread(opened.fd, length, max(0, opened.size - length))
+        data = os.pread(opened.fd, length, opened.size - length)
         if len(data) != length:
             raise self._damage(shard, f"has {opened.size} bytes, too few for its index")
-        return decode_index(data, f"{self._store}: {self.spec.chunk_file(shard)}")
+        index = decode_index(data, f"{self._store}: {self.spec.chunk_file(shard)}")
+        written = self._written[rows.start : rows.stop]
+        if (wrong := wrong_index(self.spec, index, written, opened.size)) is not None:
+            raise self._damage(shard, wrong)
+        return index
 
     def _read_again(self, error: OSError, row: int, shard: int, out: memoryview, offset: int) -> int:
         """Reads again with a fresh descriptor if the first one is stale, as happens on NFS."""
@@ -200,18 +200,4 @@ class CompressedArrayReader(ArrayReader):
         decode_frame(frame, np.frombuffer(out, dtype=np.uint8), self._where(row))
 
     def _read_index(self, opened: OpenFile, shard: int) -> Index | None:
-        index = self._decode_index(opened, shard)
-        first = shard * self._shard_rows
-        written = np.zeros(self._shard_rows, dtype=bool)
-        written[: len(self._written[first : first + self._shard_rows])] = self._written[
-            first : first + self._shard_rows
-        ]
-        if not np.array_equal(index[:, 0] != ABSENT, written):
-            raise self._damage(shard, "has an index of other rows than were written")
-        places = index[written].astype(object)  # Python integers: the sum of two uint64 may not fit one
-        limit = opened.size - self.spec.index_bytes
-        largest = frame_bound(self.spec.row_bytes) + CRC_BYTES
-        for offset, stored in places.tolist():
-            if not (CRC_BYTES < stored <= largest and offset + stored <= limit):
-                raise self._damage(shard, f"has a chunk of {stored} bytes at {offset}, outside its bounds")
-        return index
+        return self._checked_index(opened, shard)

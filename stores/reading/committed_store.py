@@ -9,7 +9,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stores.errors import FIX_PLAN, FormatError, IncompleteStore, IntegrityError, NoSuchStore
+from stores.errors import (
+    FIX_DERIVED,
+    FIX_PLAN,
+    DerivedFileError,
+    FormatError,
+    IncompleteStore,
+    IntegrityError,
+    NoSuchStore,
+)
 from stores.format.array_spec import ArraySpec
 from stores.format.arrays import outcome_tables
 from stores.format.bounded_files import StoreFolder
@@ -18,6 +26,7 @@ from stores.format.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, PLAN_NAME,
 from stores.format.plan import MAX_PLAN_BYTES, StorePlan
 from stores.format.plan_file import decode_plan
 from stores.format.row_table import UNKNOWN, WRITTEN
+from stores.reading.metadata_check import metadata_problems
 
 MAX_TABLE_BYTES = 1 << 30  # 1 GiB
 
@@ -44,8 +53,8 @@ class CommittedStore:
         data = read_table(self.folder, spec)
         expected = self.manifest.files.get(spec.chunk_file())
         if sha256_hex(data) != expected:
-            raise IntegrityError(
-                f"{self.name}: table {spec.path} was changed: its sha256 is not the manifest's"
+            raise DerivedFileError(
+                f"{self.name}: table {spec.path} was changed: its sha256 is not the manifest's; {FIX_DERIVED}"
             )
         return np.frombuffer(data, dtype=spec.dtype).reshape(spec.shape)
 
@@ -56,7 +65,10 @@ def read_table(folder: StoreFolder, spec: ArraySpec) -> bytes:
         raise FormatError(
             f"{folder.path}: table {spec.path} has {spec.total_bytes} bytes, at most {MAX_TABLE_BYTES}"
         )
-    return folder.read_exactly(spec.chunk_file(), spec.total_bytes)
+    try:
+        return folder.read_exactly(spec.chunk_file(), spec.total_bytes)
+    except IntegrityError as error:
+        raise DerivedFileError(f"{error}; {FIX_DERIVED}") from None
 
 
 def read_manifest(folder: StoreFolder) -> tuple[Manifest, str]:
@@ -79,7 +91,10 @@ def read_manifest(folder: StoreFolder) -> tuple[Manifest, str]:
 
 def read_plan(folder: StoreFolder, expected_sha256: str | None) -> StorePlan:
     """The plan and its row tables. Raises IntegrityError if plan.json has another digest than expected."""
-    data = folder.read(PLAN_NAME, limit_bytes=MAX_PLAN_BYTES)
+    try:
+        data = folder.read(PLAN_NAME, limit_bytes=MAX_PLAN_BYTES)
+    except IntegrityError as error:
+        raise IntegrityError(f"{error}; {FIX_PLAN}") from None
     if expected_sha256 is not None and sha256_hex(data) != expected_sha256:
         raise IntegrityError(
             f"{folder.path}: {PLAN_NAME} was changed: its sha256 is not the manifest's; {FIX_PLAN}"
@@ -87,16 +102,22 @@ def read_plan(folder: StoreFolder, expected_sha256: str | None) -> StorePlan:
     return decode_plan(data, lambda spec: read_table(folder, spec), f"{folder.path}/{PLAN_NAME}")
 
 
+def read_committed_plan(folder: StoreFolder, manifest: Manifest) -> StorePlan:
+    """The plan that the manifest binds. Raises IntegrityError for another one."""
+    plan = read_plan(folder, manifest.files.get(PLAN_NAME, ""))
+    if plan.identity_digest != manifest.identity_sha256:
+        raise IntegrityError(
+            f"{folder.path}: the manifest is of the identity {manifest.identity_sha256[:64]}, {PLAN_NAME} of "
+            f"{plan.identity_digest}; {FIX_PLAN}"
+        )
+    return plan
+
+
 def read_committed(path: Path) -> CommittedStore:
     """Opens a committed store. Raises NoSuchStore, IncompleteStore, IntegrityError or FormatError."""
     folder = StoreFolder(Path(path))
     manifest, digest = read_manifest(folder)
-    plan = read_plan(folder, manifest.files.get(PLAN_NAME, ""))
-    if plan.identity_digest != manifest.identity_sha256:
-        raise IntegrityError(
-            f"{path}: the manifest is of the identity {manifest.identity_sha256[:64]}, {PLAN_NAME} of "
-            f"{plan.identity_digest}"
-        )
+    plan = read_committed_plan(folder, manifest)
     spec = outcome_tables(len(plan.rows))["outcome"]
     empty = np.empty(0, dtype=np.uint8)
     bare = CommittedStore(folder=folder, manifest=manifest, manifest_digest=digest, plan=plan, outcome=empty)
@@ -105,6 +126,10 @@ def read_committed(path: Path) -> CommittedStore:
     found = {int(row): int(outcome[row]) for row in np.flatnonzero(outcome != WRITTEN)}
     if skipped != found or UNKNOWN in found.values():
         raise IntegrityError(f"{path}: the manifest's list of skipped rows is not that of rows/outcome")
+    for problem in metadata_problems(folder, plan, manifest.files):
+        if problem.is_bound:
+            raise IntegrityError(f"{problem.what}; {FIX_PLAN}")
+        raise DerivedFileError(f"{problem.what}; {FIX_DERIVED}")
     return CommittedStore(
         folder=folder, manifest=manifest, manifest_digest=digest, plan=plan, outcome=outcome
     )

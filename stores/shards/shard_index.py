@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from stores.errors import IntegrityError
+from stores.format.array_spec import CRC_BYTES, ArraySpec
+from stores.shards.zstd_frames import frame_bound
 
 ABSENT = (1 << 64) - 1
 """Offset and length of an absent chunk."""
@@ -54,3 +56,36 @@ def fixed_index(shard_rows: int, written: npt.NDArray[np.bool_], stored_row_byte
     index[rows, 0] = rows * stored_row_bytes
     index[rows, 1] = stored_row_bytes
     return index
+
+
+def wrong_length(spec: ArraySpec, rows: int, file_bytes: int) -> str | None:
+    """What is wrong with the length of a shard file of `rows` rows, by its array alone; None for nothing."""
+    if spec.compressed:
+        return None if file_bytes >= spec.index_bytes else f"has {file_bytes} bytes, too few for its index"
+    expected = rows * spec.stored_row_bytes + spec.index_bytes
+    return None if file_bytes == expected else f"has {file_bytes} bytes, expected {expected}"
+
+
+def wrong_index(spec: ArraySpec, index: Index, written: npt.NDArray[np.bool_], file_bytes: int) -> str | None:
+    """What is wrong with the index of a shard file, by its array and rows alone; None for nothing.
+
+    Args:
+        spec: the sharded array.
+        index: of S entries.
+        written: (rows in this shard,) whether each row holds data.
+        file_bytes: length of the shard file.
+    """
+    if not spec.compressed:
+        expected = fixed_index(len(index), written, spec.stored_row_bytes)
+        same = np.array_equal(index, expected)
+        return None if same else "has an index of other rows or lengths than were written"
+    places = np.zeros(len(index), dtype=bool)
+    places[: len(written)] = written
+    if not np.array_equal(index[:, 0] != ABSENT, places):
+        return "has an index of other rows than were written"
+    limit, largest = file_bytes - spec.index_bytes, frame_bound(spec.row_bytes) + CRC_BYTES
+    # Python integers: the sum of two uint64 may not fit one.
+    for offset, stored in index[places].astype(object).tolist():
+        if not (CRC_BYTES < stored <= largest and offset + stored <= limit):
+            return f"has a chunk of {stored} bytes at {offset}, outside its bounds"
+    return None
