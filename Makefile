@@ -59,7 +59,7 @@ status: setup  ## Lists written, missing and skipped rows of a store (STORE=)
 info: setup  ## Prints identity, geometry and sizes of a store (STORE=)
 	$(RUN_PIPELINES) info $(call flags,STORE STORES) $(ARGS)
 
-verify: setup  ## Structure and sizes of a store; ARGS=--full for every checksum (STORE=)
+verify: setup  ## Structure and sizes of a store; ARGS=--full for every checksum, ARGS=--repair for damaged shards (STORE=)
 	$(RUN_PIPELINES) verify $(call flags,STORE STORES) $(ARGS)
 
 train-head: setup  ## Trains a head, or several in one pass, from a store (HEAD= or HEAD=fpn,bifpn5 ...)

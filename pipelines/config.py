@@ -159,6 +159,11 @@ class VerifyConfig(StoreConfig):
     """Folder of the data set, for `source`. Default: data/<official folder name>."""
     manifest_digest: str | None = None
     """Expected sha256 of the manifest, 64 hexadecimal digits. Default: not compared."""
+    repair: bool = False
+    """List the receipts of damaged shards, and with `yes` remove them: extract then writes them again. Run it
+    only while no extraction is running."""
+    yes: bool = False
+    """Confirms the removal that `repair` lists."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

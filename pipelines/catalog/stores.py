@@ -73,8 +73,13 @@ class StoreQuery:
 
 
 def describe_store(path: Path) -> FoundStore:
-    """Data set, backbone and levels of a store. Raises NoSuchStore or, for a bad plan, FormatError."""
+    """Data set, backbone and levels of a store.
+
+    Raises NoSuchStore; FormatError for a bad plan, IntegrityError where a complete store has none.
+    """
     if not (path / PLAN).is_file():
+        if (path / MANIFEST).is_file():
+            raise IntegrityError(f"{path}: {PLAN} is missing while {MANIFEST} is there; {FIX_PLAN}")
         raise NoSuchStore(
             _as_folder_of_stores(path)
             or f"{path} is not a store: {path / PLAN} does not exist; make one with `make extract`"
@@ -126,15 +131,15 @@ def existing_folder(folder: Path) -> Path:
 
 
 def stores_asked_for(store: str | None, stores: str) -> list[Path]:
-    """The store passed, or every folder with a plan under `stores`. Raises NoSuchStore for none."""
+    """The store passed, or all with a plan or a manifest under `stores`. Raises NoSuchStore for none."""
     folder = local_folder(stores)
     if store is not None:
-        if not (Path(store) / PLAN).is_file():
+        if not any((Path(store) / name).is_file() for name in (PLAN, MANIFEST)):
             raise NoSuchStore(
                 _as_folder_of_stores(Path(store)) or f"{store} is not a store; {_what_is_there(folder)}"
             )
         return [Path(store)]
-    found = sorted(path.parent for path in folder.glob(f"*/{PLAN}"))
+    found = sorted({path.parent for name in (PLAN, MANIFEST) for path in folder.glob(f"*/{name}")})
     if not found:
         raise NoSuchStore(
             f"{folder} holds no store; pass --store or --stores, or make one with `make extract`"

@@ -45,7 +45,8 @@ VERBS: dict[str, Verb] = {
     "verify": Verb(
         module="pipelines.verbs.verify_store",
         config_class=config.VerifyConfig,
-        text="Checks structure and sizes of a store; --full every checksum, --source the source files.",
+        text="Checks structure and sizes of a store; --full every checksum, --source the source files; "
+        "--repair prepares damaged shards for extraction.",
         example="--store features/ade20k-training-swinv2-t-int8-1f3a9c2e --full",
     ),
     "train-head": Verb(

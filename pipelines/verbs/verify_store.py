@@ -1,10 +1,11 @@
-"""`verify`: checks stores against their manifests, and source files against their recorded digests."""
+"""`verify`: checks stores against their manifests, and sources against their digests; repairs shards."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,16 +14,16 @@ from pipelines.catalog.stores import stores_asked_for
 from pipelines.config import VerifyConfig
 from pipelines.errors import UsageError
 from pipelines.units import gigabytes
-from stores.checks.verify import Problem, Report, verify_store
+from stores.checks.problems import Problem, Repair, Report
+from stores.checks.repair import carry_out, plan_repair
+from stores.checks.verify import verify_store
 from stores.errors import FIX_MANIFEST, FIX_PLAN, IdentityError, IntegrityError
 from stores.format.arrays import outcome_tables
-from stores.format.manifest import MANIFEST_NAME
 from stores.reading.committed_store import CommittedStore, read_committed
 
 logger = logging.getLogger(__name__)
 
 MAX_LISTED_ROWS = 12
-MAX_LISTED_SHARDS = 4
 
 
 class Damaged(IntegrityError):
@@ -30,39 +31,44 @@ class Damaged(IntegrityError):
 
     def __init__(self, summary: dict[str, Any]) -> None:
         self.summary = summary
-        found = [problem for store in summary["stores"] for problem in store["problems"]]
+        bad = [store for store in summary["stores"] if not store["ok"]]
+        found = [problem for store in bad for problem in store["problems"]]
         problems = [p["what"] if p["store"] in p["what"] else f"{p['store']}: {p['what']}" for p in found]
         rest = f", and {len(problems) - 1} more" if len(problems) > 1 else ""
-        super().__init__("; ".join(filter(None, (f"{problems[0]}{rest}", _remedy(found)))))
+        super().__init__("; ".join(filter(None, (f"{problems[0]}{rest}", _remedy(bad[0], summary["full"])))))
 
 
-def _remedy(found: Sequence[Mapping[str, Any]]) -> str:
-    """How to repair the first store, if its problems do not say so themselves.
-
-    Shards without a receipt are done again, the others stay.
-    """
-    store = Path(found[0]["store"])
-    problems = [problem for problem in found if problem["store"] == str(store)]
-    is_complete = (store / MANIFEST_NAME).exists()
-    of_the_whole = [problem["what"] for problem in problems if problem["shard"] is None]
-    if is_complete and of_the_whole:
-        says_how = any(what.endswith((FIX_MANIFEST, FIX_PLAN)) for what in of_the_whole)
+def _remedy(store: Mapping[str, Any], full: bool) -> str:
+    """How to repair a store, if its problems do not say so themselves."""
+    texts = [problem["what"] for problem in store["problems"]]
+    kinds = {Repair(problem["repair"]) for problem in store["problems"]}
+    if Repair.NONE in kinds:
+        says_how = any(text.endswith(FIX_PLAN) for text in texts)
         return "" if says_how else f"it is another store, or was changed: {FIX_PLAN}"
-    shards = sorted({problem["shard"] for problem in problems} - {None})
-    if not shards:  # it is not finished, and says to run it again
-        return ""
-    files = [MANIFEST_NAME] * is_complete + [f"receipts/{name}*.json" for name in shards[:MAX_LISTED_SHARDS]]
-    more = f" and the receipts of {len(shards) - MAX_LISTED_SHARDS} more" * (len(shards) > MAX_LISTED_SHARDS)
-    delete = f"delete {', '.join(files)}{more} there"
-    return f"to repair it, {delete} and repeat its extraction"
+    if kinds & {Repair.SHARD, Repair.COMMIT}:
+        repair = store.get("repair")
+        if repair is None:
+            says_how = all(text.endswith(FIX_MANIFEST) for text in texts)
+            return "" if says_how else f"to repair it: {repair_command(store['store'], full)}"
+        if not repair["removed"]:
+            return f"to remove the {len(repair['files'])} files listed, repeat it with --yes"
+    # One that is not finished says to run the extraction again.
+    return "remove the files that are not part of the store" if Repair.FOREIGN in kinds else ""
+
+
+def repair_command(store: str, full: bool) -> str:
+    """The command that lists what a repair of the store removes."""
+    return shlex.join(
+        ["python", "-m", "pipelines", "verify", "--store", store, *["--full"] * full, "--repair"]
+    )
 
 
 def run(config: VerifyConfig) -> dict[str, Any]:
-    """Prints what was checked and every problem.
+    """Prints what was checked, every problem and, with `repair`, every file that the repair removes.
 
     Raises:
-        UsageError: the digest is none, or there are several stores to compare with it.
-        Damaged: a store is not what its manifest says, or has none.
+        UsageError: the digest is none, or there are several stores to compare with it; `yes` alone.
+        Damaged: a store is not what its manifest says, or has none, and was not repaired.
         IdentityError: with `source`, a source file is not the one its rows were made from.
     """
     stores, digest = [], config.manifest_digest and config.manifest_digest.lower()
@@ -71,17 +77,43 @@ def run(config: VerifyConfig) -> dict[str, Any]:
         raise UsageError(f"--manifest-digest {digest}: expected 64 hexadecimal digits, a sha256")
     if digest is not None and len(paths) > 1:
         raise UsageError(f"--manifest-digest describes one store, found {len(paths)}; pass --store")
+    if config.yes and not config.repair:
+        raise UsageError("--yes confirms the removals of --repair, which was not passed; pass both")
     for path in paths:
         report = verify_store(path, full=config.full, manifest_digest=digest)
         _print(path, report, config.full)
         stores.append(_summary(path, report))
+        if config.repair and not report.ok:
+            stores[-1]["repair"] = _repair(path, report, confirmed=config.yes)
         if config.source and report.ok:
             stores[-1]["sources"] = check_sources(path, config.data)
             print(f"  {stores[-1]['sources']} source files match their recorded digests")
     summary = {"ok": all(store["ok"] for store in stores), "full": config.full, "stores": stores}
-    if not summary["ok"]:
+    if not all(store["ok"] or store.get("repair", {}).get("repaired") for store in stores):
         raise Damaged(summary)
     return summary
+
+
+def _repair(path: Path, report: Report, *, confirmed: bool) -> dict[str, Any]:
+    """Lists and, where confirmed, removes the files that the repair of a store removes."""
+    repair = plan_repair(path, report)
+    removed = confirmed and bool(repair.files)
+    for name in repair.files:
+        print(f"  {'removed' if removed else 'to remove'}: {path / name}")
+    if removed:
+        carry_out(repair)
+        shards = f"{len(repair.shards)} {'shard' if len(repair.shards) == 1 else 'shards'}"
+        again = f"writes {shards} again" if repair.shards else "commits it again"
+        print(f"{path}: repeat its `make extract` command, which {again}")
+    elif not repair.files:
+        print(f"{path}: nothing that --repair can remove")
+    left = [problem for problem in repair.left if problem.repair is not Repair.RESUME]
+    return {
+        "shards": list(repair.shards),
+        "files": list(repair.files),
+        "removed": removed,
+        "repaired": removed and not left,
+    }
 
 
 def require_whole(path: Path) -> None:
@@ -112,7 +144,13 @@ def _rows(rows: Sequence[int]) -> str:
 
 def _summary(path: Path, report: Report) -> dict[str, Any]:
     problems = [
-        {"store": problem.store, "shard": problem.shard, "rows": list(problem.rows), "what": problem.what}
+        {
+            "store": problem.store,
+            "shard": problem.shard,
+            "rows": list(problem.rows),
+            "what": problem.what,
+            "repair": problem.repair.value,
+        }
         for problem in report.problems
     ]
     return {"store": str(path), "ok": report.ok, "bytes_read": report.bytes_read, "problems": problems}

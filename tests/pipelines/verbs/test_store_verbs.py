@@ -81,7 +81,73 @@ def test_verify_finds_damage_only_full_reads_see(store: Path, capsys: pytest.Cap
     (problem,) = summary["stores"][0]["problems"]
     assert problem["shard"] == "64x64-1"
     assert problem["rows"] == [4, 5, 6, 7]
-    assert str(store) in err and "delete MANIFEST.json, receipts/64x64-1*.json there" in err
+    assert str(store) in err and "*" not in err
+    assert f"to repair it: python -m pipelines verify --store {store} --full --repair" in err
+
+
+def test_repair_lists_removes_and_leaves_the_rest(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    next((store / "bins").rglob("p4/q/c/1/0/0/0")).unlink()
+    (store / "receipts/64x64-1.1.json").write_text("{}")  # an earlier writer's, superseded
+    before = {file.name for file in (store / "receipts").iterdir()}
+    words = ["verify", "--store", str(store), "--repair"]
+    assert main(words) == 4
+    out, err = capsys.readouterr()
+    files = ["receipts/64x64-1.1.json", "receipts/64x64-1.json", "MANIFEST.json"]
+    assert [line.strip() for line in out.splitlines() if "to remove" in line] == [
+        f"to remove: {store / file}" for file in files
+    ]
+    assert "to remove the 3 files listed, repeat it with --yes" in err
+    assert {file.name for file in (store / "receipts").iterdir()} == before
+    code, summary, _ = result(capsys, *words, "--yes")
+    assert code == 0
+    assert not summary["ok"]
+    assert summary["stores"][0]["repair"] == {
+        "shards": ["64x64-1"],
+        "files": files,
+        "removed": True,
+        "repaired": True,
+    }
+    assert {file.name for file in (store / "receipts").iterdir()} == before - {
+        "64x64-1.json",
+        "64x64-1.1.json",
+    }
+    code, summary, _ = result(capsys, "status", "--store", str(store))
+    (state,) = summary["stores"]
+    assert (code, state["complete"], state["missing_shards"]) == (0, False, ["64x64-1"])
+    code, summary, err = result(capsys, *words, "--yes")
+    assert code == 4 and "run extract again" in err
+    make_store(store.parent, skipped=frozenset({("training-3", 1)}))
+    assert result(capsys, "verify", "--store", str(store), "--full")[0] == 0
+    assert result(capsys, *words, "--yes")[0] == 0
+
+
+def test_yes_confirms_a_repair_only(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = result(capsys, "verify", "--store", str(store), "--yes")
+    assert code == 2 and "--yes confirms the removals of --repair" in err
+
+
+def test_a_store_beside_others_is_repaired_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sound, damaged = make_store(tmp_path, records=4), make_store(tmp_path, split="validation", records=4)
+    next((damaged / "bins").rglob("p4/q/c/0/0/0/0")).unlink()
+    code, summary, _ = result(capsys, "verify", "--stores", str(tmp_path), "--repair", "--yes")
+    assert (code, [store["ok"] for store in summary["stores"]]) == (0, [True, False])
+    assert (sound / "MANIFEST.json").exists() and not (damaged / "MANIFEST.json").exists()
+
+
+@pytest.mark.parametrize(
+    "verb", ["status", "info", "verify", "verify --repair --yes", "train-head --head linear"]
+)
+def test_a_complete_store_without_its_plan_is_damaged(
+    verb: str, store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (store / "plan.json").unlink()
+    code, summary, err = result(capsys, *verb.split(), "--store", str(store))
+    assert code == 4
+    assert str(store) in err and "plan.json is missing" in err
+    assert summary["error"].endswith("move the store away and extract again")
+    if "train" not in verb:
+        assert result(capsys, *verb.split(), "--stores", str(store.parent))[0] == 4
+    assert (store / "MANIFEST.json").exists()
 
 
 def test_verify_of_an_unfinished_store_and_of_another_manifest(
