@@ -61,7 +61,7 @@ class PlanConfig(VerbConfig):
     """Encoding of the features: a file of stores/codecs."""
     views: int | str | None = None
     """Training split: number of seeded views per record. Default: 1. Test split: single (the default),
-    ms-flip (images) or 4x3 (videos)."""
+    ms-flip (images) or 4x3 (videos); single-ends and 4x3-ends: clips placed as in earlier versions."""
     view_recipe: str | None = None
     """Augmentation recipe of a training split. Default: the recipe named after the data set."""
     crop_size: int | None = None
@@ -204,7 +204,7 @@ class EvaluateConfig(VerbConfig):
     pixels, if the store has them."""
     split: str | None = None
     """Split to evaluate. Default: the data set's test split."""
-    views: Literal["single", "ms-flip", "4x3"] | None = None
+    views: Literal["single", "ms-flip", "4x3", "single-ends", "4x3-ends"] | None = None
     """Test views, of a store or `live`. Default: single; of a store, the views it holds."""
     short_side: int | None = None
     """Short side of a test view at scale 1 in pixels, for `live`. Default: as in the run's training views."""

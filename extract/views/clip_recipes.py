@@ -1,9 +1,10 @@
 """View recipes of video: random clips to train on, clips times crops to test on.
 
-Offsets are mmaction's SampleFrames (mmaction2@08de558 mmaction/datasets/transforms/loading.py), crops its
-RandomResizedCrop and ThreeCrop (processing.py beside it). Clips have 16 frames, as in Lin et al. (NeurIPS
-2022), of every fourth frame: they span what Video Swin's 32 frames, every second, do. Frames beyond the end
-begin again at the first. Deviation: frames are resized by Pillow with antialiasing instead of cv2.
+Offsets are SampleFrames of Video Swin (Video-Swin-Transformer@db018fb mmaction/datasets/pipelines/
+loading.py), crops its RandomResizedCrop and ThreeCrop (augmentations.py beside it). Clips have 16 frames, as
+in Lin et al. (NeurIPS 2022), of every fourth frame: they span what Video Swin's 32 frames, every second, do.
+Frames beyond the end begin again at the first. Deviation: frames are resized by Pillow with antialiasing
+instead of cv2.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ SHORT_TO_CROP = 256 / 224
 STRIDE = 4
 MAX_SIDE_PX = 1 << 12
 _ANY_PX = 1 << 30
+CLIP_PLACES = ("segments", "ends")
+"""segments: at the centres of as many equal segments, as Video Swin (of 300 frames 29, 88, 148, 207). ends:
+from the first possible clip to the last one, as mmaction2 1.x and earlier versions here (0, 80, 159, 239)."""
 
 
 def frame_numbers(start: int, frames: int, stride: int = STRIDE) -> tuple[int, ...]:
@@ -131,9 +135,13 @@ class ClipsTimesCrops:
     short_px: int = CROP_PX
     """Short side of the frames that the crop is taken of."""
     stride: int = STRIDE
+    places: str = CLIP_PLACES[0]
+    """Where along the video the clips begin, of CLIP_PLACES; part of the identity, absent for `ends`."""
 
     def __post_init__(self) -> None:
         _check_sizes(self.crop_px, self.short_px)
+        if self.places not in CLIP_PLACES:
+            raise ValueError(f"places {self.places!r}, expected one of {', '.join(CLIP_PLACES)}")
         if self.short_px < self.crop_px:
             raise ValueError(f"a short side of {self.short_px} px is less than the crop's {self.crop_px}")
 
@@ -150,6 +158,7 @@ class ClipsTimesCrops:
             "stride": self.stride,
             "clips": self.clips,
             "crops": self.crops,
+            **({} if self.places == "ends" else {"places": self.places}),
             "replay": clip_rule(),
         }
 
@@ -167,11 +176,16 @@ class ClipsTimesCrops:
             crop_hw=(self.crop_px, self.crop_px),
             valid_hw=(self.crop_px, self.crop_px),
             padded_hw=(self.crop_px, self.crop_px),
-            frames=frame_numbers(self._start(clip, last_start(count, self.stride)), count, self.stride),
+            frames=frame_numbers(self._start(clip, count), count, self.stride),
             decoder=record.decoder or DECODER_NAMES[-1],
         )
 
-    def _start(self, clip: int, last: int) -> int:
+    def _start(self, clip: int, frames: int) -> int:
+        if self.places == "segments":
+            # As if frames were skipped behind the last one too; videos shorter than that give 0.
+            segment = max(0, frames - CLIP_FRAMES * self.stride + 1) / self.clips
+            return int(clip * segment + segment / 2)
+        last = last_start(frames, self.stride)
         return last // 2 if self.clips == 1 else round(clip * (last / (self.clips - 1)))
 
 
@@ -181,17 +195,24 @@ def _training(crop_size: int | None, short_side: int | None) -> ViewRecipe:
     return RandomClips(name="k400", crop_px=crop_px, short_px=short_px)
 
 
-def _test(name: str, clips: int, crops: int, crop_size: int | None, short_side: int | None) -> ViewRecipe:
+def _test(
+    name: str, clips: int, crops: int, places: str, crop_size: int | None, short_side: int | None
+) -> ViewRecipe:
     crop_px = next(px for px in (crop_size, short_side, CROP_PX) if px is not None)
     short_px = crop_px if short_side is None else short_side
-    return ClipsTimesCrops(name=name, clips=clips, crops=crops, crop_px=crop_px, short_px=short_px)
+    return ClipsTimesCrops(
+        name=name, clips=clips, crops=crops, crop_px=crop_px, short_px=short_px, places=places
+    )
 
 
 VIEW_RECIPES: Mapping[str, Callable[[int | None, int | None], ViewRecipe]] = {
     "k400": _training,
-    "4x3": partial(_test, "4x3", 4, 3),
-    "single": partial(_test, "single", 1, 1),
+    "4x3": partial(_test, "4x3", 4, 3, "segments"),
+    "single": partial(_test, "single", 1, 1, "segments"),
+    # Under the names in identities of earlier versions, whose stores they continue.
+    "4x3-ends": partial(_test, "4x3", 4, 3, "ends"),
+    "single-ends": partial(_test, "single", 1, 1, "ends"),
 }
 """Makers of recipes from (crop size, short side before the crop), None for the papers' 224 px."""
 TRAINING_VIEWS = ("k400",)
-TEST_VIEWS = ("single", "4x3")
+TEST_VIEWS = ("single", "4x3", "single-ends", "4x3-ends")

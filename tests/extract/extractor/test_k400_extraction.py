@@ -111,7 +111,7 @@ def test_rows_are_the_image_path_on_each_exact_frame(root: Path, tmp_path: Path,
     dataset = open_dataset("k400", root, "val")
     with open_store(path) as store:
         view = dataset.media.view_from_params(store.params[0])
-        assert isinstance(view, ClipView) and view.frames[:3] == (4, 8, 12)
+        assert isinstance(view, ClipView) and view.frames[:3] == (3, 7, 11)
         frames = decoded(dataset.read_source(0))
         clip = np.stack([view.apply_image(frames[number]) for number in view.frames])
         assert np.array_equal(store.read_pixels([0])[0], clip)
@@ -202,7 +202,7 @@ def test_twelve_views_are_decoded_once(
     with open_store(path) as store:
         assert list(store.views) == list(range(12))
         starts = [store.params[row][CLIP_PARAMS.index("frame_0")] for row in range(12)]
-    assert starts == [0, 0, 0, 3, 3, 3, 6, 6, 6, 9, 9, 9]
+    assert starts == [0, 0, 0, 2, 2, 2, 4, 4, 4, 6, 6, 6]
 
 
 def test_a_clip_that_is_partly_broken_loses_only_those_views(

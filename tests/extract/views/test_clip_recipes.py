@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 from extract.datasets import view_recipe
 from extract.sources.record import Record
 from extract.views.clip_recipes import (
+    CLIP_PLACES,
     TEST_VIEWS,
     TRAINING_VIEWS,
     ClipsTimesCrops,
@@ -20,7 +23,7 @@ from extract.views.clip_recipes import (
     frame_numbers,
     last_start,
 )
-from extract.views.clip_view import CLIP_FRAMES, CLIP_PARAMS, ClipView, render_clips, resized
+from extract.views.clip_view import CLIP_FRAMES, CLIP_PARAMS, ClipView, clip_rule, render_clips, resized
 
 sizes = st.tuples(st.integers(16, 400), st.integers(16, 400))
 lengths = st.integers(1, 700)
@@ -36,8 +39,13 @@ def sample_frames(frames: int, start: int) -> list[int]:
     return [(start + 4 * number) % frames for number in range(16)]
 
 
-def offsets_of_test_clips(frames: int, clips: int) -> list[int]:
-    """mmaction's SampleFrames._get_test_clips, written out."""
+def offsets_of_test_clips(frames: int, clips: int, places: str) -> list[int]:
+    """SampleFrames._get_test_clips of Video Swin (db018fb) and of mmaction2 1.x (08de558), written out."""
+    if places == "segments":
+        average = (frames - 64 + 1) / float(clips)
+        if frames <= 64 - 1:
+            return [0] * clips
+        return (np.arange(clips) * average + average / 2.0).astype(int).tolist()
     longest = max(frames - (15 * 4 + 1), 0)
     if clips > 1:
         return np.round(np.arange(clips) * (longest / float(clips - 1))).astype(int).tolist()
@@ -62,11 +70,13 @@ def test_a_view_is_replayed_from_its_numbers(
 
 
 @settings(max_examples=60, deadline=None)
-@given(frames=lengths, hw=sizes, clips=st.integers(1, 6))
-def test_test_clips_lie_where_mmaction_lays_them(frames: int, hw: tuple[int, int], clips: int) -> None:
-    recipe = ClipsTimesCrops(name="4x3", clips=clips, crops=3, crop_px=32, short_px=32)
+@given(frames=lengths, hw=sizes, clips=st.integers(1, 6), places=st.sampled_from(CLIP_PLACES))
+def test_test_clips_lie_where_mmaction_lays_them(
+    frames: int, hw: tuple[int, int], clips: int, places: str
+) -> None:
+    recipe = ClipsTimesCrops(name="4x3", clips=clips, crops=3, crop_px=32, short_px=32, places=places)
     views = [recipe.view("k400", record(hw, frames), number, 0) for number in range(3 * clips)]
-    offsets = offsets_of_test_clips(frames, clips)
+    offsets = offsets_of_test_clips(frames, clips, places)
     assert [view.frames for view in views] == [
         tuple(sample_frames(frames, start)) for start in offsets for _ in range(3)
     ]
@@ -84,7 +94,7 @@ def test_three_crops_cover_the_long_side(hw: tuple[int, int]) -> None:
     along = [0, free // 2, 2 * (free // 2)]
     assert corners == ([(0, x) for x in along] if width >= height else [(y, 0) for y in along])
     single = view_recipe("k400", "single", crop_size=64).view("k400", record(hw, 100), 0, 0)
-    assert (single.crop_yx, single.frames[0]) == (corners[1], 19)
+    assert (single.crop_yx, single.frames[0]) == (corners[1], 18)
 
 
 @settings(max_examples=60, deadline=None)
@@ -148,12 +158,53 @@ def test_a_frame_of_the_views_size_is_not_resampled() -> None:
         ("single", {"crop_size": 32, "short_side": 0}, "a short side of 0 px"),
         ("k400", {"short_side": 1}, "a short side of 1 px"),
         ("4x3", {"crop_size": 256, "short_side": 224}, "less than the crop's 256"),
-        ("ms-flip", {}, "k400 has no view recipe 'ms-flip'; it has k400, 4x3, single"),
+        ("ms-flip", {}, "k400 has no view recipe 'ms-flip'; it has k400, 4x3, single, 4x3-ends, single-ends"),
     ],
 )
 def test_impossible_sizes_are_refused(name: str, options: dict[str, int], says: str) -> None:
     with pytest.raises(ValueError, match=says):
         view_recipe("k400", name, **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "starts"),
+    [
+        ("4x3", [29, 88, 148, 207]),
+        ("single", [118]),
+        ("4x3-ends", [0, 80, 159, 239]),
+        ("single-ends", [119]),
+    ],
+)
+def test_clips_of_ten_seconds(name: str, starts: list[int]) -> None:
+    """300 frames; those of Video Swin by default, those of earlier versions under their own names."""
+    recipe = view_recipe("k400", name)
+    clip = record((240, 320), 300)
+    views = [recipe.view("k400", clip, number, 0) for number in range(recipe.fixed_count or 0)]
+    assert [view.frames[0] for view in views[:: len(views) // len(starts)]] == starts
+
+
+def test_identities_of_earlier_versions_are_unchanged() -> None:
+    """Word for word what their stores hold; a video's places are named where they are others."""
+    earlier = {
+        "recipe": "4x3",
+        "scale_px": [224, 224],
+        "short_px": 224,
+        "frames": 16,
+        "stride": 4,
+        "clips": 4,
+        "crops": 3,
+        "replay": clip_rule(),
+    }
+    ends, segments = (view_recipe("k400", name).identity() for name in ("4x3-ends", "4x3"))
+    assert list(ends.items()) == list(earlier.items())
+    assert segments == {**earlier, "places": "segments"}
+    one = {**earlier, "recipe": "single", "clips": 1, "crops": 1}
+    assert view_recipe("k400", "single-ends").identity() == one
+    golden = Path(__file__).parents[2] / "golden" / "run-linear" / "stores"
+    stored = json.loads((golden / "k400-val-swinv2-nano-int8-97ce4afe" / "plan.json").read_text())
+    found = stored["identity"]["views"]
+    again = view_recipe("k400", "single-ends", crop_size=found["scale_px"][0]).identity()
+    assert {name: found[name] for name in again} == again and "places" not in found
 
 
 def test_numbers_of_frames_begin_again() -> None:
