@@ -246,6 +246,10 @@ class ReportConfig(VerbConfig):
     out: str | None = None
     """CSV file to write; a plot of score over trainable parameters is written beside it as .png. Default:
     print the table only."""
+    pretraining: tuple[str, ...] = ()
+    """Pretraining of weights that the runs do not name, as the paper calls it: SUP-1K, SUP-22K, EsViT-1K,
+    SimMIM-1K, iCAR-Laion, iCAR-Laion-22K, ext22K or other. NAME is for every run with unknown weights,
+    DIGEST=NAME or RUN=NAME for one. Default: only published weights are recognised."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

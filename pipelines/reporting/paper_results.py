@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import hashlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 _TABLES = Path(__file__).parents[1] / "paper_tables.yaml"
+_TABLES_OF_BACKBONES = (1, 5, 9)
+"""They compare pretrainings and backbones with one head each."""
 
 Scores = Mapping[str, Mapping[str, float]]
 """Views of the test records (single, ms+flip, 4x3) -> score, named as a task names it -> per cent."""
@@ -31,11 +35,13 @@ class PaperRow:
     frozen: Scores
     fine_tuned: Scores = field(default_factory=dict)
     """With the backbone trained too; empty where the paper prints none."""
+    note: str = ""
+    """What of the head the paper does not print."""
 
     def describe(self) -> str:
         """Where it stands and which backbone it is of.
 
-        >>> paper_row("ade20k", "fpn", "swinv2-b").describe()
+        >>> paper_rows_of("ade20k", "fpn", "swinv2-b", "SUP-22K")[0].describe()
         'table 10, FPN, swinv2-b SUP-22K'
         """
         share = f", {100 * self.share:g} % of the records" if self.share != 1 else ""
@@ -56,11 +62,26 @@ class PaperCost:
     """The same with the plain head and a trained backbone; empty where it does not fit the GPU."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PaperDataset:
+    """What a data set of the paper holds."""
+
+    classes: int
+    names_sha256: str
+    records: int
+    """Of the training split."""
+
+    def has_classes(self, class_names: Sequence[str]) -> bool:
+        """Whether these are its classes, in any order and spelling of case, blanks and punctuation."""
+        plain = sorted(re.sub("[^a-z0-9]", "", name.lower()) for name in class_names)
+        return hashlib.sha256("\n".join(plain).encode()).hexdigest() == self.names_sha256
+
+
 @cache
-def _tables() -> Mapping[str, list[dict[str, Any]]]:
+def _tables() -> Mapping[str, Any]:
     import yaml  # late, so that doctor can say that it is missing
 
-    found: dict[str, list[dict[str, Any]]] = yaml.safe_load(_TABLES.read_text(encoding="utf-8"))
+    found: dict[str, Any] = yaml.safe_load(_TABLES.read_text(encoding="utf-8"))
     return found
 
 
@@ -74,14 +95,39 @@ def paper_costs() -> tuple[PaperCost, ...]:
     return tuple(PaperCost(**cost) for cost in _tables()["costs"])
 
 
-def paper_row(dataset: str, head: str, model: str, share: float = 1.0) -> PaperRow | None:
-    """The row of the same data set, head and share of the records; of this backbone where there is one.
+def paper_rows_of(
+    dataset: str, head: str, model: str, pretraining: str, share: float = 1.0
+) -> list[PaperRow]:
+    """The rows of exactly this head, backbone, pretraining and share of the records.
 
-    None where the paper prints no such head; a row of another backbone says so in its `model`.
+    The tables that compare heads come first; rows may differ, as table 2's BiFPN and table 5's best head.
     """
-    fitting = [row for row in paper_rows() if (row.dataset, row.head, row.share) == (dataset, head, share)]
-    same = [row for row in fitting if row.model == model]
-    return next(iter(same + fitting), None)
+    fitting = [
+        row
+        for row in paper_rows()
+        if (row.dataset, row.head, row.model, row.pretraining, row.share)
+        == (dataset, head, model, pretraining, share)
+    ]
+    return sorted(fitting, key=lambda row: row.table in _TABLES_OF_BACKBONES)
+
+
+def paper_head(head: str) -> tuple[str, str]:
+    """The name under which the paper's rows hold a head, and how the head differs from theirs ("": not).
+
+    >>> paper_head("pixeldec6")
+    ('m2f-pd6-td9', '')
+    >>> paper_head("htc-nosem-bifpn5")[0]
+    'htc-bifpn5'
+    """
+    tables = _tables()
+    found = {variant["head"]: (variant["of"], variant["differs"]) for variant in tables["variants"]}
+    return found.get(head, (tables["aliases"].get(head, head), ""))
+
+
+def paper_dataset(name: str) -> PaperDataset | None:
+    """The paper's data set of this name; None where it has none."""
+    found = _tables()["datasets"].get(name)
+    return PaperDataset(**found) if found else None
 
 
 def paper_cost(dataset: str, model: str) -> PaperCost | None:

@@ -7,9 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.reporting.paper_results import PaperRow, paper_row
+from pipelines.reporting.paper_match import PaperMatch, match_paper
+from pipelines.reporting.pretraining import GivenPretraining, RunWeights, run_weights
 from pipelines.reporting.run_summary import RunFigures
 from pipelines.tasks import task_info
+
+_HEAD_LETTERS = 24
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,6 +44,10 @@ class ReportRow:
     """One line: runs of one head on one store that differ in their seed."""
 
     runs: tuple[RunFigures, ...]
+    weights: RunWeights
+    """Of the backbone."""
+    paper: PaperMatch
+    """The paper's rows of the same backbone, pretraining, classes and head, or why there are none."""
 
     @property
     def first(self) -> RunFigures:
@@ -82,27 +89,76 @@ class ReportRow:
         return max((run.costs.peak_bytes for run in self.runs if run.costs), default=None)
 
     @property
-    def paper(self) -> PaperRow | None:
-        run = self.first
-        return paper_row(run.record.dataset, run.record.head, run.record.model, run.share)
+    def head(self) -> str:
+        """The preset's name, short enough for a table; its settings stand in `settings`."""
+        return shortened(self.first.record.head, _HEAD_LETTERS)
 
     @property
-    def head(self) -> str:
-        """With what sets it apart from the preset's name."""
-        run = self.first
-        settings = ",".join(f"{name}={value}" for name, value in run.record.full_settings.items())
-        return run.record.head + (f" ({settings})" if settings else "")
+    def settings(self) -> str:
+        """What sets the head apart from the preset of its name, such as width=16; empty: nothing."""
+        return ", ".join(f"{name}={value}" for name, value in self.first.record.full_settings.items())
+
+    @property
+    def is_finished(self) -> bool:
+        """Of all its runs alike."""
+        return self.first.is_finished
+
+    @property
+    def steps(self) -> str:
+        """Of training, and of how many where it has not finished."""
+        wanted = self.first.config.get("max_steps")
+        if self.is_finished:
+            return str(wanted)
+        done = sorted({run.steps_done for run in self.runs})
+        return f"{'-'.join(map(str, done[:1] + done[1:][-1:]))} of {wanted}, not finished"
+
+    @property
+    def folders(self) -> str:
+        """Where its runs are: the folder, or the folder they share and their names in it."""
+        paths = [run.folder for run in self.runs]
+        if len(paths) == 1:
+            return str(paths[0])
+        if len({path.parent for path in paths}) == 1:
+            return f"{paths[0].parent} ({', '.join(path.name for path in paths)})"
+        return ", ".join(map(str, paths))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader has to know before comparing its scores."""
+        behind = [run for run in self.runs if run.evaluated_step not in (None, run.steps_done)]
+        stale = [
+            f"{run.folder} was evaluated after step {run.evaluated_step} of {run.steps_done}"
+            for run in behind
+        ]
+        weights = (self.weights.note,) if self.weights.note else ()
+        return (*self.paper.notes, *weights, *stale)
 
 
-def report_rows(runs: Sequence[RunFigures]) -> list[ReportRow]:
+def shortened(text: str, letters: int) -> str:
+    """`text` in so many letters, its middle left out where it has more.
+
+    >>> shortened("m2f-pd1-td3", 24), shortened("a-very-long-name-of-a-head", 12)
+    ('m2f-pd1-td3', 'a-ver…a-head')
+    """
+    if len(text) <= letters:
+        return text
+    return f"{text[: (letters - 1) // 2]}…{text[len(text) - letters // 2 :]}"
+
+
+def report_rows(runs: Sequence[RunFigures], pretraining: GivenPretraining) -> list[ReportRow]:
     """Runs as rows, those of one data set and backbone together, the smallest head first."""
     alike: dict[str, list[RunFigures]] = {}
     for run in runs:
         alike.setdefault(run.learned_alike(), []).append(run)
-    rows = [
-        ReportRow(runs=tuple(sorted(of, key=lambda run: (run.seed, run.folder)))) for of in alike.values()
-    ]
+    rows = [_row(sorted(of, key=lambda run: (run.seed, run.folder)), pretraining) for of in alike.values()]
     return sorted(rows, key=lambda row: (*row.source, row.first.parameters, row.first.store))
+
+
+def _row(runs: Sequence[RunFigures], pretraining: GivenPretraining) -> ReportRow:
+    first = runs[0]
+    weights = run_weights(first.record, first.folder, pretraining)
+    paper = match_paper(first.record, first.share, weights)
+    return ReportRow(runs=tuple(runs), weights=weights, paper=paper)
 
 
 def csv_rows(rows: Sequence[ReportRow]) -> list[dict[str, Any]]:
@@ -116,7 +172,11 @@ def _facts(row: ReportRow) -> dict[str, Any]:
         "dataset": run.record.dataset,
         "task": run.record.task,
         "model": run.record.model,
-        "head": row.head,
+        "weights": row.weights.name,
+        "weights_sha256": run.record.weights_sha256,
+        "pretraining": row.weights.pretraining,
+        "head": run.record.head,
+        "head_settings": row.settings,
         "parameters": run.parameters,
         "runs": len(row.runs),
         "seeds": " ".join(str(each.seed) for each in row.runs),
@@ -124,6 +184,8 @@ def _facts(row: ReportRow) -> dict[str, Any]:
         "step_seconds": row.step_seconds,
         "batch_size": run.config["batch_size"],
         "steps": run.config["max_steps"],
+        "steps_done": min(each.steps_done for each in row.runs),
+        "finished": row.is_finished,
         "peak_bytes": row.peak_bytes,
         "device": run.costs.device if run.costs else None,
         "hours": row.hours,
@@ -142,12 +204,14 @@ def _scores(row: ReportRow) -> Iterator[tuple[str, float | None]]:
 
 
 def _paper(row: ReportRow) -> Iterator[tuple[str, Any]]:
-    if (paper := row.paper) is None:
+    if (paper := row.paper.row) is None:
+        yield "paper missing", row.paper.reason
         return
     yield "paper", paper.describe()
     for kind, scores in (("frozen", paper.frozen), ("fine-tuned", paper.fine_tuned)):
         for views, of in scores.items():
             yield from ((f"paper {kind} {name} ({views})", value) for name, value in of.items())
+    yield "paper notes", "; ".join(row.notes)
 
 
 def _mean(values: Iterator[float | None]) -> float | None:

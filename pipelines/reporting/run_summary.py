@@ -14,7 +14,7 @@ from pipelines.config_fields import one_report_row_settings
 from pipelines.errors import UsageError
 from pipelines.runs.costs import RunCosts, read_costs
 from pipelines.runs.metrics_csv import read_metrics
-from pipelines.runs.run_folder import METRICS, RUN_RECORD, RunRecord, read_run
+from pipelines.runs.run_folder import METRICS, RUN_RECORD, RunRecord, checkpoints, read_run
 from pipelines.tasks import task_info
 from stores.format.canonical_json import canonical_json
 
@@ -35,6 +35,16 @@ class RunFigures:
     """Views -> score -> share in 0..1, the score that counts first first; as `evaluate` measured them."""
     costs: RunCosts | None
     """None for a run without a checkpoint."""
+    steps_done: int
+    """Optimiser steps of its last checkpoint, score or line of the log; 0 before the first."""
+    evaluated_step: int | None
+    """Of the checkpoint that `scores` are of; None where `evaluate` measured none."""
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether it was trained to its last step."""
+        wanted = self.config.get("max_steps")
+        return wanted is None or self.steps_done >= int(wanted)
 
     @property
     def seed(self) -> int:
@@ -63,14 +73,14 @@ class RunFigures:
         return "+".join(store.identity_digest[:8] for store in self.record.stores) or "online"
 
     def learned_alike(self) -> str:
-        """Equal for runs that differ in nothing but their seed."""
+        """Equal for runs that differ in nothing but their seed, and have finished or have not."""
         compared = one_report_row_settings(TrainConfig)
         same = {name: value for name, value in self.config.items() if name in compared}
         stores = [store.identity_digest for store in self.record.stores]
         views = dict(self.record.identity["views"]) if not stores else {}  # of an online run, drawn by seed
         views.pop("seed", None)
         source = [stores, views, self.record.identity["backbone"], self.record.dataset]
-        source.append(self.record.full_settings)
+        source += [self.record.full_settings, self.is_finished]
         return canonical_json([same, source]).decode()
 
 
@@ -83,17 +93,22 @@ def read_figures(folder: Path) -> RunFigures:
         config = yaml.safe_load((folder / RUN_CONFIG).read_text())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UsageError(f"{folder / RUN_CONFIG} is not the configuration of a run: {error}") from error
+    scores, evaluated_step = _evaluated(folder)
+    logged = [int(row["step"]) for row in read_metrics(folder / METRICS)]
     return RunFigures(
         folder=folder,
         record=record,
         config=config,
-        scores=_evaluated(folder) or _validated(folder, record),
+        scores=scores or _validated(folder, record),
         costs=read_costs(folder),
+        steps_done=max([0, *checkpoints(folder), *logged, evaluated_step or 0]),
+        evaluated_step=evaluated_step,
     )
 
 
-def _evaluated(folder: Path) -> dict[str, dict[str, float]]:
-    found = {}
+def _evaluated(folder: Path) -> tuple[dict[str, dict[str, float]], int | None]:
+    """Views -> scores, and the earliest step they were measured after."""
+    found, steps = {}, []
     for path in sorted(folder.glob("evaluate*.json"), key=lambda path: len(path.name)):
         try:
             summary = json.loads(path.read_text())
@@ -104,7 +119,8 @@ def _evaluated(folder: Path) -> dict[str, dict[str, float]]:
         known = {name: float(value) for name, value in summary.get("scores", {}).items() if value is not None}
         if known:
             found[str(summary["views"])] = known
-    return found
+            steps += [int(summary["step"])] if "step" in summary else []
+    return found, min(steps, default=None)
 
 
 def _validated(folder: Path, record: RunRecord) -> dict[str, dict[str, float]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import json
 import shutil
 import statistics
@@ -12,71 +11,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from heads import build_head, head_names
 from pipelines.__main__ import main
-from pipelines.config import TrainConfig
-from pipelines.reporting import paper_results as paper_rows
 from pipelines.runs import run_folder as runs
-from pipelines.runs.costs import COSTS, RunCosts
 from pipelines.runs.metrics_csv import read_metrics
-from stores.pyramid import Level, PyramidSpec
+from pipelines.runs.trained_head import new_head
 from tests.pipelines.extracted import extract_store, write_coloured_data
-
-PYRAMID = PyramidSpec(
-    tuple(Level(name=f"p{s + 1}", stride_px=2 << s, channels=8 << s, stage=s) for s in (1, 2, 3, 4))
-)
-TASKS = {"ade20k": "segmentation", "coco": "detection", "k400": "video"}
-
-
-def made_run(
-    folder: Path,
-    scores: dict[str, dict[str, float]],
-    *,
-    head: str = "fpn",
-    seed: int = 0,
-    digest: str = "0123456789abcdef",
-    costs: bool = True,
-    subset: str | None = None,
-    model: str = "swinv2-b",
-) -> Path:
-    settings = {"width": 16}
-    record = runs.RunRecord(
-        head=head,
-        head_settings=settings,
-        pyramid=PYRAMID.to_json(),
-        identity={
-            "dataset": {"name": "ade20k", "task": "segmentation", "num_classes": 5,
-                        "class_names": list("abcde"), "records": {"count": 100}, "subset": None},
-            "views": {"seed": 0},
-            "backbone": {"model": model, "weights_sha256": "0" * 64},
-            "codec": {"name": "int8", "settings": {}},
-        },
-        stores=(runs.StoreReference(path="features/s", identity_digest=digest, manifest_digest="1"),),
-        stores_folder="features",
-        weights=None,
-        data=None,
-        verify="always",
-        versions={},
-    )  # fmt: skip
-    folder.mkdir(parents=True)
-    runs.write_run(
-        folder, TrainConfig(head=head, head_settings=settings, seed=seed, subset=subset, max_steps=40), record
-    )
-    for number, (views, of) in enumerate(scores.items()):
-        summary = {"views": views, "scores": of}
-        (folder / f"evaluate{'-' * number}.json").write_text(json.dumps(summary))
-    if costs:
-        made = RunCosts(
-            parameters=parameters(head), batch_size=16, timed_steps=30, timed_seconds=6.0 + 3 * seed,
-            seconds=7200.0, peak_bytes=(2 + seed) * 10**9, peak_of="process", device="cpu",
-        )  # fmt: skip
-        (folder / COSTS).write_text(json.dumps(dataclasses.asdict(made)))
-    return folder
-
-
-def parameters(head: str) -> int:
-    made = build_head(head, "segmentation", PYRAMID, 5, seed=0, width=16)
-    return sum(p.numel() for p in made.parameters() if p.requires_grad)
+from tests.pipelines.reporting.made_runs import made_run, parameters
 
 
 def report(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
@@ -107,7 +47,10 @@ def test_seeds_are_one_row_with_mean_and_spread(tmp_path: Path, capsys: pytest.C
     seeds = next(line for line in lines if " x3 " in line)
     assert f"{mean:.2f} ± {deviation:.2f}" in seeds and "01234567 int8" in seeds
     assert "300 ms 4.0 GB 2.00" in seeds  # mean time of a step, largest peak, mean hours
-    assert "mIoU 48.8 (51.3), ms+flip 50.0 (52.2): table 10, FPN, swinv2-b SUP-22K" in seeds
+    assert (
+        "mIoU 48.8 (fine-tuned 51.3), ms+flip 50.0 (fine-tuned 52.2): table 10, FPN, swinv2-b SUP-22K"
+        in seeds
+    )
     other = next(line for line in lines if "ffffffff int8" in line)
     assert "40 40.00 70.00 - 200 ms 2.0 GB" in other, "another store is a row of its own"
     assert any(
@@ -117,60 +60,120 @@ def test_seeds_are_one_row_with_mean_and_spread(tmp_path: Path, capsys: pytest.C
     with out.open() as file:
         rows = {(row["head"], row["store"]): row for row in csv.DictReader(file)}
     assert len(rows) == 3
-    row = rows["fpn (width=16)", "01234567"]
+    row = rows["fpn", "01234567"]
     assert float(row["mIoU (single)"]) == pytest.approx(mean)
     assert float(row["mIoU (single) deviation"]) == pytest.approx(deviation)
     assert (float(row["mIoU (single) least"]), float(row["mIoU (single) most"])) == pytest.approx((50, 57))
     assert (row["runs"], row["seeds"], int(row["parameters"])) == ("3", "0 1 2", parameters("fpn"))
     assert float(row["paper frozen mIoU (ms+flip)"]) == 50.0
-    assert float(rows["bifpn1 (width=16)", "01234567"]["mIoU (ms+flip)"]) == pytest.approx(61)
+    assert float(rows["bifpn1", "01234567"]["mIoU (ms+flip)"]) == pytest.approx(61)
     assert out.with_suffix(".png").read_bytes()[:4] == b"\x89PNG"
 
 
 def test_what_a_run_lacks_is_left_open(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Not evaluated, no checkpoint yet, half of the records, a backbone without a row of its own."""
-    folder = made_run(tmp_path / "a", {}, costs=False, subset="50%", model="swinv2-s")
+    folder = made_run(tmp_path / "a", {}, costs=False, steps=0, subset="50%", model="swinv2-s")
+    parameter_count = sum(p.numel() for p in new_head(runs.read_run(folder)).parameters() if p.requires_grad)
     code, text = report(capsys, str(folder), "--out", str(tmp_path / "r.csv"))
-    assert code == 0 and "fpn (width=16), 50 %" in text and str(round(parameters("fpn") / 1e6, 2)) in text
+    assert code == 0 and "fpn, 50 %" in text and f"{parameter_count / 1e6:.2f} M" in text
+    assert "0 of 40, not finished" in text
     assert not (tmp_path / "r.png").exists(), "there is no score to draw"
     (folder / runs.METRICS).write_text("step,mIoU\n20,0.25\n40,0.3125\n")
     code, text = report(capsys, str(folder), "--json")
-    summary = json.loads(text.splitlines()[-1])
-    assert "single, while training" in text and summary["rows"][0]["mIoU (single, while training)"] == 31.25
-    assert "paper" not in summary["rows"][0], "the paper's rows are of all records"
+    row = json.loads(text.splitlines()[-1])["rows"][0]
+    assert "single, while training" in text and row["mIoU (single, while training)"] == 31.25
+    assert row["finished"] is True
+    assert "paper" not in row and row["paper missing"] == "no backbone of the paper: swinv2-s"
 
 
-def test_a_row_of_another_backbone_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = made_run(tmp_path / "a", {"single": {"mIoU": 0.5}}, model="swinv2-nano")
-    assert "table 10, FPN, swinv2-b SUP-22K" in report(capsys, str(folder))[1]
+def test_runs_on_real_and_on_random_weights_are_distinguished(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scores = {"single": {"mIoU": 0.5, "pixel_accuracy": 0.8}}
+    made_run(tmp_path / "real", scores, digest="a" * 64)
+    made_run(tmp_path / "noise", scores, digest="b" * 64, weights="random:0", weights_sha256="1" * 64)
+    made_run(tmp_path / "mim", scores, digest="c" * 64, weights="/w/simmim_swinv2_base.pth",
+             weights_sha256="2" * 64)  # fmt: skip
+    code, text = report(capsys, str(tmp_path), "--json")
+    real, noise, mim = (next(line for line in text.splitlines() if f"/{name}" in line and "fpn" in line)
+                        for name in ("real", "noise", "mim"))  # fmt: skip
+    assert code == 0
+    assert "SUP-22K (swinv2_base_window12_192.ms_in22k)" in real and "mIoU 48.8" in real
+    assert "random:0" in noise and "none: no pretraining of the paper: weights random:0" in noise
+    assert "SimMIM-1K (simmim_swinv2_base.pth)" in mim and "mIoU 26.0" in mim and "48.8" not in mim
+    rows = {Path(row["folders"]).name: row for row in json.loads(text.splitlines()[-1])["rows"]}
+    assert {name: (row["weights"], row["pretraining"]) for name, row in rows.items()} == {
+        "real": ("swinv2_base_window12_192.ms_in22k", "SUP-22K"),
+        "noise": ("random:0", None),
+        "mim": ("simmim_swinv2_base.pth", "SimMIM-1K"),
+    }
+    assert rows["mim"]["paper frozen mIoU (single)"] == 26.0
+
+
+def test_pretraining_is_given_for_unknown_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scores = {"single": {"mIoU": 0.5}}
+    made_run(tmp_path / "a", scores, weights="/w/epoch800.pth", weights_sha256="ab" * 32)
+    made_run(tmp_path / "b", scores, weights=None, weights_sha256="cd" * 32, digest="f" * 64)
+    made_run(tmp_path / "c", scores, weights="random:1", weights_sha256="ef" * 32, digest="e" * 64)
+
+    def shown(*words: str) -> dict[str, float | str]:
+        code, text = report(capsys, str(tmp_path), "--json", *words)
+        assert code == 0, text
+        rows = json.loads(text.splitlines()[-1])["rows"]
+        return {Path(row["folders"]).name: row.get("paper frozen mIoU (single)", row.get("paper missing"))
+                for row in rows}  # fmt: skip
+
+    unknown = shown()
+    assert unknown["a"] == "pretraining of weights epoch800.pth unknown; pass --pretraining abababab=NAME"
+    assert unknown["b"] == "pretraining of weights cdcdcdcd unknown; pass --pretraining cdcdcdcd=NAME"
+    random = "no pretraining of the paper: weights random:1"
+    assert shown("--pretraining", "simmim-1k") == {"a": 26.0, "b": 26.0, "c": random}
+    by_key = shown("--pretraining", f"abababab=EsViT-1K,{tmp_path / 'b'}=SUP-1K")
+    assert by_key == {"a": 41.8, "b": 43.9, "c": random}
+    code, text = report(capsys, str(tmp_path), "--pretraining", "SimMIM")
+    assert code == 2 and "SUP-1K, SUP-22K, EsViT-1K, SimMIM-1K, iCAR-Laion" in text
+
+
+def test_unfinished_runs_are_rows_of_their_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A mean over seeds holds finished runs only."""
+    for seed, steps in ((0, 40), (1, 40), (2, 20)):
+        made_run(tmp_path / f"seed{seed}", {"single": {"mIoU": 0.5 - 0.1 * seed}}, seed=seed, steps=steps)
+    (tmp_path / "seed0" / "evaluate.json").write_text(
+        json.dumps({"views": "single", "scores": {"mIoU": 0.5}, "step": 30})
+    )
+    code, text = report(capsys, str(tmp_path), "--json")
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    finished = next(line for line in lines if " x2 " in line)
+    assert code == 0 and "45.00 ± 7.07" in finished and "(seed0, seed1)" in finished
+    assert any("20 of 40, not finished 30.00" in line and "seed2" in line for line in lines)
+    assert any("seed0 was evaluated after step 30 of 40" in line for line in lines)
+    rows = json.loads(text.splitlines()[-1])["rows"]
+    assert sorted((row["finished"], row["steps_done"], row["runs"]) for row in rows) == [
+        (False, 20, 1),
+        (True, 40, 2),
+    ]
+
+
+def test_settings_and_notes_stand_below_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = {"width": 16, "input_norm": "ln_no_affine"}
+    made_run(tmp_path / "a", {"single": {"mIoU": 0.5}}, settings=settings, records=6)
+    made_run(tmp_path / "b", {"single": {"mIoU": 0.5}}, settings=settings, records=6, digest="f" * 64)
+    _, text = report(capsys, str(tmp_path))
+    lines = text.splitlines()
+    assert [line.split("  ")[0] for line in lines[2:4]] == ["fpn [1]"] * 2
+    assert all(line.endswith("[a] [b] [c]") for line in lines[2:4])
+    assert lines[4:8] == [
+        "[1] width=16, input_norm=ln_no_affine",
+        "[a] paper: 224 px, window 7 weights, not public; ours: 192 px, window 12",
+        "[b] head settings of our own: width=16, input_norm=ln_no_affine",
+        "[c] of 6 records (paper: 20,210)",
+    ]
 
 
 def test_folders_without_a_run_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert report(capsys, str(tmp_path))[0] == 2
     code, text = report(capsys)
     assert code == 2 and "report runs/a runs/b" in text
-
-
-def test_every_paper_row_names_an_existing_head() -> None:
-    for row in paper_rows.paper_rows():
-        assert row.head in head_names(TASKS[row.dataset]), row
-        assert row.frozen and set(row.fine_tuned) <= set(row.frozen)
-        assert all(
-            20 < value < 90
-            for of in (*row.frozen.values(), *row.fine_tuned.values())
-            for value in of.values()
-        )
-    keys = [(row.table, row.dataset, row.head, row.model, row.share) for row in paper_rows.paper_rows()]
-    assert len(set(keys)) == len(keys)
-
-
-def test_paper_rows_are_found_by_share_and_backbone() -> None:
-    assert paper_rows.paper_row("coco", "bifpn4", "swinv2-b", 0.1).frozen["single"]["box AP"] == 45.0
-    assert paper_rows.paper_row("coco", "bifpn5", "swinv2-t").frozen["single"]["box AP"] == 49.6
-    assert paper_rows.paper_row("ade20k", "m2f-pd6-td9", "swinv2-g").frozen["single"]["mIoU"] == 57.6
-    assert paper_rows.paper_row("k400", "linear", "swinv2-b").fine_tuned["4x3"]["top-1"] == 79.7
-    assert paper_rows.paper_row("ade20k", "linear", "swinv2-b") is None
-    assert paper_rows.paper_cost("k400", "swinv2-g").frozen == {"gb": 30.54, "seconds": 1.14}
 
 
 def test_seeds_of_a_share_of_the_records_are_trained_and_reported(

@@ -1,0 +1,119 @@
+"""The table of a report as text: runs of one data set and backbone, the paper's rows beside them."""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Iterator, Sequence
+
+from pipelines.reporting.paper_match import match_cost
+from pipelines.reporting.paper_results import PaperRow
+from pipelines.reporting.report_rows import ReportRow, shortened
+from pipelines.units import gigabytes
+
+_SHOWN_SCORES = 2
+"""Of each kind of views; the CSV file has all."""
+_WEIGHTS_LETTERS = 36
+
+
+class _Legend:
+    """Texts below the table, each under a mark of its own."""
+
+    def __init__(self, marks: Sequence[str]) -> None:
+        self._marks, self.texts = marks, dict[str, str]()
+
+    def mark(self, text: str) -> str:
+        """Of a text; the same one for the same text."""
+        if text not in self.texts:
+            number = len(self.texts)
+            self.texts[text] = (
+                self._marks[number] if number < len(self._marks) else f"{self._marks[-1]}{number}"
+            )
+        return self.texts[text]
+
+    def lines(self) -> Iterator[str]:
+        yield from (f"[{mark}] {text}" for text, mark in self.texts.items())
+
+
+def table_text(rows: Sequence[ReportRow]) -> str:
+    """The table of rows of one data set and backbone, with its legend."""
+    kinds = list(dict.fromkeys(kind for row in rows for kind in _shown(row)))
+    header = ["head", "weights", "parameters", "steps", *(f"{name} ({views})" for views, name in kinds)]
+    header += ["step", "peak", "hours", "store", "run", "paper, frozen (fine-tuned)"]
+    settings, notes = _Legend([str(n) for n in range(1, 100)]), _Legend(string.ascii_lowercase)
+    lines = [header, *(_cells(row, kinds, settings, notes) for row in rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+    text = [
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    ]
+    legend = [*settings.lines(), *notes.lines()]
+    return "\n".join([", ".join(rows[0].source), *text, *legend, *_paper_cost(rows), ""])
+
+
+def _shown(row: ReportRow) -> list[tuple[str, str]]:
+    shown: dict[str, list[tuple[str, str]]] = {}
+    for views, name in row.scores:
+        shown.setdefault(views, []).append((views, name))
+    return [kind for of in shown.values() for kind in of[:_SHOWN_SCORES]]
+
+
+def _cells(row: ReportRow, kinds: Sequence[tuple[str, str]], settings: _Legend, notes: _Legend) -> list[str]:
+    run, seconds, peak, hours = row.first, row.step_seconds, row.peak_bytes, row.hours
+    seeds = f" x{len(row.runs)}" if len(row.runs) > 1 else ""
+    share = f", {100 * run.share:g} %" if run.share != 1 else ""
+    own = f" [{settings.mark(row.settings)}]" if row.settings else ""
+    marks = "".join(f" [{notes.mark(note)}]" for note in row.notes)
+    return [
+        f"{row.head}{own}{share}{seeds}",
+        weights_cell(row),
+        f"{run.parameters / 1e6:.2f} M",
+        row.steps,
+        *(str(row.scores[kind]) if kind in row.scores else "-" for kind in kinds),
+        "-" if seconds is None else f"{seconds * 1e3:.0f} ms",
+        "-" if peak is None else gigabytes(peak),
+        "-" if hours is None else f"{hours:.2f}",
+        f"{run.store} {run.record.codec or ''}".rstrip(),
+        row.folders,
+        paper_cell(row) + marks,
+    ]
+
+
+def weights_cell(row: ReportRow) -> str:
+    """The name of the backbone's weights, and their pretraining where it is known."""
+    name = shortened(row.weights.name, _WEIGHTS_LETTERS)
+    return f"{row.weights.pretraining} ({name})" if row.weights.pretraining else name
+
+
+def paper_cell(row: ReportRow) -> str:
+    """The printed scores and where they stand; without a row the reason."""
+    if not row.paper.rows:
+        return f"none: {row.paper.reason}"
+    return "; also ".join(_printed(each) for each in row.paper.rows)
+
+
+def _printed(row: PaperRow) -> str:
+    """
+    >>> from pipelines.reporting.paper_results import paper_rows_of
+    >>> _printed(paper_rows_of("ade20k", "fpn", "swinv2-b", "SUP-22K")[0])
+    'mIoU 48.8 (fine-tuned 51.3), ms+flip 50.0 (fine-tuned 52.2): table 10, FPN, swinv2-b SUP-22K'
+    """
+    shown = []
+    for views, scores in row.frozen.items():
+        for name, value in scores.items():
+            tuned = row.fine_tuned.get(views, {}).get(name)
+            label = name if views != "ms+flip" else views if len(scores) == 1 else f"{views} {name}"
+            shown.append(f"{label} {value:.1f}" + (f" (fine-tuned {tuned:.1f})" if tuned is not None else ""))
+    return f"{', '.join(shown)}: {row.describe()}"
+
+
+def _paper_cost(rows: Sequence[ReportRow]) -> list[str]:
+    """The paper's time and memory of an iteration, where it prints them for these classes and backbone."""
+    cost = match_cost(rows[0].first.record)
+    if cost is None:
+        return []
+    tuned = cost.fine_tuned
+    beside = f"; fine-tuned {1e3 * tuned['seconds']:.0f} ms, {tuned['gb']:g} GB" if len(tuned) == 2 else ""
+    return [
+        f"paper, tables 7 and 8, {cost.batch_size} samples a step: frozen, larger head"
+        f" {1e3 * cost.frozen['seconds']:.0f} ms, {cost.frozen['gb']:g} GB{beside}"
+    ]
