@@ -5,7 +5,8 @@
 A training image is a crop of a made scene in which one class covers most of the area, and its only target is
 that class: label maps choose and name the crops, but no loss is ever taken per pixel. Each of the four stages
 is pooled over the whole image and classified, as in deeply supervised nets (Lee et al., AISTATS 2015), so
-that the shallow levels are useful too. The scenes are of a split of their own that the demo never shows.
+that the shallow levels are useful too. The scenes are of a split of their own that the demo never shows. The
+bundled file was trained under the window rule `partition`; with `--window-rule both` every step draws one.
 """
 
 from __future__ import annotations
@@ -62,8 +63,8 @@ class Pretraining:
     """Of matrices only."""
     seed: int = 0
     """Of the first weights, the crops and their augmentation, and the rule of each step."""
-    window_rules: tuple[WindowRule, ...] = get_args(WindowRule)
-    """Those that are drawn from, one a step."""
+    window_rules: tuple[WindowRule, ...] = ("partition",)
+    """Every step draws one of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,15 +213,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=getattr(defaults, name))
     parser.add_argument(
         "--window-rule",
-        choices=get_args(WindowRule),
-        help="train for one rule alone; without it every step draws one",
+        choices=(*get_args(WindowRule), "both"),
+        default="partition",
+        help="of Swin's windows; both: every step draws one",
     )
     parser.add_argument("--threads", type=int, default=1, help="of the processor; the last bits depend on it")
     given = vars(parser.parse_args(arguments))
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     out, threads, rule = given.pop("out"), given.pop("threads"), given.pop("window_rule")
-    if rule:
-        given["window_rules"] = (rule,)
+    given["window_rules"] = get_args(WindowRule) if rule == "both" else (rule,)
     torch.set_num_threads(threads)
     weights = pretrain(Pretraining(**given), backbone_card("swinv2-nano"))
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -43,6 +43,17 @@ def test_the_same_seed_gives_the_same_file(tmp_path: Path) -> None:
     }
 
 
+def test_steps_follow_the_window_rule(tmp_path: Path) -> None:
+    """Partition made the bundled file; in `both` the third step is the first of cover."""
+    assert pretrain.Pretraining().window_rules == ("partition",)
+    found = set()
+    for rule in ("partition", "cover", "both"):
+        path = tmp_path / f"{rule}.safetensors"
+        pretrain.main(["--out", str(path), *TINY, "--steps", "3", "--window-rule", rule])
+        found.add(path.read_bytes())
+    assert len(found) == 3
+
+
 def test_crops_are_named_after_the_class_that_fills_them() -> None:
     scenes = [make_scene(pretrain.SPLIT, number) for number in range(10)]
     found = pretrain.single_class_squares(scenes, generator("test"))
