@@ -31,6 +31,8 @@ class Head(nn.Module, ABC):
     task: ClassVar[str]
     map_axes: ClassVar[tuple[str, ...]] = ("y", "x")
     """Axes of a map after images and channels."""
+    decays_norms: ClassVar[bool] = False
+    """Norms inside it have weight decay, its input norms never; see pipelines/training/optimizer.py."""
 
     def __init__(self, pyramid: PyramidSpec, num_classes: int) -> None:
         super().__init__()

@@ -120,6 +120,7 @@ class DetectionHead(Head):
     """A neck and region proposals; subclasses add the RoI heads."""
 
     task = "detection"
+    decays_norms = True  # mmdet
 
     def __init__(self, pyramid: PyramidSpec, num_classes: int, settings: DetectionSettings) -> None:
         super().__init__(pyramid, num_classes)

@@ -82,6 +82,8 @@ class UPerNet(PixelClassifier):
     The pyramid has three levels or more. `auxiliary` is None unless the settings ask for it.
     """
 
+    decays_norms = True  # mmseg
+
     def __init__(self, pyramid: PyramidSpec, num_classes: int, settings: UPerNetSettings) -> None:
         super().__init__(pyramid, num_classes)
         *finer, top = (level.channels for level in pyramid)

@@ -43,6 +43,7 @@ class HeadModule(LightningModule):
         self.losses: dict[str, Tensor] = {}
         """The weighted terms of the last step on this rank, detached, on the device."""
         self._steps_before = 0
+        self._begun_groups: list[int] | None = None
         self.register_buffer("_bad_step", torch.tensor(-1), persistent=False)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -121,8 +122,13 @@ class HeadModule(LightningModule):
         config = self.config
         return learning_rate(step, config.optimizer.lr, config.schedule, config.max_steps)
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Notes how many parameters had weight decay; Lightning calls it before `configure_optimizers`."""
+        for state in checkpoint.get("optimizer_states") or []:
+            self._begun_groups = [len(group["params"]) for group in state["param_groups"]]
+
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return build_optimizer(self.head, self.config.optimizer)
+        return build_optimizer(self.head, self.config.optimizer, self._begun_groups)
 
     def refuse_divergence(self) -> None:
         """Raises WorkFailed naming a step whose loss was not finite on some rank. Waits for the device.

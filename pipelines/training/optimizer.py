@@ -2,28 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
+from heads.necks.input_norm import ChannelNorm
 from pipelines.config import OptimizerConfig
+from pipelines.errors import UsageError
+
+logger = logging.getLogger(__name__)
 
 
-def build_optimizer(head: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
-    """AdamW with no weight decay on norm layers, as `norm: decay_mult=0` of mmseg's Swin configurations, none
-    on embeddings, as WEIGHT_DECAY_EMBED = 0 of Mask2Former, and none where a layer says so itself.
+def build_optimizer(
+    head: nn.Module, config: OptimizerConfig, begun: Sequence[int] | None = None
+) -> torch.optim.AdamW:
+    """AdamW with no weight decay on `undecayed_parameters`.
 
-    [mmseg configs/swin/upernet_swin_tiny_patch4_window7_512x512_160k_ade20k_pretrain_224x224_1K.py,
-    Mask2Former train_net.py]
+    Args:
+        begun: parameters with weight decay and without, where any, of the checkpoint of a run to resume.
+            Runs of earlier versions left every norm without; they keep it.
+
+    Raises UsageError where no rule groups the parameters so.
     """
-    exempt = {id(parameter) for parameter in undecayed_parameters(head)}
-    free = [parameter for parameter in head.parameters() if id(parameter) in exempt]
-    decayed = [parameter for parameter in head.parameters() if id(parameter) not in exempt]
-    groups: list[dict[str, Any]] = [{"params": decayed}, {"params": free, "weight_decay": 0.0}]
+    groups = _groups(head)
+    if begun is not None and _sizes(groups) != tuple(begun):
+        expected, groups = _sizes(groups), _groups(head, decays_norms=False)
+        if _sizes(groups) != tuple(begun):
+            raise UsageError(
+                f"the checkpoint's optimizer has groups of {', '.join(map(str, begun))} parameters (with and "
+                f"without weight decay), expected {', '.join(map(str, expected))}: it is of another head or "
+                "version; start a new run, or resume with the versions that run.json names"
+            )
+        logger.info("the run began without weight decay on any norm and keeps it so")
     return torch.optim.AdamW(
-        [group for group in groups if group["params"]],
+        groups,
         lr=config.lr,
         betas=config.betas,
         weight_decay=config.weight_decay,
@@ -31,10 +46,34 @@ def build_optimizer(head: nn.Module, config: OptimizerConfig) -> torch.optim.Ada
     )
 
 
-def undecayed_parameters(head: nn.Module) -> Iterator[nn.Parameter]:
-    """Those of Embedding, of the layers named as norms (LayerNorm, GroupNorm, a head's own ...Norm) and of
-    the layers marked `without_weight_decay`; of each its own, none of a layer inside it."""
+def undecayed_parameters(head: nn.Module, *, decays_norms: bool | None = None) -> Iterator[nn.Parameter]:
+    """Parameters without weight decay: embeddings, norms, and layers marked `without_weight_decay`; of each
+    its own, none of a layer inside it.
+
+    Embeddings and all norms as Mask2Former (train_net.py: WEIGHT_DECAY_EMBED and WEIGHT_DECAY_NORM are 0).
+    Heads with `Head.decays_norms` follow mmdet and mmseg, whose `norm: decay_mult=0` matches names of
+    parameters (mmcv@0627873 mmcv/runner/optimizer/default_constructor.py): those of the backbone's output
+    norms, here the input norms, but not `bn` and `gn` inside necks and heads.
+
+    Args:
+        decays_norms: in place of the head's own rule.
+    """
+    if decays_norms is None:
+        decays_norms = getattr(head, "decays_norms", False)
     for module in head.modules():
-        exempt = "Norm" in type(module).__name__ or isinstance(module, nn.Embedding)
-        if exempt or getattr(module, "without_weight_decay", False):
+        is_norm = "Norm" in type(module).__name__  # LayerNorm, GroupNorm, a head's own ...Norm
+        exempt = is_norm and (not decays_norms or isinstance(module, ChannelNorm))
+        if exempt or isinstance(module, nn.Embedding) or getattr(module, "without_weight_decay", False):
             yield from module.parameters(recurse=False)
+
+
+def _groups(head: nn.Module, *, decays_norms: bool | None = None) -> list[dict[str, Any]]:
+    exempt = {id(parameter) for parameter in undecayed_parameters(head, decays_norms=decays_norms)}
+    free = [parameter for parameter in head.parameters() if id(parameter) in exempt]
+    decayed = [parameter for parameter in head.parameters() if id(parameter) not in exempt]
+    groups: list[dict[str, Any]] = [{"params": decayed}, {"params": free, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]
+
+
+def _sizes(groups: Sequence[dict[str, Any]]) -> tuple[int, ...]:
+    return tuple(len(group["params"]) for group in groups)

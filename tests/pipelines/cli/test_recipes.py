@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -114,14 +115,41 @@ def test_embeddings_and_norms_are_not_decayed() -> None:
     )
 
 
-def test_all_norms_of_upernet_and_nothing_else_are_not_decayed() -> None:
-    head = build_head("bifpn2", "segmentation", pyramid_of(8), 5, width=16, norm="gn")
+REFERENCES = {
+    ".norm.": ".bn.",  # mmcv's ConvModule, which the official BiFPN is made of
+    ".norm1.": ".bn1.",
+    ".norm2.": ".bn2.",
+    "head.input_norms.": "backbone.norm",  # norm0 .. norm3 of the Swin backbones of mmdet and mmseg
+}
+
+
+@pytest.mark.parametrize(
+    ("task", "name", "settings"),
+    [
+        ("segmentation", "bifpn2", {"norm": "gn"}),
+        ("segmentation", "fpn", {"auxiliary": True}),
+        ("detection", "fpn-res4", {}),
+        ("detection", "cascade-bifpn5", {"neck_depth": 1}),
+        ("detection", "htc-nosem-bifpn5", {"neck_depth": 1}),
+    ],
+)
+def test_norms_decay_as_mmcv_matches_names(task: str, name: str, settings: dict[str, Any]) -> None:
+    """custom_keys={'norm': decay_mult 0}: `key in name`, of the names that the reference's modules have."""
+    head = build_head(name, task, pyramid_of(8), 5, width=16, **settings)
     _, free = build_optimizer(head, OptimizerConfig()).param_groups
-    norms = [module for module in head.modules() if "Norm" in type(module).__name__]
-    assert {id(parameter) for parameter in free["params"]} == {
-        id(parameter) for norm in norms for parameter in norm.parameters()
-    }
-    assert len(norms) > 8 and head.get_parameter("input_norms.0.weight") is free["params"][0]
+    found = {id(parameter) for parameter in free["params"]}
+    expected = set()
+    for own_name, parameter in head.named_parameters():
+        theirs = f"head.{own_name}"
+        for ours, reference in REFERENCES.items():
+            theirs = theirs.replace(ours, reference)
+        if "norm" in theirs:
+            expected.add(id(parameter))
+    assert found == expected and len(found) == 8
+    norms = [
+        module for module in head.modules() if isinstance(module, torch.nn.GroupNorm | torch.nn.BatchNorm2d)
+    ]
+    assert norms and found.isdisjoint(id(parameter) for norm in norms for parameter in norm.parameters())
 
 
 @pytest.mark.parametrize("head", ["fpn", "fpn-res4", "bifpn1", "bifpn5", "cascade-fpn", "htc-nosem-bifpn5"])
