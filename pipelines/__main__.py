@@ -12,9 +12,11 @@ from importlib import import_module
 from typing import Any
 
 from pipelines.cli.help_text import program_help, verb_help
+from pipelines.cli.safe_output import OneLine, escaping_stdout
 from pipelines.config import config_yaml
 from pipelines.errors import DONE, INTERRUPTED, USAGE, exit_code, is_foreseen
 from pipelines.json_output import json_text
+from stores.format.printable import escaped_lines
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,7 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(config_yaml(config), end="")
             return DONE
         _start_logging()
-        summary = import_module(verb.module).run(config)
+        with escaping_stdout():
+            summary = import_module(verb.module).run(config)
     except (Exception, KeyboardInterrupt) as error:
         return _explain(error, words, general.json, general.debug)
     if config.json:
@@ -51,7 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _start_logging() -> None:
-    logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(OneLine("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
+    logging.basicConfig(handlers=[handler])
     for package in ("stores", "extract", "heads", "pipelines"):
         logging.getLogger(package).setLevel(logging.INFO)
 
@@ -68,7 +73,7 @@ def _explain(error: BaseException, words: Sequence[str], as_json: bool, debug: b
         message = str(error) + (f"; to continue: {command}" if getattr(error, "resumable", False) else "")
     else:
         message = f"{type(error).__name__}: {error} (unexpected error; rerun with --debug for a traceback)"
-    print(f"{' '.join(words[:1])}: {message}", file=sys.stderr)
+    print(escaped_lines(f"{' '.join(words[:1])}: {message}"), file=sys.stderr)
     if as_json:
         summary: Mapping[str, Any] = getattr(error, "summary", {})
         print(json_text({**summary, "error": message, "exit_code": code}), flush=True)

@@ -2,7 +2,7 @@
 
 Endings count in any case. Hidden files are left out, among them the `._name` twins that macOS writes on
 foreign disks. A link to nothing is listed as a missing file, so that its record is reported. Names must be
-UTF-8: they become keys of records, and so part of a store.
+UTF-8 without control characters: they become keys of records, and so part of a store.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 
 from extract.sources.byte_sources import ByteSource, FileSource, SourceError
 from extract.sources.record import DatasetLayoutError
+from stores.format.printable import escaped, has_control
 from stores.format.row_table import UNDECODABLE
 
 logger = logging.getLogger(__name__)
@@ -67,14 +68,19 @@ def number_of(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
-def require_utf8(name: str, where: str | Path) -> None:
-    """Raises DatasetLayoutError for a name that is not UTF-8, which a store cannot hold."""
+def require_printable(name: str, where: str | Path) -> None:
+    """Raises DatasetLayoutError for a name that is not UTF-8, which a store cannot hold, or has control
+    characters, which would reach terminals and logs."""
     try:
         name.encode()
     except UnicodeEncodeError:
         raise DatasetLayoutError(
             f"{where}: the name {os.fsencode(name)[:200]!r} is not UTF-8; rename the file"
         ) from None
+    if has_control(name):
+        raise DatasetLayoutError(
+            f"{where}: the name '{escaped(name[:200])}' has control characters; rename the file"
+        )
 
 
 def folder_files(folder: Path) -> FolderFiles:
@@ -129,7 +135,7 @@ def sources_by_stem(
             if name.lower() not in _NO_SOURCES:
                 left_out[dot + ending.lower() if dot else "no ending"] += 1
             continue
-        require_utf8(name, folder)
+        require_printable(name, folder)
         if stem in found:
             raise DatasetLayoutError(
                 f"{folder} holds two files for record {stem!r}: {name_of[stem]} and {name}; keep one of them"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from extract.sources.listing import folder_files, require_utf8
+from extract.sources.listing import folder_files, require_printable
 from extract.sources.record import DatasetLayoutError
 from extract.sources.tar_index import HostileTarError, TarMember, tar_members
 
@@ -58,7 +58,8 @@ def tar_samples(tars: Sequence[Path]) -> dict[str, dict[str, TarMember]]:
     Hidden members are left out.
 
     Raises:
-        DatasetLayoutError: an archive of folders instead of samples, a name that is not UTF-8, or no sample.
+        DatasetLayoutError: an archive of folders instead of samples, no sample, or a name that
+            `require_printable` refuses.
         HostileTarError: see tar_members; a key that occurs in two tars or folders, or an ending twice.
     """
     samples: dict[str, dict[str, TarMember]] = {}
@@ -69,7 +70,7 @@ def tar_samples(tars: Sequence[Path]) -> dict[str, dict[str, TarMember]]:
             key, _, ending = name.partition(".")
             if not key or not ending:
                 continue  # webdataset passes over names without key or ending too
-            require_utf8(member.name, tar)
+            require_printable(member.name, tar)
             home = homes.setdefault(key, (tar, folder))
             if home[0] == tar and home[1] != folder:
                 raise HostileTarError(

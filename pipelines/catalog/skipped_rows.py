@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from stores.format.printable import escaped
+
 
 def skipped_lines(rows: Iterable[tuple[str, int, str]]) -> list[str]:
     """Rows (record key, view, reason) as text, a record and reason once.
@@ -13,7 +15,7 @@ def skipped_lines(rows: Iterable[tuple[str, int, str]]) -> list[str]:
     """
     views: dict[tuple[str, str], list[int]] = {}
     for key, view, reason in rows:
-        views.setdefault((key, reason), []).append(view)
+        views.setdefault((escaped(key), escaped(reason)), []).append(view)
     return [
         f"{key} view {seen[0]}: {reason}" if len(seen) == 1 else f"{key} ({len(seen)} views): {reason}"
         for (key, reason), seen in views.items()

@@ -15,6 +15,7 @@ from stores.errors import IncompleteStore
 from stores.format.arrays import sharded_arrays
 from stores.format.bounded_files import StoreFolder
 from stores.format.plan import StorePlan
+from stores.format.printable import escaped
 from stores.reading.committed_store import read_manifest, read_plan
 
 MAX_LISTED = 8
@@ -93,7 +94,7 @@ def _print(store: Mapping[str, Any]) -> None:
     print(f"  on disk   {gigabytes(store['bytes_on_disk'])}, planned {gigabytes(store['planned_bytes'])}")
     print(f"  identity  {store['identity_digest']}")
     for field, value in _flat(store["identity"]):
-        print(f"    {field}: {_shortened(value)}")
+        print(f"    {escaped(field)}: {escaped(_shortened(value))}")
 
 
 def _shortened(value: Any) -> Any:

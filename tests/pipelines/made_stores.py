@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +43,13 @@ def make_store(
     seed: int = 0,
     levels: tuple[str, ...] = PYRAMID.names,
     skipped: frozenset[tuple[str, int]] = frozenset(),
+    key: str = "{split}-{record}",
 ) -> Path:
     """Writes a training store of one bin, or a test store of two bins, and returns its folder."""
     is_test = split == "validation"
     plan = _plan(split, records, views, codec_name, weights, seed, PYRAMID.select(levels), is_test)
+    keys = [key.format(split=split, record=name.rpartition("-")[2]) for name in plan.rows.keys]
+    plan = replace(plan, rows=replace(plan.rows, keys=tuple(keys)))
     writer = StoreWriter.open_or_create(root, plan)
     for shard in writer.pending():
         shard_writer = writer.open_shard(shard)

@@ -23,7 +23,7 @@ from extract.sources.listing import (
     folder_files,
     holds_any,
     number_of,
-    require_utf8,
+    require_printable,
 )
 from extract.sources.record import READ_THREADS, DatasetLayoutError
 from extract.sources.tar_samples import tar_samples
@@ -272,7 +272,7 @@ def _image_fields(path: Path, image: Mapping[str, Any], ids: IdReader) -> tuple[
         or "\0" in file_name
     ):
         raise DatasetLayoutError(f"{path}: file_name {file_name[:120]!r}, expected a name without folders")
-    require_utf8(file_name, path)
+    require_printable(file_name, path)
     height, width = (ids.whole(f"{name} of images", image.get(name)) for name in ("height", "width"))
     if height and width and min(height, width) > 0 and height * width <= LIMIT_PX:
         return number, (height, width), file_name
