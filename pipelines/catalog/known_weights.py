@@ -7,6 +7,7 @@ the backbone without being given it again.
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,13 +18,20 @@ FILE_NAME = "weights.json"
 
 
 def remember_weights(stores: Path, weights_sha256: str, weights: str) -> None:
-    """Records that --weights `weights` produced this digest; a path is recorded as absolute."""
+    """Records that --weights `weights` produced this digest; a path is recorded as absolute.
+
+    Nothing is recorded in a folder that cannot be written, such as one with complete stores to read.
+    """
     known = _read(stores)
     spec = _noted(weights)
     if known.get(weights_sha256) == spec:
         return
-    stores.mkdir(parents=True, exist_ok=True)
-    write_json(stores / FILE_NAME, {**known, weights_sha256: spec})
+    try:
+        stores.mkdir(parents=True, exist_ok=True)
+        write_json(stores / FILE_NAME, {**known, weights_sha256: spec})
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
 
 
 def known_weights(stores: Path, weights_sha256: str) -> str | None:

@@ -18,7 +18,7 @@ from extract.planning.label_sample import LabelSample, sample_labels
 from extract.planning.plan import Estimate, estimate_plan
 from extract.views.recipes import ViewRecipe
 from pipelines.catalog.choose_backbone import chosen_card
-from pipelines.catalog.stores import existing_folder, list_stores, local_folder
+from pipelines.catalog.stores import FoundStore, existing_folder, list_stores, local_folder
 from pipelines.config import PlanConfig
 from pipelines.errors import UsageError
 from pipelines.forecast.usable_data import require_usable
@@ -130,29 +130,37 @@ def free_bytes(folder: Path) -> int:
 def check_space(extraction: Extraction) -> None:
     """Raises SpaceError where a new store does not fit; `check_rest` checks one that was begun.
 
-    Raises UsageError where nothing can be written.
+    Raises UsageError where nothing can be written, unless a complete store may be the one asked for.
     """
-    folder = existing_folder(extraction.stores)
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise UsageError(
-            f"--stores {extraction.stores}: {folder} cannot be written (no permission, or read-only): "
-            f"choose another --stores or fix its permissions"
-        )
+    begun = _may_be_begun(extraction)
+    if not any(store.complete for store in begun):
+        require_writable(extraction.stores, extraction.stores)
     needed, free = extraction.estimate.total_bytes, free_bytes(extraction.stores)
-    if needed > free and not _may_be_begun(extraction):
+    if needed > free and not begun:
         raise SpaceError(str(extraction.stores), needed, free)
 
 
-def _may_be_begun(extraction: Extraction) -> bool:
-    """Whether a store, complete ones included, is of the same identity as far as that is known.
+def require_writable(stores: Path, place: Path) -> None:
+    """Raises UsageError where `place`, which is or will be a folder below `stores`, cannot be written."""
+    folder = existing_folder(place)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UsageError(
+            f"--stores {stores}: {folder} cannot be written (no permission, or read-only): "
+            f"choose another --stores or fix its permissions"
+        )
+
+
+def _may_be_begun(extraction: Extraction) -> list[FoundStore]:
+    """The stores, complete ones included, of the same identity as far as that is known.
 
     A complete one may be the very store that was asked for, of which nothing is left to write.
     """
     identity = extraction.estimate.plan.identity
-    return any(
-        {field for field, _, _ in diff_identity(identity, store.identity)} <= KNOWN_LATER
+    return [
+        store
         for store in list_stores(extraction.stores)
-    )
+        if {field for field, _, _ in diff_identity(identity, store.identity)} <= KNOWN_LATER
+    ]
 
 
 def check_rest(writer: StoreWriter, pending: Sequence[ShardId], total_bytes: int) -> None:

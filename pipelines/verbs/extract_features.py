@@ -15,6 +15,7 @@ from extract.sources.byte_sources import NOT_IN_SUBSET
 from pipelines.catalog.choose_backbone import begun_by_another_rule
 from pipelines.catalog.known_weights import remember_weights
 from pipelines.catalog.skipped_rows import skipped_lines
+from pipelines.catalog.stores import MANIFEST
 from pipelines.cli.progress_bar import ExtractionProgress, counted
 from pipelines.cli.termination import termination_as_interrupt
 from pipelines.config import ExtractConfig
@@ -25,6 +26,7 @@ from pipelines.forecast.planned_extraction import (
     check_space,
     free_bytes,
     prepare,
+    require_writable,
     rest_bytes,
 )
 from pipelines.forecast.usable_data import allowed_failures
@@ -97,7 +99,10 @@ def _open_writer(config: ExtractConfig, extraction: Extraction, backbone: Frozen
             precision=backbone.precision,
             on_record=on_record,
         )
-    if not (extraction.stores / plan.folder_name).exists():
+    root = extraction.stores / plan.folder_name
+    if not (root / MANIFEST).exists():  # a complete store is not written to, and may be read-only
+        require_writable(extraction.stores, root)
+    if not root.exists():
         for begun in begun_by_another_rule(extraction.stores, plan.identity):
             logger.warning(
                 "%s was begun under the window rule partition, as in earlier releases, and is not "

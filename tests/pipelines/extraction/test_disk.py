@@ -1,10 +1,12 @@
 """`plan` and `extract` on disks that are full, not writable, or hold damaged stores."""
 
 import errno
+import io
 import os
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,10 +32,10 @@ def test_a_damaged_store_is_repaired_as_advised(
         damaged.write_bytes(bytes(len(before[damaged])))
         code, _, _, told = result(capsys, "verify", "--store", str(store), "--full")
     assert code == 4
-    files = re.search(r"to repair it, delete (.*) there and repeat its extraction", told)
-    for pattern in files[1].split(", ") if files else []:
-        for file in store.glob(pattern):
-            file.unlink()
+    advice = re.search(r"to repair it: python -m pipelines (verify .* --repair)", told)
+    assert advice is not None
+    assert main(shlex.split(advice[1])) == 4
+    assert main([*shlex.split(advice[1]), "--yes"]) == 0
     code, mended, _, _ = result(capsys, "extract", *words, "--shard-rows", "2")
     assert (code, mended["rows_written"], mended["shards_written"]) == (0, 2, 1)
     assert {file: file.read_bytes() for file in (store / "bins").rglob("c/*/*/*/*")} == before
@@ -129,6 +131,67 @@ def test_a_folder_that_cannot_be_written_is_seen_first(
     code, summary, _, _ = result(capsys, "extract", *words)
     assert code == 2
     assert "cannot be written" in summary["error"]
+
+
+def test_a_complete_store_in_a_read_only_folder_has_nothing_to_do(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Path(result(capsys, "extract", *words)[1]["store"])
+    (store.parent / "weights.json").unlink()
+    make_read_only(store.parent, monkeypatch)
+    code, summary, out, _ = result(capsys, "extract", *words)
+    assert (code, summary["done_before"], summary["store"]) == (0, True, str(store))
+    assert f"{store} is complete: nothing to do" in out
+    assert [file.name for file in store.parent.iterdir()] == [store.name]
+    monkeypatch.setattr(
+        pipelines.verbs.extract_features, "load_backbone", lambda *_, **__: pytest.fail("loaded")
+    )
+    code, summary, _, _ = result(capsys, "extract", *words, "--seed", "1")
+    assert code == 2
+    assert "cannot be written" in summary["error"]
+
+
+def test_another_store_does_not_fit_in_a_read_only_folder(
+    words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of other weights, which are known once they are loaded only."""
+    store = Path(result(capsys, "extract", *words)[1]["store"])
+    make_read_only(store.parent, monkeypatch)
+    at = words.index("--weights")
+    code, summary, _, _ = result(capsys, "extract", *words[: at + 1], "random:1", *words[at + 2 :])
+    assert code == 2
+    assert f"{store.parent} cannot be written" in summary["error"]
+
+
+def make_read_only(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every change below `folder` fails, and is known to fail, as on a disk mounted read-only; root may
+    write where permissions forbid it."""
+
+    def refuse_below(name: str) -> None:
+        original = getattr(os, name)
+
+        def refusing(path: object, *arguments: object, **more: object) -> object:
+            changes = name != "open" or int(str(arguments[0])) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+            if isinstance(path, str | Path) and folder in (Path(path), *Path(path).parents) and changes:
+                raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+            return original(path, *arguments, **more)
+
+        monkeypatch.setattr(os, name, refusing)
+
+    for name in ("open", "mkdir", "rename", "link", "unlink", "replace"):
+        refuse_below(name)
+    plain_open, access = io.open, os.access
+
+    def opened(file: object, mode: str = "r", *arguments: Any, **more: Any) -> Any:
+        below = isinstance(file, str | Path) and folder in Path(file).parents
+        if below and set(mode) & set("wax+"):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(file))
+        return plain_open(file, mode, *arguments, **more)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(io, "open", opened)
+    monkeypatch.setattr(
+        os, "access", lambda at, mode: access(at, mode) and folder not in (Path(at), *Path(at).parents)
+    )
 
 
 def test_a_damaged_plan_is_an_integrity_error(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
