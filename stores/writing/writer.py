@@ -64,7 +64,11 @@ class StoreWriter:
         root = Path(root_folder) / plan.folder_name
         data = _read_if_there(files, root / PLAN_NAME, MAX_PLAN_BYTES)
         if data is None and _read_if_there(files, root / MANIFEST_NAME, MAX_MANIFEST_BYTES) is not None:
-            raise IntegrityError(f"{root}: {PLAN_NAME} is missing while {MANIFEST_NAME} is there; {FIX_PLAN}")
+            data = _read_if_there(files, root / PLAN_NAME, MAX_PLAN_BYTES)  # another writer was quick
+            if data is None:
+                raise IntegrityError(
+                    f"{root}: {PLAN_NAME} is missing while {MANIFEST_NAME} is there; {FIX_PLAN}"
+                )
         if data is None:
             data = _create(files, root, plan, plan.total_bytes if needed_bytes is None else needed_bytes)
         settled = _settle(plan, data, str(root))
