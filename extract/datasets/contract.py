@@ -44,7 +44,12 @@ class Media(Protocol):
 
 
 class Dataset(Protocol):
-    """One split of a data set; records are in the order of their keys."""
+    """One split of a data set; records are in the order of their keys.
+
+    It may also have, for data with faults: `unusable_records`, reasons by key of records whose files or
+    annotations say already that they will be skipped; `unusable_annotations`, an
+    `extract.sources.unusable.UnusableAnnotations` or None; `boxes_only`, True for a detection without masks.
+    """
 
     @property
     def name(self) -> str:

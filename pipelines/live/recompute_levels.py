@@ -81,7 +81,7 @@ class SourcePixels:
         index = self._index_of[key]
         try:
             data = retried(lambda: dataset.read_source(index), f"image of {key}")
-        except FileNotFoundError:
+        except (FileNotFoundError, SourceError):  # gone, or listed by its annotation alone
             raise IdentityError(what, expected, "no file", advice) from None
         if (found := hashlib.sha256(data).hexdigest()) != expected:
             raise IdentityError(what, expected, found, advice)

@@ -165,6 +165,7 @@ def check_sources(path: Path, data: str | None) -> int:
     """
     # Late: its packages are needed for --source only.
     from extract.datasets import dataset_module, open_dataset
+    from extract.sources.byte_sources import SourceError
 
     store = read_committed(path)
     split = store.plan.identity["dataset"]
@@ -176,7 +177,10 @@ def check_sources(path: Path, data: str | None) -> int:
         field = f"sha256 of source {key}"
         if key not in index_of:
             raise IdentityError(field, digest, None, f"{data or 'the data set'} has no such record")
-        found = hashlib.sha256(dataset.read_source(index_of[key])).hexdigest()
+        try:
+            found = hashlib.sha256(dataset.read_source(index_of[key])).hexdigest()
+        except SourceError as error:  # listed by its annotation, and the file is gone
+            raise IdentityError(field, digest, error.reason, "restore the file, or extract again") from error
         if found != digest:
             raise IdentityError(
                 field, digest, found, f"the file changed after {path} was extracted; extract again"

@@ -259,6 +259,9 @@ def test_a_source_that_changed_is_found(
     code, _, _, err = result(capsys, *check)
     assert code == 3
     assert f"identity differs in sha256 of source {image.stem}: expected" in err
+    image.unlink()  # its label map lists the record still
+    code, _, _, err = result(capsys, *check)
+    assert code == 3 and f"source {image.stem}" in err and "its image is missing" in err
 
 
 def test_a_source_that_changed_stops_a_resumed_run(

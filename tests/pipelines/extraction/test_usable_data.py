@@ -160,10 +160,10 @@ def test_too_large_a_share_is_refused(tmp_path: Path, capsys: pytest.CaptureFixt
     code, _, _, err = result(capsys, "extract", *words)
     assert code == 1 and "at most 5% may be left out (--max-unusable)" in err
     assert not (tmp_path / "features").exists()
-    code, summary, _, _ = result(capsys, "plan", *words, "--max-unusable", "0.9", "--max-failed", "5")
+    code, summary, _, _ = result(capsys, "extract", *words, "--max-unusable", "0.9", "--levels", "p4")
     assert code == 0 and summary["unusable_annotations"]["count"] == 9
-    code, _, _, err = result(capsys, "plan", *words, "--max-unusable", "90")
-    assert code == 2 and "max_unusable 90: expected a share, 0 to 1" in err
+    code, _, _, err = result(capsys, "extract", *words, "--max-unusable", "90")
+    assert code == 2 and "max_unusable 90: expected a share from 0 to 1" in err
 
 
 def test_stores_without_anything_unusable_say_nothing_of_it(
