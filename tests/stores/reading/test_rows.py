@@ -91,7 +91,6 @@ def test_ways_to_name_rows(path, way):
         (torch.ones(2, requires_grad=True), TypeError, "given as Tensor are no array"),
         ([[1, 2], [3, 4]], ValueError, r"shape \(2, 2\), expected one axis"),
     ],
-    ids=str,
 )
 def test_invalid_rows(path, asked, error, words):
     with open_store(path) as store:
