@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import colorsys
+import csv
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 OVERLAY_SHARE = 0.5
 Labels = npt.NDArray[np.uint8]
@@ -19,6 +23,22 @@ def overlay(rgb: npt.NDArray[np.uint8], labels: Labels) -> npt.NDArray[np.uint8]
     borders[1:] |= labels[1:] != labels[:-1]
     mixed[borders] = 255
     return mixed.round().astype(np.uint8)
+
+
+def write_label_map(path: Path, labels: Labels) -> None:
+    """Labels (H, W) as a PNG of palette colours: a viewer shows the classes, a reader gets the labels."""
+    picture = Image.fromarray(labels)
+    picture.putpalette(palette().tobytes())
+    picture.save(path)
+
+
+def write_legend(path: Path, class_names: Sequence[str]) -> None:
+    """CSV of the value, the name and the colour of each class in a label map."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(("value", "name", "red", "green", "blue"))
+        for value, (name, colour) in enumerate(zip(class_names, palette().tolist(), strict=False)):
+            writer.writerow((value, name, *colour))
 
 
 def palette() -> npt.NDArray[np.uint8]:

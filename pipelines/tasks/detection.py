@@ -83,6 +83,8 @@ class DetectionFigures:
         return {
             "box": self.box.numbers,
             "mask": None if self.mask is None else self.mask.numbers,
+            "box_ap_by_class": self.box.ap_by_class,
+            "mask_ap_by_class": None if self.mask is None else self.mask.ap_by_class,
             "detections": sum(map(len, self.found)),
             "records": self.records,
             "views": self.views,

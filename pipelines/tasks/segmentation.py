@@ -105,16 +105,18 @@ class Segmentation:
         )
 
     def write_prediction(self, model: RunModel, source: Path, base: Path) -> dict[str, Any]:
-        """The picture under its classes, the label map (uint8, one class a pixel), the shares of the classes.
+        """The picture under its classes, the label map (uint8, one class a pixel, with a palette), the shares
+        of the classes, and which value of a label map is which class.
 
-        They are `<base>.overlay.png`, `<base>.labels.png` and `<base>.json`.
+        They are `<base>.overlay.png`, `<base>.labels.png`, `<base>.json` and, of the whole folder,
+        `labels.csv`.
         """
         # Late: training from a store must not load an image decoder.
         from PIL import Image
 
         # Late, as above.
         from extract.sources.byte_sources import decode_image
-        from pipelines.pictures.label_maps import overlay, palette
+        from pipelines.pictures.label_maps import overlay, palette, write_label_map, write_legend
 
         rgb = decode_image(source.read_bytes())
         scores_KHW = model([rgb])[0]
@@ -122,7 +124,8 @@ class Segmentation:
         confidence_HW = scores_KHW.amax(0) / scores_KHW.sum(0)
         labels = scores_KHW.argmax(0).to("cpu").numpy().astype(np.uint8)
         Image.fromarray(overlay(rgb, labels)).save(f"{base}.overlay.png")
-        Image.fromarray(labels).save(f"{base}.labels.png")
+        write_label_map(Path(f"{base}.labels.png"), labels)
+        write_legend(base.parent / "labels.csv", model.class_names)
         counts = np.bincount(labels.reshape(-1), minlength=len(model.class_names))
         present = sorted(np.flatnonzero(counts), key=lambda label: -counts[label])
         summary = {

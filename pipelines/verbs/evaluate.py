@@ -51,6 +51,7 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
         "source": source,
         **figures.summary(),
         "scores": dict(figures.scores()),
+        "class_names": list(record.class_names),
         "seconds": round(time.perf_counter() - began, 3),
     }
     _write(folder, record, figures, summary)

@@ -105,6 +105,8 @@ def test_figures_are_written_into_the_run(run: Path) -> None:
     with (run / "classes.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["name"] for row in rows] == ["wall", "building", "sky", "floor", "tree"]
+    assert summary["class_names"] == [row["name"] for row in rows]
+    assert len(summary["iou_by_class"]) == 5
     assert [row["iou"] for row in rows] == ["" if v is None else repr(v) for v in summary["iou_by_class"]]
 
 

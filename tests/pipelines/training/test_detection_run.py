@@ -242,6 +242,8 @@ def test_a_split_without_objects_has_no_scores(
     for written in (text, (copy / "evaluate.json").read_text()):
         summary = json.loads(written, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
         assert set(summary["scores"].values()) == {None}
+        assert summary["class_names"] == list(CLASS_NAMES)
+        assert summary["box_ap_by_class"] == [None] * len(CLASS_NAMES)
     assert main(["report", str(copy), "--json"]) == 0
     assert not any("box AP (single)" in name for name in read_report(capsys)["rows"][0])
 

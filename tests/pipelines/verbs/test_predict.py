@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import json
 import subprocess
@@ -151,17 +152,26 @@ def test_folders_give_pictures_labels_and_figures(
         f"{stem}.{ending}"
         for stem in ("good.jpg", "good.png", "below__print")
         for ending in ("overlay.png", "labels.png", "json")
-    }
+    } | {"labels.csv"}
     check_files(tmp_path / "out" / "good.jpg", decode_image(source.read_bytes()))
 
 
 def check_files(base: Path, rgb: np.ndarray) -> None:
-    labels = np.asarray(Image.open(f"{base}.labels.png"))
+    with Image.open(f"{base}.labels.png") as picture:
+        labels, colours = np.asarray(picture), np.asarray(picture.convert("RGB"))
+        assert picture.mode == "P", "viewers show its classes"
+    with (base.parent / "labels.csv").open(newline="") as file:
+        legend = {int(row["value"]): row for row in csv.DictReader(file)}
+    assert list(legend) == list(range(150)) and legend[2]["name"] == "sky"
+    for value in np.unique(labels):
+        named = tuple(int(legend[value][channel]) for channel in ("red", "green", "blue"))
+        assert {tuple(each) for each in colours[labels == value].tolist()} == {named}
     overlay = np.asarray(Image.open(f"{base}.overlay.png"))
     figures = json.loads(Path(f"{base}.json").read_text())
     assert labels.dtype == np.uint8 and labels.shape == rgb.shape[:2] and overlay.shape == rgb.shape
     assert sum(item["share"] for item in figures["classes"]) == pytest.approx(1)
     first = figures["classes"][0]
+    assert first["name"] == legend[first["class"]]["name"]
     assert first["share"] == pytest.approx((labels == first["class"]).mean())
     assert 0 < figures["mean_confidence"] <= 1
 
