@@ -6,11 +6,11 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-_LEAST, _ONE_STREAM, _ONE_REPORT_ROW = "least", "one_stream", "one_report_row"
+_LEAST, _ONE_STREAM, _ONE_REPORT_ROW, _FIXED = "least", "one_stream", "one_report_row", "fixed"
 
 
 def marks(
-    *, least: int | None = None, one_stream: bool = False, one_report_row: bool = False
+    *, least: int | None = None, one_stream: bool = False, one_report_row: bool = False, fixed: bool = False
 ) -> Mapping[str, int | bool]:
     """The metadata of a field, for `dataclasses.field(metadata=...)`.
 
@@ -19,7 +19,7 @@ def marks(
         one_stream: heads that train side by side must agree on it: it decides what their batches hold.
         one_report_row: runs that differ in it are separate rows of `report`; others are repeats of one row.
     """
-    given = {_ONE_STREAM: one_stream, _ONE_REPORT_ROW: one_report_row}
+    given = {_ONE_STREAM: one_stream, _ONE_REPORT_ROW: one_report_row, _FIXED: fixed}
     return given if least is None else {**given, _LEAST: least}
 
 
@@ -31,6 +31,11 @@ def one_stream_settings(config_class: type) -> tuple[str, ...]:
 def one_report_row_settings(config_class: type) -> tuple[str, ...]:
     """The fields that all runs of one row of `report` agree on."""
     return _marked(config_class, _ONE_REPORT_ROW)
+
+
+def fixed_settings(config_class: type) -> tuple[str, ...]:
+    """The fields that a resumed run must keep."""
+    return _marked(config_class, _FIXED)
 
 
 def _marked(config_class: type, mark: str) -> tuple[str, ...]:

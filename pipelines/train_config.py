@@ -14,10 +14,10 @@ class OptimizerConfig:
 
     lr: float = 2e-3
     """Peak learning rate, for `batch_size` rows per step."""
-    weight_decay: float = 0.05
+    weight_decay: float = field(default=0.05, metadata=marks(fixed=True))
     """Decoupled weight decay. Norm layers (as in mmseg's Swin) and embeddings (as in Mask2Former) have
     none."""
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[float, float] = field(default=(0.9, 0.999), metadata=marks(fixed=True))
     """AdamW's decay rates of the first and second moments."""
     clip_norm: float | None = None
     """Maximum norm of all gradients together. Default: no clipping."""
@@ -62,11 +62,13 @@ class ScheduleConfig:
 class TrainConfig(VerbConfig):
     """Training of a head."""
 
-    head: str = field(metadata=marks(one_report_row=True))
+    head: str = field(metadata=marks(fixed=True, one_report_row=True))
     """Name of the head for the data set's task, such as linear, fpn or bifpn5. Several heads, such as
     fpn,bifpn5, train side by side on the same batches, each exactly as it would alone; so do several learning
     rates (--lr 1e-3,2e-3)."""
-    head_settings: dict[str, Any] = field(default_factory=dict, metadata=marks(one_report_row=True))
+    head_settings: dict[str, Any] = field(
+        default_factory=dict, metadata=marks(fixed=True, one_report_row=True)
+    )
     """Settings that override those of the named head, such as --head-settings.width 64."""
     dataset: str | None = field(default=None, metadata=marks(one_stream=True))
     """Data set of the store. Default: any."""
@@ -76,7 +78,7 @@ class TrainConfig(VerbConfig):
     """Split of the store. Default: the training split."""
     weights: str | None = field(default=None, metadata=marks(one_stream=True))
     """Weights of the store's backbone, as passed to extract. Default: any; with `online`, timm."""
-    levels: tuple[str, ...] | None = field(default=None, metadata=marks(one_report_row=True))
+    levels: tuple[str, ...] | None = field(default=None, metadata=marks(fixed=True, one_report_row=True))
     """Levels available to the head. Default: those it needs."""
     store: tuple[str, ...] | None = None
     """Store folders; several hold further views of the same records. Default: the only complete store that
@@ -85,7 +87,7 @@ class TrainConfig(VerbConfig):
     """Folder that holds the stores."""
     val_store: str | None = None
     """Test store for validation during training. Default: the only complete one that fits, if any."""
-    recipe: str | None = None
+    recipe: str | None = field(default=None, metadata=marks(fixed=True))
     """Training recipe: a name from pipelines/recipes or a path. Default: the recipe shipped for this data set
     and head."""
     run: str | None = None
@@ -93,7 +95,9 @@ class TrainConfig(VerbConfig):
     resume: bool = False
     """Resume the run in `run` exactly from its last checkpoint, with its own configuration unless flags
     change it."""
-    online: bool = field(default=False, metadata=marks(one_stream=True))
+    take_over: bool = False
+    """Write the run even if another process holds its run.lock, which then stops before its next write."""
+    online: bool = field(default=False, metadata=marks(fixed=True, one_stream=True))
     """Train on the live backbone with new views every epoch, without a store; requires `dataset` and
     `model`."""
     data: str | None = field(default=None, metadata=marks(one_stream=True))
@@ -107,7 +111,7 @@ class TrainConfig(VerbConfig):
     """Constructor arguments of the backbone, for `online`."""
     window_rule: Literal["partition", "cover"] | None = field(default=None, metadata=marks(one_stream=True))
     """Window rule of a Swin backbone, for `online`. Default: as in extract."""
-    subset: str | None = field(default=None, metadata=marks(one_stream=True, one_report_row=True))
+    subset: str | None = field(default=None, metadata=marks(fixed=True, one_stream=True, one_report_row=True))
     """Part of the records: a share (1%), a fold of COCO (coco-1pct-fold1), or a file with one key per line.
     Default: all records."""
     data_fraction: float | None = None
@@ -119,13 +123,15 @@ class TrainConfig(VerbConfig):
     """Length of the run in epochs, converted to `max_steps` at the start. Default: `max_steps` applies."""
     repeat: int = field(default=1, metadata=marks(least=1, one_report_row=True))
     """Times each record is visited per epoch, as in mmdet's RepeatDataset; each visit uses its next view."""
-    batch_size: int = field(default=16, metadata=marks(least=1, one_stream=True, one_report_row=True))
+    batch_size: int = field(
+        default=16, metadata=marks(fixed=True, least=1, one_stream=True, one_report_row=True)
+    )
     """Rows per step, over all processes started by torchrun."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig, metadata=marks(one_report_row=True))
     """AdamW settings."""
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig, metadata=marks(one_report_row=True))
     """Learning-rate schedule."""
-    seed: int = field(default=0, metadata=marks(one_stream=True))
+    seed: int = field(default=0, metadata=marks(fixed=True, one_stream=True))
     """Seed of the head's initial weights, the row order and dropout."""
     seeds: int = field(default=1, metadata=marks(one_stream=True))
     """Number of runs with consecutive seeds starting at `seed`, one after another, each in <run>/seed<n>;
@@ -146,7 +152,7 @@ class TrainConfig(VerbConfig):
     """Steps between checkpoints. Default: a tenth of `max_steps`."""
     keep_checkpoints: int = field(default=3, metadata=marks(least=0))
     """Number of most recent checkpoints to keep; 0: all."""
-    shuffle_window: int | None = field(default=None, metadata=marks(least=1, one_stream=True))
+    shuffle_window: int | None = field(default=None, metadata=marks(fixed=True, least=1, one_stream=True))
     """For disks with slow random reads: read shards sequentially and shuffle within this many rows held in
     the page cache. Default: shuffle the whole epoch and read at random positions."""
     compile: Literal["necks", "none"] | None = None

@@ -9,6 +9,7 @@ from typing import Any
 
 from pipelines.catalog.known_weights import digest_of_weights
 from pipelines.catalog.missing_levels import PixelsFrom, are_shallower, holds_pixels, lacking
+from pipelines.catalog.moved_stores import stores_of_run
 from pipelines.catalog.stores import (
     TEST,
     TRAINING,
@@ -40,6 +41,8 @@ def find_training_stores(config: TrainConfig) -> list[Path]:
         weights_sha256=_digest_of_weights(config),
         levels=config.levels,
     )
+    if config.resume and (paths := stores_of_run(config)) is not None:
+        return paths
     if config.store is None:
         return [find_store(Path(config.stores), query).path]
     for path in config.store:

@@ -15,6 +15,7 @@ from pipelines.errors import UsageError
 from pipelines.runs.costs import RunCosts, read_costs
 from pipelines.runs.metrics_csv import read_metrics
 from pipelines.runs.run_folder import METRICS, RUN_RECORD, RunRecord, checkpoints, read_run
+from pipelines.runs.settings_history import SettingsChange, read_history
 from pipelines.tasks import task_info
 from stores.format.canonical_json import canonical_json
 
@@ -33,6 +34,8 @@ class RunFigures:
     """Its settings."""
     scores: Mapping[str, Mapping[str, float]]
     """Views -> score -> share in 0..1, the score that counts first first; as `evaluate` measured them."""
+    history: tuple[SettingsChange, ...] = ()
+    """Settings that changed when it was resumed."""
     costs: RunCosts | None
     """None for a run without a checkpoint."""
     steps_done: int
@@ -81,7 +84,13 @@ class RunFigures:
         views.pop("seed", None)
         source = [stores, views, self.record.identity["backbone"], self.record.dataset]
         source += [self.record.full_settings, self.is_finished]
-        return canonical_json([same, source]).decode()
+        changed = [
+            [change.step, name, *values]
+            for change in self.history
+            for name, values in change.changed.items()
+            if name.partition(".")[0] in compared
+        ]
+        return canonical_json([same, source, changed]).decode()
 
 
 def read_figures(folder: Path) -> RunFigures:
@@ -100,6 +109,7 @@ def read_figures(folder: Path) -> RunFigures:
         record=record,
         config=config,
         scores=scores or _validated(folder, record),
+        history=tuple(read_history(folder)),
         costs=read_costs(folder),
         steps_done=max([0, *checkpoints(folder), *logged, evaluated_step or 0]),
         evaluated_step=evaluated_step,

@@ -2,7 +2,9 @@
 
 <run>/config.yaml        all settings of the run, in the form `--config` accepts
 <run>/run.json           what it was made from: RunRecord
-<run>/checkpoints/       step-<n>.ckpt, Lightning checkpoints; the largest n is the last
+<run>/history.json       what was changed when it was resumed; see settings_history.py
+<run>/run.lock           the process that writes it; see run_lock.py
+<run>/checkpoints/       the last ones and the best; see checkpoint_files.py
 <run>/metrics.csv        the log; curves.png shows it
 """
 
@@ -142,8 +144,7 @@ def new_run_folder(named: str | None, store_name: str, head: str) -> Path:
     """
     if named is not None:
         folder = Path(named)
-        if (folder / RUN_RECORD).exists():
-            raise UsageError(f"{folder} already holds a run; pass --resume to continue it, or another --run")
+        refuse_other_run(folder)
         folder.mkdir(parents=True, exist_ok=True)
         return folder
     number = 1
@@ -156,10 +157,23 @@ def new_run_folder(named: str | None, store_name: str, head: str) -> Path:
             number += 1
 
 
-def write_run(folder: Path, config: TrainConfig, record: RunRecord) -> None:
-    """Records a new run; run.json comes last, so a folder with one is complete."""
+def refuse_other_run(folder: Path) -> None:
+    """Raises UsageError where a folder already holds a run."""
+    if (folder / RUN_RECORD).exists():
+        raise UsageError(f"{folder} already holds a run; pass --resume to continue it, or another --run")
+
+
+def write_run(folder: Path, config: TrainConfig, record: RunRecord, *, comment: str = "") -> None:
+    """Records a run; run.json comes last, so a folder with one is complete.
+
+    Args:
+        comment: stands above the settings in config.yaml.
+    """
     (folder / CHECKPOINTS).mkdir(exist_ok=True)
-    (folder / RUN_CONFIG).write_text(config_yaml(dataclasses.replace(config, resume=False)))
+    settings = config_yaml(dataclasses.replace(config, resume=False, take_over=False))
+    partial = folder / f".{RUN_CONFIG}.partial"
+    partial.write_text(comment + settings)
+    partial.replace(folder / RUN_CONFIG)
     write_json(folder / RUN_RECORD, record.to_json())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,16 @@ logger = logging.getLogger(__name__)
 class WholeCheckpoints(CheckpointIO):
     """In place of Lightning's own, which writes through the temporary folder and compares no digest."""
 
+    def __init__(self, check: Callable[[], None] = lambda: None) -> None:
+        """Args:
+        check: raises where this process may not write the run any more.
+        """
+        self._check = check
+
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
     ) -> None:
+        self._check()
         save_checkpoint(Path(path), checkpoint)
 
     def load_checkpoint(
@@ -74,8 +82,10 @@ class Checkpoints(Callback):
 class BestWeights(Callback):
     """Keeps the weights with the best validation score, on rank 0. Stands behind the validation."""
 
-    def __init__(self, folder: Path, validation: Validation) -> None:
-        self._folder, self._validation = folder, validation
+    def __init__(
+        self, folder: Path, validation: Validation, check: Callable[[], None] = lambda: None
+    ) -> None:
+        self._folder, self._validation, self._check = folder, validation, check
 
     def follows(self, step: int) -> bool:
         """Whether they may be written after step `step`."""
@@ -95,5 +105,6 @@ class BestWeights(Callback):
             return
         content = {WEIGHTS: pl_module.state_dict(), "global_step": trainer.global_step}
         best = BestScore(step=trainer.global_step, score=score.name, value=value)
+        self._check()
         write_best(self._folder, best, checkpoint_bytes(content))
         logger.info("best %s so far: %s, kept as checkpoint best", score.name, percent(value))

@@ -32,6 +32,7 @@ class CostLog(Callback):
         batch_size: int,
         pauses: Callable[[int], bool],
         resumed: bool,
+        check: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         """Args:
@@ -39,6 +40,7 @@ class CostLog(Callback):
         clock: seconds of this run; those of others side by side with it left out.
         """
         self._folder, self._batch_size, self._pauses, self._clock = folder, batch_size, pauses, clock
+        self._check = check
         self._before = read_costs(folder) if resumed else None
         self._timed_steps, self._timed_s = 0, 0.0
         self._began = self._mark = 0.0
@@ -64,6 +66,7 @@ class CostLog(Callback):
         """The pause is over."""
         if self._pauses(trainer.global_step):
             if trainer.is_global_zero:
+                self._check()
                 write_json(self._folder / COSTS, dataclasses.asdict(self._costs(module)))
             self._restart_clock()
 

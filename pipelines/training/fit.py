@@ -42,6 +42,7 @@ def fit(
     validation: Validation | None = None,
     checkpoint: Path | None = None,
     name: str = "",
+    check: Callable[[], None] = lambda: None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> float:
     """Runs the remaining steps. Returns the seconds they took.
@@ -55,6 +56,7 @@ def fit(
         validation: None for none.
         checkpoint: to resume from; None to start.
         name: of the head, where several train side by side.
+        check: raises where this process may not write the run any more; asked before each write.
         clock: seconds of this head's own; those of others, where several train side by side, left out.
 
     Raises WorkFailed where the loss diverges, whatever `data` raises, Interrupted for Ctrl-C.
@@ -81,11 +83,11 @@ def fit(
         gradient_clip_val=config.optimizer.clip_norm,
         limit_val_batches=0,  # Validation measures, at steps of its own
         log_every_n_steps=0,  # StepLog and Validation write the logs, not the module's own `log`
-        logger=_loggers(config, folder, resumed_step) if ranks.is_first else False,
-        callbacks=_callbacks(config, data, folder, validation, resumed_step, name, clock),
+        logger=_loggers(config, folder, resumed_step, check) if ranks.is_first else False,
+        callbacks=_callbacks(config, data, folder, validation, resumed_step, name, check, clock),
         benchmark=device.type == "cuda",  # one input size: the fastest kernels are worth looking for
         enable_checkpointing=False,
-        plugins=[WholeCheckpoints()],
+        plugins=[WholeCheckpoints(check)],
         enable_progress_bar=False,
         enable_model_summary=False,
         default_root_dir=folder,
@@ -122,18 +124,20 @@ def _callbacks(
     validation: Validation | None,
     resumed_step: int,
     name: str,
+    check: Callable[[], None],
     clock: Callable[[], float],
 ) -> list[Callback]:
     every = config.checkpoint_every or share_of(config.max_steps)
     saved = Checkpoints(folder, every=every, max_steps=config.max_steps, keep=config.keep_checkpoints)
     pausing: list[Validation | BestWeights | Checkpoints] = [saved]
     if validation is not None:
-        pausing = [validation, BestWeights(folder, validation), saved]
+        pausing = [validation, BestWeights(folder, validation, check), saved]
     costs = CostLog(
         folder,
         batch_size=config.batch_size,
         pauses=lambda step: any(callback.follows(step) for callback in pausing),
         resumed=resumed_step > 0,
+        check=check,
         clock=clock,
     )
     return [
@@ -160,8 +164,8 @@ def quieten_lightning() -> None:
         warnings.filterwarnings("ignore", message=message)
 
 
-def _loggers(config: TrainConfig, folder: Path, resumed_step: int) -> list[Logger]:
-    loggers: list[Logger] = [MetricsFile(folder / runs.METRICS, resumed_step)]
+def _loggers(config: TrainConfig, folder: Path, resumed_step: int, check: Callable[[], None]) -> list[Logger]:
+    loggers: list[Logger] = [MetricsFile(folder / runs.METRICS, resumed_step, check)]
     if config.tensorboard:
         from lightning.pytorch.loggers import TensorBoardLogger  # late: its package is an extra
 

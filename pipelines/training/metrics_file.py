@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,10 @@ class MetricsFile(Logger):
     Lightning's own CSVLogger deletes the file of a run that is resumed.
     """
 
-    def __init__(self, path: Path, resumed_step: int) -> None:
+    def __init__(self, path: Path, resumed_step: int, check: Callable[[], None] = lambda: None) -> None:
         super().__init__()
+        check()
+        self._check = check
         self._path = path
         self._rows = [row for row in read_metrics(path) if int(row["step"]) <= resumed_step]
         self._columns = list(dict.fromkeys(name for row in self._rows for name in row))
@@ -37,6 +39,7 @@ class MetricsFile(Logger):
         """They stand in config.yaml."""
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        self._check()
         row = {"step": str(step), **{name: repr(float(value)) for name, value in metrics.items()}}
         self._rows.append(row)
         if new := [name for name in row if name not in self._columns]:

@@ -13,11 +13,11 @@ from pipelines.config import TrainConfig
 from pipelines.feed.datamodule import TrainingData
 from pipelines.feed.ranks import Ranks, from_first_rank
 from pipelines.runs import run_folder as runs
-from pipelines.runs.load_checkpoint import checkpoint_to_resume
+from pipelines.runs.run_lock import RunLock
 from pipelines.training.module import HeadModule
 from pipelines.training.run_report import log_run, report_run
 from pipelines.training.validation import Validation, open_validation
-from pipelines.training.write_run import record_of, write_run_folder
+from pipelines.training.write_run import OpenedRun, open_run_folder, record_of, write_run_folder
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,8 +32,15 @@ class HeadRun:
     checkpoint: Path | None
     """The last one of a run that is resumed."""
     validation: Validation | None
+    lock: RunLock | None = None
+    """Held while the run is written; on rank 0 alone."""
     name: str = ""
     """Where several heads are trained side by side."""
+
+    def check(self) -> None:
+        """Raises RunLockLost where another process has taken the run over."""
+        if self.lock is not None:
+            self.lock.check()
 
     @property
     def first_step(self) -> int:
@@ -61,9 +68,16 @@ def prepare(
     """
     config = module.config
     record = record_of(config, data, module)
-    checkpoint = from_first_rank(lambda: _checkpoint(config))
-    validation = open_validation(config, record, device, opened, name) if ranks.is_first else None
-    folder = from_first_rank(lambda: write_run_folder(config, data, record))
+    mine: list[tuple[OpenedRun, Validation | None]] = []  # of the first rank, which alone has the lock
+
+    def opened_here() -> tuple[Path, Path | None]:
+        run = open_run_folder(config, data, opened)
+        mine.append((run, open_validation(config, record, device, opened, name)))
+        write_run_folder(run, config, data, record)
+        return run.folder, run.checkpoint
+
+    folder, checkpoint = from_first_rank(opened_here)
+    run, validation = mine[0] if mine else (None, None)
     log_run(config, data, folder, is_validated=validation is not None)
     return HeadRun(
         config=config,
@@ -72,16 +86,13 @@ def prepare(
         folder=folder,
         checkpoint=checkpoint,
         validation=validation,
+        lock=run.lock if run else None,
         name=name,
     )
 
 
-def _checkpoint(config: TrainConfig) -> Path | None:
-    """The checkpoint that a resumed run starts from; None to begin at step 0."""
-    return checkpoint_to_resume(Path(config.run or "")) if config.resume else None
-
-
 def report(run: HeadRun, seconds: float) -> dict[str, Any]:
     """Draws the run's curves and prints its last line. Returns the summary."""
+    run.check()
     scores = run.validation.last if run.validation else {}
     return report_run(run.config, run.folder, run.record.task, scores, seconds)

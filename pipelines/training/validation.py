@@ -12,6 +12,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from pipelines.catalog.choose_store import fitting_test_stores
+from pipelines.catalog.moved_stores import located_test_store
 from pipelines.config import TrainConfig
 from pipelines.evaluation.open_test_store import open_test_store
 from pipelines.evaluation.store_measure import StoreMeasure
@@ -72,7 +73,7 @@ def open_validation(
         if len(found) != 1:
             return None
     else:
-        found = [Path(config.val_store)]
+        found = [located_test_store(config.val_store, record, Path(config.run or "."))]
     store, shallow = open_test_store(
         found[0],
         record,

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from pipelines.catalog.choose_store import find_test_store
+from pipelines.catalog.moved_stores import stores_folder_of
 from pipelines.config import EvaluateConfig
 from pipelines.evaluation.open_test_store import open_test_store
 from pipelines.evaluation.store_views import check_measurable, store_views, views_name
@@ -67,7 +68,7 @@ def _views(
         from pipelines.evaluation.live_views import open_live_views  # loads the backbone's packages
 
         return open_live_views(config, record, device)
-    folder = Path(config.stores or record.stores_folder)
+    folder = Path(config.stores) if config.stores else stores_folder_of(record, Path(config.run))
     path = (
         Path(config.store)
         if config.store

@@ -43,5 +43,6 @@ def run(config: TrainConfig | ManyHeadsConfig) -> dict[str, Any]:
             device,
             validation=head.validation,
             checkpoint=head.checkpoint,
+            check=head.check,
         )
-    return report(head, seconds) if ranks.is_first else {}
+        return report(head, seconds) if ranks.is_first else {}

@@ -35,6 +35,7 @@ from pipelines.feed.store_feed import Batch
 from pipelines.json_output import write_json
 from pipelines.machine.malloc_arenas import share_one_arena
 from pipelines.runs import run_folder as runs
+from pipelines.runs.run_lock import RunLockLost
 from pipelines.training.build_module import build_module
 from pipelines.training.fit import fit, quieten_lightning
 from pipelines.training.module import HeadModule
@@ -74,7 +75,7 @@ def train_side_by_side(config: ManyHeadsConfig) -> dict[str, Any]:
             heads.append(prepare(module, data, device, ranks, opened, name))
         _record(group, list(configs), {})
         outcomes = _train(heads, data, device, group)
-    return _report(group, heads, outcomes)
+        return _report(group, heads, outcomes)
 
 
 def check_one_stream(configs: dict[str, TrainConfig]) -> None:
@@ -211,6 +212,7 @@ def _train_one(
             validation=head.validation,
             checkpoint=head.checkpoint,
             name=head.name,
+            check=head.check,
             clock=lambda: time.perf_counter() - shared.waited_s(seat),
         )
     except BaseException as error:  # of this head alone: the others continue
@@ -218,7 +220,8 @@ def _train_one(
             step = head.module.trainer.global_step if head.module._trainer is not None else head.first_step
             outcome.failure = f"stopped at step {step}: {_in_words(error)}"
             logger.error("%s %s; the other heads continue", head.name, outcome.failure)
-            _record(group, [], {head.name: outcome.failure})
+            if not isinstance(error, RunLockLost):  # another process trains it now
+                _record(group, [], {head.name: outcome.failure})
     finally:
         _free(head, device, outcome)
         shared.leave(seat)
