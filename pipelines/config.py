@@ -207,7 +207,7 @@ class EvaluateConfig(VerbConfig):
     views: Literal["single", "ms-flip", "4x3", "single-ends", "4x3-ends"] | None = None
     """Test views, of a store or `live`. Default: single; of a store, the views it holds."""
     short_side: int | None = None
-    """Short side of a test view at scale 1 in pixels, for `live`. Default: as in the run's training views."""
+    """Short side of a test view at ratio 1 in pixels; None: that of the run's training views."""
     weights: str | None = None
     """Weights of the backbone, for `live` and recomputed levels. Default: those recorded in the run."""
     precision: Literal["fp32", "bf16"] | None = None

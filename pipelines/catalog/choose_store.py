@@ -23,6 +23,7 @@ from pipelines.config import TrainConfig
 from pipelines.errors import UsageError
 from pipelines.runs.run_folder import RunRecord
 from pipelines.runs.same_source import window_rule_of
+from pipelines.runs.view_scale import is_of_scale
 from stores.errors import IdentityError
 
 
@@ -85,8 +86,10 @@ def fitting_test_stores(
     split: str | None = None,
     views: str | None = None,
     pixels: PixelsFrom | None = None,
+    short_side: int | None = None,
 ) -> list[FoundStore]:
-    """The complete test stores a run can be evaluated on, preferring its own codec and single views.
+    """The complete test stores a run can be evaluated on, preferring the scale it was trained at, its own
+    codec and single views.
 
     Where none holds all levels, those whose shallow ones can be recomputed, see
     pipelines/catalog/missing_levels.py.
@@ -108,6 +111,9 @@ def fitting_test_stores(
     rule = window_rule_of(record.identity["backbone"])
     same_rule = [store for store in found if window_rule_of(store.identity["backbone"]) == rule]
     found = same_rule or found
+    trained = record.identity["views"]
+    same_scale = [s for s in found if is_of_scale(trained, s.identity["views"], short_side)]
+    found = same_scale or found
     same_codec = [store for store in found if store.identity["codec"]["name"] == record.codec]
     found = same_codec or found
     single = [store for store in found if store.identity["views"]["recipe"] == "single"]
@@ -129,23 +135,24 @@ def find_test_store(
     split: str | None = None,
     views: str | None = None,
     pixels: PixelsFrom | None = None,
+    short_side: int | None = None,
 ) -> Path:
     """The one of `fitting_test_stores`. Raises UsageError, with the line that makes one, for none or
     several."""
-    found = fitting_test_stores(record, folder, split=split, views=views, pixels=pixels)
+    found = fitting_test_stores(
+        record, folder, split=split, views=views, pixels=pixels, short_side=short_side
+    )
     if len(found) == 1:
         return found[0].path
     if found:
         lines = "".join(f"\n  {store.path}" for store in found)
         raise UsageError(f"{len(found)} test stores match this run; pass --store with one of:{lines}")
-    # For an error only: measuring needs no data set.
-    from extract.datasets import default_window_rule, first_test_split
+    # Late, for an error only: measuring needs no data set.
+    from extract.datasets import first_test_split
+    from pipelines.catalog.extract_line import extract_line
 
     query = test_store_query(record, split=split or first_test_split(record.dataset))
-    line = query.extract_command + (f" VIEWS={views}" if views else "")
-    rule = window_rule_of(record.identity["backbone"])
-    if rule not in (None, default_window_rule(record.dataset)):
-        line += f' ARGS="--window-rule {rule}"'
+    line = extract_line(record, split=split, views=views)
     raise UsageError(
         f"no complete {query} under {folder}; make one, with the WEIGHTS and DATA of the training store:"
         f"\n  {line}"

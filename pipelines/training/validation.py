@@ -13,11 +13,13 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from pipelines.catalog.choose_store import fitting_test_stores
 from pipelines.catalog.moved_stores import located_test_store
+from pipelines.catalog.stores import FoundStore
 from pipelines.config import TrainConfig
 from pipelines.evaluation.open_test_store import open_test_store
 from pipelines.evaluation.store_measure import StoreMeasure
 from pipelines.machine.devices import uses_bf16
 from pipelines.runs.run_folder import RunRecord
+from pipelines.runs.view_scale import scale_differences
 from pipelines.tasks.contract import percent
 from pipelines.training.callbacks import is_due, log_everywhere
 from pipelines.training.module import HeadModule
@@ -63,13 +65,23 @@ class Validation(Callback):
         logger.info("%sstep %d/%d %s", prefix, trainer.global_step, self._max_steps, shown)
 
 
+def _is_of_scale(store: FoundStore, record: RunRecord) -> bool:
+    """Whether a store is of the scale the head is trained at; logs where it is not."""
+    differences = list(scale_differences(record.identity["views"], store.identity["views"]))
+    for field, expected, found in differences:
+        logger.info(
+            "%s is not of the training scale: %s %s instead of %s", store.path, field, found, expected
+        )
+    return not differences
+
+
 def open_validation(
     config: TrainConfig, record: RunRecord, device: torch.device, opened: ExitStack, name: str
 ) -> Validation | None:
     """Validation on `val_store`, or on the only test store that matches; None if there is not exactly one."""
     if config.val_store is None:
         fitting = fitting_test_stores(record, Path(record.stores_folder), pixels=config.pixels)
-        found = [store.path for store in fitting]
+        found = [store.path for store in fitting if _is_of_scale(store, record)]
         if len(found) != 1:
             return None
     else:

@@ -72,7 +72,14 @@ def _views(
     path = (
         Path(config.store)
         if config.store
-        else find_test_store(record, folder, split=config.split, views=config.views, pixels=config.pixels)
+        else find_test_store(
+            record,
+            folder,
+            split=config.split,
+            views=config.views,
+            pixels=config.pixels,
+            short_side=config.short_side,
+        )
     )
     store, shallow = open_test_store(
         path,
@@ -83,6 +90,7 @@ def _views(
         pixels=config.pixels,
         data=config.data or record.data,
         weights=config.weights or record.weights,
+        short_side=config.short_side,
     )
     task = task_of(record.task, record.package("dataset", "task_package"))
     check_measurable(store, record.levels, task, shallow)

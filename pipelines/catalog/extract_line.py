@@ -1,0 +1,65 @@
+"""The `make extract` line that makes a run's test store; loads the data sets and the backbones' cards."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from extract.datasets import dataset_module, default_window_rule, first_test_split, view_recipe
+from pipelines.catalog.choose_backbone import chosen_card
+from pipelines.catalog.stores import TEST, StoreQuery
+from pipelines.runs.run_folder import RunRecord
+from pipelines.runs.same_source import window_rule_of
+
+
+def extract_line(record: RunRecord, *, split: str | None = None, views: str | None = None) -> str:
+    """The command: data set, backbone, levels, scale, windows and model arguments as the head was trained.
+
+    Args:
+        record: of the run.
+        split, views: asked for; None: the first test split, and its default views.
+    """
+    query = StoreQuery(
+        purpose=TEST,
+        dataset=record.dataset,
+        split=split or first_test_split(record.dataset),
+        model=record.model,
+        levels=record.levels,
+    )
+    line = query.extract_command + (f" VIEWS={views}" if views else "")
+    flags = [*_scale_flags(record), *_backbone_flags(record)]
+    return f'{line} ARGS="{" ".join(flags)}"' if flags else line
+
+
+def _scale_flags(record: RunRecord) -> Iterator[str]:
+    trained = record.identity["views"]
+    module = dataset_module(record.dataset, record.package("dataset"))
+    papers = view_recipe(record.dataset, module.TRAINING_VIEWS[0]).identity().get("scale_px")
+    scale = trained.get("scale_px")
+    if scale is not None and list(scale) != papers:
+        yield f"--{'crop-size' if 'frames' in trained else 'short-side'} {scale[1]}"
+
+
+def _backbone_flags(record: RunRecord) -> Iterator[str]:
+    backbone = record.identity["backbone"]
+    rule = window_rule_of(backbone)
+    if rule not in (None, default_window_rule(record.dataset)):
+        yield f"--window-rule {rule}"
+    defaults = _default_arguments(record, rule)
+    for name, value in backbone.get("args", {}).items():
+        if defaults is not None and defaults.get(name) != value:
+            yield f"--model-args.{name} {json.dumps(value, separators=(',', ':'))}"
+
+
+def _default_arguments(record: RunRecord, rule: str | None) -> dict[str, Any] | None:
+    """What `extract` gives the backbone by itself; None for one that this installation lacks."""
+    module = dataset_module(record.dataset, record.package("dataset"))
+    sides = record.identity["views"].get("scale_px")
+    crop = sides[1] if sides and "frames" in record.identity["views"] else None
+    recipe = view_recipe(record.dataset, module.TRAINING_VIEWS[0], crop_size=crop)
+    try:
+        card = chosen_card(record.dataset, recipe, record.model, {}, record.levels, rule)
+    except ValueError:
+        return None
+    return dict(json.loads(json.dumps(dict(card.args))))
