@@ -157,7 +157,21 @@ PAPER_VIEWS: dict[str, dict[str, Any]] = {
 """By data set: tables 11 to 13 of Lin et al. (NeurIPS 2022), of ADE20K the rest from mmseg
 configs/_base_/datasets/ade20k.py; those of Mask2Former's heads are its own:
 extract/views/mask2former_recipes.py."""
+PAPER_CLASSES = {"ade20k": 150, "coco": 80, "k400": 400}
+"""Classes of the papers' data sets; others in the same layout are another data set."""
 _MASK2FORMER_HEADS = ("m2f-", "pixeldec")
+
+
+def is_of_a_paper(dataset: Mapping[str, Any]) -> bool:
+    """Whether a store's data set, by its identity, is one that the papers report on.
+
+    >>> [is_of_a_paper({"name": "ade20k", "num_classes": classes}) for classes in (150, 5)]
+    [True, False]
+    >>> is_of_a_paper({"name": "flowers", "num_classes": 150})
+    False
+    """
+    classes = PAPER_CLASSES.get(dataset["name"])
+    return classes is not None and dataset.get("num_classes", classes) == classes
 
 
 def view_differences(identity: Mapping[str, Any], head: str = "") -> Iterator[str]:
@@ -168,7 +182,11 @@ def view_differences(identity: Mapping[str, Any], head: str = "") -> Iterator[st
     ['crop_px 128 (paper: 512)', '2 fixed views per record (paper: new views every epoch)']
     >>> list(view_differences(found, "m2f-pd1-td3"))[0]
     'recipe ade20k (paper: ade20k-m2f)'
+
+    None for data sets that no paper reports on.
     """
+    if not is_of_a_paper(identity["dataset"]):
+        return
     views, papers_of = identity["views"], identity["dataset"]["name"]
     if head.startswith(_MASK2FORMER_HEADS):
         papers_of += "-m2f"

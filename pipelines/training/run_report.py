@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pipelines.cli.recipes import default_recipe, recipe_name
 from pipelines.config import TrainConfig
 from pipelines.feed.datamodule import TrainingData
 from pipelines.pictures.curves import draw_curves
-from pipelines.reporting.paper_results import view_differences
+from pipelines.reporting.paper_results import is_of_a_paper, view_differences
 from pipelines.runs.metrics_csv import read_metrics
 from pipelines.runs.run_folder import CURVES, METRICS
 from pipelines.tasks import task_info
@@ -28,6 +29,8 @@ def log_run(config: TrainConfig, data: TrainingData, folder: Path, *, is_validat
             "%g epochs of %d x %d records: %d steps of %d rows",
             *(config.epochs, config.repeat, data.records, config.max_steps, config.batch_size),
         )
+    if not config.resume:
+        _log_recipe(config, data)
     if differences := list(view_differences(data.identity, config.head)):
         logger.info("views differ from the paper: %s", "; ".join(differences))
     warmup, recipe = warmup_steps(config.schedule, config.max_steps), config.schedule
@@ -40,6 +43,31 @@ def log_run(config: TrainConfig, data: TrainingData, folder: Path, *, is_validat
             "no validation during training: expected exactly one matching complete test store in %s",
             config.stores,
         )
+
+
+def _log_recipe(config: TrainConfig, data: TrainingData) -> None:
+    """Which recipe the settings come from and why, and what its length means for this many records."""
+    dataset, classes = data.identity["dataset"]["name"], data.identity["dataset"]["num_classes"]
+    epochs = config.max_steps * config.batch_size / data.records
+    length = "%d steps of %d rows, %.4g epochs of %d records, lr %g"
+    values = (config.max_steps, config.batch_size, epochs, data.records, config.optimizer.lr)
+    shipped = default_recipe(dataset, config.head)
+    default = recipe_name(shipped) if shipped is not None else None
+    if config.recipe is None:
+        why = f"no recipe is shipped for head {config.head} on data set {dataset}"
+        if default is not None:
+            why = f"recipe {default} was not applied: pass --dataset {dataset} or --recipe {default}"
+        logger.warning(
+            "%s; general settings: " + length + "; change them with --recipe, --epochs or --lr", why, *values
+        )
+        return
+    why = f"the default for head {config.head} on {dataset}" if config.recipe == default else "as given"
+    other = (
+        ""
+        if is_of_a_paper(data.identity["dataset"]) or config.recipe != default
+        else (f"; made for the official {dataset}, here with {classes} classes: --epochs sets another length")
+    )
+    logger.info("recipe %s, %s: " + length + "%s", config.recipe, why, *values, other)
 
 
 def report_run(
