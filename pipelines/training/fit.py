@@ -20,11 +20,11 @@ from pipelines.feed.datamodule import TrainingData
 from pipelines.feed.ranks import Ranks, ranks_of
 from pipelines.machine.devices import uses_bf16
 from pipelines.runs import run_folder as runs
+from pipelines.runs.metrics_file import MetricsFile
 from pipelines.training.callbacks import StepLog
 from pipelines.training.checkpoints import BestWeights, Checkpoints, WholeCheckpoints
 from pipelines.training.compile_necks import compile_necks, compiles_necks
 from pipelines.training.cost_log import CostLog
-from pipelines.training.metrics_file import MetricsFile
 from pipelines.training.module import HeadModule
 from pipelines.training.run_length import share_of
 from pipelines.training.validation import Validation
