@@ -144,7 +144,7 @@ def test_a_test_store_of_the_runs_rule_is_taken_or_the_line_that_makes_it_said(
     run = ["--head", "linear", "--stores", str(stores), "--run", str(tmp_path / "run"), "--max-steps", "1"]
     assert main(["train-head", *run, "--batch-size", "2", "--device", "cpu"]) == 0
     record = runs.read_run(tmp_path / "run")
-    with pytest.raises(UsageError, match=r'SPLIT=val .*ARGS="--window-rule partition"'):
+    with pytest.raises(UsageError, match=r'SPLIT=val .*ARGS="--crop-size 64 --window-rule partition"'):
         find_test_store(record, stores)
     made = {}
     for more in ((), old):
