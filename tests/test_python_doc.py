@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -47,9 +48,12 @@ def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_every_example_runs(session: None) -> None:
     names: dict[str, Any] = {"__name__": "python_doc"}
-    assert len(EXAMPLES) == 8
+    assert len(EXAMPLES) == 9
     for number, example in enumerate(EXAMPLES):
         exec(compile(example, f"docs/python.md, example {number}", "exec"), names)
+    assert names["level"]["q"].attrs["decode"] == "value = q * scale"
+    first = np.moveaxis(names["store"].read_features(0, ["p4"])["p4"][0], 0, -1)
+    np.testing.assert_array_equal(names["value"][0].values, first)
     assert names["trainer"].global_step == 6
     assert 0 <= float(names["best"].best_model_score) <= 1
     assert len(names["history"]) == 12

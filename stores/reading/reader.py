@@ -27,6 +27,7 @@ from stores.reading.row_numbers import ManyRows, Rows, is_one_row, row_numbers
 from stores.reading.target_rows import TargetRows
 
 if TYPE_CHECKING:
+    import xarray
     import zarr
 
 _MOST_THREADS = 4
@@ -143,6 +144,27 @@ class Store(EncodedRows):
 
         self._arrays.check_open()
         return zarr.open_group(str(self.path), mode="r", zarr_format=3)
+
+    def xarray(self) -> xarray.DataTree:
+        """The store as an xarray DataTree of its planned rows and bins, read when used and CHECKED.
+
+        Groups and arrays are those of `zarr()`, and so are the values, fills of skipped rows included; damage
+        raises IntegrityError. `q` has the attributes `decode` (such as "value = q * scale"), `codec`,
+        `level`, `stride_px`, `stage` and `layout`; `rows` has the coordinate `record` (the key of each
+        planned row), arrays of a bin `plan_row` (the places of its rows in `rows`). Dimensions of one name
+        and several lengths are renamed. Reading raises ValueError once the store is closed.
+
+        Raises ImportError without xarray, which is the extra `xarray`.
+        """
+        self._arrays.check_open()
+        try:
+            # Late: xarray is an extra, and takes a second to import.
+            from stores.reading.xarray_tree import xarray_tree
+        except ModuleNotFoundError as error:
+            raise ImportError(
+                "Store.xarray() needs xarray: pip install --constraint constraints.txt -e '.[xarray]'"
+            ) from error
+        return xarray_tree(self._committed, self._arrays)
 
     def read_features(
         self, rows: Rows, levels: Sequence[str] | None = None
