@@ -145,12 +145,13 @@ def shortened(text: str, letters: int) -> str:
     return f"{text[: (letters - 1) // 2]}…{text[len(text) - letters // 2 :]}"
 
 
-def report_rows(runs: Sequence[RunFigures], pretraining: GivenPretraining) -> list[ReportRow]:
+def report_rows(runs: Sequence[RunFigures], pretraining: GivenPretraining | None = None) -> list[ReportRow]:
     """Runs as rows, those of one data set and backbone together, the smallest head first."""
+    given = pretraining or GivenPretraining()
     alike: dict[str, list[RunFigures]] = {}
     for run in runs:
         alike.setdefault(run.learned_alike(), []).append(run)
-    rows = [_row(sorted(of, key=lambda run: (run.seed, run.folder)), pretraining) for of in alike.values()]
+    rows = [_row(sorted(of, key=lambda run: (run.seed, run.folder)), given) for of in alike.values()]
     return sorted(rows, key=lambda row: (*row.source, row.first.parameters, row.first.store))
 
 

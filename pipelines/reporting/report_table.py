@@ -108,7 +108,7 @@ def _printed(row: PaperRow) -> str:
 
 def _paper_cost(rows: Sequence[ReportRow]) -> list[str]:
     """The paper's time and memory of an iteration, where it prints them for these classes and backbone."""
-    cost = match_cost(rows[0].first.record)
+    cost = next((cost for row in rows if (cost := match_cost(row.first.record))), None)
     if cost is None:
         return []
     tuned = cost.fine_tuned

@@ -38,9 +38,9 @@ class RunFigures:
     """Settings that changed when it was resumed."""
     costs: RunCosts | None
     """None for a run without a checkpoint."""
-    steps_done: int
+    steps_done: int = 0
     """Optimiser steps of its last checkpoint, score or line of the log; 0 before the first."""
-    evaluated_step: int | None
+    evaluated_step: int | None = None
     """Of the checkpoint that `scores` are of; None where `evaluate` measured none."""
 
     @property
