@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stores.checks.problems import Problem, Repair, Report
+from stores.checks.receipt_differences import contradicting_shards
 from stores.checks.status import PARTIAL_SUFFIX, Orphan, Status, gc_orphans, store_status
 from stores.errors import FIX_MANIFEST, DerivedFileError, IncompleteStore, IntegrityError
 from stores.format.array_spec import ArraySpec
@@ -103,19 +104,30 @@ class _Check:
 
     def _committed(self, plan: StorePlan, manifest: Manifest) -> None:
         self._metadata(plan, manifest.files)
-        self._bound_tables(plan, manifest.files)
+        bound = self._bound_tables(plan, manifest.files)
         tables = ReceiptTables(plan)
         receipts = list(self._receipts(plan, manifest, tables))
-        if len(receipts) == len(plan.shards()):
-            if tables.receipts_sha256 != manifest.receipts_sha256:
-                self._add("the receipts were changed: their digest is not the manifest's", Repair.NONE)
-            if tables.skipped != manifest.skipped:
-                self._add("the manifest's list of skipped rows differs from the receipts'", Repair.NONE)
-            for path, data in tables.chunks().items():
-                if sha256_hex(data) != manifest.files.get(path):
-                    self._add(f"table {path} differs from the receipts", Repair.NONE)
         self._shards(plan, receipts)
+        self._receipts_as_bound(plan, manifest, tables, receipts, bound)
         self._unlisted(plan, {*manifest.files, MANIFEST_NAME})
+
+    def _receipts_as_bound(
+        self,
+        plan: StorePlan,
+        manifest: Manifest,
+        tables: ReceiptTables,
+        receipts: Sequence[Receipt],
+        bound: Mapping[str, bytes],
+    ) -> None:
+        contradicting = contradicting_shards(plan, manifest, tables, bound)
+        for shard in [receipt.shard for receipt in receipts if receipt.shard in contradicting]:
+            path = receipt_path(plan, shard, manifest.generations.get(shard, 0))
+            self._add_shard(f"{path} contradicts the tables or the skipped rows of the manifest", plan, shard)
+        if len(receipts) == len(plan.shards()) and tables.receipts_sha256 != manifest.receipts_sha256:
+            # One digest binds all receipts. With --full all that they say of data was compared one by one.
+            is_located = self._full and any(p.repair is Repair.SHARD for p in self.problems)
+            what = "the receipts were changed: their digest is not the manifest's"
+            self._add(what, Repair.COMMIT if is_located else Repair.NONE)
 
     def _unfinished(self) -> None:
         """The existing receipts and their shards."""
@@ -141,13 +153,14 @@ class _Check:
         for problem in metadata_problems(self._folder, plan, bound):
             self._add(problem.what, Repair.NONE if problem.is_bound else Repair.COMMIT)
 
-    def _bound_tables(self, plan: StorePlan, bound: Mapping[str, str]) -> None:
+    def _bound_tables(self, plan: StorePlan, bound: Mapping[str, str]) -> dict[str, bytes]:
+        """The tables by path, without those that are damaged."""
         lengths = {
             spec.chunk_file(): spec.total_bytes for spec in all_arrays(plan) if spec.shard_rows is None
         }
         for path in sorted({*lengths, PLAN_NAME} - bound.keys()):
             self._add(f"{path} is not in the manifest", Repair.COMMIT)
-        of_metadata = metadata_files(plan)
+        of_metadata, sound = metadata_files(plan), dict[str, bytes]()
         for path, expected in bound.items():
             try:
                 data = self._folder.read(path, limit_bytes=lengths.get(path, MAX_METADATA_BYTES))
@@ -156,8 +169,12 @@ class _Check:
                     self._add(str(error), Repair.COMMIT)
                 continue
             self.bytes_read += len(data)
-            if sha256_hex(data) != expected and path not in of_metadata:
+            if sha256_hex(data) == expected:
+                if len(data) == lengths.get(path):
+                    sound[path] = data
+            elif path not in of_metadata:
                 self._add(f"{path} was changed: its sha256 is not the manifest's", Repair.COMMIT)
+        return sound
 
     def _receipts(self, plan: StorePlan, manifest: Manifest, tables: ReceiptTables) -> Iterator[Receipt]:
         for shard in plan.shards():

@@ -1,5 +1,6 @@
 """Repair: exactly the receipts of damaged shards go, and the next extraction writes these shards again."""
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -13,6 +14,7 @@ from stores.checks.problems import Repair
 from stores.checks.repair import carry_out, plan_repair, receipts_of
 from stores.checks.status import store_status
 from stores.errors import IntegrityError
+from stores.format.canonical_json import canonical_json
 from stores.format.plan import Bin, ShardId
 from stores.shards.disk import Files
 from stores.writing.writer import StoreWriter
@@ -174,6 +176,36 @@ def test_a_manifest_of_nonsense(path: Path) -> None:
     carry_out(repair)
     assert extract(path.parent, ROWS) == {ShardId(0, 20): True}
     assert contents(path, "bins") == {n: data for n, data in files.items() if n.startswith("bins/")}
+
+
+@pytest.mark.parametrize("field", ["crc32c", "sha256", "source", "outcome"])
+def test_one_changed_digit_of_a_receipt_is_located(path: Path, field: str) -> None:
+    """The receipt still reads, and the manifest has one digest of all."""
+    file = path / "receipts/32x32-2.1.json"
+    content = json.loads(file.read_bytes())
+    figures = content["files"]["bins/32x32/levels/p5/q/c/2/0/0/0"]
+    if field == "crc32c":
+        figures["crc32c"][0] ^= 1
+    elif field == "sha256":
+        figures["sha256"] = "0" * 64
+    else:
+        content[field][0] = "0" * 64 if field == "source" else 1
+    file.write_bytes(canonical_json(content))
+    sound = contents(path, "bins")
+    if field != "sha256":  # which is in no table
+        assert {p.shard for p in verify_store(path).problems} == {"32x32-2", None}
+    repair = plan_repair(path, verify_store(path, full=True))
+    assert repair.files == ("receipts/32x32-2.1.json", "receipts/32x32-2.json", "MANIFEST.json")
+    carry_out(repair)
+    assert extract(path.parent, ROWS) == {ShardId(0, 2): True}
+    assert verify_store(path, full=True).ok and contents(path, "bins") == sound
+
+
+def test_a_changed_receipt_that_cannot_be_located(path: Path) -> None:
+    file = path / "receipts/32x32-1.json"
+    file.write_bytes(file.read_bytes().replace(b'"numpy":"2"', b'"numpy":"3"'))
+    report = verify_store(path, full=True)
+    assert [p.repair for p in report.problems] == [Repair.NONE] and not plan_repair(path, report).files
 
 
 def test_a_store_that_cannot_be_trusted_is_left_alone(path: Path) -> None:
