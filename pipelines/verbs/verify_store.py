@@ -98,10 +98,11 @@ def _repair(path: Path, report: Report, *, confirmed: bool) -> dict[str, Any]:
     """Lists and, where confirmed, removes the files that the repair of a store removes."""
     repair = plan_repair(path, report)
     removed = confirmed and bool(repair.files)
+    if removed:
+        carry_out(repair)
     for name in repair.files:
         print(f"  {'removed' if removed else 'to remove'}: {path / name}")
     if removed:
-        carry_out(repair)
         shards = f"{len(repair.shards)} {'shard' if len(repair.shards) == 1 else 'shards'}"
         again = f"writes {shards} again" if repair.shards else "commits it again"
         print(f"{path}: repeat its `make extract` command, which {again}")
