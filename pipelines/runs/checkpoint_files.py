@@ -13,7 +13,7 @@ import json
 import logging
 import os
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -56,7 +56,8 @@ def write_checkpoint_bytes(path: Path, content: bytes | memoryview) -> None:
     try:
         _write_through(partial, content)
         # The digest first: a checkpoint without one would pass as that of an earlier release.
-        _write_digests(path.parent, {**read_digests(path.parent), path.name: digest})
+        recorded = read_digests(path.parent)
+        _write_digests(path.parent, replace(recorded, of_files={**recorded.of_files, path.name: digest}))
         partial.replace(path)
     except BaseException:
         partial.unlink(missing_ok=True)
@@ -64,25 +65,27 @@ def write_checkpoint_bytes(path: Path, content: bytes | memoryview) -> None:
     _sync(path.parent)
 
 
-def read_digests(folder: Path) -> dict[str, str]:
-    """Of the checkpoints in a folder, their recorded digests in hex by file name.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Digests:
+    """The record of digests in a folder of checkpoints."""
 
-    Raises DamagedCheckpoint where the record is not one.
-    """
-    path = folder / DIGESTS
+    of_files: dict[str, str]
+    """File name -> 64 hex digits."""
+    unreadable: tuple[str, ...] = ()
+    """Lines that are no digest and file name; those of other checkpoints still count."""
+
+
+def read_digests(folder: Path) -> Digests:
+    """The recorded digests of the checkpoints in a folder; empty where there is no record."""
     try:
-        lines = path.read_text(encoding="ascii", errors="replace").splitlines()
+        lines = (folder / DIGESTS).read_text(encoding="ascii", errors="replace").splitlines()
     except FileNotFoundError:
-        return {}
-    found = {}
-    for line in lines:
-        parsed = _DIGEST_LINE.fullmatch(line)
-        if parsed is None:
-            raise DamagedCheckpoint(
-                f"{path} is damaged: expected 64 hex digits and a file name, found {line[:100]!r}"
-            )
-        found[parsed[2]] = parsed[1]
-    return found
+        return Digests(of_files={})
+    parsed = [(line, _DIGEST_LINE.fullmatch(line)) for line in lines]
+    return Digests(
+        of_files={found[2]: found[1] for _, found in parsed if found is not None},
+        unreadable=tuple(line for line, found in parsed if found is None),
+    )
 
 
 def check_digest(path: Path) -> None:
@@ -91,7 +94,13 @@ def check_digest(path: Path) -> None:
     Raises DamagedCheckpoint where they differ, UsageError where there is no checkpoint. A checkpoint without
     a digest, of an earlier release, passes; this is logged once a run.
     """
-    expected = read_digests(path.parent).get(path.name)
+    recorded = read_digests(path.parent)
+    expected = recorded.of_files.get(path.name)
+    if expected is None and recorded.unreadable:
+        raise DamagedCheckpoint(
+            f"{path} cannot be checked: {path.parent / DIGESTS} is damaged, expected a digest and a file "
+            f"name, found {recorded.unreadable[0][:100]!r}"
+        )
     if expected is None:
         _report_without_digest(path.parent.parent)
         return
@@ -178,9 +187,10 @@ def forget_best(folder: Path) -> None:
 def remove_checkpoint(path: Path) -> None:
     """Removes a checkpoint and its digest."""
     path.unlink(missing_ok=True)
-    digests = read_digests(path.parent)
-    if digests.pop(path.name, None) is not None:
-        _write_digests(path.parent, digests)
+    recorded = read_digests(path.parent)
+    if path.name in recorded.of_files:
+        kept = {name: digest for name, digest in recorded.of_files.items() if name != path.name}
+        _write_digests(path.parent, replace(recorded, of_files=kept))
 
 
 def no_whole_checkpoint(folder: Path, found: list[str]) -> DamagedCheckpoint:
@@ -196,9 +206,10 @@ def _report_without_digest(run: Path) -> None:
     logger.warning("%s: its checkpoints have no digest (an earlier release): damage is not detected", run)
 
 
-def _write_digests(folder: Path, digests: dict[str, str]) -> None:
+def _write_digests(folder: Path, digests: Digests) -> None:
     partial = folder / f"{DIGESTS}.partial"
-    lines = (f"{digest}  {name}\n" for name, digest in sorted(digests.items()))
+    lines = [f"{digest}  {name}\n" for name, digest in sorted(digests.of_files.items())]
+    lines += [f"{line}\n" for line in digests.unreadable]
     try:
         _write_through(partial, "".join(lines).encode())
         partial.replace(folder / DIGESTS)

@@ -35,6 +35,7 @@ from pipelines.feed.store_feed import Batch
 from pipelines.json_output import write_json
 from pipelines.machine.malloc_arenas import share_one_arena
 from pipelines.runs import run_folder as runs
+from pipelines.runs.new_run import UnbegunRun
 from pipelines.runs.run_lock import RunLockLost
 from pipelines.training.build_module import build_module
 from pipelines.training.fit import fit, quieten_lightning
@@ -68,7 +69,7 @@ def train_side_by_side(config: ManyHeadsConfig) -> dict[str, Any]:
         data = open_data(first, device)
         opened.callback(data.close)
         modules = _build_all(config, data)  # before any folder is made
-        group = _group_folder(config, data)
+        group = _group_folder(config, data, opened)
         heads = []
         for name, module in modules.items():
             module.config = dataclasses.replace(module.config, run=str(group / name))
@@ -100,10 +101,11 @@ def check_one_stream(configs: dict[str, TrainConfig]) -> None:
             )
 
 
-def _group_folder(config: ManyHeadsConfig, data: TrainingData) -> Path:
+def _group_folder(config: ManyHeadsConfig, data: TrainingData, opened: ExitStack) -> Path:
+    """Makes the folder of a new group; it is removed again where every head's run is refused."""
     if config.resume:
         return Path(config.run or "")
-    folder = runs.new_run_folder(config.run, data.name, f"{len(config.heads)}-heads")
+    folder = opened.enter_context(UnbegunRun(config.run, data.name, f"{len(config.heads)}-heads")).folder
     if (folder / GROUP_RECORD).exists():
         raise UsageError(f"{folder} already holds runs; pass --resume to continue them, or another --run")
     return folder

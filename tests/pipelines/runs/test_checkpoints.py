@@ -13,6 +13,7 @@ import torch
 
 from pipelines.__main__ import main
 from pipelines.errors import DONE, INTEGRITY, USAGE, WorkFailed
+from pipelines.live.run_model import load_run
 from pipelines.runs import run_folder as runs
 from pipelines.runs.checkpoint_files import (
     DIGESTS,
@@ -143,10 +144,24 @@ def test_report_names_a_damaged_one_after_its_table(run: Path, capsys: pytest.Ca
     assert "linear" in captured.out and f"{runs.checkpoint_path(run, 3)} is damaged" in captured.err
 
 
-def test_digests_that_are_none_count_as_damage(run: Path) -> None:
-    (run / "checkpoints" / DIGESTS).write_text("nothing")
-    with pytest.raises(DamagedCheckpoint, match=r"SHA256SUMS is damaged: .* found 'nothing'"):
+def test_a_damaged_digest_counts_against_its_checkpoint_alone(
+    run: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    record = run / "checkpoints" / DIGESTS
+    *others, last = record.read_text().splitlines()
+    record.write_text("\n".join([*others, "?" + last[1:]]))
+    with pytest.raises(DamagedCheckpoint, match=r"cannot be checked: .* found .*--checkpoint 2"):
         load_head(run, CPU)
+    with caplog.at_level(logging.WARNING):
+        assert checkpoint_to_resume(run) == runs.checkpoint_path(run, 2)
+    write_checkpoint_bytes(runs.checkpoint_path(run, 3), runs.checkpoint_path(run, 3).read_bytes())
+    assert load_head(run, CPU)[1] == 3
+
+
+def test_load_run_stops_at_a_damaged_one(run: Path) -> None:
+    flip_a_bit(runs.checkpoint_path(run, 3))
+    with pytest.raises(DamagedCheckpoint, match="step 2 is intact; to use it: --checkpoint 2"):
+        load_run(run)
 
 
 def test_weights_of_another_head_are_named(run: Path) -> None:

@@ -149,6 +149,15 @@ def test_another_store_of_the_same_name_is_not_taken(lab: Path, capsys: pytest.C
     assert resume(run, "--max-steps", "4") in (USAGE, IDENTITY)
 
 
+@pytest.mark.parametrize("flags", [("--head", "linear,temporal1"), ("--head", "linear", "--seeds", "2")])
+def test_several_runs_that_are_refused_leave_no_folder(flags: tuple[str, ...], lab: Path) -> None:
+    other = make_clip_store(lab / "others", split="val", records=4, views=1, weights="cd" * 32)
+    words = f"train-head --stores {lab / 'features'} --run {lab / 'new' / 'runs'} --batch-size 4 --device cpu"
+    words += f" --max-steps 1 --val-store {other}"
+    assert main([*words.split(), *flags]) == IDENTITY
+    assert not (lab / "new" / "runs").exists()
+
+
 @pytest.mark.parametrize("flag", ["--tensorboard", "--val-store"])
 def test_a_refused_run_leaves_no_folder(
     flag: str, lab: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
