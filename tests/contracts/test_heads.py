@@ -212,7 +212,7 @@ def test_bf16_autocast(task: str, name: str) -> None:
 def test_missing_level(task: str, name: str) -> None:
     head = small_head(name, task)
     first, last = head.levels[0], head.levels[-1]
-    with pytest.raises(ValueError, match=rf"{name} needs level {first}; there are .*p3, p4, p5"):
+    with pytest.raises(ValueError, match=rf"{name} needs level {first}; available: .*p3, p4, p5"):
         build_head(name, task, PYRAMID.select([level for level in PYRAMID.names if level != first]), CLASSES)
     batch = features(task)
     del batch[last]
