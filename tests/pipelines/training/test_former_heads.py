@@ -67,6 +67,8 @@ def test_a_report_has_a_row_for_each(tmp_path: Path) -> None:
             config={"seed": 0, "head": "cascade-fpn"},
             scores={},
             costs=None,
+            steps_done=0,
+            evaluated_step=None,
         )
         for revision in (None, 2)
     ]
