@@ -18,6 +18,7 @@ __all__ = [
     "GROUP_RECORD",
     "RUN_CONFIG",
     "DemoConfig",
+    "DescribeConfig",
     "DoctorConfig",
     "EvaluateConfig",
     "ExtractConfig",
@@ -42,14 +43,15 @@ class PlanConfig(VerbConfig):
     """The content of a store, which decides its identity, and how it is extracted."""
 
     dataset: str
-    """Data set, such as ade20k: a file of extract/datasets."""
+    """Data set, such as ade20k: a file of extract/datasets; or the description file of own data, such as
+    my.yaml, which `describe` writes."""
     model: str
     """Backbone: swinv2-t, -s, -b, -l, -g, swinv2-nano, or timm:<id>."""
     split: str | None = None
     """Split, by the data set's own name. Default: its training split."""
     data: str | None = None
     """Folder of the data set, or its tar files (a folder or a brace pattern). Default: data/<official folder
-    name>."""
+    name>; of own data the folder that its description names."""
     stores: str = "features"
     """Folder that holds the stores."""
     weights: str = "timm"
@@ -234,6 +236,16 @@ class PredictConfig(VerbConfig):
     """Weights of the backbone. Default: those recorded in the run."""
     device: str = "auto"
     """cpu, cuda, cuda:1, ... or auto: a GPU if available, else the CPU."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DescribeConfig(VerbConfig):
+    """A folder of own data, and the description to write."""
+
+    data: str
+    """Folder to look at; the flag itself may be left out."""
+    out: str | None = None
+    """Description to write, such as my.yaml. Default: it is printed."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,4 +1,4 @@
-"""Data sets by name: one file each, found by its name.
+"""Data sets by name: one file each, found by its name; own data by a description file in its place.
 
 A module offers `open_dataset(data, split, subset)`, `OFFICIAL_SPLITS`, `TRAINING_SPLITS`, `DEFAULT_FOLDER`
 and its views: `VIEW_RECIPES` by name; `TRAINING_VIEWS` and `TEST_VIEWS` name those of its splits, the default
@@ -13,14 +13,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
+from typing import Any, cast
 
-from extract.datasets.contract import Dataset
+from extract.datasets.contract import Dataset, DatasetModule
+from extract.datasets.own.advice import DESCRIBE
+from extract.datasets.own.data_module import OwnData
+from extract.datasets.own.description import description_of, is_description, read_description
 from extract.sources.record import DatasetLayoutError, Record
 from extract.swin.window_rule import WindowRule
 from extract.views.recipes import ViewRecipe
 from stores.plugins import missing_package, plugins
 
+Named = str | Mapping[str, Any]
+"""A data set: its name, the path of a description of own data, or the `dataset` of a store's identity."""
 GROUP = "permafrost.datasets"
 """Of the entry points by which installed packages add data sets."""
 
@@ -32,6 +37,7 @@ __all__ = [
     "choose",
     "chosen_split",
     "dataset_module",
+    "dataset_name",
     "dataset_names",
     "default_levels",
     "default_window",
@@ -47,64 +53,94 @@ def dataset_names() -> tuple[str, ...]:
     return tuple(plugins(GROUP, __name__))
 
 
-def dataset_module(name: str, package: str | None = None) -> ModuleType:
-    """The module of a data set.
+def dataset_module(name: Named, package: str | None = None) -> DatasetModule:
+    """The module of a data set, or what stands for it of own data.
 
     Args:
-        name: one of `dataset_names`.
-        package: that provided it when a store was made, for the error.
+        name: one of `dataset_names`, a description file, or an identity's `dataset`.
+        package: that provided it when a store was made, for the error; an identity names it itself.
 
-    Raises ValueError, listing the valid names, for an unknown one.
+    Raises ValueError, listing the valid names, for an unknown one; DatasetLayoutError for a description that
+    cannot be used.
     """
+    if not isinstance(name, str):
+        described = description_of(name)
+        if described is not None:
+            return OwnData(described)
+        package, name = name.get("package"), str(name["name"])
     found = plugins(GROUP, __name__)
+    if is_description(name):
+        described = read_description(name)
+        if described.name in found:
+            raise DatasetLayoutError(f"{name}: name: {described.name!r} is a data set; choose another name")
+        return OwnData(described)
     if name not in found:
-        raise ValueError(f"no data set {name!r}; available: {', '.join(found)}{missing_package(package)}")
-    return found[name].load()
+        raise ValueError(
+            f"no data set {name!r}; available: {', '.join(found)}, or the path of a description such as "
+            f"my.yaml for own data (`describe` writes one){missing_package(package)}"
+        )
+    return cast(DatasetModule, found[name].load())
 
 
-def default_levels(name: str) -> tuple[str, ...] | None:
+def dataset_name(name: Named) -> str:
+    """The name in the identity of its stores. Raises as `dataset_module`."""
+    if not isinstance(name, str):
+        return str(name["name"])
+    return read_description(name).name if is_description(name) else name
+
+
+def default_levels(name: Named) -> tuple[str, ...] | None:
     """The levels that a data set's stores keep by default; None: p2..p5, as far as the backbone has them."""
     levels: tuple[str, ...] | None = getattr(dataset_module(name), "DEFAULT_LEVELS", None)
     return levels
 
 
-def default_window_rule(name: str) -> WindowRule:
+def default_window_rule(name: Named) -> WindowRule:
     """The window rule of Swin backbones on a data set: `cover` for classification, video and depth,
     `partition` for segmentation and detection, and where the data set's module does not say."""
     rule: WindowRule = getattr(dataset_module(name), "DEFAULT_WINDOW_RULE", "partition")
     return rule
 
 
-def default_window(name: str, recipe: ViewRecipe) -> int | None:
+def default_window(name: Named, recipe: ViewRecipe) -> int | None:
     """The windows of all Swin stages under `cover` on square views; None: those of the backbone."""
     sides: Sequence[int] = recipe.identity().get("scale_px") or ()
     windows: Mapping[int, int] = getattr(dataset_module(name), "DEFAULT_WINDOWS", {})
     return windows.get(sides[0]) if len(set(sides)) == 1 else None
 
 
-def chosen_split(name: str, split: str | None = None) -> str:
+def chosen_split(name: Named, split: str | None = None) -> str:
     """`split`, or the training split where it is None. Raises ValueError for an unknown one."""
     module = dataset_module(name)
     chosen = split or str(module.TRAINING_SPLITS[0])
     if chosen not in module.OFFICIAL_SPLITS:
-        raise ValueError(f"{name} has no split {chosen!r}; it has {', '.join(module.OFFICIAL_SPLITS)}")
+        raise ValueError(
+            f"{dataset_name(name)} has no split {chosen!r}; it has {', '.join(module.OFFICIAL_SPLITS)}"
+        )
     return chosen
 
 
-def first_test_split(name: str) -> str:
-    """The split that a data set's heads are evaluated on by default."""
+def first_test_split(name: Named) -> str:
+    """The split that a data set's heads are evaluated on by default. Raises ValueError where it has none."""
     module = dataset_module(name)
-    return str(next(split for split in module.OFFICIAL_SPLITS if split not in module.TRAINING_SPLITS))
+    found = [split for split in module.OFFICIAL_SPLITS if split not in module.TRAINING_SPLITS]
+    if not found:
+        raise ValueError(
+            f"{dataset_name(name)} has no split to test on: add one to `splits` of its description "
+            f"(training splits: {', '.join(module.TRAINING_SPLITS)})"
+        )
+    return found[0]
 
 
 def open_dataset(
-    name: str, data: str | Path | None = None, split: str | None = None, subset: str | None = None
+    name: Named, data: str | Path | None = None, split: str | None = None, subset: str | None = None
 ) -> Dataset:
     """One split of a data set; lists its files and reads the headers of its images.
 
     Args:
-        name: a module of this package.
-        data: its folder, or tars as the module says; None: data/<official folder name>.
+        name: as of `dataset_module`.
+        data: its folder, or tars as the module says; None: data/<official folder name>, of a description
+            the folder that it names.
         split: official name of the split; None: the training split.
         subset: the records to fill, see stores.subsets; None: all.
 
@@ -115,17 +151,27 @@ def open_dataset(
     """
     module, chosen = dataset_module(name), chosen_split(name, split)
     where = data if data is not None else Path("data") / module.DEFAULT_FOLDER
-    dataset: Dataset = module.open_dataset(where, chosen, subset)
-    return dataset
+    is_recorded = isinstance(module, OwnData) and not isinstance(name, str)
+    if is_recorded and data is None and not Path(where).is_dir():
+        raise DatasetLayoutError(
+            f"{dataset_name(name)} is own data: pass --data, the folder that `data` of its description names "
+            f"({where} does not exist)"
+        )
+    try:
+        return module.open_dataset(where, chosen, subset)
+    except DatasetLayoutError as error:
+        if isinstance(module, OwnData) or DESCRIBE in str(error):
+            raise
+        raise DatasetLayoutError(f"{error}; {DESCRIBE}") from error
 
 
 def view_recipe(
-    dataset: str, name: str, *, crop_size: int | None = None, short_side: int | None = None
+    dataset: Named, name: str, *, crop_size: int | None = None, short_side: int | None = None
 ) -> ViewRecipe:
     """A data set's view recipe by name.
 
     Args:
-        dataset: a module of this package.
+        dataset: as of `dataset_module`.
         name: of its TRAINING_VIEWS or TEST_VIEWS.
         crop_size: side of training views in pixels, a multiple of 32; None: the paper's.
         short_side: short side at ratio 1 in pixels; None: the crop's size for training, the paper's for test.
@@ -135,9 +181,8 @@ def view_recipe(
     """
     recipes = dataset_module(dataset).VIEW_RECIPES
     if name not in recipes:
-        raise ValueError(f"{dataset} has no view recipe {name!r}; it has {', '.join(recipes)}")
-    recipe: ViewRecipe = recipes[name](crop_size, short_side)
-    return recipe
+        raise ValueError(f"{dataset_name(dataset)} has no view recipe {name!r}; it has {', '.join(recipes)}")
+    return recipes[name](crop_size, short_side)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -154,7 +199,7 @@ class Choice:
 
 
 def choose(
-    name: str,
+    name: Named,
     split: str | None = None,
     *,
     views: int | str | None = None,
@@ -165,7 +210,7 @@ def choose(
     """The views that a user asks for, checked against the data set.
 
     Args:
-        name: a module of this package.
+        name: as of `dataset_module`.
         split: official name; None: the training split.
         views: of a training split their number (default 1), of a test split a name of TEST_VIEWS (default the
             first).
@@ -184,7 +229,9 @@ def choose(
             )
         recipe_name, count = recipe or module.TRAINING_VIEWS[0], views or 1
         if recipe_name not in module.TRAINING_VIEWS:
-            raise ValueError(f"--view-recipe {recipe_name}: {name} has {', '.join(module.TRAINING_VIEWS)}")
+            raise ValueError(
+                f"--view-recipe {recipe_name}: {dataset_name(name)} has {', '.join(module.TRAINING_VIEWS)}"
+            )
     else:
         if recipe is not None:
             raise ValueError(f"--view-recipe {recipe}: {chosen} is a test split; --views names its views")
@@ -195,7 +242,7 @@ def choose(
             )
         recipe_name, count = str(views or module.TEST_VIEWS[0]), None
     return Choice(
-        dataset=name,
+        dataset=dataset_name(name),
         split=chosen,
         recipe=view_recipe(name, recipe_name, crop_size=crop_size, short_side=short_side),
         views=count,

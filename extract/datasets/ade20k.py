@@ -10,32 +10,19 @@ skipped and reported.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from extract.datasets.contract import annotation_digest
-from extract.datasets.layouts.ade20k_pairs import FOLDER, Pair, listed_pairs
+from extract.datasets.layouts.ade20k_pairs import FOLDER, listed_pairs
+from extract.datasets.layouts.label_maps import LabelMaps, Pair
 from extract.datasets.layouts.sample_files import SAMPLE_SIZES_HW, image_bytes, sample_image
-from extract.decoding.image_media import Images
-from extract.sources.byte_sources import (
-    BAD_TARGET,
-    SourceError,
-    decode_indices,
-    image_size,
-    retried,
-)
-from extract.sources.listing import MissingFile, missing_reasons
-from extract.sources.record import READ_THREADS, Record
+from extract.sources.byte_sources import BAD_TARGET, SourceError, decode_indices
 from extract.swin.window_rule import WindowRule
-from extract.views.mask2former_recipes import Mask2FormerCrops
-from extract.views.recipes import CROP_PX, SHORT_PX, RandomCrops, ViewRecipe, WholeImages, refuse_crop
-from extract.views.view import View
-from stores.format.plan import DenseTarget, RaggedTarget, Target
-from stores.subsets import subset_keys
+from extract.views.recipes import ViewRecipe
+from extract.views.segmentation_recipes import mask2former_crops, ms_flip, random_crops, single
 
 DEFAULT_FOLDER = FOLDER
 OFFICIAL_SPLITS = ("training", "validation")
@@ -60,34 +47,11 @@ _NAMES = (
 CLASS_NAMES = tuple(_NAMES.split("; "))
 """The first name of each class in objectInfo150.txt, in its order."""
 
-
-def _crops(crop_size: int | None, short_side: int | None) -> ViewRecipe:
-    return RandomCrops(
-        name="ade20k", crop_px=CROP_PX if crop_size is None else crop_size, short_px=short_side
-    )
-
-
-def _mask2former(crop_size: int | None, short_side: int | None) -> ViewRecipe:
-    return Mask2FormerCrops(crop_px=CROP_PX if crop_size is None else crop_size, short_px=short_side)
-
-
-def _whole(
-    name: str,
-    ratios: tuple[float, ...],
-    flips: tuple[bool, ...],
-    crop_size: int | None,
-    short_side: int | None,
-) -> ViewRecipe:
-    refuse_crop(name, crop_size)
-    short_px = SHORT_PX if short_side is None else short_side
-    return WholeImages(name=name, ratios=ratios, flips=flips, short_px=short_px)
-
-
 VIEW_RECIPES: Mapping[str, Callable[[int | None, int | None], ViewRecipe]] = {
-    "ade20k": _crops,
-    "ade20k-m2f": _mask2former,
-    "single": partial(_whole, "single", (1.0,), (False,)),
-    "ms-flip": partial(_whole, "ms-flip", (0.5, 0.75, 1.0, 1.25, 1.5, 1.75), (False, True)),
+    "ade20k": partial(random_crops, "ade20k"),
+    "ade20k-m2f": partial(mask2former_crops, "ade20k-m2f"),
+    "single": single,
+    "ms-flip": ms_flip,
 }
 """Makers of recipes from (crop size, short side at ratio 1), None for the papers' 512 px."""
 TRAINING_VIEWS = ("ade20k", "ade20k-m2f")
@@ -96,60 +60,11 @@ DEFAULT_WINDOW_RULE: WindowRule = "partition"
 """As the Swin of mmsegmentation."""
 
 
-class Ade20k:
+class Ade20k(LabelMaps):
     """One split; a `Dataset`."""
 
-    name = "ade20k"
-    task = "segmentation"
-    num_classes = 150
-    media = Images()
-
     def __init__(self, split: str, pairs: Sequence[Pair], subset: str | None) -> None:
-        self.split, self.is_training = split, split in TRAINING_SPLITS
-        self._pairs = tuple(sorted(pairs, key=lambda pair: pair.key))
-        self.unusable_records = missing_reasons(
-            {pair.key: (pair.image, pair.annotation) for pair in self._pairs}
-        )
-        self.subset = subset_keys((pair.key for pair in self._pairs), subset) if subset else None
-        with ThreadPoolExecutor(READ_THREADS) as pool:
-            self.records = tuple(pool.map(_record, self._pairs))
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        return CLASS_NAMES
-
-    @cached_property
-    def annotation_digest(self) -> str:
-        return annotation_digest(self, [record.key for record in self.records])
-
-    def read_source(self, index: int) -> bytes:
-        return self._pairs[index].image.read()
-
-    def read_annotation(self, index: int) -> bytes:
-        """Empty where there is no label map."""
-        source = self._pairs[index].annotation
-        return b"" if isinstance(source, MissingFile) else source.read()
-
-    def parse_annotation(self, index: int, annotation: bytes) -> npt.NDArray[np.uint8]:
-        source = self._pairs[index].annotation
-        if isinstance(source, MissingFile):
-            raise SourceError(BAD_TARGET, source.reason)
-        return decode_labels(annotation, self.records[index].original_hw)
-
-    def read_truth(self, index: int) -> npt.NDArray[np.uint8]:
-        return self.parse_annotation(index, self.read_annotation(index))
-
-    def target_specs(
-        self, with_original: bool, params: Sequence[npt.NDArray[np.float64]]
-    ) -> tuple[Target, ...]:
-        in_view = DenseTarget("labels", "uint8", ("y", "x"))
-        if not with_original:
-            return (in_view,)
-        cap_bytes = max(record.original_hw[0] * record.original_hw[1] for record in self.records)
-        return in_view, RaggedTarget("original_labels", "uint8", ("original_y", "original_x"), cap_bytes)
-
-    def targets(self, truth: npt.NDArray[np.uint8], view: View) -> Mapping[str, npt.NDArray[np.uint8]]:
-        return {"labels": view.apply_labels(truth), "original_labels": truth}
+        super().__init__("ade20k", split, split in TRAINING_SPLITS, CLASS_NAMES, pairs, subset, decode_labels)
 
 
 def decode_labels(annotation: bytes, original_hw: tuple[int, int]) -> npt.NDArray[np.uint8]:
@@ -174,19 +89,6 @@ def decode_labels(annotation: bytes, original_hw: tuple[int, int]) -> npt.NDArra
             BAD_TARGET, f"annotation holds label {labels.max()}, expected 0 to {len(CLASS_NAMES)}"
         )
     return labels - np.uint8(1)  # 0 wraps round to 255
-
-
-def _record(pair: Pair) -> Record:
-    return Record(pair.key, pair.image.size, retried(lambda: _original_hw(pair), f"header of {pair.key}"))
-
-
-def _original_hw(pair: Pair) -> tuple[int, int]:
-    for source in (pair.image, pair.annotation):
-        try:
-            return image_size(source)
-        except SourceError:  # the record is skipped, with this reason, when it is decoded
-            continue
-    return 1, 1
 
 
 def open_dataset(data: str | Path, split: str, subset: str | None = None) -> Ade20k:

@@ -47,7 +47,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from extract.datasets.contract import annotation_digest
+from extract.datasets.layouts.annotation_digest import annotation_digest
 from extract.datasets.layouts.coco_annotations import (
     annotation_bytes,
     parse_annotations,

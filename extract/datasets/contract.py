@@ -6,16 +6,15 @@ A data set lists records and reads their files; its media turn the bytes of a so
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from extract.sources.byte_sources import retried
-from extract.sources.record import READ_THREADS, Record
+from extract.sources.record import Record
+from extract.views.recipes import ViewRecipe
 from extract.views.view import View
 from stores.format.plan import Target
 
@@ -82,7 +81,7 @@ class Dataset(Protocol):
 
     @property
     def annotation_digest(self) -> str:
-        """See `digest_of`; reads every annotation file once."""
+        """See `extract.datasets.layouts.annotation_digest`; reads every annotation file once."""
 
     @property
     def media(self) -> Media:
@@ -113,18 +112,31 @@ class Dataset(Protocol):
         """Every target of `target_specs(True, ...)` by name, of one view of a record."""
 
 
-def digest_of(sha256_by_key: Iterable[tuple[str, str]]) -> str:
-    """One digest of all annotations: sha256 over the sorted lines `key sha256`."""
-    lines = sorted(f"{key} {digest}\n" for key, digest in sha256_by_key)
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
+class DatasetModule(Protocol):
+    """What a module of extract.datasets offers; so does a description of own data."""
 
+    @property
+    def OFFICIAL_SPLITS(self) -> tuple[str, ...]: ...
 
-def annotation_digest(dataset: Dataset, keys: Sequence[str]) -> str:
-    """`digest_of` the annotations of a data set, read by a few threads."""
+    @property
+    def TRAINING_SPLITS(self) -> tuple[str, ...]: ...
 
-    def one(index: int) -> tuple[str, str]:
-        data = retried(lambda: dataset.read_annotation(index), f"annotation of {keys[index]}")
-        return keys[index], hashlib.sha256(data).hexdigest()
+    @property
+    def DEFAULT_FOLDER(self) -> str:
+        """Name of its folder under data/."""
 
-    with ThreadPoolExecutor(READ_THREADS) as pool:
-        return digest_of(pool.map(one, range(len(keys))))
+    @property
+    def VIEW_RECIPES(self) -> Mapping[str, Callable[[int | None, int | None], ViewRecipe]]:
+        """Makers of recipes from a crop size and a short side."""
+
+    @property
+    def TRAINING_VIEWS(self) -> tuple[str, ...]: ...
+
+    @property
+    def TEST_VIEWS(self) -> tuple[str, ...]: ...
+
+    def open_dataset(self, data: str | Path, split: str, subset: str | None = None) -> Dataset:
+        """One split. Raises DatasetLayoutError, ValueError and OSError."""
+
+    def write_sample(self, folder: Path, records: int, generator: np.random.Generator) -> None:
+        """Writes a tiny set in the data set's own layout."""

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from extract.datasets.contract import annotation_digest
+from extract.datasets.layouts.annotation_digest import annotation_digest
 from extract.datasets.layouts.k400_lists import FOLDER, SPLITS, Clip, listed_clips
 from extract.datasets.layouts.sample_files import SAMPLE_SIZES_HW, sample_video
 from extract.decoding.video_media import Videos

@@ -13,7 +13,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from extract.datasets.contract import Dataset, digest_of
+from extract.datasets.contract import Dataset
+from extract.datasets.layouts.annotation_digest import digest_of
 from extract.planning.geometry import planned_bin, row_table
 from extract.sources.byte_sources import SourceError, retried
 from extract.sources.record import READ_THREADS
@@ -329,6 +330,7 @@ def _dataset_identity(dataset: Dataset, annotations: str) -> dict[str, Any]:
         **provided_by(package_of("permafrost.datasets", dataset.name)),
         **provided_by(package_of("permafrost.tasks", dataset.task), "task_package"),
         **_exceptions(dataset),
+        **own_description(dataset),
     }
 
 
@@ -338,6 +340,12 @@ def _exceptions(dataset: Dataset) -> dict[str, Any]:
     if unusable is not None:
         found["unusable_annotations"] = {"count": unusable.count, "of": unusable.total}
     return found
+
+
+def own_description(dataset: Dataset) -> dict[str, Any]:
+    """What an identity says of own data: how it is read, and its classes; nothing of another one."""
+    found = getattr(dataset, "description", None)
+    return {} if found is None else {"description": dict(found)}
 
 
 def only_boxes(dataset: Dataset) -> dict[str, Any]:

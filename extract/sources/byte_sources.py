@@ -164,6 +164,25 @@ def decode_indices(data: bytes, limit_px: int = LIMIT_PX) -> npt.NDArray[np.uint
     )
 
 
+def decode_label_values(data: bytes, limit_px: int = LIMIT_PX) -> npt.NDArray[np.uint16]:
+    """The values of a gray PNG of 1 to 16 bits, or of one with a palette, as they stand in the file: uint16
+    (H, W).
+
+    Raises:
+        SourceError: not such a PNG, damaged, or too large.
+    """
+    with _opened(data, limit_px, formats=("PNG",)) as image:
+        bits, colour = data[24], data[25]  # of the IHDR chunk, which the decoder has found in its place
+        if colour not in (0, 3):
+            raise SourceError(
+                UNDECODABLE,
+                f"a PNG in colours (type {colour}), expected one value a pixel: gray, or with a palette",
+            )
+        values = _decoding(lambda: np.array(image).astype(np.uint16))
+        stretched = colour == 0 and bits in (2, 4)  # by Pillow, to 0..255
+        return values // np.uint16(255 // ((1 << bits) - 1)) if stretched else values
+
+
 def _opened(data: bytes, limit_px: int, formats: tuple[str, ...] = _FORMATS) -> Image.Image:
     if not data:
         raise SourceError(UNDECODABLE, "an empty file")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from extract.backbones.loading import BackboneCard, backbone_card
-from extract.datasets import default_window, default_window_rule
+from extract.datasets import Named, default_window, default_window_rule
 from extract.views.recipes import ViewRecipe
 from pipelines.catalog.stores import list_stores
 from stores.format.canonical_json import diff_identity
@@ -17,7 +17,7 @@ _OF_WINDOWS = {"backbone.window_rule", "backbone.windows", "backbone.args.window
 
 
 def chosen_card(
-    dataset: str,
+    dataset: Named,
     recipe: ViewRecipe,
     model: str,
     model_args: Mapping[str, Any],
@@ -29,7 +29,7 @@ def chosen_card(
     With `partition` it has its own windows by default, as in earlier releases.
 
     Args:
-        dataset: a module of extract.datasets.
+        dataset: as of `extract.datasets.dataset_module`.
         recipe: of the views, whose size decides the windows.
         model, model_args, levels, window_rule: as of `extract.backbones.loading.backbone_card`; None: the
             data set's default.

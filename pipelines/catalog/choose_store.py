@@ -16,8 +16,10 @@ from pipelines.catalog.stores import (
     FoundStore,
     StoreQuery,
     describe_store,
+    description_file,
     find_store,
     list_stores,
+    stored_name,
 )
 from pipelines.config import TrainConfig
 from pipelines.errors import UsageError
@@ -34,9 +36,11 @@ def find_training_stores(config: TrainConfig) -> list[Path]:
         UsageError: none fits, or several do.
         IdentityError: a named store is of another data set or backbone than asked for.
     """
+    dataset = None if config.dataset is None else stored_name(config.dataset)
     query = StoreQuery(
         purpose=TRAINING,
-        dataset=config.dataset,
+        dataset=dataset,
+        description=None if dataset == config.dataset else config.dataset,
         split=config.split,
         model=config.model,
         weights_sha256=_digest_of_weights(config),
@@ -48,8 +52,8 @@ def find_training_stores(config: TrainConfig) -> list[Path]:
         return [find_store(Path(config.stores), query).path]
     for path in config.store:
         found = describe_store(Path(path))
-        for field in ("dataset", "split", "model"):
-            wanted, there = getattr(config, field), getattr(found, field)
+        for field, wanted in (("dataset", dataset), ("split", config.split), ("model", config.model)):
+            there = getattr(found, field)
             if wanted not in (None, there):
                 raise IdentityError(field, wanted, there, f"--store {path} does not match")
     return [Path(path) for path in config.store]
@@ -72,6 +76,7 @@ def test_store_query(record: RunRecord, *, split: str | None = None) -> StoreQue
     return StoreQuery(
         purpose=TEST,
         dataset=record.dataset,
+        description=description_file(record.identity["dataset"]),
         split=split,
         model=record.model,
         weights_sha256=record.weights_sha256,
@@ -151,7 +156,7 @@ def find_test_store(
     from extract.datasets import first_test_split
     from pipelines.catalog.extract_line import extract_line
 
-    query = test_store_query(record, split=split or first_test_split(record.dataset))
+    query = test_store_query(record, split=split or first_test_split(record.identity["dataset"]))
     line = extract_line(record, split=split, views=views)
     raise UsageError(
         f"no complete {query} under {folder}; make one, with the WEIGHTS and DATA of the training store:"

@@ -8,7 +8,7 @@ from typing import Any
 
 from extract.datasets import dataset_module, default_window_rule, first_test_split, view_recipe
 from pipelines.catalog.choose_backbone import chosen_card
-from pipelines.catalog.stores import TEST, StoreQuery
+from pipelines.catalog.stores import TEST, StoreQuery, description_file
 from pipelines.runs.run_folder import RunRecord
 from pipelines.runs.same_source import window_rule_of
 
@@ -23,7 +23,8 @@ def extract_line(record: RunRecord, *, split: str | None = None, views: str | No
     query = StoreQuery(
         purpose=TEST,
         dataset=record.dataset,
-        split=split or first_test_split(record.dataset),
+        description=description_file(record.identity["dataset"]),
+        split=split or first_test_split(record.identity["dataset"]),
         model=record.model,
         levels=record.levels,
     )
@@ -34,8 +35,8 @@ def extract_line(record: RunRecord, *, split: str | None = None, views: str | No
 
 def _scale_flags(record: RunRecord) -> Iterator[str]:
     trained = record.identity["views"]
-    module = dataset_module(record.dataset, record.package("dataset"))
-    papers = view_recipe(record.dataset, module.TRAINING_VIEWS[0]).identity().get("scale_px")
+    module = dataset_module(record.identity["dataset"])
+    papers = view_recipe(record.identity["dataset"], module.TRAINING_VIEWS[0]).identity().get("scale_px")
     scale = trained.get("scale_px")
     if scale is not None and list(scale) != papers:
         yield f"--{'crop-size' if 'frames' in trained else 'short-side'} {scale[1]}"
@@ -44,7 +45,7 @@ def _scale_flags(record: RunRecord) -> Iterator[str]:
 def _backbone_flags(record: RunRecord) -> Iterator[str]:
     backbone = record.identity["backbone"]
     rule = window_rule_of(backbone)
-    if rule not in (None, default_window_rule(record.dataset)):
+    if rule not in (None, default_window_rule(record.identity["dataset"])):
         yield f"--window-rule {rule}"
     defaults = _default_arguments(record, rule)
     for name, value in backbone.get("args", {}).items():
@@ -54,12 +55,12 @@ def _backbone_flags(record: RunRecord) -> Iterator[str]:
 
 def _default_arguments(record: RunRecord, rule: str | None) -> dict[str, Any] | None:
     """What `extract` gives the backbone by itself; None for one that this installation lacks."""
-    module = dataset_module(record.dataset, record.package("dataset"))
+    module = dataset_module(record.identity["dataset"])
     sides = record.identity["views"].get("scale_px")
     crop = sides[1] if sides and "frames" in record.identity["views"] else None
-    recipe = view_recipe(record.dataset, module.TRAINING_VIEWS[0], crop_size=crop)
+    recipe = view_recipe(record.identity["dataset"], module.TRAINING_VIEWS[0], crop_size=crop)
     try:
-        card = chosen_card(record.dataset, recipe, record.model, {}, record.levels, rule)
+        card = chosen_card(record.identity["dataset"], recipe, record.model, {}, record.levels, rule)
     except ValueError:
         return None
     return dict(json.loads(json.dumps(dict(card.args))))

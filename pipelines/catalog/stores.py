@@ -49,6 +49,8 @@ class StoreQuery:
     model: str | None = None
     weights_sha256: str | None = None
     levels: Sequence[str] | None = None
+    description: str | None = None
+    """Of own data: the file that `make extract` takes as its DATASET."""
 
     def fits(self, store: FoundStore) -> bool:
         """Whether `store` matches; it may hold more levels than asked for."""
@@ -68,8 +70,29 @@ class StoreQuery:
         """The command that makes such a store; <...> stands for what is not known."""
         split = f" SPLIT={self.split or '<test split>'}" if self.split or self.purpose == TEST else ""
         levels = f" LEVELS={','.join(self.levels)}" if self.levels else ""
-        dataset, model = self.dataset or "<data set>", self.model or "<model>"
+        dataset, model = self.description or self.dataset or "<data set>", self.model or "<model>"
         return f"make extract DATASET={dataset} MODEL={model}{split}{levels}"
+
+
+def stored_name(dataset: str) -> str:
+    """The name that stores have of a data set given by name or, of own data, by its description file.
+
+    Raises DatasetLayoutError for a description that cannot be used.
+    """
+    if not dataset.lower().endswith((".yaml", ".yml")):
+        return dataset
+    # Late: stores are found without the packages that data sets need.
+    from extract.datasets.own.description import read_description
+
+    return read_description(dataset).name
+
+
+def description_file(dataset: Mapping[str, Any]) -> str | None:
+    """What the description of own data is taken to be called, for advice; None of another data set.
+
+    Args: dataset: of a store's identity.
+    """
+    return f"{dataset['name']}.yaml" if "description" in dataset else None
 
 
 def describe_store(path: Path) -> FoundStore:

@@ -89,6 +89,9 @@ def _read_words(words: Sequence[str], settings: Mapping[str, Setting]) -> tuple[
     rest = list(words)
     while rest:
         word = rest.pop(0)
+        if "data" in settings and settings["data"].is_required and not word.startswith("--"):
+            flags.append(_given("data", word, settings["data"], "the folder named"))
+            continue
         takes_folders = "run" in settings and settings["run"].is_list
         if takes_folders and word.strip() and not word.startswith("--"):
             runs.append(with_home(word))  # report runs/a runs/b

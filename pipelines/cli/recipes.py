@@ -6,8 +6,9 @@ import difflib
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from pipelines.catalog.stores import describe_store, list_stores
+from pipelines.catalog.stores import PLAN, TRAINING, describe_store, list_stores, stored_name
 from pipelines.cli.settings import settings_of
 from pipelines.config import GROUP_RECORD, RUN_CONFIG, TrainConfig
 from pipelines.errors import UsageError
@@ -32,6 +33,14 @@ DEFAULT_RECIPES = {
     ("k400", "global"): "k400-frozen",
 }
 """By data set and head without its digits: recipes are named after what they reproduce, not after heads."""
+
+SMALL_RECORDS = 5_000
+"""Own data of at most so many records has the recipes for small data."""
+_SMALL = {"segmentation": "small-segmentation"}
+"""By task, for own data; `_SMALL_HEADS` come first."""
+_SMALL_HEADS = {"m2f-pd1-td": "small-m2f", "m2f-pd6-td": "small-m2f", "pixeldec": "small-m2f"}
+_LIKE = {"segmentation": "ade20k"}
+"""By task: the data set whose recipes larger own data has."""
 
 
 def recipe_names() -> tuple[str, ...]:
@@ -63,6 +72,18 @@ def default_recipe(dataset: str, head: str) -> Path | None:
     return RECIPES / f"{name}.yaml" if name else None
 
 
+def own_recipe(task: str, head: str, records: int) -> Path | None:
+    """The default recipe of a head on own data: by its task and size.
+
+    >>> own_recipe("segmentation", "bifpn5", 160).stem, own_recipe("segmentation", "bifpn5", 20_000).stem
+    ('small-segmentation', 'ade20k-upernet-frozen')
+    """
+    if records > SMALL_RECORDS:
+        return default_recipe(_LIKE.get(task, ""), head)
+    name = _SMALL_HEADS.get(head.rstrip("0123456789")) or _SMALL.get(task)
+    return RECIPES / f"{name}.yaml" if name else None
+
+
 def base_file(given: Mapping[str, str]) -> Path | None:
     """The file whose settings stand under those `given` to train-head: the resumed run's own, or a recipe.
 
@@ -81,14 +102,32 @@ def base_file(given: Mapping[str, str]) -> Path | None:
         return recorded
     if "recipe" in given:
         return find_recipe(given["recipe"])
-    dataset = given.get("dataset") or _dataset_of_stores(given)
-    return default_recipe(dataset, given["head"]) if dataset and "head" in given else None
+    if "head" not in given:
+        return None
+    if given.get("dataset") in {dataset for dataset, _ in DEFAULT_RECIPES}:
+        return default_recipe(given["dataset"], given["head"])
+    found = _dataset_of_stores(given)
+    if found is None:
+        return None
+    if "description" in found:
+        return own_recipe(found["task"], given["head"], _records(found))
+    return default_recipe(found["name"], given["head"])
 
 
-def _dataset_of_stores(given: Mapping[str, str]) -> str | None:
-    """The data set of the stores a training run would look at, where it is the same for all."""
+def _records(dataset: Mapping[str, Any]) -> int:
+    return int((dataset.get("subset") or dataset["records"])["count"])
+
+
+def _dataset_of_stores(given: Mapping[str, str]) -> Mapping[str, Any] | None:
+    """The `dataset` in the identity of a store that a training run would look at, where all are of one data
+    set; where one is asked for, of the stores of that one."""
     named = json.loads(given["store"]) if "store" in given else None
     folder = Path(given.get("stores", settings_of(TrainConfig)["stores"].default))
     stores = [Path(path) for path in named] if named else [found.path for found in list_stores(folder)]
-    datasets = {describe_store(path).dataset for path in stores}
-    return datasets.pop() if len(datasets) == 1 else None
+    if "dataset" in given:  # a store that is not there is refused when it is opened
+        stores = [path for path in stores if (path / PLAN).is_file()]
+    found = [store for store in map(describe_store, stores) if store.purpose == TRAINING]
+    if "dataset" in given:
+        name = stored_name(given["dataset"])
+        found = [store for store in found if store.dataset == name]
+    return found[0].identity["dataset"] if len({store.dataset for store in found}) == 1 else None

@@ -73,6 +73,12 @@ VERBS: dict[str, Verb] = {
         text="Runs the frozen backbone and a trained head on new images or videos.",
         example="--run runs/first --input photo.jpg",
     ),
+    "describe": Verb(
+        module="pipelines.verbs.describe_data",
+        config_class=config.DescribeConfig,
+        text="Looks at a folder of own data and writes a description, which stands for a data set's name.",
+        example="photos --out my.yaml",
+    ),
     "gc": Verb(
         module="pipelines.verbs.collect_garbage",
         config_class=config.GcConfig,

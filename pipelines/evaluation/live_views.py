@@ -8,7 +8,7 @@ from collections.abc import Generator, Iterator
 import torch
 
 from extract.backbones.loading import FrozenBackbone
-from extract.datasets import Dataset, dataset_module, first_test_split, open_dataset
+from extract.datasets import Dataset, first_test_split, open_dataset
 from extract.sources.byte_sources import SourceError
 from extract.views.recipes import ViewRecipe
 from pipelines.config import EvaluateConfig
@@ -28,9 +28,9 @@ def open_live_views(
 
     Raises as `open_dataset` and `load_run_backbone` do, IdentityError for other classes than the run's.
     """
-    dataset_module(record.dataset, record.package("dataset"))
-    split = config.split or first_test_split(record.dataset)
-    dataset = open_dataset(record.dataset, config.data or record.data, split)
+    source = record.identity["dataset"]
+    split = config.split or first_test_split(source)
+    dataset = open_dataset(source, config.data or record.data, split)
     record.check_same_classes(dataset.class_names, f"{dataset.name} {dataset.split}")
     recipe = run_test_recipe(record, config.views, config.short_side)
     backbone = load_run_backbone(record, config.weights, device)

@@ -21,7 +21,7 @@ import torch
 
 from extract.backbones.loading import BackboneCard, FrozenBackbone, backbone_card, load_backbone
 from extract.datasets import Dataset, dataset_module, default_levels, open_dataset, view_recipe
-from extract.planning.plan import only_boxes
+from extract.planning.plan import only_boxes, own_description
 from extract.sources.byte_sources import SourceError
 from extract.views.recipes import ViewRecipe
 from pipelines.catalog.choose_backbone import chosen_card
@@ -85,6 +85,7 @@ class OnlineData(TrainingData):
                 "num_classes": dataset.num_classes,
                 "class_names": list(dataset.class_names),
                 **only_boxes(dataset),
+                **own_description(dataset),
             },
             "views": {**recipe.identity(), "count": None, "seed": config.seed},
             "backbone": backbone.identity(),

@@ -11,6 +11,7 @@ from extract.planning.plan import needed_bytes
 from heads import build_head, head_names, head_settings
 from heads.errors import HeadError
 from pipelines.cli.arguments import parse
+from pipelines.cli.recipes import own_recipe, recipe_name
 from pipelines.config import ForecastConfig, TrainConfig
 from pipelines.forecast.head_probe import head_step_seconds
 from pipelines.forecast.measurement_cache import SpeedCache
@@ -95,7 +96,8 @@ def training_configs(config: ForecastConfig, extraction: Extraction) -> tuple[Tr
     usual: tuple[str, ...] = USUAL_HEADS.get(task, head_names(task)[:2])
     for head in config.head or usual:
         head_settings(head, task)  # knows every name
-        training = without_masks(_training_config(config, head), extraction.estimate.plan.identity["dataset"])
+        of_store = extraction.estimate.plan.identity["dataset"]
+        training = without_masks(_training_config(config, head, extraction), of_store)
         found.append(with_steps(training, _records(extraction)))
     return tuple(found)
 
@@ -137,9 +139,14 @@ def caching_advice(
     return Advice(heads=tuple(forecasts), problems=problems, variants=tuple(variants), in_memory=in_memory)
 
 
-def _training_config(config: ForecastConfig, head: str) -> TrainConfig:
-    words = ["--head", head, "--dataset", config.dataset, "--device", config.device]
-    return parse(TrainConfig, words + (["--recipe", config.recipe] if config.recipe else []))
+def _training_config(config: ForecastConfig, head: str, extraction: Extraction) -> TrainConfig:
+    words, recipe = ["--head", head, "--device", config.device], config.recipe
+    if recipe is None and "description" in extraction.estimate.plan.identity["dataset"]:
+        own = own_recipe(extraction.dataset.task, head, _records(extraction))
+        recipe = None if own is None else recipe_name(own)
+    else:
+        words += ["--dataset", config.dataset]
+    return parse(TrainConfig, words + (["--recipe", recipe] if recipe else []))
 
 
 def _head_seconds(training: TrainConfig, extraction: Extraction, cache: SpeedCache) -> float:

@@ -17,8 +17,8 @@ TOLERATED_COUNT = 10
 """Annotations that cannot be used and are tolerated in any data set, but never more than half of it."""
 _SHOWN = 3
 _ADVICE = {
-    "segmentation": "label maps of other classes, in colours or with 255 as their ignored label are a data "
-    "set of your own: see extract/datasets/__init__.py on how to add one, or convert them",
+    "segmentation": "label maps of other classes, or with another ignored label, are own data: "
+    "`describe FOLDER --out my.yaml` writes a description of them (docs/own-data.md)",
 }
 
 

@@ -87,9 +87,10 @@ def live_features(
 def run_test_recipe(record: RunRecord, views: str | None = None, short_side: int | None = None) -> ViewRecipe:
     """The default test views of a run: the paper's, or those of its training scale at ratio 1 where that is
     not the paper's."""
-    module = dataset_module(record.dataset, record.package("dataset"))
+    source = record.identity["dataset"]
+    module = dataset_module(source)
     scale_px = record.identity["views"].get("scale_px")
-    papers_px = view_recipe(record.dataset, module.TRAINING_VIEWS[0]).identity().get("scale_px")
+    papers_px = view_recipe(source, module.TRAINING_VIEWS[0]).identity().get("scale_px")
     if short_side is None and scale_px != papers_px:
         short_side = int(scale_px[1])
-    return view_recipe(record.dataset, views or module.TEST_VIEWS[0], short_side=short_side)
+    return view_recipe(source, views or module.TEST_VIEWS[0], short_side=short_side)

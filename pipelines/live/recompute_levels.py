@@ -23,7 +23,7 @@ from torch import Tensor
 
 from extract.backbones.frozen import FrozenBackbone
 from extract.backbones.loading import backbone_card
-from extract.datasets import Dataset, dataset_module, open_dataset
+from extract.datasets import Dataset, open_dataset
 from extract.sources.byte_sources import SourceError, retried
 from pipelines.catalog.missing_levels import PixelsFrom, check_recomputable, lacking
 from pipelines.live.backbone import load_same_backbone
@@ -169,8 +169,7 @@ def open_pixels(store: Store, pixels: PixelsFrom, data: str | None, workers: int
     if pixels == "stored":
         return StoredPixels()
     identity = store.identity["dataset"]
-    dataset_module(identity["name"], identity.get("package"))
-    dataset = open_dataset(identity["name"], Path(data) if data else None, identity["split"])
+    dataset = open_dataset(identity, Path(data) if data else None, identity["split"])
     return SourcePixels(dataset, workers)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipelines.cli.recipes import default_recipe, recipe_name
+from pipelines.cli.recipes import default_recipe, own_recipe, recipe_name
 from pipelines.config import TrainConfig
 from pipelines.feed.datamodule import TrainingData
 from pipelines.pictures.curves import draw_curves
@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 def log_run(config: TrainConfig, data: TrainingData, folder: Path, *, is_validated: bool) -> None:
     """Logs the run's data and length, and where it differs from its recipe and from the papers."""
     logger.info("run %s: head %s on %s", folder, config.head, data.describe())
+    is_own = "description" in data.identity["dataset"]
     if config.epochs is not None:
         logger.info(
             "%g epochs of %d x %d records: %d steps of %d rows",
@@ -31,7 +32,7 @@ def log_run(config: TrainConfig, data: TrainingData, folder: Path, *, is_validat
         )
     if not config.resume:
         _log_recipe(config, data)
-    if differences := list(view_differences(data.identity, config.head)):
+    if not is_own and (differences := list(view_differences(data.identity, config.head))):
         logger.info("views differ from the paper: %s", "; ".join(differences))
     warmup, recipe = warmup_steps(config.schedule, config.max_steps), config.schedule
     if recipe.warmup_share is None and warmup != recipe.warmup_steps:
@@ -51,20 +52,24 @@ def _log_recipe(config: TrainConfig, data: TrainingData) -> None:
     epochs = config.max_steps * config.batch_size / data.records
     length = "%d steps of %d rows, %.4g epochs of %d records, lr %g"
     values = (config.max_steps, config.batch_size, epochs, data.records, config.optimizer.lr)
-    shipped = default_recipe(dataset, config.head)
+    is_own = "description" in data.identity["dataset"]
+    task = data.identity["dataset"]["task"]
+    shipped = own_recipe(task, config.head, data.records) if is_own else default_recipe(dataset, config.head)
     default = recipe_name(shipped) if shipped is not None else None
     if config.recipe is None:
         why = f"no recipe is shipped for head {config.head} on data set {dataset}"
         if default is not None:
-            why = f"recipe {default} was not applied: pass --dataset {dataset} or --recipe {default}"
+            named = "" if is_own else f"--dataset {dataset} or "
+            why = f"recipe {default} was not applied: pass {named}--recipe {default}"
         logger.warning(
             "%s; general settings: " + length + "; change them with --recipe, --epochs or --lr", why, *values
         )
         return
-    why = f"the default for head {config.head} on {dataset}" if config.recipe == default else "as given"
+    whose = f"own data of {data.records} records" if is_own else dataset
+    why = f"the default for head {config.head} on {whose}" if config.recipe == default else "as given"
     other = (
         ""
-        if is_of_a_paper(data.identity["dataset"]) or config.recipe != default
+        if is_own or is_of_a_paper(data.identity["dataset"]) or config.recipe != default
         else (f"; made for the official {dataset}, here with {classes} classes: --epochs sets another length")
     )
     logger.info("recipe %s, %s: " + length + "%s", config.recipe, why, *values, other)

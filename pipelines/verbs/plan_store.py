@@ -9,7 +9,7 @@ from typing import Any
 from extract.backbones.weights import WeightsUnavailable, require_source
 from extract.codecs.on_device import has_device_half
 from extract.extractor.stage_times import TooLarge
-from pipelines.config import ForecastConfig
+from pipelines.config import ForecastConfig, TrainConfig
 from pipelines.forecast.caching_advice import (
     WARN_VISITS,
     Advice,
@@ -43,6 +43,8 @@ def run(config: ForecastConfig) -> dict[str, Any]:
     trainings = training_configs(config, extraction)
     summary = geometry(extraction)
     print_geometry(extraction, summary)
+    for line in recipe_lines(extraction, trainings):
+        print(line)
     try:
         require_source(extraction.card, config.weights)
     except WeightsUnavailable as error:  # the geometry and the speed do not depend on them
@@ -95,6 +97,17 @@ def geometry(extraction: Extraction) -> dict[str, Any]:
         **unusable_summary(extraction.dataset, extraction.labels),
         **padding_summary(extraction.card, plan.bins),
     }
+
+
+def recipe_lines(extraction: Extraction, trainings: Sequence[TrainConfig]) -> list[str]:
+    """Which recipes heads have on own data, whose recipes go by its size; none of another data set."""
+    if "description" not in extraction.estimate.plan.identity["dataset"]:
+        return []
+    return [
+        f"  recipe    {training.head}: {training.recipe}, {training.max_steps} steps of {training.batch_size}"
+        for training in trainings
+        if extraction.dataset.is_training
+    ]
 
 
 def _empty_rows(extraction: Extraction) -> int:
@@ -189,6 +202,10 @@ def print_advice(extraction: Extraction, advice: Advice) -> None:
                 f": MORE THAN {WARN_VISITS}, it may overfit to them; try --views {views_for(visits, views)}"
             )
         print(f"  visits    {line}")
+    if "description" in extraction.estimate.plan.identity["dataset"]:
+        for forecast in advice.heads:
+            seconds = forecast.steps * forecast.cached_seconds
+            print(f"  training  {forecast.head}: about {duration(seconds)} here")
 
 
 def print_ways(ways: Sequence[Way]) -> None:

@@ -165,13 +165,12 @@ def check_sources(path: Path, data: str | None) -> int:
         DatasetLayoutError: `data` is not the data set.
     """
     # Late: its packages are needed for --source only.
-    from extract.datasets import dataset_module, open_dataset
+    from extract.datasets import open_dataset
     from extract.sources.byte_sources import SourceError
 
     store = read_committed(path)
     split = store.plan.identity["dataset"]
-    dataset_module(split["name"], split.get("package"))
-    dataset = open_dataset(split["name"], data, split["split"])
+    dataset = open_dataset(split, data, split["split"])
     index_of = {record.key: index for index, record in enumerate(dataset.records)}
     expected = _digests_by_key(store)
     for key, digest in expected.items():

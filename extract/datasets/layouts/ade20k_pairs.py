@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
+from extract.datasets.layouts.label_maps import Pair
 from extract.sources.byte_sources import ByteSource
 from extract.sources.layout_choice import archives_hint, choose_root, named
 from extract.sources.listing import (
@@ -27,15 +27,6 @@ _GET_IT = (
     "data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip), unpack it and pass the folder as DATA"
 )
 _ANNOTATION_ENDINGS = ("seg.png", "png")
-
-
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """The files of one record."""
-
-    key: str
-    image: ByteSource
-    annotation: ByteSource
 
 
 def listed_pairs(data: str | Path, split: str) -> list[Pair]:

@@ -101,7 +101,7 @@ def test_label_maps_of_another_kind_are_refused_before_the_first_record(
     code, _, _, err = result(capsys, "extract", *words)
     assert code == 1 and not (tmp_path / "features").exists()
     assert f"{min(32, records)} of {min(32, records)} sampled label maps cannot be used" in err
-    assert message in err and "a data set of your own: see extract/datasets/__init__.py" in err
+    assert message in err and "own data: `describe FOLDER --out my.yaml` writes a description" in err
 
 
 def test_a_single_bad_label_map_is_a_skipped_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,113 @@
+"""Segmentation data: pairs of an image and a label map, whatever the layout they were listed from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from extract.datasets.layouts.annotation_digest import annotation_digest
+from extract.decoding.image_media import Images
+from extract.sources.byte_sources import BAD_TARGET, ByteSource, SourceError, image_size, retried
+from extract.sources.listing import MissingFile, missing_reasons
+from extract.sources.record import READ_THREADS, Record
+from extract.views.view import Hw, View
+from stores.format.plan import DenseTarget, RaggedTarget, Target
+from stores.subsets import subset_keys
+
+Labels = npt.NDArray[np.uint8]
+"""(H, W), the label of each pixel; 255 = ignore."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """The files of one record."""
+
+    key: str
+    image: ByteSource
+    annotation: ByteSource
+
+
+class LabelMaps:
+    """One split of a segmentation data set; a `Dataset`."""
+
+    task = "segmentation"
+    media = Images()
+    description: Mapping[str, Any] | None = None
+    """Of own data, see `extract.datasets.own.description`."""
+
+    def __init__(
+        self,
+        name: str,
+        split: str,
+        is_training: bool,
+        class_names: tuple[str, ...],
+        pairs: Sequence[Pair],
+        subset: str | None,
+        decode: Callable[[bytes, Hw], Labels],
+    ) -> None:
+        """Args:
+        decode: the label map in an annotation file, for an image of that height and width; raises
+            SourceError.
+        """
+        self.name, self.split, self.is_training = name, split, is_training
+        self.class_names, self.num_classes = class_names, len(class_names)
+        self._decode = decode
+        self._pairs = tuple(sorted(pairs, key=lambda pair: pair.key))
+        self.unusable_records = missing_reasons(
+            {pair.key: (pair.image, pair.annotation) for pair in self._pairs}
+        )
+        self.subset = subset_keys((pair.key for pair in self._pairs), subset) if subset else None
+        with ThreadPoolExecutor(READ_THREADS) as pool:
+            self.records = tuple(pool.map(_record, self._pairs))
+
+    @cached_property
+    def annotation_digest(self) -> str:
+        return annotation_digest(self, [record.key for record in self.records])
+
+    def read_source(self, index: int) -> bytes:
+        return self._pairs[index].image.read()
+
+    def read_annotation(self, index: int) -> bytes:
+        """Empty where there is no label map."""
+        source = self._pairs[index].annotation
+        return b"" if isinstance(source, MissingFile) else source.read()
+
+    def parse_annotation(self, index: int, annotation: bytes) -> Labels:
+        source = self._pairs[index].annotation
+        if isinstance(source, MissingFile):
+            raise SourceError(BAD_TARGET, source.reason)
+        return self._decode(annotation, self.records[index].original_hw)
+
+    def read_truth(self, index: int) -> Labels:
+        return self.parse_annotation(index, self.read_annotation(index))
+
+    def target_specs(
+        self, with_original: bool, params: Sequence[npt.NDArray[np.float64]]
+    ) -> tuple[Target, ...]:
+        in_view = DenseTarget("labels", "uint8", ("y", "x"))
+        if not with_original:
+            return (in_view,)
+        cap_bytes = max(record.original_hw[0] * record.original_hw[1] for record in self.records)
+        return in_view, RaggedTarget("original_labels", "uint8", ("original_y", "original_x"), cap_bytes)
+
+    def targets(self, truth: Labels, view: View) -> Mapping[str, Labels]:
+        return {"labels": view.apply_labels(truth), "original_labels": truth}
+
+
+def _record(pair: Pair) -> Record:
+    return Record(pair.key, pair.image.size, retried(lambda: _original_hw(pair), f"header of {pair.key}"))
+
+
+def _original_hw(pair: Pair) -> Hw:
+    for source in (pair.image, pair.annotation):
+        try:
+            return image_size(source)
+        except SourceError:  # the record is skipped, with this reason, when it is decoded
+            continue
+    return 1, 1

@@ -1,0 +1,1 @@
+"""Own data: layouts that a description file explains."""

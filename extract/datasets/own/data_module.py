@@ -1,0 +1,49 @@
+"""Own data by a description: what a module of extract.datasets offers, made from the description."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from extract.datasets.layouts.label_maps import LabelMaps
+from extract.datasets.own.description import Description
+from extract.datasets.own.mask_pairs import open_masks
+from extract.views import segmentation_recipes
+from extract.views.recipes import ViewRecipe
+
+Recipes = Mapping[str, Callable[[int | None, int | None], ViewRecipe]]
+
+_SEGMENTATION: Recipes = {
+    "crops": partial(segmentation_recipes.random_crops, "crops"),
+    "m2f-crops": partial(segmentation_recipes.mask2former_crops, "m2f-crops"),
+    "single": segmentation_recipes.single,
+    "ms-flip": segmentation_recipes.ms_flip,
+}
+_VIEWS: Mapping[str, tuple[Recipes, tuple[str, ...], tuple[str, ...]]] = {
+    "segmentation": (_SEGMENTATION, ("crops", "m2f-crops"), ("single", "ms-flip")),
+}
+"""By task: recipes, and the names of those for training and test splits."""
+
+
+class OwnData:
+    """A `DatasetModule` of own data."""
+
+    def __init__(self, description: Description) -> None:
+        self.description = description
+        self.OFFICIAL_SPLITS = tuple(description.splits)
+        self.TRAINING_SPLITS = description.training
+        self.DEFAULT_FOLDER = description.data
+        self.VIEW_RECIPES, self.TRAINING_VIEWS, self.TEST_VIEWS = _VIEWS[description.task]
+
+    def open_dataset(self, data: str | Path, split: str, subset: str | None = None) -> LabelMaps:
+        """One split. Raises DatasetLayoutError, which says what was looked for and found."""
+        opened = open_masks(self.description, Path(data), split, subset)
+        opened.description = self.description.content()
+        return opened
+
+    def write_sample(self, folder: Path, records: int, generator: np.random.Generator) -> None:
+        """Own data has no sample: raises ValueError."""
+        raise ValueError(f"{self.description.name} is own data, of which no sample can be made")

@@ -1,0 +1,98 @@
+"""Which layout a folder has, and the text of a description of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from extract.datasets.own.describing.folder_look import Draft, Look, few, look_at
+from extract.datasets.own.describing.mask_folders import mask_draft
+from extract.sources.record import DatasetLayoutError
+
+_MOST_ODD = 10
+
+
+def describe_folder(folder: Path) -> Draft:
+    """A description of a folder, as far as its files say it.
+
+    Raises DatasetLayoutError, which says what was looked for and found, where it has no known layout.
+    """
+    if not folder.is_dir():
+        raise DatasetLayoutError(f"{folder} is no folder")
+    look = look_at(folder)
+    draft = mask_draft(look)
+    if draft is None:
+        raise DatasetLayoutError(_no_layout(look))
+    if look.others:
+        kinds = [f"{count} of {ending}" for ending, count in look.others.most_common()]
+        draft.odd.append(f"files of other kinds: {few(kinds)}")
+    return draft
+
+
+def description_text(draft: Draft, folder: Path, out: Path) -> str:
+    """The YAML of a description with its comments; `data` is written from the folder of `out`."""
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", out.stem).strip("-.") or "own"
+    data = os.path.relpath(folder.resolve(), out.resolve().parent)
+    if data.startswith("../../../.."):
+        data = str(folder.resolve())
+    lines = [
+        f"# Written by `describe` from {folder.name}; check what is marked with ?",
+        *(f"# {line}" for line in draft.found),
+        *(f"# odd: {line}" for line in draft.odd[:_MOST_ODD]),
+        *([f"# odd: and {len(draft.odd) - _MOST_ODD} more"] if len(draft.odd) > _MOST_ODD else []),
+        *(f"# ? {line}" for line in draft.open),
+        f"name: {_quoted(name)}",
+        f"layout: {draft.layout}",
+        f"data: {_quoted(data)}  # from the folder of this file",
+        "splits:",
+    ]
+    for split, where in draft.splits.items():
+        paths = ", ".join(f"{key}: {_path(paths)}" for key, paths in where.items())
+        lines.append(f"  {_quoted(split)}: {{{paths}}}")
+    lines += [
+        f"training: {_items(draft.training)}  # the other splits are for tests",
+        "classes:",
+    ]
+    for value, class_name in draft.classes.items():
+        lines.append(f"  {value}: {_quoted(class_name)}  # {draft.class_counts.get(value, '')}".rstrip(" #"))
+    for key, option in draft.options.items():
+        lines.append(f"{key}: {json.dumps(option)}")
+    return "\n".join(lines) + "\n"
+
+
+def _path(paths: Sequence[str]) -> str:
+    return _quoted(paths[0]) if len(paths) == 1 else _items(paths)
+
+
+def _items(texts: Sequence[str]) -> str:
+    return "[" + ", ".join(map(_quoted, texts)) + "]"
+
+
+def _quoted(text: str) -> str:
+    """Text as YAML has it: plain where no reader takes it for anything else.
+
+    >>> _quoted("images/train"), _quoted("no"), _quoted("a: b")
+    ('images/train', '"no"', '"a: b"')
+    """
+    plain = re.fullmatch(r"[A-Za-z_.][A-Za-z0-9_./ -]*[A-Za-z0-9_/.-]|[A-Za-z]", text)
+    words = ("y", "n", "yes", "no", "on", "off", "true", "false", "null", ".", "..", ".nan", ".inf")
+    if plain and text.lower() not in words:
+        return text
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _no_layout(look: Look) -> str:
+    shown = [
+        f"{folder.path or '.'} ({len(folder.images)} images, {len(folder.pngs)} png)"
+        for folder in look.folders
+    ]
+    found = few(shown) if shown else "no folder of images"
+    lists = f"; lists: {few(look.lists)}" if look.lists else ""
+    return (
+        f"{look.root}: no known layout: looked for folders of images with a folder of label maps (.png, one "
+        f"value a pixel) of equal names; found {found}{lists}; a description can also be written by hand "
+        "(docs/own-data.md)"
+    )

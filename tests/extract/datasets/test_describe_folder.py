@@ -1,0 +1,88 @@
+"""`describe` recognises folders of own data, and says what it could not find out."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from extract.datasets import open_dataset
+from extract.datasets.own.describing.describe_folder import describe_folder, description_text
+from extract.datasets.own.description import read_description
+from extract.sources.record import DatasetLayoutError
+from tests.extract.datasets.made_own import HW, write_masks, write_pair
+
+
+def written(folder: Path, out: Path) -> str:
+    text = description_text(describe_folder(folder), folder, out)
+    out.write_text(text)
+    return text
+
+
+def test_images_and_masks_with_a_list_of_names(tmp_path: Path) -> None:
+    write_masks(tmp_path / "data", {"train": 4, "test": 2})
+    (tmp_path / "data/masks/train/s003.png").unlink()
+    (tmp_path / "data/notes.docx").write_bytes(b"")
+    text = written(tmp_path / "data", tmp_path / "my.yaml")
+    assert "# train: 3 pairs of an image and a mask; pixels 64x48 (3)" in text
+    assert "# odd: 1 images without a mask in images/train: s003" in text
+    assert "# odd: files of other kinds: 1 of .docx" in text
+    found = read_description(tmp_path / "my.yaml")
+    assert found.name == "my" and found.classes == {0: "sky", 1: "road", 2: "car"}
+    assert found.training == ("train",) and found.data == str(tmp_path / "data")
+    assert len(open_dataset(str(tmp_path / "my.yaml"), split="test").records) == 2
+
+
+def test_values_without_names(tmp_path: Path) -> None:
+    values = np.array([0, 5, 255], np.uint8)
+    for number in range(3):
+        write_pair(
+            tmp_path / f"train/img/{number}.jpg", tmp_path / f"train/lab/{number}_m.png", number, values
+        )
+    draft = describe_folder(tmp_path)
+    assert dict(draft.classes) == {0: "class 0", 5: "class 5"}
+    assert draft.options == {"image_suffix": "", "mask_suffix": "_m", "ignored": [255]}
+    assert any(line.startswith("names of classes") for line in draft.open)
+    assert any("a split to test on" in line for line in draft.open)
+
+
+def test_one_folder_with_lists_of_splits(tmp_path: Path) -> None:
+    for number in range(4):
+        write_pair(tmp_path / f"JPEGImages/{number}.jpg", tmp_path / f"Masks/{number}.png", number)
+    (tmp_path / "lists").mkdir()
+    (tmp_path / "lists/train.txt").write_text("0\n1\n2\n")
+    (tmp_path / "lists/val.txt").write_text("3\n")
+    written(tmp_path, tmp_path / "my.yaml")
+    found = read_description(tmp_path / "my.yaml")
+    assert list(found.splits) == ["train", "val"]
+    assert found.splits["val"] == {"images": ("JPEGImages",), "masks": ("Masks",), "list": ("lists/val.txt",)}
+    assert [record.key for record in open_dataset(str(tmp_path / "my.yaml"), split="val").records] == ["3"]
+
+
+def test_a_value_beyond_the_names_is_an_open_question(tmp_path: Path) -> None:
+    write_masks(tmp_path, {"train": 2, "test": 1})
+    (tmp_path / "classes.txt").write_text("sky\nroad\n")
+    draft = describe_folder(tmp_path)
+    assert dict(draft.classes) == {0: "sky", 1: "road"} and draft.options == {"ignored": [2]}
+    assert any("begin at 0 or at 1: 2 names and values 0 to 2" in line for line in draft.open)
+
+
+def test_photographs_alone_are_no_layout(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (*HW, 3), dtype=np.uint8)
+    (tmp_path / "photos").mkdir()
+    Image.fromarray(noise).save(tmp_path / "photos/a.jpg")
+    with pytest.raises(DatasetLayoutError, match=r"no known layout: looked for .* found photos \(1 images"):
+        describe_folder(tmp_path)
+
+
+def test_real_street_scenes_are_recognised(samples: Path, tmp_path: Path) -> None:
+    folder = samples / "own/camvid_small"
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is absent")
+    written(folder, tmp_path / "streets.yaml")
+    found = read_description(tmp_path / "streets.yaml")
+    assert len(found.classes) == 11 and found.classes[8] == "car" and found.ignored == (11,)
+    assert [len(open_dataset(str(tmp_path / "streets.yaml"), split=s).records) for s in found.splits] == [
+        40,
+        80,
+    ]

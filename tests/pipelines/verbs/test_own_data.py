@@ -1,0 +1,80 @@
+"""Own data through all verbs, as docs/own-data.md shows them: from a folder to own class names."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines.__main__ import main
+from tests.extract.datasets.made_own import CLASSES, write_masks
+
+
+def result(capsys: pytest.CaptureFixture[str], line: str) -> tuple[int, dict[str, Any], str]:
+    """Exit code, summary and what was printed before it."""
+    code = main([*line.split(), "--json"])
+    *lines, summary = capsys.readouterr().out.splitlines()
+    return code, json.loads(summary), "\n".join(lines)
+
+
+def test_masks_from_description_to_pictures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_masks(tmp_path / "streets", {"train": 8, "val": 4})
+    monkeypatch.chdir(tmp_path)
+    code, summary, text = result(capsys, "describe streets --out my.yaml")
+    assert code == 0 and summary["classes"] == {"0": "sky", "1": "road", "2": "car"}
+    assert text.splitlines()[-1].startswith("my.yaml: layout masks, 3 classes, splits train, val; check it")
+    code, summary, _ = result(capsys, "describe streets --out my.yaml")
+    assert code == 2 and "--out my.yaml exists" in summary["error"]
+
+    extract = "extract --dataset my.yaml --model swinv2-nano --weights random:0 --stores f --device cpu"
+    code, first, text = result(capsys, f"{extract} --crop-size 64")
+    assert code == 0 and "3 of 3 classes in 8 of 8 label maps" in text
+    assert Path(first["store"]).name.startswith("my-train-swinv2-nano-int8-")
+    code, summary, _ = result(capsys, "train-head --head linear --stores other --dataset my.yaml")
+    assert code == 2 and "make extract DATASET=my.yaml MODEL=<model>" in summary["error"]
+    train = "train-head --head linear --stores f --batch-size 4 --device cpu --val-every 0 --run runs/a"
+    code, summary, _ = result(capsys, f"{train} --epochs 2")
+    assert (code, summary["steps"]) == (0, 4)
+    assert json.loads(json.dumps(summary))["run"] == "runs/a"
+    assert "recipe: small-segmentation" in Path("runs/a/config.yaml").read_text()
+    code, summary, _ = result(capsys, "evaluate --run runs/a")
+    assert code == 2 and "make extract DATASET=my.yaml MODEL=swinv2-nano SPLIT=val" in summary["error"]
+
+    code, test, _ = result(capsys, f"{extract} --split val --short-side 64")
+    assert code == 0
+    code, stored, _ = result(capsys, "evaluate --run runs/a")
+    assert code == 0
+    with open("runs/a/classes.csv") as file:
+        assert [row["name"] for row in csv.DictReader(file)] == list(CLASSES)
+    code, live, _ = result(capsys, "evaluate --run runs/a --live --data streets --short-side 64")
+    assert code == 0 and live["miou"] == pytest.approx(stored["miou"], abs=0.01)
+    code, summary, _ = result(capsys, "evaluate --run runs/a --live --short-side 64")
+    assert code == 2 and "my is own data: pass --data" in summary["error"]
+
+    code, summary, _ = result(capsys, f"verify --store {test['store']} --full --source --data streets")
+    assert code == 0 and summary["ok"]
+    code, _, text = result(capsys, f"info --store {test['store']}")
+    assert code == 0 and "description" in text
+    assert result(capsys, f"status --store {test['store']}")[0] == 0
+    code, summary, text = result(capsys, "predict --run runs/a --input streets/images/val --out out")
+    assert code == 0 and len(summary["images"]) == 4
+    assert {share["name"] for share in summary["images"][0]["classes"]} <= set(CLASSES)
+    code, _, text = result(capsys, "report runs/a")
+    assert code == 0 and text.startswith("my, swinv2-nano")
+
+
+def test_plan_names_the_recipe_of_small_data(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_masks(tmp_path / "streets", {"train": 8, "val": 4})
+    monkeypatch.chdir(tmp_path)
+    assert main(["describe", "streets", "--out", "my.yaml"]) == 0
+    plan = "plan --dataset my.yaml --model swinv2-nano --weights random:0 --device cpu --crop-size 64"
+    code, _, text = result(capsys, f"{plan} --head linear,m2f-pd1-td3")
+    assert code == 0
+    assert "recipe    linear: small-segmentation, 100 steps of 8" in text
+    assert "recipe    m2f-pd1-td3: small-m2f, 100 steps of 8" in text
+    assert "training  linear: about " in text
