@@ -34,6 +34,7 @@ __all__ = [
     "Dataset",
     "DatasetLayoutError",
     "Record",
+    "category_ids",
     "choose",
     "chosen_split",
     "dataset_module",
@@ -87,6 +88,20 @@ def dataset_name(name: Named) -> str:
     if not isinstance(name, str):
         return str(name["name"])
     return read_description(name).name if is_description(name) else name
+
+
+def category_ids(dataset: Mapping[str, Any]) -> tuple[int, ...]:
+    """The ids that annotation and results files have for classes, by label.
+
+    Args:
+        dataset: of a store's identity. Own data has the ids of its description; other data sets without ids
+            of their own count from 1.
+    """
+    described = description_of(dataset)
+    if described is not None:
+        return described.class_numbers
+    ids: Sequence[int] | None = getattr(dataset_module(dataset), "CATEGORY_IDS", None)
+    return tuple(range(1, len(dataset["class_names"]) + 1)) if ids is None else tuple(ids)
 
 
 def default_levels(name: Named) -> tuple[str, ...] | None:

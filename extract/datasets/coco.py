@@ -36,53 +36,24 @@ and 10 % known from the store alone: a subset can be coco-1pct-fold1 (`stores.su
 
 from __future__ import annotations
 
-import logging
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
-from itertools import pairwise
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from extract.datasets.layouts.annotation_digest import annotation_digest
-from extract.datasets.layouts.coco_annotations import (
-    annotation_bytes,
-    parse_annotations,
-)
-from extract.datasets.layouts.coco_files import (
-    CocoFile,
-    ImageEntry,
-    from_folder,
-    from_tars,
-    is_official,
-    what_is_missing,
-)
+from extract.datasets.layouts.coco_files import CocoFile, from_folder, from_tars, is_official, what_is_missing
 from extract.datasets.layouts.coco_sample import write_coco_split
-from extract.datasets.layouts.coco_survey import CocoSurvey, has_boxes_only, none_usable, survey_split
-from extract.decoding.image_media import Images
-from extract.sources.byte_sources import BAD_TARGET, SourceError
+from extract.datasets.layouts.instance_data import InstanceData
 from extract.sources.layout_choice import choose_root
-from extract.sources.record import DatasetLayoutError, Record
-from extract.sources.unusable import UnusableAnnotations
+from extract.sources.record import DatasetLayoutError
 from extract.swin.window_rule import WindowRule
-from extract.views import box_targets, instance_targets
 from extract.views.detection_recipes import large_scale_jitter, ms_flip, single
-from extract.views.instances import Instances
 from extract.views.recipes import ViewRecipe
-from extract.views.view import View
-from stores.format.plan import Target
 from stores.subsets import fold_file, subset_keys
-
-logger = logging.getLogger(__name__)
 
 DEFAULT_FOLDER = "coco"
 OFFICIAL_SPLITS = ("train2017", "val2017")
 TRAINING_SPLITS = ("train2017",)
-MIN_SIDE_PX = 32
-"""Of images to train on."""
 
 _CATEGORIES = (
     "1 person; 2 bicycle; 3 car; 4 motorcycle; 5 airplane; 6 bus; 7 train; 8 truck; 9 boat; 10 traffic "
@@ -116,91 +87,11 @@ DEFAULT_WINDOW_RULE: WindowRule = "partition"
 """As the Swin of mmdetection."""
 
 
-class Coco:
+class Coco(InstanceData):
     """One split; a `Dataset`."""
 
-    name = "coco"
-    task = "detection"
-    num_classes = len(CATEGORY_IDS)
-    class_names = CLASS_NAMES
-    media = Images()
-
     def __init__(self, split: str, listed_file: CocoFile, subset: str | None) -> None:
-        self.split, self.is_training = split, split in TRAINING_SPLITS
-        entries = listed_file.entries
-        self.boxes_only = has_boxes_only(entries)
-        self._strangers = listed_file.strangers
-        kept = _trainable(entries) if self.is_training else entries
-        self._entries = tuple(sorted(kept, key=lambda entry: entry.key))
-        keys = [entry.key for entry in self._entries]
-        if len(set(keys)) != len(keys) or not keys:
-            repeated = next((a for a, b in pairwise(keys) if a == b), None)
-            raise DatasetLayoutError(
-                f"{split}: {len(keys)} images"
-                + (f", {repeated!r} listed twice" if repeated else " to train on")
-            )
-        ids = Counter(entry.image_id for entry in self._entries)
-        if len(ids) < len(keys):  # one would get the other's annotations, and COCO's metrics would be wrong
-            raise DatasetLayoutError(f"{split}: {max(ids, key=ids.__getitem__)} is the id of several images")
-        listed = {entry.key: entry.listed for entry in self._entries}
-        self.subset = subset_keys(keys, subset, lambda: listed) if subset else None
-        self.records = tuple(Record(entry.key, entry.image.size, entry.hw) for entry in self._entries)
-
-    @cached_property
-    def annotation_digest(self) -> str:
-        return annotation_digest(self, [record.key for record in self.records])
-
-    def read_source(self, index: int) -> bytes:
-        return self._entries[index].image.read()
-
-    def read_annotation(self, index: int) -> bytes:
-        """The canonical JSON of an image's annotations, see `annotation_bytes`."""
-        entry = self._entries[index]
-        return annotation_bytes(entry.image_id, entry.hw, entry.listed, entry.annotations)
-
-    def parse_annotation(self, index: int, annotation: bytes) -> Instances:
-        """Raises SourceError also where none of its annotations can be used: that is not background."""
-        truth = parse_annotations(annotation, LABELS, boxes_only=self.boxes_only)
-        if problem := none_usable(truth):
-            raise SourceError(BAD_TARGET, problem)
-        return truth
-
-    def read_truth(self, index: int) -> Instances:
-        return self.parse_annotation(index, self.read_annotation(index))
-
-    def target_specs(
-        self, with_original: bool, params: Sequence[npt.NDArray[np.float64]]
-    ) -> tuple[Target, ...]:
-        if self.boxes_only:
-            return box_targets.target_specs(self._survey.sizes, with_original)
-        return instance_targets.target_specs(self._survey.sizes, with_original, params)
-
-    def targets(self, truth: Instances, view: View) -> Mapping[str, npt.NDArray[Any]]:
-        if self.boxes_only:
-            return box_targets.targets(truth, view)
-        return instance_targets.targets(truth, view)
-
-    @property
-    def unusable_annotations(self) -> UnusableAnnotations | None:
-        """Of all records; None where every annotation can be used."""
-        return self._survey.annotations
-
-    @property
-    def unusable_records(self) -> Mapping[str, str]:
-        """Why records cannot be used, by key, as far as the annotations and the list of files say it."""
-        return self._survey.records
-
-    @cached_property
-    def _survey(self) -> CocoSurvey:
-        return survey_split(self.split, self._entries, self._strangers, LABELS, self.boxes_only)
-
-
-def _trainable(entries: Sequence[ImageEntry]) -> list[ImageEntry]:
-    kept = [entry for entry in entries if min(entry.hw) >= MIN_SIDE_PX and entry.annotations]
-    if len(kept) < len(entries):
-        message = "%d of %d images are not trained on: without annotations, or with a side below %d px"
-        logger.info(message, len(entries) - len(kept), len(entries), MIN_SIDE_PX)
-    return kept
+        super().__init__("coco", split, split in TRAINING_SPLITS, CATEGORIES, listed_file, subset)
 
 
 def open_dataset(data: str | Path, split: str, subset: str | None = None) -> Coco:

@@ -99,13 +99,18 @@ class KeepRatio:
         return View(resized_hw=resized, valid_hw=resized, padded_hw=padded_up(resized), flip=self.flips[flip])
 
 
-def large_scale_jitter(crop_size: int | None, short_side: int | None) -> LargeScaleJitter:
-    """Recipe `coco`. Raises ValueError for a short side, which it does not have, or an impossible crop."""
+def large_scale_jitter(
+    crop_size: int | None, short_side: int | None, *, name: str = "coco"
+) -> LargeScaleJitter:
+    """Recipe `coco`, or the same under another name.
+
+    Raises ValueError for a short side, which it does not have, or an impossible crop.
+    """
     if short_side is not None:
         raise ValueError(
             f"large-scale jittering fits images into its crop: no short_side, found {short_side}"
         )
-    return LargeScaleJitter(name="coco", crop_px=CROP_PX if crop_size is None else crop_size)
+    return LargeScaleJitter(name=name, crop_px=CROP_PX if crop_size is None else crop_size)
 
 
 def single(crop_size: int | None, short_side: int | None) -> KeepRatio:

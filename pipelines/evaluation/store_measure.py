@@ -11,7 +11,7 @@ import torch
 from heads.contract import Head
 from pipelines.evaluation.store_views import check_measurable, store_views, views_name
 from pipelines.feed.prefetch import read_ahead
-from pipelines.tasks import task_of
+from pipelines.tasks import task_for
 from pipelines.tasks.contract import targets_there
 from stores.reading.reader import Store
 
@@ -39,7 +39,7 @@ class StoreMeasure:
 
     def __call__(self, module: Measured) -> Mapping[str, float | None]:
         """`Figures.scores`. The module is in evaluation mode."""
-        task = task_of(module.head.task)
+        task = task_for(self._store.identity["dataset"])
         levels, shallow = module.head.levels, self._shallow
         check_measurable(self._store, levels, task, shallow)
         truth = targets_there(task, task.test_targets, self._store.targets)

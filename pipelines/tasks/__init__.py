@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import import_module
 from importlib.util import find_spec
+from typing import Any
 
 from pipelines.tasks.contract import Figures, Task, TestView
 from pipelines.tasks.info.contract import TaskInfo
 from stores.plugins import missing_package, plugins
 
-__all__ = ["Figures", "Task", "TaskInfo", "TestView", "task_info", "task_names", "task_of"]
+__all__ = ["Figures", "Task", "TaskInfo", "TestView", "task_for", "task_info", "task_names", "task_of"]
 
 GROUP = "permafrost.tasks"
 """Of the entry points by which installed packages add tasks."""
@@ -34,6 +36,20 @@ def task_of(name: str, package: str | None = None) -> Task:
         raise ValueError(f"no task {name!r}; available: {', '.join(found)}{missing_package(package)}")
     task: Task = found[name].load().TASK
     return task
+
+
+def task_for(dataset: Mapping[str, Any]) -> Task:
+    """The task of a data set with what it needs to know of its classes.
+
+    Args:
+        dataset: of a store's identity.
+
+    Raises ValueError as `task_of`.
+    """
+    task = task_of(str(dataset["task"]), dataset.get("task_package"))
+    made_for = getattr(task, "for_dataset", None)
+    found: Task = task if made_for is None else made_for(dataset)
+    return found
 
 
 def task_info(name: str) -> TaskInfo:

@@ -52,6 +52,8 @@ class DetectionFigures:
     engine: str
     """What counted."""
     views: str
+    category_ids: tuple[int, ...]
+    """By label."""
 
     @property
     def records(self) -> int:
@@ -96,7 +98,10 @@ class DetectionFigures:
         detections.png: truth and detections of some records on grey, for a store holds no images. Of masks
         nothing where there are none."""
         for kind in ("bbox", "segm") if self.mask else ("bbox",):
-            write_results(folder / f"results-{kind}{suffix}.json", _entries(kind, self.truths, self.found))
+            write_results(
+                folder / f"results-{kind}{suffix}.json",
+                _entries(kind, self.truths, self.found, self.category_ids),
+            )
         self._write_classes(folder / f"classes{suffix}.csv", class_names)
         self._draw(folder / f"detections{suffix}.png", class_names)
 
@@ -127,6 +132,14 @@ class DetectionFigures:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Categories:
+    """What files in COCO's format call the classes, by label."""
+
+    ids: tuple[int, ...]
+    names: tuple[str, ...]
+
+
 class Detection:
     """The task; see `pipelines.tasks.contract.Task`."""
 
@@ -141,6 +154,19 @@ class Detection:
     source_kind = "images"
     source_endings = IMAGE_ENDINGS
 
+    def __init__(self, categories: Categories | None = None) -> None:
+        """Args:
+        categories: of the data set; None: ids count from 1 and stand for names.
+        """
+        self._categories = categories
+
+    def for_dataset(self, dataset: Mapping[str, Any]) -> Detection:
+        """The task with the categories of a store's data set, by the `dataset` of its identity."""
+        # Late: data sets load an image decoder, which training from a store must not.
+        from extract.datasets import category_ids
+
+        return Detection(Categories(category_ids(dataset), tuple(dataset["class_names"])))
+
     def head_targets(self, stored: Arrays) -> Arrays:
         return stored
 
@@ -153,7 +179,8 @@ class Detection:
         self, head: Head, views: Iterable[TestView], *, views_name: str, device: torch.device, bf16: bool
     ) -> DetectionFigures:
         pairs = list(record_detections(head, views, device=device, bf16=bf16))
-        return figures([truth for truth, _ in pairs], [found for _, found in pairs], views_name)
+        categories = self._categories or _numbered(head.num_classes)
+        return figures([truth for truth, _ in pairs], [found for _, found in pairs], views_name, categories)
 
     def write_prediction(self, model: RunModel, source: Path, base: Path) -> dict[str, Any]:
         """The picture with its boxes and masks, and every detection with its run lengths.
@@ -190,22 +217,33 @@ class Detection:
         return ", ".join(shown[:_SHOWN_CLASSES]) or f"nothing of score {SHOWN_SCORE} or more"
 
 
-def figures(truths: Sequence[Truth], found: Sequence[Detections], views: str) -> DetectionFigures:
-    """COCO's numbers of detections, both in the order of their records."""
-    # Late: the data set's module loads an image decoder, which training from a store must not.
-    from extract.datasets.coco import CATEGORY_IDS, CLASS_NAMES
+def _numbered(count: int) -> Categories:
+    """
+    >>> _numbered(2)
+    Categories(ids=(1, 2), names=('1', '2'))
+    """
+    return Categories(tuple(range(1, count + 1)), tuple(map(str, range(1, count + 1))))
 
-    content, engine = truth_as_coco(truths, CATEGORY_IDS, CLASS_NAMES), best_engine()
+
+def figures(
+    truths: Sequence[Truth], found: Sequence[Detections], views: str, categories: Categories
+) -> DetectionFigures:
+    """COCO's numbers of detections, both in the order of their records."""
+    ids, engine = categories.ids, best_engine()
+    content = truth_as_coco(truths, ids, categories.names)
     has_masks = all(each.counts is not None for each in truths) and all(
         each.counts is not None for each in found
     )
     return DetectionFigures(
-        box=coco_numbers(content, _entries("bbox", truths, found), "bbox", engine),
-        mask=coco_numbers(content, _entries("segm", truths, found), "segm", engine) if has_masks else None,
+        box=coco_numbers(content, _entries("bbox", truths, found, ids), "bbox", engine),
+        mask=coco_numbers(content, _entries("segm", truths, found, ids), "segm", engine)
+        if has_masks
+        else None,
         truths=tuple(truths),
         found=tuple(found),
         engine=engine,
         views=views,
+        category_ids=ids,
     )
 
 
@@ -245,16 +283,15 @@ def _stored_masks(stored: Arrays) -> tuple[bytes, ...]:
     return tuple(rle[start:stop] for start, stop in pairwise(stops))
 
 
-def _entries(kind: str, truths: Sequence[Truth], found: Sequence[Detections]) -> list[dict[str, Any]]:
-    # Late: the data set's module loads an image decoder, which training from a store must not.
-    from extract.datasets.coco import CATEGORY_IDS
-
+def _entries(
+    kind: str, truths: Sequence[Truth], found: Sequence[Detections], category_ids: Sequence[int]
+) -> list[dict[str, Any]]:
     entries: list[dict[str, Any]] = []
     for truth, each in zip(truths, found, strict=True):
         entries += (
-            box_entries(truth.image_id, each, CATEGORY_IDS)
+            box_entries(truth.image_id, each, category_ids)
             if kind == "bbox"
-            else mask_entries(truth.image_id, truth.original_hw, each, CATEGORY_IDS)
+            else mask_entries(truth.image_id, truth.original_hw, each, category_ids)
         )
     return entries
 

@@ -22,7 +22,7 @@ from pipelines.json_output import write_json
 from pipelines.machine.devices import choose_device, uses_bf16
 from pipelines.runs.run_folder import RunRecord, read_run
 from pipelines.runs.trained_head import load_head
-from pipelines.tasks import Figures, TestView, task_of
+from pipelines.tasks import Figures, TestView, task_for
 from pipelines.tasks.contract import targets_there
 
 logger = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
         views, name, source = _views(config, record, device, opened)
         opened.callback(views.close)
         logger.info("%s, step %d, on %s", folder, step, source)
-        figures = task_of(record.task, record.package("dataset", "task_package")).measure(
+        figures = task_for(record.identity["dataset"]).measure(
             head, views, views_name=name, device=device, bf16=uses_bf16(config.precision, device)
         )
     summary = {
@@ -92,7 +92,7 @@ def _views(
         weights=config.weights or record.weights,
         short_side=config.short_side,
     )
-    task = task_of(record.task, record.package("dataset", "task_package"))
+    task = task_for(record.identity["dataset"])
     check_measurable(store, record.levels, task, shallow)
     truth = targets_there(task, task.test_targets, store.targets)
     views = store_views(store, record.levels, truth, device, shallow)

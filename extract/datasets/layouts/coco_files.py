@@ -80,12 +80,14 @@ def from_folder(root: Path, split: str, categories: Mapping[int, str]) -> CocoFi
         OSError: it could not be read.
     """
     annotations, images = root / "annotations" / f"instances_{split}.json", root / split
-    whole, ids = _read_json(annotations), IdReader()
+    whole, ids = read_instances_file(annotations), IdReader()
     _check_categories(annotations, whole, categories, ids)
-    listed = [_image_fields(annotations, image, ids) for image in whole["images"]]
-    by_image, strangers = _by_image(whole["annotations"], {image_id for image_id, _, _ in listed}, ids)
+    listed = [image_fields(annotations, image, ids) for image in whole["images"]]
+    by_image, strangers = annotations_by_image(
+        whole["annotations"], {image_id for image_id, _, _ in listed}, ids
+    )
     ids.report(annotations)
-    find = _finder(images)
+    find = image_finder(images)
     entries = [
         ImageEntry(
             PurePosixPath(file_name).stem,
@@ -124,7 +126,7 @@ def what_is_missing(data: Path, split: str, default_folder: str) -> str:
     )
 
 
-def _finder(folder: Path) -> Callable[[str], ByteSource]:
+def image_finder(folder: Path) -> Callable[[str], ByteSource]:
     """Finds images by the names that the annotation file has; the case of endings does not matter."""
     files = folder_files(folder)
     in_any_case = {_any_case(name): name for name in files.sizes}
@@ -184,7 +186,7 @@ def from_tars(tars: Sequence[Path]) -> CocoFile:
         whole = _parsed(where, retried(lambda: members["json"].read(), str(where)))
         if not isinstance(whole.get("image"), dict) or not isinstance(whole.get("annotations"), list):
             raise DatasetLayoutError(f'{where}: expected {{"image": ..., "annotations": [...]}}')
-        image_id, hw, _ = _image_fields(where, {"file_name": f"{key}.jpg", **whole["image"]}, ids)
+        image_id, hw, _ = image_fields(where, {"file_name": f"{key}.jpg", **whole["image"]}, ids)
         listed = whole["image"].get("listed", [position, len(samples)])
         if not isinstance(listed, list) or len(listed) != 2 or not all(type(part) is int for part in listed):
             raise DatasetLayoutError(f"{where}: listed {str(listed)[:80]}, expected [position, count]")
@@ -201,7 +203,11 @@ def from_tars(tars: Sequence[Path]) -> CocoFile:
     return CocoFile(entries=entries, strangers=Counter())
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_instances_file(path: Path) -> dict[str, Any]:
+    """The content of an instances file: lists of images, annotations and categories.
+
+    Raises DatasetLayoutError where it is no such file, or lists no images. OSError: it could not be read.
+    """
     whole = _parsed(path, retried(path.read_bytes, str(path)))
     for name in ("images", "annotations", "categories"):
         _objects(path, whole.get(name), name)
@@ -240,7 +246,7 @@ def _check_categories(
             )
 
 
-def _by_image(
+def annotations_by_image(
     annotations: Sequence[Mapping[str, Any]], known: Collection[int], ids: IdReader
 ) -> tuple[Mapping[int, list[Mapping[str, Any]]], Counter[str]]:
     """The annotations of each image, and why others have no image."""
@@ -257,7 +263,17 @@ def _by_image(
     return found, strangers
 
 
-def _image_fields(path: Path, image: Mapping[str, Any], ids: IdReader) -> tuple[int, Hw, str]:
+def image_fields(
+    path: Path, image: Mapping[str, Any], ids: IdReader, *, in_folders: bool = False
+) -> tuple[int, Hw, str]:
+    """Id, height and width in pixels, and file name of an image as an annotation file lists it.
+
+    Args:
+        path: of the file, for errors.
+        in_folders: whether the name may hold folders.
+
+    Raises DatasetLayoutError where one of them cannot be used.
+    """
     number, file_name = ids.whole("id of images", image.get("id")), image.get("file_name")
     if not isinstance(file_name, str):
         raise DatasetLayoutError(f"{path}: image {str(image)[:120]} has no file_name")
@@ -266,12 +282,11 @@ def _image_fields(path: Path, image: Mapping[str, Any], ids: IdReader) -> tuple[
             f"{path}: image {file_name[:120]!r} has the id {shown_id(image.get('id'))}, expected a whole "
             "number"
         )
-    if (
-        not 0 < len(file_name) < _LONGEST_NAME
-        or PurePosixPath(file_name).name != file_name
-        or "\0" in file_name
-    ):
-        raise DatasetLayoutError(f"{path}: file_name {file_name[:120]!r}, expected a name without folders")
+    if in_folders:
+        file_name = file_name.replace("\\", "/").removeprefix("./")
+    if not 0 < len(file_name) < _LONGEST_NAME or "\0" in file_name or not _is_name(file_name, in_folders):
+        expected = "a path below the folder of images" if in_folders else "a name without folders"
+        raise DatasetLayoutError(f"{path}: file_name {file_name[:120]!r}, expected {expected}")
     require_printable(file_name, path)
     height, width = (ids.whole(f"{name} of images", image.get(name)) for name in ("height", "width"))
     if height and width and min(height, width) > 0 and height * width <= LIMIT_PX:
@@ -280,3 +295,10 @@ def _image_fields(path: Path, image: Mapping[str, Any], ids: IdReader) -> tuple[
         f"{path}: image {number} of {str(image.get('width'))[:20]}x{str(image.get('height'))[:20]} pixels, "
         f"expected 1 to {LIMIT_PX}"
     )
+
+
+def _is_name(file_name: str, in_folders: bool) -> bool:
+    path = PurePosixPath(file_name)
+    if not in_folders:
+        return path.name == file_name
+    return bool(path.name) and not path.is_absolute() and ".." not in path.parts

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
+from extract.datasets.layouts.instance_data import InstanceData
 from extract.datasets.layouts.label_maps import LabelMaps
+from extract.datasets.own.coco_json import open_instances
 from extract.datasets.own.description import Description
 from extract.datasets.own.mask_pairs import open_masks
-from extract.views import segmentation_recipes
+from extract.views import detection_recipes, segmentation_recipes
 from extract.views.recipes import ViewRecipe
 
 Recipes = Mapping[str, Callable[[int | None, int | None], ViewRecipe]]
@@ -22,10 +24,23 @@ _SEGMENTATION: Recipes = {
     "single": segmentation_recipes.single,
     "ms-flip": segmentation_recipes.ms_flip,
 }
+_DETECTION: Recipes = {
+    "jitter": partial(detection_recipes.large_scale_jitter, name="jitter"),
+    "single": detection_recipes.single,
+    "ms-flip": detection_recipes.ms_flip,
+}
 _VIEWS: Mapping[str, tuple[Recipes, tuple[str, ...], tuple[str, ...]]] = {
     "segmentation": (_SEGMENTATION, ("crops", "m2f-crops"), ("single", "ms-flip")),
+    "detection": (_DETECTION, ("jitter",), ("single", "ms-flip")),
 }
 """By task: recipes, and the names of those for training and test splits."""
+
+
+_OPEN: Mapping[str, Callable[[Description, Path, str, str | None], LabelMaps | InstanceData]] = {
+    "masks": open_masks,
+    "coco-json": open_instances,
+}
+"""By layout."""
 
 
 class OwnData:
@@ -38,9 +53,11 @@ class OwnData:
         self.DEFAULT_FOLDER = description.data
         self.VIEW_RECIPES, self.TRAINING_VIEWS, self.TEST_VIEWS = _VIEWS[description.task]
 
-    def open_dataset(self, data: str | Path, split: str, subset: str | None = None) -> LabelMaps:
+    def open_dataset(
+        self, data: str | Path, split: str, subset: str | None = None
+    ) -> LabelMaps | InstanceData:
         """One split. Raises DatasetLayoutError, which says what was looked for and found."""
-        opened = open_masks(self.description, Path(data), split, subset)
+        opened = _OPEN[self.description.layout](self.description, Path(data), split, subset)
         opened.description = self.description.content()
         return opened
 

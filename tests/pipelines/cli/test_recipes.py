@@ -23,7 +23,7 @@ M2F = ["m2f-pd1-td3", "m2f-pd6-td3", "m2f-pd1-td9", "m2f-pd6-td9", "pixeldec1", 
 
 
 PYRAMIDS = {"video": clip_pyramid(64)}
-TASKS = {"k400": "video", "coco": "detection"}
+TASKS = {"k400": "video", "coco": "detection", "detection": "detection"}
 """By a word in a recipe's name."""
 HEADS = {"video": "global4"}
 """What a recipe of a task is tried with; else a pyramid of four levels, and fpn."""

@@ -23,7 +23,7 @@ from pipelines.metrics.coco_results import box_entries, mask_bitmap, mask_entrie
 from pipelines.metrics.merge_views import MERGE_IOU, MOST, detections, merged, unflipped
 from pipelines.pictures.detections import blank, draw_detections, draw_truth
 from pipelines.tasks.contract import TestView
-from pipelines.tasks.detection import TASK, figures, truth_of
+from pipelines.tasks.detection import TASK, Categories, figures, truth_of
 from tests.pipelines.made_detections import (
     disc,
     disturbed,
@@ -32,6 +32,8 @@ from tests.pipelines.made_detections import (
     truth_of_masks,
     truths_of_file,
 )
+
+COCO = Categories(CATEGORY_IDS, CLASS_NAMES)
 
 HW = (48, 64)
 
@@ -184,7 +186,7 @@ def made_truths():
 
 
 def measured(truths, sees: str, flips: tuple[bool, ...]):
-    return TASK.measure(
+    return TASK.for_dataset({"name": "coco", "class_names": CLASS_NAMES}).measure(
         Oracle(truths, sees),
         views_of(truths, flips),
         views_name="single" if len(flips) == 1 else "ms+flip",
@@ -218,14 +220,14 @@ def test_the_line_that_users_rely_on(made_truths) -> None:
 
 
 def test_without_annotations_scores_are_none() -> None:
-    found = figures([truth_of_masks(1, [], [])], [perfect(truth_of_masks(1, [], []))], "single")
+    found = figures([truth_of_masks(1, [], [])], [perfect(truth_of_masks(1, [], []))], "single", COCO)
     assert set(found.scores().values()) == {None}
     assert found.summary()["box"]["AP"] is None
     assert found.line() == "box AP - mask AP - (single) AP50 - and -, 1 records: no object is annotated"
 
 
 def test_the_files_of_an_evaluation(made_truths, tmp_path: Path) -> None:
-    found = figures(made_truths, [disturbed(truth, 4) for truth in made_truths], "single")
+    found = figures(made_truths, [disturbed(truth, 4) for truth in made_truths], "single", COCO)
     found.write(tmp_path, "-x", CLASS_NAMES)
     boxes, masks = (read_json(tmp_path / f"results-{kind}-x.json") for kind in ("bbox", "segm"))
     pairs = list(zip(found.truths, found.found, strict=True))
@@ -299,3 +301,32 @@ def test_made_targets_are_what_a_head_takes() -> None:
         assert row["boxes"][:, 2].le(96).all() and row["boxes"][:, 3].le(64).all()
         assert torch.equal(row["boxes"][:, 2] - row["boxes"][:, 0], width.float())
         assert len(row["mask_bits"]) == int(((height * width + 7) // 8).sum())
+
+
+def test_ids_are_those_of_the_data_set(made_truths, tmp_path: Path) -> None:
+    """Own categories: figures do not depend on their ids, and results files hold them."""
+    names = tuple(f"kind {label}" for label in range(80))
+    dataset = {
+        "name": "cells",
+        "class_names": list(names),
+        "description": {
+            "layout": "coco-json",
+            "splits": {},
+            "order": [],
+            "training": [],
+            "classes": [[1000 + 7 * label, name] for label, name in enumerate(names)],
+        },
+    }
+    own = TASK.for_dataset(dataset)
+    ours = own.measure(
+        Oracle(made_truths, "mirrored"),
+        views_of(made_truths, (False,)),
+        views_name="single",
+        device=torch.device("cpu"),
+        bf16=False,
+    )
+    assert ours.scores() == measured(made_truths, "mirrored", (False,)).scores()
+    ours.write(tmp_path, "", names)
+    labels = {int(label) for truth in made_truths for label in truth.labels}
+    found = {entry["category_id"] for entry in read_json(tmp_path / "results-bbox.json")}
+    assert found == {1000 + 7 * label for label in labels}

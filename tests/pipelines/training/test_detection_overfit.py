@@ -17,13 +17,16 @@ import numpy as np
 import pytest
 import torch
 
+from extract.datasets.coco import CATEGORY_IDS, CLASS_NAMES
 from heads import build_head
 from heads.contract import Head
 from pipelines.config import ExtractConfig
 from pipelines.metrics.merge_views import detections
-from pipelines.tasks.detection import TASK, DetectionFigures, figures, truth_of
+from pipelines.tasks.detection import TASK, Categories, DetectionFigures, figures, truth_of
 from pipelines.verbs import extract_features
 from stores.reading.reader import Store, open_store
+
+COCO = Categories(CATEGORY_IDS, CLASS_NAMES)
 
 IMAGES, SHORT_PX, EPOCHS, BATCH, PEAK, WARMUP_STEPS = 20, 192, 80, 2, 3e-3, 50
 SETTINGS = {
@@ -135,4 +138,4 @@ def measured(head: Head, store: Store) -> DetectionFigures:
         prediction = head.predict(features, sizes(store, [row]), [original_hw])[0]
         found.append(detections(prediction, original_hw))
         truths.append(truth_of(store.read_targets([row], TASK.test_targets)[0], original_hw))
-    return figures(truths, found, "single")
+    return figures(truths, found, "single", COCO)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pipelines.__main__ import main
-from tests.extract.datasets.made_own import CLASSES, write_masks
+from tests.extract.datasets.made_own import CLASSES, write_instances, write_masks
 
 
 def result(capsys: pytest.CaptureFixture[str], line: str) -> tuple[int, dict[str, Any], str]:
@@ -78,3 +78,34 @@ def test_plan_names_the_recipe_of_small_data(
     assert "recipe    linear: small-segmentation, 100 steps of 8" in text
     assert "recipe    m2f-pd1-td3: small-m2f, 100 steps of 8" in text
     assert "training  linear: about " in text
+
+
+def test_boxes_from_description_to_results_with_own_ids(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_instances(tmp_path / "streets", {"train": 6, "val": 3}, masks=False)
+    monkeypatch.chdir(tmp_path)
+    code, summary, _ = result(capsys, "describe streets --out cars.yaml")
+    assert code == 0 and summary["classes"] == {"7": "road", "30": "car"}
+    extract = "extract --dataset cars.yaml --model swinv2-nano --weights random:0 --stores f --device cpu"
+    assert result(capsys, f"{extract} --crop-size 64")[0] == 0
+    assert result(capsys, f"{extract} --split val --short-side 64")[0] == 0
+    train = (
+        "train-head --head fpn --stores f --batch-size 2 --device cpu --val-every 0 --run runs/a --epochs 1"
+    )
+    narrow = "--head-settings.width 16 --head-settings.box_width 16 --head-settings.test_proposals 20"
+    code, summary, _ = result(capsys, f"{train} {narrow}")
+    assert (code, summary["steps"]) == (0, 3)
+    assert "recipe: small-detection" in Path("runs/a/config.yaml").read_text()
+    code, summary, text = result(capsys, "evaluate --run runs/a")
+    assert code == 0 and text.startswith("box AP ") and summary["mask"] is None
+    with open("runs/a/classes.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["name"], row["objects"]) for row in rows] == [("road", "0"), ("car", "3")]
+    found = json.loads(Path("runs/a/results-bbox.json").read_text())
+    assert {entry["category_id"] for entry in found} <= {7, 30}
+    assert {entry["image_id"] for entry in found} <= {100, 103, 106}
+    code, summary, _ = result(capsys, "predict --run runs/a --input streets/pictures/val/day0 --out out")
+    assert code == 0 and len(summary["images"]) == 2
+    names = {each["name"] for image in summary["images"] for each in image["instances"]}
+    assert names <= {"road", "car"}

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from extract.datasets.own.describing.folder_look import Draft, Look, few, look_at
+from extract.datasets.own.describing.instance_files import instance_draft
 from extract.datasets.own.describing.mask_folders import mask_draft
 from extract.sources.record import DatasetLayoutError
 
@@ -23,7 +24,7 @@ def describe_folder(folder: Path) -> Draft:
     if not folder.is_dir():
         raise DatasetLayoutError(f"{folder} is no folder")
     look = look_at(folder)
-    draft = mask_draft(look)
+    draft = instance_draft(look) or mask_draft(look)
     if draft is None:
         raise DatasetLayoutError(_no_layout(look))
     if look.others:
@@ -92,7 +93,8 @@ def _no_layout(look: Look) -> str:
     found = few(shown) if shown else "no folder of images"
     lists = f"; lists: {few(look.lists)}" if look.lists else ""
     return (
-        f"{look.root}: no known layout: looked for folders of images with a folder of label maps (.png, one "
-        f"value a pixel) of equal names; found {found}{lists}; a description can also be written by hand "
+        f"{look.root}: no known layout: looked for a .json that lists images, annotations and categories "
+        "(coco-json), and for folders of images with label maps (.png, one value a pixel) of equal names "
+        f"(masks); found {found}{lists}; a description can also be written by hand "
         "(docs/own-data.md)"
     )

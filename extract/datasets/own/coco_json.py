@@ -1,0 +1,116 @@
+"""Layout `coco-json`: any instances file in COCO's format, with own categories."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from extract.datasets.layouts.coco_files import (
+    CocoFile,
+    ImageEntry,
+    annotations_by_image,
+    image_fields,
+    image_finder,
+    read_instances_file,
+)
+from extract.datasets.layouts.coco_ids import IdReader, shown_id
+from extract.datasets.layouts.instance_data import InstanceData
+from extract.datasets.own.advice import DESCRIBE, contents
+from extract.datasets.own.description import Description
+from extract.sources.byte_sources import ByteSource
+from extract.sources.listing import MissingFile, number_of
+from extract.sources.record import DatasetLayoutError
+
+
+def open_instances(description: Description, data: Path, split: str, subset: str | None) -> InstanceData:
+    """A split of own detection data; reads its annotations, and of the images only their lengths.
+
+    Raises DatasetLayoutError where the file or all images are absent, or categories are others.
+    """
+    where = description.splits[split]
+    if len(where["annotations"]) > 1:
+        raise DatasetLayoutError(
+            f"splits.{split}.annotations of {description.name}: {len(where['annotations'])} files, expected "
+            "one; make a split of each"
+        )
+    path = data / where["annotations"][0]
+    if not path.is_file():
+        raise DatasetLayoutError(
+            f"{data}: split {split} of {description.name}: looked for the annotations {path}, found no such "
+            f"file; {contents(path.parent)}; {DESCRIBE}"
+        )
+    listed = _listed(path, [data / folder for folder in where["images"]], description.classes)
+    return InstanceData(
+        description.name,
+        split,
+        split in description.training,
+        description.classes,
+        listed,
+        subset,
+    )
+
+
+def _listed(path: Path, folders: Sequence[Path], categories: Mapping[int, str]) -> CocoFile:
+    whole, ids = read_instances_file(path), IdReader()
+    _check_categories(path, whole, categories, ids)
+    images = [image_fields(path, image, ids, in_folders=True) for image in whole["images"]]
+    by_image, strangers = annotations_by_image(
+        whole["annotations"], {image_id for image_id, _, _ in images}, ids
+    )
+    ids.report(path)
+    find = in_folders(folders)
+    entries = [
+        ImageEntry(
+            str(PurePosixPath(file_name).with_suffix("")),
+            image_id,
+            hw,
+            (position, len(images)),
+            by_image.get(image_id, ()),
+            find(file_name),
+        )
+        for position, (image_id, hw, file_name) in enumerate(images)
+    ]
+    if all(isinstance(entry.image, MissingFile) for entry in entries):
+        shown = ", ".join(map(str, folders))
+        raise DatasetLayoutError(
+            f"{path} lists {number_of(len(entries), 'image')}, such as {images[0][2]}; looked for them in "
+            f"{shown}, found none; {contents(folders[0])}; {DESCRIBE}"
+        )
+    return CocoFile(entries=entries, strangers=strangers)
+
+
+def in_folders(folders: Sequence[Path]) -> Callable[[str], ByteSource]:
+    """Finds images by the names that an annotation file has, folders included, in the first folder that has
+    them."""
+    finders: dict[Path, Callable[[str], ByteSource]] = {}
+
+    def find(file_name: str) -> ByteSource:
+        below, name = PurePosixPath(file_name).parent, PurePosixPath(file_name).name
+        for folder in folders:
+            source = _finder(finders, folder / below)(name)
+            if not isinstance(source, MissingFile):
+                return source
+        return MissingFile(f"its image {file_name[:200]} is missing")
+
+    return find
+
+
+def _finder(finders: dict[Path, Callable[[str], ByteSource]], folder: Path) -> Callable[[str], ByteSource]:
+    if folder not in finders:
+        finders[folder] = image_finder(folder)
+    return finders[folder]
+
+
+def _check_categories(
+    path: Path, whole: Mapping[str, Any], categories: Mapping[int, str], ids: IdReader
+) -> None:
+    for category in whole["categories"]:
+        number, name = ids.whole("id of categories", category.get("id")), category.get("name")
+        described = None if number is None else categories.get(number)
+        if described is None or described != str(name).strip():
+            raise DatasetLayoutError(
+                f"{path} has category {shown_id(category.get('id'))} {str(name)[:40]!r}, the description "
+                f"{'no such id' if described is None else repr(described)}: `classes` holds the ids and "
+                f"names of the file; {DESCRIBE}"
+            )
