@@ -62,7 +62,7 @@ def test_extract_train_evaluate_predict(
     image = min((data / "images" / "validation").iterdir())
     code, summary, _ = result(capsys, f"predict --run runs/second --input {image} --out out")
     assert (code, len(summary["images"])) == (0, 1)
-    assert {path.suffix for path in Path("out").iterdir()} == {".png", ".json"}
+    assert {path.suffix for path in Path("out").iterdir()} == {".csv", ".json", ".png"}
 
     code, summary, _ = result(capsys, f"{train} --run runs/second --max-steps 4 --store {first['store']}")
     assert code == 2
