@@ -57,7 +57,7 @@ def attend(grid: HW, window: HW, shift: HW, heads: int, dtype: torch.dtype) -> N
     )
     plan = window_plan(grid, window, shift, torch.device("cpu"))
     qkv = torch.zeros(1, grid[0] * grid[1], 3 * channels, dtype=dtype)
-    window_attention.attend(qkv, table, window, plan, weights)
+    window_attention.attend(qkv, table, plan, weights)
 
 
 def compile_all(capability: int, dtype: torch.dtype) -> list[tuple[str, int]]:

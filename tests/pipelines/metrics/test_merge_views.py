@@ -12,8 +12,9 @@ from pipelines.live.backbone import run_test_recipe
 
 
 def views_of(dataset: str, name: str, crop_size: int | None, **chosen: Any) -> dict[str, Any]:
-    identity = view_recipe(dataset, name, crop_size=crop_size).identity()
-    record: Any = SimpleNamespace(dataset=dataset, identity={"views": identity}, package=lambda part: None)
+    views = view_recipe(dataset, name, crop_size=crop_size).identity()
+    identity = {"views": views, "dataset": {"name": dataset}}
+    record: Any = SimpleNamespace(dataset=dataset, identity=identity, package=lambda part: None)
     return run_test_recipe(record, **chosen).identity()
 
 
