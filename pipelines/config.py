@@ -66,9 +66,9 @@ class PlanConfig(VerbConfig):
     ms-flip (images) or 4x3 (videos); single-ends and 4x3-ends: clips placed as in earlier versions."""
     view_recipe: str | None = None
     """Augmentation recipe of a training split. Default: the recipe named after the data set."""
-    crop_size: int | None = None
-    """Side of a training view in pixels, a multiple of 32; of videos also of a test view. Default: as in the
-    view recipe."""
+    crop_size: int | str | None = None
+    """Size of a training view in pixels, of videos also of a test view, in multiples of 32: the side of a
+    square, or HEIGHTxWIDTH such as 512x1024. Default: as in the view recipe."""
     short_side: int | None = None
     """Short side of a single-scale test view in pixels. Default: as in the view recipe."""
     seed: int = 0

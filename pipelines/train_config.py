@@ -105,8 +105,9 @@ class TrainConfig(VerbConfig):
     pixels: Literal["stored", "source"] | None = field(default=None, metadata=marks(one_stream=True))
     """Where shallow levels missing from the store are recomputed from: pixels stored in the store, or the
     source images. Default: stored pixels, if the store has them."""
-    crop_size: int | None = field(default=None, metadata=marks(one_stream=True))
-    """Side of a training view in pixels, for `online`. Default: as in the view recipe."""
+    crop_size: int | str | None = field(default=None, metadata=marks(one_stream=True))
+    """Size of a training view in pixels, for `online`: the side of a square, or HEIGHTxWIDTH. Default: as in
+    the view recipe."""
     model_args: dict[str, Any] = field(default_factory=dict, metadata=marks(one_stream=True))
     """Constructor arguments of the backbone, for `online`."""
     window_rule: Literal["partition", "cover"] | None = field(default=None, metadata=marks(one_stream=True))

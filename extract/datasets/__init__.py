@@ -21,6 +21,7 @@ from extract.datasets.own.data_module import OwnData
 from extract.datasets.own.description import description_of, is_description, read_description
 from extract.sources.record import DatasetLayoutError, Record
 from extract.swin.window_rule import WindowRule
+from extract.views.crop_size import CropSize, plain_size
 from extract.views.recipes import ViewRecipe
 from stores.plugins import missing_package, plugins
 
@@ -181,14 +182,15 @@ def open_dataset(
 
 
 def view_recipe(
-    dataset: Named, name: str, *, crop_size: int | None = None, short_side: int | None = None
+    dataset: Named, name: str, *, crop_size: CropSize | None = None, short_side: int | None = None
 ) -> ViewRecipe:
     """A data set's view recipe by name.
 
     Args:
         dataset: as of `dataset_module`.
         name: of its TRAINING_VIEWS or TEST_VIEWS.
-        crop_size: side of training views in pixels, a multiple of 32; None: the paper's.
+        crop_size: of training views in pixels, multiples of 32: the side of a square, "HEIGHTxWIDTH" or
+            (height, width); None: the paper's.
         short_side: short side at ratio 1 in pixels; None: the crop's size for training, the paper's for test.
 
     Raises:
@@ -197,7 +199,7 @@ def view_recipe(
     recipes = dataset_module(dataset).VIEW_RECIPES
     if name not in recipes:
         raise ValueError(f"{dataset_name(dataset)} has no view recipe {name!r}; it has {', '.join(recipes)}")
-    return recipes[name](crop_size, short_side)
+    return recipes[name](None if crop_size is None else plain_size(crop_size), short_side)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -219,7 +221,7 @@ def choose(
     *,
     views: int | str | None = None,
     recipe: str | None = None,
-    crop_size: int | None = None,
+    crop_size: CropSize | None = None,
     short_side: int | None = None,
 ) -> Choice:
     """The views that a user asks for, checked against the data set.

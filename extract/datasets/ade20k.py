@@ -9,7 +9,7 @@ skipped and reported.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from extract.datasets.layouts.label_maps import LabelMaps, Pair
 from extract.datasets.layouts.sample_files import SAMPLE_SIZES_HW, image_bytes, sample_image
 from extract.sources.byte_sources import BAD_TARGET, SourceError, decode_indices
 from extract.swin.window_rule import WindowRule
-from extract.views.recipes import ViewRecipe
+from extract.views.recipes import RecipeMaker
 from extract.views.segmentation_recipes import mask2former_crops, ms_flip, random_crops, single
 
 DEFAULT_FOLDER = FOLDER
@@ -47,7 +47,7 @@ _NAMES = (
 CLASS_NAMES = tuple(_NAMES.split("; "))
 """The first name of each class in objectInfo150.txt, in its order."""
 
-VIEW_RECIPES: Mapping[str, Callable[[int | None, int | None], ViewRecipe]] = {
+VIEW_RECIPES: Mapping[str, RecipeMaker] = {
     "ade20k": partial(random_crops, "ade20k"),
     "ade20k-m2f": partial(mask2former_crops, "ade20k-m2f"),
     "single": single,

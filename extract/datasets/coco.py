@@ -36,7 +36,7 @@ and 10 % known from the store alone: a subset can be coco-1pct-fold1 (`stores.su
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +48,7 @@ from extract.sources.layout_choice import choose_root
 from extract.sources.record import DatasetLayoutError
 from extract.swin.window_rule import WindowRule
 from extract.views.detection_recipes import large_scale_jitter, ms_flip, single
-from extract.views.recipes import ViewRecipe
+from extract.views.recipes import RecipeMaker
 from stores.subsets import fold_file, subset_keys
 
 DEFAULT_FOLDER = "coco"
@@ -76,7 +76,7 @@ CLASS_NAMES = tuple(CATEGORIES.values())
 LABELS = {category: label for label, category in enumerate(CATEGORY_IDS)}
 """By category id."""
 
-VIEW_RECIPES: Mapping[str, Callable[[int | None, int | None], ViewRecipe]] = {
+VIEW_RECIPES: Mapping[str, RecipeMaker] = {
     "coco": large_scale_jitter,
     "single": single,
     "ms-flip": ms_flip,

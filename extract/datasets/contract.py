@@ -6,7 +6,7 @@ A data set lists records and reads their files; its media turn the bytes of a so
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from extract.sources.record import Record
-from extract.views.recipes import ViewRecipe
+from extract.views.recipes import RecipeMaker
 from extract.views.view import View
 from stores.format.plan import Target
 
@@ -126,7 +126,7 @@ class DatasetModule(Protocol):
         """Name of its folder under data/."""
 
     @property
-    def VIEW_RECIPES(self) -> Mapping[str, Callable[[int | None, int | None], ViewRecipe]]:
+    def VIEW_RECIPES(self) -> Mapping[str, RecipeMaker]:
         """Makers of recipes from a crop size and a short side."""
 
     @property

@@ -10,14 +10,15 @@ instead of cv2.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from extract.sources.record import DECODER_NAMES, Record
 from extract.views.clip_view import CLIP_FRAMES, ClipView, clip_rule
-from extract.views.recipes import SeededViews, ViewRecipe, check_crop, check_short_side, draw_corner
+from extract.views.crop_size import CropSize, check_crop, crop_hw, size_in_identity
+from extract.views.recipes import RecipeMaker, SeededViews, ViewRecipe, check_short_side, draw_corner
 from extract.views.seeded_draws import Draws
 from extract.views.view import Hw, keep_ratio
 
@@ -50,7 +51,7 @@ def last_start(frames: int, stride: int = STRIDE) -> int:
     return max(0, frames - (CLIP_FRAMES - 1) * stride - 1)
 
 
-def _check_sizes(crop_px: int, short_px: int) -> None:
+def _check_sizes(crop_px: CropSize, short_px: int) -> None:
     check_crop(crop_px, MAX_SIDE_PX)
     check_short_side(short_px, MAX_SIDE_PX)
 
@@ -61,14 +62,14 @@ class RandomClips(SeededViews):
 
     frames = CLIP_FRAMES
     name: str
-    crop_px: int = CROP_PX
-    """Side of the view; a multiple of 32."""
+    crop_px: CropSize = CROP_PX
+    """Side of a square view, or height and width; multiples of 32."""
     short_px: int = round(CROP_PX * SHORT_TO_CROP)
     """Short side of the frames that the crop is taken of."""
     stride: int = STRIDE
     area_range: tuple[float, float] = (0.08, 1.0)
     aspect_range: tuple[float, float] = (3 / 4, 4 / 3)
-    """Width to height of the crop."""
+    """Width to height of the crop, as a share of the view's own."""
     tries: int = 10
     flip: float = 0.5
     """Probability."""
@@ -79,7 +80,7 @@ class RandomClips(SeededViews):
     def identity(self) -> dict[str, Any]:
         return {
             "recipe": self.name,
-            "scale_px": [self.crop_px, self.crop_px],
+            **_size_identity(self.crop_px),
             "short_px": self.short_px,
             "frames": self.frames,
             "stride": self.stride,
@@ -96,28 +97,29 @@ class RandomClips(SeededViews):
         # mmaction draws as if frames were skipped behind the last one too
         last = max(0, count - CLIP_FRAMES * self.stride)
         scaled = keep_ratio(record.original_hw, _ANY_PX, self.short_px)
-        crop_yx, crop_hw = self._crop(draws("crop"), scaled)
+        corner, part = self._crop(draws("crop"), scaled)
         return ClipView(
             resized_hw=scaled,
-            crop_yx=crop_yx,
-            crop_hw=crop_hw,
-            valid_hw=(self.crop_px, self.crop_px),
-            padded_hw=(self.crop_px, self.crop_px),
+            crop_yx=corner,
+            crop_hw=part,
+            valid_hw=crop_hw(self.crop_px),
+            padded_hw=crop_hw(self.crop_px),
             flip=draws("flip").happens(self.flip),
             frames=frame_numbers(draws("clip").integer(last + 1), count, self.stride),
             decoder=record.decoder or DECODER_NAMES[-1],
         )
 
     def _crop(self, draws: Draws, scaled: Hw) -> tuple[Hw, Hw]:
-        """Corner and size; the largest square in the middle where no try fits."""
+        """Corner and size; the largest part of the view's aspect in the middle where no try fits."""
+        view_h, view_w = crop_hw(self.crop_px)
         for _ in range(self.tries):
             area = draws.uniform(*self.area_range) * scaled[0] * scaled[1]
-            aspect = math.exp(draws.uniform(*map(math.log, self.aspect_range)))
+            aspect = math.exp(draws.uniform(*map(math.log, self.aspect_range))) * (view_w / view_h)
             height, width = round(math.sqrt(area / aspect)), round(math.sqrt(area * aspect))
             if 1 <= height <= scaled[0] and 1 <= width <= scaled[1]:
                 return draw_corner(draws, scaled, (height, width)), (height, width)
-        side = min(scaled)
-        return ((scaled[0] - side) // 2, (scaled[1] - side) // 2), (side, side)
+        height, width = _fitting_part(scaled, (view_h, view_w))
+        return ((scaled[0] - height) // 2, (scaled[1] - width) // 2), (height, width)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -130,8 +132,8 @@ class ClipsTimesCrops:
     name: str
     clips: int
     crops: int
-    crop_px: int = CROP_PX
-    """Side of the view; a multiple of 32."""
+    crop_px: CropSize = CROP_PX
+    """Side of a square view, or height and width; multiples of 32."""
     short_px: int = CROP_PX
     """Short side of the frames that the crop is taken of."""
     stride: int = STRIDE
@@ -142,8 +144,9 @@ class ClipsTimesCrops:
         _check_sizes(self.crop_px, self.short_px)
         if self.places not in CLIP_PLACES:
             raise ValueError(f"places {self.places!r}, expected one of {', '.join(CLIP_PLACES)}")
-        if self.short_px < self.crop_px:
-            raise ValueError(f"a short side of {self.short_px} px is less than the crop's {self.crop_px}")
+        least_px = min(crop_hw(self.crop_px))
+        if self.short_px < least_px:
+            raise ValueError(f"a short side of {self.short_px} px is less than the crop's {least_px}")
 
     @property
     def fixed_count(self) -> int | None:
@@ -152,7 +155,7 @@ class ClipsTimesCrops:
     def identity(self) -> dict[str, Any]:
         return {
             "recipe": self.name,
-            "scale_px": [self.crop_px, self.crop_px],
+            **_size_identity(self.crop_px),
             "short_px": self.short_px,
             "frames": self.frames,
             "stride": self.stride,
@@ -165,17 +168,18 @@ class ClipsTimesCrops:
     def view(self, dataset: str, record: Record, index: int, seed: int, truth: Any = None) -> ClipView:
         clip, crop = divmod(index, self.crops)
         count = record.frames or 1
-        scaled = keep_ratio(record.original_hw, _ANY_PX, self.short_px)
-        free = scaled[0] - self.crop_px, scaled[1] - self.crop_px
+        size = crop_hw(self.crop_px)
+        scaled = _covering(keep_ratio(record.original_hw, _ANY_PX, self.short_px), size)
+        free = scaled[0] - size[0], scaled[1] - size[1]
         middle = free[0] // 2, free[1] // 2
         step = crop if self.crops > 1 else 1
         corner = (middle[0], step * middle[1]) if free[1] >= free[0] else (step * middle[0], middle[1])
         return ClipView(
             resized_hw=scaled,
             crop_yx=corner,
-            crop_hw=(self.crop_px, self.crop_px),
-            valid_hw=(self.crop_px, self.crop_px),
-            padded_hw=(self.crop_px, self.crop_px),
+            crop_hw=size,
+            valid_hw=size,
+            padded_hw=size,
             frames=frame_numbers(self._start(clip, count), count, self.stride),
             decoder=record.decoder or DECODER_NAMES[-1],
         )
@@ -189,24 +193,57 @@ class ClipsTimesCrops:
         return last // 2 if self.clips == 1 else round(clip * (last / (self.clips - 1)))
 
 
-def _training(crop_size: int | None, short_side: int | None) -> ViewRecipe:
+def _size_identity(crop_px: CropSize) -> dict[str, Any]:
+    """What identities hold of a view's size: `scale_px`, long and short side, and where it is no square
+    `crop_px`, height and width."""
+    sides = crop_hw(crop_px)
+    square = sides[0] == sides[1]
+    return {
+        "scale_px": sorted(sides, reverse=True),
+        **({} if square else {"crop_px": size_in_identity(crop_px)}),
+    }
+
+
+def _fitting_part(whole: Hw, view: Hw) -> Hw:
+    """The largest part of the view's aspect, at least a pixel a side.
+
+    >>> _fitting_part((90, 160), (224, 224)), _fitting_part((90, 160), (64, 128))
+    ((90, 90), (80, 160))
+    """
+    factor = min(whole[0] / view[0], whole[1] / view[1])
+    height, width = (max(1, min(w, round(v * factor))) for w, v in zip(whole, view, strict=True))
+    return height, width
+
+
+def _covering(scaled: Hw, view: Hw) -> Hw:
+    """A frame's size, enlarged where the view would not fit into it.
+
+    >>> _covering((224, 398), (224, 224)), _covering((128, 228), (128, 256))
+    ((224, 398), (144, 256))
+    """
+    factor = max(1.0, *(v / s for v, s in zip(view, scaled, strict=True)))
+    height, width = (max(v, round(s * factor)) for s, v in zip(scaled, view, strict=True))
+    return height, width
+
+
+def random_clips(name: str, crop_size: CropSize | None, short_side: int | None) -> ViewRecipe:
+    """Training views of a crop size and a short side before the crop, in pixels; None: the papers'."""
     crop_px = CROP_PX if crop_size is None else crop_size
-    short_px = round(crop_px * SHORT_TO_CROP) if short_side is None else short_side
-    return RandomClips(name="k400", crop_px=crop_px, short_px=short_px)
+    short_px = round(min(crop_hw(crop_px)) * SHORT_TO_CROP) if short_side is None else short_side
+    return RandomClips(name=name, crop_px=crop_px, short_px=short_px)
 
 
 def _test(
-    name: str, clips: int, crops: int, places: str, crop_size: int | None, short_side: int | None
+    name: str, clips: int, crops: int, places: str, crop_size: CropSize | None, short_side: int | None
 ) -> ViewRecipe:
     crop_px = next(px for px in (crop_size, short_side, CROP_PX) if px is not None)
-    short_px = crop_px if short_side is None else short_side
+    short_px = min(crop_hw(crop_px)) if short_side is None else short_side
     return ClipsTimesCrops(
         name=name, clips=clips, crops=crops, crop_px=crop_px, short_px=short_px, places=places
     )
 
 
-VIEW_RECIPES: Mapping[str, Callable[[int | None, int | None], ViewRecipe]] = {
-    "k400": _training,
+TEST_RECIPES: Mapping[str, RecipeMaker] = {
     "4x3": partial(_test, "4x3", 4, 3, "segments"),
     "single": partial(_test, "single", 1, 1, "segments"),
     # Under the names in identities of earlier versions, whose stores they continue.
@@ -214,5 +251,6 @@ VIEW_RECIPES: Mapping[str, Callable[[int | None, int | None], ViewRecipe]] = {
     "single-ends": partial(_test, "single", 1, 1, "ends"),
 }
 """Makers of recipes from (crop size, short side before the crop), None for the papers' 224 px."""
+VIEW_RECIPES: Mapping[str, RecipeMaker] = {"k400": partial(random_clips, "k400"), **TEST_RECIPES}
 TRAINING_VIEWS = ("k400",)
 TEST_VIEWS = ("single", "4x3", "single-ends", "4x3-ends")

@@ -14,10 +14,11 @@ from functools import partial
 from typing import Any
 
 from extract.sources.record import Record
+from extract.views.crop_size import CropSize, check_crop, crop_hw, size_in_identity, within_crop
 from extract.views.instances import mask_rule
-from extract.views.recipes import MAX_SIDE_PX, SeededViews, check_crop, draw_corner, refuse_crop, within_crop
+from extract.views.recipes import MAX_SIDE_PX, SeededViews, draw_corner, refuse_crop
 from extract.views.seeded_draws import Draws
-from extract.views.view import View, keep_ratio, padded_up, replay_rule
+from extract.views.view import Hw, View, keep_ratio, padded_up, replay_rule
 
 CROP_PX = 1024
 SHORT_PX, LONG_PX = 800, 1333
@@ -30,8 +31,8 @@ class LargeScaleJitter(SeededViews):
     bin."""
 
     name: str
-    crop_px: int = CROP_PX
-    """Side of the square crop, which the image fits at ratio 1; a multiple of 32."""
+    crop_px: CropSize = CROP_PX
+    """Side of a square crop, or height and width, which the image fits at ratio 1; multiples of 32."""
     ratio_range: tuple[float, float] = (0.1, 2.0)
     flip: float = 0.5
     """Probability."""
@@ -42,9 +43,9 @@ class LargeScaleJitter(SeededViews):
     def identity(self) -> dict[str, Any]:
         return {
             "recipe": self.name,
-            "scale_px": [self.crop_px, self.crop_px],
+            "scale_px": sorted(crop_hw(self.crop_px), reverse=True),
             "ratio_range": list(self.ratio_range),
-            "crop_px": self.crop_px,
+            "crop_px": size_in_identity(self.crop_px),
             "flip": self.flip,
             "replay": replay_rule(),
             "masks": mask_rule(),
@@ -52,14 +53,14 @@ class LargeScaleJitter(SeededViews):
 
     def view(self, dataset: str, record: Record, index: int, seed: int, truth: Any = None) -> View:
         draws = partial(Draws, dataset, record.key, index, seed)
-        side_px = int(self.crop_px * draws("scale").uniform(*self.ratio_range))
-        resized = keep_ratio(record.original_hw, side_px, side_px)
-        valid = within_crop(resized, self.crop_px)
+        ratio, crop = draws("scale").uniform(*self.ratio_range), crop_hw(self.crop_px)
+        resized = fitting(record.original_hw, (int(crop[0] * ratio), int(crop[1] * ratio)))
+        valid = within_crop(resized, crop)
         return View(
             resized_hw=resized,
             crop_yx=draw_corner(draws("crop"), resized, valid),
             valid_hw=valid,
-            padded_hw=(self.crop_px, self.crop_px),
+            padded_hw=crop,
             flip=draws("flip").happens(self.flip),
         )
 
@@ -99,8 +100,21 @@ class KeepRatio:
         return View(resized_hw=resized, valid_hw=resized, padded_hw=padded_up(resized), flip=self.flips[flip])
 
 
+def fitting(original_hw: Hw, size_hw: Hw) -> Hw:
+    """The largest size of the same aspect that fits a size; a side never becomes 0.
+
+    Source: detectron2's ResizeScale; for squares it is `keep_ratio`, mmcv's.
+
+    >>> fitting((1024, 2048), (512, 1024)), fitting((2048, 1024), (512, 1024)), fitting((300, 400), (64, 64))
+    ((512, 1024), (512, 256), (48, 64))
+    """
+    factor = min(new / old for new, old in zip(size_hw, original_hw, strict=True))
+    height, width = (max(1, int(side * factor + 0.5)) for side in original_hw)
+    return height, width
+
+
 def large_scale_jitter(
-    crop_size: int | None, short_side: int | None, *, name: str = "coco"
+    crop_size: CropSize | None, short_side: int | None, *, name: str = "coco"
 ) -> LargeScaleJitter:
     """Recipe `coco`, or the same under another name.
 
@@ -113,14 +127,14 @@ def large_scale_jitter(
     return LargeScaleJitter(name=name, crop_px=CROP_PX if crop_size is None else crop_size)
 
 
-def single(crop_size: int | None, short_side: int | None) -> KeepRatio:
+def single(crop_size: CropSize | None, short_side: int | None) -> KeepRatio:
     """Recipe `single`: 800/1333, or the same in proportion to another short side. Raises ValueError for a
     crop."""
     refuse_crop("single", crop_size)
     return KeepRatio(name="single", sizes_px=(_in_proportion(SHORT_PX, LONG_PX, short_side),))
 
 
-def ms_flip(crop_size: int | None, short_side: int | None) -> KeepRatio:
+def ms_flip(crop_size: CropSize | None, short_side: int | None) -> KeepRatio:
     """Recipe `ms-flip`: short sides 600 to 1400, long ones up to 1600, each as it is and flipped; all in
     proportion to another short side than 800. Raises ValueError for a crop."""
     refuse_crop("ms-flip", crop_size)

@@ -17,15 +17,14 @@ from typing import Any
 
 from extract.sources.record import Record
 from extract.views.colour import HUE_DELTA, colour_rule, draw_colour
+from extract.views.crop_size import CropSize, check_crop, crop_hw, size_in_identity, within_crop
 from extract.views.recipes import (
     CROP_PX,
     LONG_TO_SHORT,
     MAX_SIDE_PX,
     SeededViews,
-    check_crop,
     check_short_side,
     draw_corner,
-    within_crop,
 )
 from extract.views.seeded_draws import Draws
 from extract.views.view import Hw, View, replay_rule
@@ -41,8 +40,8 @@ class Mask2FormerCrops(SeededViews):
     """One of 16 short sides, a crop, flip, colour. All are padded to the crop's size: one bin."""
 
     name: str = "ade20k-m2f"
-    crop_px: int = CROP_PX
-    """Side of the square crop; a multiple of 32."""
+    crop_px: CropSize = CROP_PX
+    """Side of a square crop, or height and width; multiples of 32."""
     short_px: int | None = None
     """Short side at ratio 1; None: the crop's. The long side is at most four times as long."""
     flip: float = 0.5
@@ -54,7 +53,7 @@ class Mask2FormerCrops(SeededViews):
 
     @property
     def base_short_px(self) -> int:
-        return self.crop_px if self.short_px is None else self.short_px
+        return min(crop_hw(self.crop_px)) if self.short_px is None else self.short_px
 
     @property
     def short_sides_px(self) -> tuple[int, ...]:
@@ -70,7 +69,7 @@ class Mask2FormerCrops(SeededViews):
             "recipe": self.name,
             "scale_px": [self.long_px, self.base_short_px],
             "short_sides_px": list(self.short_sides_px),
-            "crop_px": self.crop_px,
+            "crop_px": size_in_identity(self.crop_px),
             "flip": self.flip,
             "colour": {**colour_rule(), "rule": "detectron2 ColorAugSSDTransform, 8-bit HSV", "hues": HUES},
             "replay": replay_rule(),
@@ -80,12 +79,13 @@ class Mask2FormerCrops(SeededViews):
         draws = partial(Draws, dataset, record.key, index, seed)
         short_px = self.short_sides_px[draws("scale").integer(len(RATIOS))]
         resized = shortest_edge(record.original_hw, short_px, self.long_px)
-        valid = within_crop(resized, self.crop_px)
+        crop = crop_hw(self.crop_px)
+        valid = within_crop(resized, crop)
         return View(
             resized_hw=resized,
             crop_yx=draw_corner(draws("crop"), resized, valid),
             valid_hw=valid,
-            padded_hw=(self.crop_px, self.crop_px),
+            padded_hw=crop,
             flip=draws("flip").happens(self.flip),
             colour=draw_colour(draws("colour"), hues=HUES),
         )

@@ -8,6 +8,7 @@ Mask2Former does) instead of cv2, labels by the nearest cell centre, and test vi
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, Protocol
@@ -17,8 +18,9 @@ import numpy.typing as npt
 
 from extract.sources.record import Record
 from extract.views.colour import colour_rule, draw_colour
+from extract.views.crop_size import CropSize, check_crop, crop_hw, size_in_identity, within_crop
 from extract.views.seeded_draws import Draws
-from extract.views.view import IGNORE, MULTIPLE_PX, Hw, View, keep_ratio, label_crop, padded_up, replay_rule
+from extract.views.view import IGNORE, Hw, View, keep_ratio, label_crop, padded_up, replay_rule
 
 CROP_PX = 512
 SHORT_PX = 512
@@ -67,6 +69,11 @@ class ViewRecipe(Protocol):
         """
 
 
+RecipeMaker = Callable[[int | Hw | None, int | None], ViewRecipe]
+"""Makes a recipe of a crop (the side of a square, or height and width) and a short side, in pixels; None: the
+paper's."""
+
+
 class SeededViews:
     """Base of training recipes: any number of views, each drawn from its own seed."""
 
@@ -82,8 +89,8 @@ class RandomCrops(SeededViews):
 
     looks_at_truth = True
     name: str
-    crop_px: int = CROP_PX
-    """Side of the square crop; a multiple of 32."""
+    crop_px: CropSize = CROP_PX
+    """Side of a square crop, or height and width; multiples of 32."""
     short_px: int | None = None
     """Short side at ratio 1; None: the crop's. The long side is at most four times as long."""
     ratio_range: tuple[float, float] = (0.5, 2.0)
@@ -99,14 +106,14 @@ class RandomCrops(SeededViews):
 
     @property
     def base_short_px(self) -> int:
-        return self.crop_px if self.short_px is None else self.short_px
+        return min(crop_hw(self.crop_px)) if self.short_px is None else self.short_px
 
     def identity(self) -> dict[str, Any]:
         return {
             "recipe": self.name,
             "scale_px": [self.base_short_px * LONG_TO_SHORT, self.base_short_px],
             "ratio_range": list(self.ratio_range),
-            "crop_px": self.crop_px,
+            "crop_px": size_in_identity(self.crop_px),
             "cat_max_ratio": self.cat_max_ratio,
             "tries": self.tries,
             "flip": self.flip,
@@ -125,12 +132,13 @@ class RandomCrops(SeededViews):
         draws = partial(Draws, dataset, record.key, index, seed)
         ratio, short_px = draws("scale").uniform(*self.ratio_range), self.base_short_px
         resized = keep_ratio(record.original_hw, int(short_px * LONG_TO_SHORT * ratio), int(short_px * ratio))
-        valid = within_crop(resized, self.crop_px)
+        crop = crop_hw(self.crop_px)
+        valid = within_crop(resized, crop)
         return View(
             resized_hw=resized,
             crop_yx=self._crop(draws("crop"), resized, valid, truth),
             valid_hw=valid,
-            padded_hw=(self.crop_px, self.crop_px),
+            padded_hw=crop,
             flip=draws("flip").happens(self.flip),
             colour=draw_colour(draws("colour")),
         )
@@ -193,20 +201,9 @@ class WholeImages:
         return View(resized_hw=resized, valid_hw=resized, padded_hw=padded_up(resized), flip=self.flips[flip])
 
 
-def within_crop(resized: Hw, crop_px: int) -> Hw:
-    """The size of what a square crop shows of an image."""
-    return min(resized[0], crop_px), min(resized[1], crop_px)
-
-
 def draw_corner(draws: Draws, whole: Hw, part: Hw) -> Hw:
     """Where in `whole` a part of that size begins, any place being as likely."""
     return draws.integer(whole[0] - part[0] + 1), draws.integer(whole[1] - part[1] + 1)
-
-
-def check_crop(crop_px: int, most_px: int) -> None:
-    """Raises ValueError for a side that no crop can have."""
-    if not MULTIPLE_PX <= crop_px <= most_px or crop_px % MULTIPLE_PX:
-        raise ValueError(f"crop_size {crop_px}: expected a multiple of {MULTIPLE_PX} px up to {most_px}")
 
 
 def check_short_side(short_px: int, most_px: int) -> None:
@@ -215,7 +212,7 @@ def check_short_side(short_px: int, most_px: int) -> None:
         raise ValueError(f"a short side of {short_px} px, expected 2 to {most_px}")
 
 
-def refuse_crop(name: str, crop_size: int | None) -> None:
+def refuse_crop(name: str, crop_size: CropSize | None) -> None:
     """Raises ValueError where a crop is asked of test views, which show whole images."""
     if crop_size is not None:
         raise ValueError(f"test views ({name}) are whole images: they have no crop_size, found {crop_size}")

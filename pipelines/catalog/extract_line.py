@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from extract.datasets import dataset_module, default_window_rule, first_test_split, view_recipe
+from extract.views.crop_size import size_text
 from pipelines.catalog.choose_backbone import chosen_card
 from pipelines.catalog.stores import TEST, StoreQuery, description_file
 from pipelines.runs.run_folder import RunRecord
@@ -39,7 +40,13 @@ def _scale_flags(record: RunRecord) -> Iterator[str]:
     papers = view_recipe(record.identity["dataset"], module.TRAINING_VIEWS[0]).identity().get("scale_px")
     scale = trained.get("scale_px")
     if scale is not None and list(scale) != papers:
-        yield f"--{'crop-size' if 'frames' in trained else 'short-side'} {scale[1]}"
+        of_clips = "frames" in trained
+        yield f"--crop-size {size_text(_clip_size(trained))}" if of_clips else f"--short-side {scale[1]}"
+
+
+def _clip_size(views: Mapping[str, Any]) -> Any:
+    """The crop of views of clips: named where it is no square."""
+    return views.get("crop_px", views["scale_px"][1])
 
 
 def _backbone_flags(record: RunRecord) -> Iterator[str]:
@@ -56,8 +63,8 @@ def _backbone_flags(record: RunRecord) -> Iterator[str]:
 def _default_arguments(record: RunRecord, rule: str | None) -> dict[str, Any] | None:
     """What `extract` gives the backbone by itself; None for one that this installation lacks."""
     module = dataset_module(record.identity["dataset"])
-    sides = record.identity["views"].get("scale_px")
-    crop = sides[1] if sides and "frames" in record.identity["views"] else None
+    views = record.identity["views"]
+    crop = _clip_size(views) if "scale_px" in views and "frames" in views else None
     recipe = view_recipe(record.identity["dataset"], module.TRAINING_VIEWS[0], crop_size=crop)
     try:
         card = chosen_card(record.identity["dataset"], recipe, record.model, {}, record.levels, rule)

@@ -91,6 +91,7 @@ def run_test_recipe(record: RunRecord, views: str | None = None, short_side: int
     module = dataset_module(source)
     scale_px = record.identity["views"].get("scale_px")
     papers_px = view_recipe(source, module.TRAINING_VIEWS[0]).identity().get("scale_px")
-    if short_side is None and scale_px != papers_px:
+    crop = record.identity["views"].get("crop_px") if "frames" in record.identity["views"] else None
+    if short_side is None and crop is None and scale_px != papers_px:
         short_side = int(scale_px[1])
-    return view_recipe(source, views or module.TEST_VIEWS[0], short_side=short_side)
+    return view_recipe(source, views or module.TEST_VIEWS[0], crop_size=crop, short_side=short_side)

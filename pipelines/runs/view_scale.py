@@ -46,6 +46,8 @@ def scale_differences(
         found = short_side_of(test)
         if found != wanted:
             yield "views.sizes_px (short side)", wanted, found
+    if "frames" in trained and "frames" in test and trained.get("crop_px") != test.get("crop_px"):
+        yield "views.crop_px", trained.get("crop_px"), test.get("crop_px")
     for name in ("frames", "stride"):
         if name in trained and name in test and trained[name] != test[name]:
             yield f"views.{name}", trained[name], test[name]

@@ -14,9 +14,9 @@ from extract.datasets.own.coco_json import open_instances
 from extract.datasets.own.description import Description
 from extract.datasets.own.mask_pairs import open_masks
 from extract.views import detection_recipes, segmentation_recipes
-from extract.views.recipes import ViewRecipe
+from extract.views.recipes import RecipeMaker
 
-Recipes = Mapping[str, Callable[[int | None, int | None], ViewRecipe]]
+Recipes = Mapping[str, RecipeMaker]
 
 _SEGMENTATION: Recipes = {
     "crops": partial(segmentation_recipes.random_crops, "crops"),
