@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from extract.codecs.on_device import device_codec
+from heads.index import head_index
 from stores.codecs import codec
 from stores.plugins import plugins
 
@@ -32,11 +34,13 @@ def write_package(
 
 
 @contextmanager
-def installed(folder: Path) -> Iterator[None]:
-    """Within it the packages of a folder are installed in this process."""
-    caches = (plugins, codec, device_codec)
+def installed(*folders: Path) -> Iterator[None]:
+    """Within it the packages of these folders are installed in this process."""
+    caches = (plugins, codec, device_codec, head_index)
+    modules = {path.stem for folder in folders for path in folder.glob("*.py")}
     with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(folder)
+        for folder in folders:
+            patch.syspath_prepend(folder)
         for each in caches:
             each.cache_clear()
         try:
@@ -44,3 +48,5 @@ def installed(folder: Path) -> Iterator[None]:
         finally:
             for each in caches:
                 each.cache_clear()
+            for name in modules:  # the next package may have other modules of these names
+                sys.modules.pop(name, None)

@@ -2,13 +2,27 @@
 
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from tests.contracts.installed import write_package
+from extract import backbone_card
+from extract.codecs.on_device import device_codec
+from extract.datasets import dataset_module
+from heads import head_names
+from pipelines.__main__ import main
+from pipelines.tasks import task_of
+from stores.codecs import codec, codec_names
+from stores.plugins import PluginError
+from tests.contracts.installed import installed, write_package
 from tests.contracts.toy_codecs import STEPS
 
 ROOT = Path(__file__).parents[2]
@@ -63,6 +77,11 @@ ENTRY_POINTS = {
     "permafrost.heads": {"blocking.tiny": "toy_head"},
     "permafrost.backbones": {"nano-grey": "toy_backbone"},
 }
+EXTRACT = (
+    "extract --dataset blocks --model nano-grey --weights random:0 --codec steps10 --levels p4,p5 "
+    "--crop-size 64 --device cpu --workers 1"
+)
+TRAIN = "train-head --head tiny --max-steps 1 --batch-size 2 --device cpu"
 
 
 @pytest.fixture(scope="module")
@@ -70,34 +89,24 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_package(tmp_path_factory.mktemp("toy"), "toy-plugins", MODULES, ENTRY_POINTS)
 
 
-def python(words: list[str], *folders: Path) -> subprocess.CompletedProcess[str]:
-    """A fresh interpreter with these folders on its module path."""
-    path = os.pathsep.join([str(ROOT), *map(str, folders)])
-    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [sys.executable, *words], capture_output=True, text=True, env=environment, timeout=300, check=False
-    )
+def run_verb(words: str, *folders: Path) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of a verb in this process, with these folders' packages installed."""
+    with installed(*folders), redirect_stdout(StringIO()) as out, redirect_stderr(StringIO()) as err:
+        code = main(shlex.split(words))
+    return code, out.getvalue(), err.getvalue()
 
 
 @pytest.fixture(scope="module")
 def made(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with `data`, `stores` and a `run` of one step, all of the other package's plug-ins."""
     folder = tmp_path_factory.mktemp("made")
-    code = (
-        "import sys, numpy as np; from pathlib import Path; from extract.datasets import dataset_module\n"
-        "dataset_module('blocks').write_sample(Path(sys.argv[1]), 4, np.random.default_rng(0))"
-    )
-    done = python(["-c", code, str(folder / "data")], package)
-    assert done.returncode == 0, done.stderr
-    extract = "extract --dataset blocks --model nano-grey --weights random:0 --codec steps10 --levels p4,p5"
-    words = [*extract.split(), "--data", str(folder / "data"), "--stores", str(folder / "stores")]
-    done = python(["-m", "pipelines", *words, "--crop-size", "64", "--device", "cpu"], package)
-    assert done.returncode == 0, done.stderr
-    assert "codec     steps10 has no device half: numpy encodes and decodes it on the host" in done.stdout
-    train = "train-head --head tiny --max-steps 1 --batch-size 2 --device cpu"
-    words = [*train.split(), "--stores", str(folder / "stores"), "--run", str(folder / "run")]
-    done = python(["-m", "pipelines", *words], package)
-    assert done.returncode == 0, done.stderr
+    with installed(package):
+        dataset_module("blocks").write_sample(folder / "data", 4, np.random.default_rng(0))
+    code, out, err = run_verb(f"{EXTRACT} --data {folder / 'data'} --stores {folder / 'stores'}", package)
+    assert code == 0, err
+    assert "codec     steps10 has no device half: numpy encodes and decodes it on the host" in out
+    code, _, err = run_verb(f"{TRAIN} --stores {folder / 'stores'} --run {folder / 'run'}", package)
+    assert code == 0, err
     return folder
 
 
@@ -114,9 +123,24 @@ def test_a_store_and_a_run_record_the_package(made: Path) -> None:
 
 def test_without_the_package_a_store_names_it(made: Path) -> None:
     (store,) = (path for path in (made / "stores").iterdir() if path.is_dir())
-    done = python(["-m", "pipelines", "info", "--store", str(store)])
-    assert done.returncode == 4, done.stderr
-    assert "unknown codec 'steps10'" in done.stderr and "came from package toy-plugins" in done.stderr
+    code, _, err = run_verb(f"info --store {store}")
+    assert code == 4, err
+    assert "unknown codec 'steps10'" in err and "came from package toy-plugins" in err
+
+
+@pytest.mark.ci  # fresh interpreters: nothing is imported before the package is found
+def test_from_extraction_to_training_in_fresh_processes(made: Path, package: Path, tmp_path: Path) -> None:
+    for words in (
+        f"{EXTRACT} --data {made / 'data'} --stores {tmp_path / 'stores'}",
+        f"{TRAIN} --stores {tmp_path / 'stores'} --run {tmp_path / 'run'}",
+        f"info --stores {tmp_path / 'stores'}",
+    ):
+        path = os.pathsep.join([str(ROOT), str(package)])
+        done = subprocess.run(
+            [sys.executable, "-m", "pipelines", *shlex.split(words)],
+            capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(
@@ -135,73 +159,51 @@ def test_a_run_names_the_package_of_what_is_absent(
     if group == "permafrost.heads":  # a task without heads has no names to list
         others["permafrost.heads"] = {"blocking.other": "toy_head"}
     folder = write_package(tmp_path / "fewer", "toy-plugins", MODULES, others)
-    words = [
-        "evaluate",
-        "--run",
-        str(made / "run"),
-        "--live",
-        "--data",
-        str(made / "data"),
-        "--device",
-        "cpu",
-    ]
-    done = python(["-m", "pipelines", *words], folder)
-    assert done.returncode == 2, done.stderr
-    assert missing in done.stderr and "came from package toy-plugins" in done.stderr
+    code, _, err = run_verb(
+        f"evaluate --run {made / 'run'} --live --data {made / 'data'} --device cpu", folder
+    )
+    assert code == 2, err
+    assert missing in err and "came from package toy-plugins" in err
 
 
 @pytest.mark.parametrize(
-    ("group", "name", "code"),
+    ("group", "name", "find"),
     [
-        ("permafrost.codecs", "int8", "from stores.codecs import codec; codec('int8')"),
-        ("permafrost.codecs.devices", "int8", "from extract.codecs.on_device import *; device_codec('int8')"),
-        ("permafrost.datasets", "coco", "from extract.datasets import *; dataset_module('coco')"),
-        ("permafrost.tasks", "video", "from pipelines.tasks import task_of; task_of('video')"),
-        ("permafrost.heads", "video.linear", "from heads import head_names; head_names('video')"),
-        (
-            "permafrost.backbones",
-            "swinv2-t",
-            "from extract import backbone_card; backbone_card('swinv2-t')",
-        ),
+        ("permafrost.codecs", "int8", lambda: codec("int8")),
+        ("permafrost.codecs.devices", "int8", lambda: device_codec("int8")),
+        ("permafrost.datasets", "coco", lambda: dataset_module("coco")),
+        ("permafrost.tasks", "video", lambda: task_of("video")),
+        ("permafrost.heads", "video.linear", lambda: head_names("video")),
+        ("permafrost.backbones", "swinv2-t", lambda: backbone_card("swinv2-t")),
     ],
+    ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_a_name_twice_is_an_error_that_names_both(group: str, name: str, code: str, tmp_path: Path) -> None:
+def test_a_name_twice_is_an_error_that_names_both(
+    group: str, name: str, find: Callable[[], object], tmp_path: Path
+) -> None:
     folder = write_package(tmp_path, "toy-clash", {}, {group: {name: "toy_clash"}})
-    done = python(["-c", code], folder)
-    last = done.stderr.splitlines()[-1]
-    assert done.returncode == 1 and name.rpartition(".")[2] in last
-    assert "(part of this project) and toy_clash (package toy-clash)" in last
+    with installed(folder), pytest.raises(ValueError, match=re.escape(name.rpartition(".")[2])) as refused:
+        find()
+    assert "(part of this project) and toy_clash (package toy-clash)" in str(refused.value)
 
 
 def test_two_packages_with_one_name_are_both_named(package: Path, tmp_path: Path) -> None:
     folder = write_package(tmp_path, "toy-clash", {}, {"permafrost.codecs": {"steps": "toy_clash"}})
-    done = python(["-c", "from stores.codecs import codec_names; codec_names()"], package, folder)
-    assert "toy_codec (package toy-plugins) and toy_clash (package toy-clash)" in done.stderr
+    with installed(folder, package), pytest.raises(PluginError) as refused:
+        codec_names()
+    assert "toy_codec (package toy-plugins) and toy_clash (package toy-clash)" in str(refused.value)
 
 
 def test_a_package_that_cannot_be_imported_is_named(tmp_path: Path) -> None:
     folder = write_package(tmp_path, "toy-broken", {}, {"permafrost.codecs": {"gone": "toy_gone"}})
-    done = python(
-        ["-m", "pipelines", "plan", "--dataset", "ade20k", "--model", "swinv2-nano", "--codec", "gone"],
-        folder,
-    )
-    assert done.returncode == 2
-    assert "gone of package toy-broken cannot be imported: No module named 'toy_gone'" in done.stderr
+    code, _, err = run_verb("plan --dataset ade20k --model swinv2-nano --codec gone", folder)
+    assert code == 2
+    assert "gone of package toy-broken cannot be imported: No module named 'toy_gone'" in err
 
 
-def test_an_unknown_codec_is_refused_before_anything_is_opened(tmp_path: Path) -> None:
-    for verb in ("plan", "extract"):
-        words = [
-            verb,
-            "--dataset",
-            "ade20k",
-            "--model",
-            "swinv2-nano",
-            "--codec",
-            "int9",
-            "--data",
-            "nowhere",
-        ]
-        done = python(["-m", "pipelines", *words, "--stores", str(tmp_path)])
-        assert done.returncode == 2
-        assert "--codec int9: unknown codec 'int9'; available: " in done.stderr
+@pytest.mark.parametrize("verb", ["plan", "extract"])
+def test_an_unknown_codec_is_refused_before_anything_is_opened(verb: str, tmp_path: Path) -> None:
+    words = f"{verb} --dataset ade20k --model swinv2-nano --codec int9 --data nowhere --stores {tmp_path}"
+    code, _, err = run_verb(words)
+    assert code == 2
+    assert "--codec int9: unknown codec 'int9'; available: " in err

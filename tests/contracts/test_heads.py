@@ -13,6 +13,7 @@ from heads.errors import HeadError
 from heads.index import head_index
 from heads.segmentation.base import PixelClassifier
 from stores.pyramid import PyramidSpec
+from tests.contracts.small_heads import SMALL, build_small_head
 from tests.heads.detection.detection_targets import random_targets
 from tests.heads.pyramids import clip_pyramid, pyramid_of, random_clips, random_features, random_labels
 from tests.one_thread import one_thread  # noqa: F401 - a fixture of this file
@@ -23,11 +24,6 @@ VALID_HW = [(157, 200), (160, 224), (90, 33)]  # the last has fewer p5 cells tha
 OUTPUT_HW = [(314, 400), (160, 224), (45, 17)]
 PYRAMID = pyramid_of(8)
 CLIPS = clip_pyramid(32)
-SMALL = {"width": 16, "queries": 12, "points": 112, "drop_path": 0.0}
-SMALL |= {"rpn_samples": 4096, "candidates": 64, "proposals": 16, "test_candidates": 32, "test_proposals": 16}
-SMALL |= {"roi_samples": 32, "box_width": 64, "mask_width": 16, "detections": 8, "anchor_scale": 4.0}
-"""Settings that make any head quick, and no part of it left out by chance; each takes those it knows."""
-
 TARGETS = {
     "detection": lambda: random_targets(VALID_HW, CLASSES),
     "segmentation": lambda: random_labels(len(VALID_HW), PADDED_HW, CLASSES),
@@ -45,10 +41,8 @@ every_head = pytest.mark.parametrize(
 )
 
 
-def small_head(name: str, task: str, *, seed: int = 0, **settings: object) -> Head:
-    known = {field.name for field in dataclasses.fields(head_settings(name, task))}
-    small = {key: value for key, value in SMALL.items() if key in known}
-    return build_head(name, task, pyramid(task), CLASSES, seed=seed, **small, **settings)
+def small_head(name: str, task: str, **settings: Any) -> Head:
+    return build_small_head(name, task, pyramid(task), CLASSES, **settings)
 
 
 def decided(head: Head) -> Head:

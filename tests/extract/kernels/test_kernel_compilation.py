@@ -17,7 +17,7 @@ SHARED_BYTES = {"80": 163 << 10, "86": 99 << 10, "90": 227 << 10, "100": 227 << 
 @pytest.mark.parametrize(
     ("capability", "dtype"),
     [
-        ("86", "float16"),
+        pytest.param("86", "float16", marks=pytest.mark.ci),
         *(
             pytest.param(capability, dtype, marks=pytest.mark.slow)
             for capability in SHARED_BYTES

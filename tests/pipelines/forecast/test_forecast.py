@@ -31,11 +31,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def nothing_measured_yet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PERMAFROST_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(pipelines.forecast.speed_probe, "MEASURED_S", 0.05)
-    monkeypatch.setattr(head_probe, "CPU_PIXELS", 2 * 64 * 64)
-    monkeypatch.setattr(head_probe, "STEPS", 1)
 
 
 @pytest.fixture

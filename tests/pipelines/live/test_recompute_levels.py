@@ -203,6 +203,7 @@ def test_a_head_of_the_deep_levels_needs_no_backbone(made: Made, tmp_path: Path)
     assert list(batch.features) == ["p4", "p5"]
 
 
+@pytest.mark.ci  # a process of its own imports everything
 def test_training_from_a_full_store_loads_no_backbone() -> None:
     modules = ("verbs.train_head", "verbs.evaluate", "training.several_runs.many_heads", "feed.datamodule")
     loaded = loaded_after(

@@ -198,6 +198,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
+@pytest.mark.ci  # three processes load torch
 def test_of_two_processes_on_one_run_one_is_refused(tmp_path: Path) -> None:
     """And the one that holds it stops before its next write once it is taken over."""
     make_clip_store(tmp_path / "features", records=8, views=1)

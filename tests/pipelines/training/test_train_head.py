@@ -201,6 +201,7 @@ def in_a_process(
     )
 
 
+@pytest.mark.ci  # two more processes train
 def test_killed_and_resumed_from_the_store_alone(
     finished: tuple[Path, dict[str, Any]], data: Path, tmp_path: Path
 ) -> None:
