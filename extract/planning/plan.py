@@ -100,7 +100,7 @@ def estimate_plan(dataset: Dataset, recipe: ViewRecipe, card: Card, **choices: A
     plan = _draft(dataset, recipe, card, chosen, params)
     by_level = dict.fromkeys(plan.pyramid.names, 0)
     files = len(metadata_files(plan)) + len(plan.planned_tables) + _FILES_BESIDE_ARRAYS
-    files += len(outcome_tables(len(plan.rows)))
+    files += len(outcome_tables(plan))
     for index, b in enumerate(plan.bins):
         specs = sharded_arrays(plan, index)
         files += b.shards * (len(specs) + 1)  # and its receipt

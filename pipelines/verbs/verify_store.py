@@ -190,6 +190,6 @@ def check_sources(path: Path, data: str | None) -> int:
 
 def _digests_by_key(store: CommittedStore) -> Mapping[str, str]:
     """The sha256 of every source file that was read; rows of one record share it."""
-    source = store.table(outcome_tables(len(store.plan.rows))["source"])
+    source = store.table(outcome_tables(store.plan)["source"])
     digests = zip(store.plan.rows.keys, source, strict=True)
     return {key: bytes(digest).hex() for key, digest in digests if digest.any()}

@@ -40,7 +40,11 @@ class Part:
 
 
 class Codec(Protocol):
-    """Numbers in, arrays to store out; each row (and frame) by itself."""
+    """Numbers in, arrays to store out; each row (and frame) by itself.
+
+    A codec may have an attribute `formula`, the text by which a stranger decodes its arrays: it becomes the
+    attribute `decode` of `q` in the store.
+    """
 
     @property
     def required_features(self) -> tuple[str, ...]:

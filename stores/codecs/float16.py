@@ -20,6 +20,7 @@ class Float16:
     """See the module. There is no scale."""
 
     required_features: tuple[str, ...] = ()
+    formula: str = "value = q"
 
     def parts(self, channels: int) -> Mapping[str, Part]:
         return {"q": Part(dtype=np.dtype("<f2"), width=channels)}

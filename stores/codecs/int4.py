@@ -39,6 +39,10 @@ class Int4:
     """See the module."""
 
     required_features: tuple[str, ...] = ("int4-blocks",)
+    formula: str = (
+        "value = (code * (block + 1)) * scale; a byte of q holds the codes of two channels, -7 to 7, the "
+        "even one in its low four bits"
+    )
 
     def parts(self, channels: int) -> Mapping[str, Part]:
         blocks = -(-channels // BLOCK_CHANNELS)

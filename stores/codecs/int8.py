@@ -26,6 +26,7 @@ class Int8:
     """See the module. `scale` is float32 (..., channel): the features' shape without y and x."""
 
     required_features: tuple[str, ...] = ()
+    formula: str = "value = q * scale"
 
     def parts(self, channels: int) -> Mapping[str, Part]:
         return {

@@ -41,6 +41,10 @@ class ArraySpec:
     """Whether chunks are zstd frames."""
     attributes: Mapping[str, Any] = field(default_factory=dict)
     """Attributes of the Zarr array, such as the `logical_dtype` of packed codes."""
+    ragged: bool = False
+    """Whether rows are shorter than the array's, padded with zeros."""
+    flat: bool = False
+    """Whether chunk keys have the separator "." (`c.17.0.0.0`) instead of "/"."""
 
     @property
     def row_shape(self) -> tuple[int, ...]:
@@ -73,7 +77,12 @@ class ArraySpec:
 
     def chunk_file(self, shard: int = 0) -> str:
         """The path of a shard file, or of a table's single chunk."""
-        return "/".join((self.path, "c", str(shard), *("0" for _ in self.shape[1:])))
+        key = self._separator.join(("c", str(shard), *("0" for _ in self.shape[1:])))
+        return f"{self.path}/{key}"
+
+    @property
+    def _separator(self) -> str:
+        return "." if self.flat else "/"
 
     def metadata(self) -> dict[str, Any]:
         """The array's zarr.json."""
@@ -89,7 +98,7 @@ class ArraySpec:
             "shape": list(self.shape),
             "data_type": self.dtype.name,
             "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": chunk_shape}},
-            "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+            "chunk_key_encoding": {"name": "default", "configuration": {"separator": self._separator}},
             "fill_value": "NaN" if isinstance(self.fill, float) else self.fill,
             "codecs": codecs,
             "attributes": dict(self.attributes),

@@ -8,14 +8,18 @@ inside a shard also matches in a stale, swapped or foreign shard.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from stores.codecs import codec
+from stores.format.array_names import DIGEST_DIM, KEY_DIM, PIXEL_DIMS, level_attributes, part_dim, target_dims
 from stores.format.array_spec import FORMAT_NAME, FORMAT_VERSION, ArraySpec, absent_fill
+from stores.format.canonical_json import canonical_json
+from stores.format.features import CONSOLIDATED, FLAT_KEYS, MAX_CONSOLIDATED_BYTES, NAMES
 from stores.format.row_table import RowTable
 from stores.format.targets import DenseTarget, RaggedTarget, Target
 from stores.pyramid import PyramidSpec
@@ -68,32 +72,40 @@ class PlannedStore(Protocol):
     def planned_tables(self) -> Mapping[str, ArraySpec]: ...
     @property
     def bin_rows(self) -> Sequence[npt.NDArray[np.int64]]: ...
+    @property
+    def features(self) -> Collection[str]: ...
 
 
-def _table(path: str, dtype: str, shape: tuple[int, ...], *dims: str) -> ArraySpec:
-    exact = np.dtype(dtype)
-    return ArraySpec(path=path, dtype=exact, shape=shape, dims=("row", *dims), fill=absent_fill(exact))
+def _table(features: Collection[str], path: str, dtype: str, shape: tuple[int, ...], *dims: str) -> ArraySpec:
+    exact, flat = np.dtype(dtype), FLAT_KEYS in features
+    return ArraySpec(
+        path=path, dtype=exact, shape=shape, dims=("row", *dims), fill=absent_fill(exact), flat=flat
+    )
 
 
-def planned_tables(rows: int, key_bytes: int, view_params: int) -> dict[str, ArraySpec]:
+def planned_tables(
+    rows: int, key_bytes: int, view_params: int, features: Collection[str]
+) -> dict[str, ArraySpec]:
     """The tables written at creation, as RowTable.to_tables names them; one without columns is left out."""
+    table = partial(_table, features)
     tables = {
-        "key": _table("rows/key", "u1", (rows, key_bytes), "byte"),
-        "view": _table("rows/view", "<i4", (rows,)),
-        "params": _table("rows/params", "<f8", (rows, view_params), "parameter"),
-        "bin": _table("rows/bin", "<i4", (rows,)),
-        "padded_hw": _table("rows/padded_hw", "<i4", (rows, 2), "axis"),
-        "valid_hw": _table("rows/valid_hw", "<i4", (rows, 2), "axis"),
-        "original_hw": _table("rows/original_hw", "<i4", (rows, 2), "axis"),
+        "key": table("rows/key", "u1", (rows, key_bytes), KEY_DIM if NAMES in features else "byte"),
+        "view": table("rows/view", "<i4", (rows,)),
+        "params": table("rows/params", "<f8", (rows, view_params), "parameter"),
+        "bin": table("rows/bin", "<i4", (rows,)),
+        "padded_hw": table("rows/padded_hw", "<i4", (rows, 2), "axis"),
+        "valid_hw": table("rows/valid_hw", "<i4", (rows, 2), "axis"),
+        "original_hw": table("rows/original_hw", "<i4", (rows, 2), "axis"),
     }
     return {name: spec for name, spec in tables.items() if spec.total_bytes}
 
 
-def outcome_tables(rows: int) -> dict[str, ArraySpec]:
+def outcome_tables(plan: PlannedStore) -> dict[str, ArraySpec]:
     """The tables of each row's outcome and source digest, written at commit."""
+    rows, byte = len(plan.rows), DIGEST_DIM if NAMES in plan.features else "byte"
     return {
-        "outcome": _table("rows/outcome", "u1", (rows,)),
-        "source": _table("rows/source", "u1", (rows, 32), "byte"),
+        "outcome": _table(plan.features, "rows/outcome", "u1", (rows,)),
+        "source": _table(plan.features, "rows/source", "u1", (rows, 32), byte),
     }
 
 
@@ -101,7 +113,7 @@ def sharded_arrays(plan: PlannedStore, bin_index: int) -> dict[str, ArraySpec]:
     """The sharded arrays of a bin by their path below the bin's folder, in a fixed order."""
     b = plan.bins[bin_index]
     time, time_dim = ((plan.frames,), ("time",)) if plan.frames else ((), ())
-    made = codec(plan.codec)
+    made, named = codec(plan.codec), NAMES in plan.features
     specs: dict[str, ArraySpec] = {}
 
     def add(
@@ -114,6 +126,7 @@ def sharded_arrays(plan: PlannedStore, bin_index: int) -> dict[str, ArraySpec]:
             shape=(b.rows, *row_shape),
             dims=("row", *dims),
             shard_rows=b.shard_rows,
+            flat=FLAT_KEYS in plan.features,
             **more,
         )
 
@@ -121,34 +134,38 @@ def sharded_arrays(plan: PlannedStore, bin_index: int) -> dict[str, ArraySpec]:
         cells = (lv.cells(b.height_px), lv.cells(b.width_px))
         for kind, part in made.parts(lv.channels).items():
             axes = dict(zip(("y", "x"), cells, strict=True)) if part.per_cell else {}
+            dims = (*time_dim, *axes, part_dim(kind, part.dim) if named else part.dim)
+            describing = level_attributes(plan.codec, lv, ("row", *dims)) if named and kind == "q" else {}
             add(
                 f"levels/{lv.name}/{kind}",
                 part.dtype,
                 (*time, *axes.values(), part.width),
-                (*time_dim, *axes, part.dim),
+                dims,
                 fill=part.fill,
-                attributes=part.attributes,
+                attributes={**part.attributes, **describing},
             )
     if plan.pixels:
         shape = (*time, b.height_px, b.width_px, 3)
-        dims, attributes = (*time_dim, "y", "x", "channel"), {}
+        dims, attributes = (*time_dim, *(PIXEL_DIMS if named else ("y", "x", "channel"))), {}
         if plan.pixel_differences:
             attributes = {"encoding": "differences"}
         add("pixels", np.dtype("u1"), shape, dims, compressed=True, attributes=attributes)
     for target in plan.targets:
+        dims = target_dims(target) if named else _unnamed_dims(target)
+        name = f"targets/{target.name}"
         if isinstance(target, RaggedTarget):
-            add(f"targets/{target.name}", np.dtype("u1"), (target.cap_bytes,), ("byte",), compressed=True)
+            add(name, np.dtype("u1"), (target.cap_bytes,), dims, compressed=True, ragged=True)
         else:
             dtype = np.dtype(target.dtype).newbyteorder("<")
-            dims = tuple(s if isinstance(s, str) else f"dim_{i}" for i, s in enumerate(target.shape))
-            add(
-                f"targets/{target.name}",
-                dtype,
-                target.row_shape(b.height_px, b.width_px),
-                dims,
-                compressed=True,
-            )
+            add(name, dtype, target.row_shape(b.height_px, b.width_px), dims, compressed=True)
     return specs
+
+
+def _unnamed_dims(target: Target) -> tuple[str, ...]:
+    """Dimensions of a target in stores without the feature `names`."""
+    if isinstance(target, RaggedTarget):
+        return ("byte",)
+    return tuple(s if isinstance(s, str) else f"dim_{i}" for i, s in enumerate(target.shape))
 
 
 def bin_tables(plan: PlannedStore, bin_index: int) -> dict[str, ArraySpec]:
@@ -158,13 +175,14 @@ def bin_tables(plan: PlannedStore, bin_index: int) -> dict[str, ArraySpec]:
     for target in plan.targets:
         if isinstance(target, RaggedTarget):
             paths[f"{root}targets/{target.name}_bytes"] = "<i4"
-    return {path.removeprefix(root): _table(path, dtype, (b.rows,)) for path, dtype in paths.items()}
+    table = partial(_table, plan.features)
+    return {path.removeprefix(root): table(path, dtype, (b.rows,)) for path, dtype in paths.items()}
 
 
 def all_arrays(plan: PlannedStore) -> Iterator[ArraySpec]:
     """Every array of the store."""
     yield from plan.planned_tables.values()
-    yield from outcome_tables(len(plan.rows)).values()
+    yield from outcome_tables(plan).values()
     for index in range(len(plan.bins)):
         yield from sharded_arrays(plan, index).values()
         yield from bin_tables(plan, index).values()
@@ -178,8 +196,24 @@ def metadata_files(plan: PlannedStore) -> dict[str, dict[str, Any]]:
     }
     groups = {path: {"zarr_format": 3, "node_type": "group", "attributes": {}} for path in parents}
     root = {"format": {"name": FORMAT_NAME, "version": FORMAT_VERSION}, "identity": plan.identity}
-    files = {f"{path}/zarr.json": content for path, content in sorted({**arrays, **groups}.items())}
-    return {"zarr.json": {"zarr_format": 3, "node_type": "group", "attributes": root}, **files}
+    nodes: dict[str, dict[str, Any]] = dict(sorted({**arrays, **groups}.items()))
+    whole: dict[str, Any] = {"zarr_format": 3, "node_type": "group", "attributes": root}
+    files = {"zarr.json": whole, **{f"{path}/zarr.json": content for path, content in nodes.items()}}
+    if CONSOLIDATED in plan.features:
+        tables = {
+            path.removeprefix("rows/"): node for path, node in nodes.items() if path.startswith("rows/")
+        }
+        files["rows/zarr.json"] = _consolidated(nodes["rows"], tables)
+        files["zarr.json"] = _consolidated(whole, nodes)
+    return files
+
+
+def _consolidated(group: dict[str, Any], nodes: Mapping[str, Any]) -> dict[str, Any]:
+    """A group's zarr.json with the metadata of all below it, which zarr-python then finds in one read;
+    without, where they would be too large."""
+    found = {"kind": "inline", "must_understand": False, "metadata": dict(nodes)}
+    whole = {**group, "consolidated_metadata": found}
+    return whole if len(canonical_json(whole)) < MAX_CONSOLIDATED_BYTES else group
 
 
 def estimated_bytes(plan: PlannedStore) -> int:

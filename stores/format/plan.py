@@ -142,6 +142,9 @@ class StorePlan:
     """Extensions of v1 that a reader must know to read the store, in addition to those of the codec."""
     optional_features: tuple[str, ...] = ()
 
+    data_licence: str | None = None
+    """Licence of the data set, for the store's README.md."""
+
     def __post_init__(self) -> None:
         for name in ("bins", "targets", "view_params", "required_features", "optional_features"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
@@ -207,6 +210,11 @@ class StorePlan:
         return PIXEL_DIFFERENCES in self.required_features
 
     @cached_property
+    def features(self) -> frozenset[str]:
+        """Required and optional features, without those of the codec."""
+        return frozenset((*self.required_features, *self.optional_features))
+
+    @cached_property
     def identity_digest(self) -> str:
         """64 hex digits of the identity."""
         return identity_digest(self.identity)
@@ -224,7 +232,7 @@ class StorePlan:
     def planned_tables(self) -> dict[str, ArraySpec]:
         """The tables of the planned rows; see RowTable.to_tables."""
         key_bytes = max(len(key.encode()) for key in self.rows.keys)
-        return planned_tables(len(self.rows), key_bytes, len(self.view_params))
+        return planned_tables(len(self.rows), key_bytes, len(self.view_params), self.features)
 
     def bin_index(self, name: str) -> int:
         """The number of a bin. Raises KeyError, listing the names, for an unknown one."""

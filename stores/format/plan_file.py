@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from stores.errors import (
 from stores.format.array_spec import FORMAT_NAME, FORMAT_VERSION, ArraySpec
 from stores.format.arrays import planned_tables
 from stores.format.canonical_json import canonical_json, parse_canonical, sha256_hex
-from stores.format.pixel_differences import PIXEL_DIFFERENCES
+from stores.format.features import KNOWN_REQUIRED
 from stores.format.plan import MAX_PLAN_BYTES, Bin, StorePlan
 from stores.format.row_table import MAX_KEY_BYTES, MAX_ROWS, RowTable
 from stores.format.targets import target_from_json
@@ -51,6 +51,7 @@ def encode_plan(plan: StorePlan) -> bytes:
         "pixels": plan.pixels,
         "required_features": (*codec(plan.codec).required_features, *plan.required_features),
         "optional_features": plan.optional_features,
+        **({} if plan.data_licence is None else {"data_licence": plan.data_licence}),
         "rows": {
             "count": len(plan.rows),
             "key_bytes": tables["key"].shape[1],
@@ -80,15 +81,16 @@ def check_format(content: dict[str, Any], what: str) -> None:
 
 
 def known_features(content: dict[str, Any]) -> frozenset[str]:
-    """Extensions of v1 that this program understands of a plan.json: differences of pixels, and those of its
-    codec. Raises CodecError where the codec is absent."""
+    """Extensions of v1 that this program understands of a plan.json, and those of its codec.
+
+    Raises CodecError where the codec is absent."""
     try:
         name, recorded = content["codec"]["name"], content["identity"].get("codec")
     except (KeyError, TypeError, AttributeError):  # reported where the fields are read
-        return frozenset({PIXEL_DIFFERENCES})
+        return KNOWN_REQUIRED
     package = recorded.get("package") if isinstance(recorded, dict) else None
     made = codec(str(name), package if isinstance(package, str) else None)
-    return frozenset({*made.required_features, PIXEL_DIFFERENCES})
+    return frozenset({*made.required_features, *KNOWN_REQUIRED})
 
 
 def check_features(content: dict[str, Any], what: str) -> None:
@@ -131,6 +133,9 @@ def decode_plan(data: bytes, read_table: Callable[[ArraySpec], bytes], what: str
 
 
 def _decode(content: dict[str, Any], read_table: Callable[[ArraySpec], bytes], what: str) -> StorePlan:
+    required = _beyond_codec(content["required_features"], content["codec"]["name"])
+    optional = tuple(map(str, content["optional_features"]))
+    licence = content.get("data_licence")
     return StorePlan(
         name=content["name"],
         identity=dict(content["identity"]),
@@ -140,11 +145,14 @@ def _decode(content: dict[str, Any], read_table: Callable[[ArraySpec], bytes], w
         bins=tuple(Bin(**fields) for fields in content["bins"]),
         targets=tuple(target_from_json(fields) for fields in content["targets"]),
         view_params=tuple(map(str, content["view_params"])),
-        rows=_decode_rows(content["rows"], len(content["view_params"]), read_table, what),
+        rows=_decode_rows(
+            content["rows"], len(content["view_params"]), {*required, *optional}, read_table, what
+        ),
         frames=content["frames"],
         pixels=bool(content["pixels"]),
-        required_features=_beyond_codec(content["required_features"], content["codec"]["name"]),
-        optional_features=tuple(map(str, content["optional_features"])),
+        required_features=required,
+        optional_features=optional,
+        data_licence=None if licence is None else str(licence),
     )
 
 
@@ -168,7 +176,11 @@ def _bounded_pyramid(levels: list[dict[str, Any]]) -> PyramidSpec:
 
 
 def _decode_rows(
-    fields: dict[str, Any], view_params: int, read_table: Callable[[ArraySpec], bytes], what: str
+    fields: dict[str, Any],
+    view_params: int,
+    features: Collection[str],
+    read_table: Callable[[ArraySpec], bytes],
+    what: str,
 ) -> RowTable:
     for name, value, limit in (
         ("rows.count", fields["count"], MAX_ROWS),
@@ -179,7 +191,7 @@ def _decode_rows(
             raise FormatError(f"{what}: {name} is {str(value)[:40]}, expected 1 to {limit}")
     count = fields["count"]
     tables = {"params": np.empty((count, 0))}
-    for name, spec in planned_tables(count, fields["key_bytes"], view_params).items():
+    for name, spec in planned_tables(count, fields["key_bytes"], view_params, features).items():
         raw = read_table(spec)
         if sha256_hex(raw) != fields["sha256"][name]:
             raise DerivedFileError(

@@ -118,7 +118,7 @@ def read_committed(path: Path) -> CommittedStore:
     folder = StoreFolder(Path(path))
     manifest, digest = read_manifest(folder)
     plan = read_committed_plan(folder, manifest)
-    spec = outcome_tables(len(plan.rows))["outcome"]
+    spec = outcome_tables(plan)["outcome"]
     empty = np.empty(0, dtype=np.uint8)
     bare = CommittedStore(folder=folder, manifest=manifest, manifest_digest=digest, plan=plan, outcome=empty)
     outcome = bare.table(spec)

@@ -126,7 +126,7 @@ class StoredRows:
     @cached_property
     def source_sha256(self) -> npt.NDArray[np.uint8]:
         """(rows, 32) sha256 of each row's source file as it was read. Raises IntegrityError for damage."""
-        table = self._committed.table(outcome_tables(len(self.plan.rows))["source"])
+        table = self._committed.table(outcome_tables(self.plan)["source"])
         return self._column(table)
 
     @property

@@ -18,27 +18,17 @@ import xarray as xr
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
+from stores.format.array_names import DIGEST_DIM, KEY_DIM, PIXEL_DIMS, level_attributes, part_dim
 from stores.format.array_spec import ArraySpec
 from stores.format.arrays import bin_tables, metadata_files, outcome_tables, sharded_arrays
 from stores.format.plan import StorePlan
 from stores.format.row_table import WRITTEN
-from stores.format.targets import RaggedTarget
 from stores.reading.committed_store import CommittedStore
 from stores.reading.store_arrays import StoreArrays
 
 Array = npt.NDArray[Any]
 ReadRows = Callable[[npt.NDArray[np.int64]], Array]
 """Rows of an array by their numbers in it."""
-
-_DECODE = {
-    "int8": "value = q * scale",
-    "float16": "value = q",
-    "int4": "value = (code * (block + 1)) * scale; a byte of q holds the codes of two channels, -7 to 7, the "
-    "even one in its low four bits",
-}
-_ROW_TABLE_DIMS = {"rows/key": {"byte": "key_byte"}, "rows/source": {"byte": "digest_byte"}}
-_BLOCK_DIMS = {"block": "channel_block"}
-_PIXEL_DIMS = {"y": "pixel_y", "x": "pixel_x", "channel": "colour"}
 
 
 def xarray_tree(committed: CommittedStore, arrays: StoreArrays) -> xr.DataTree:
@@ -51,7 +41,7 @@ def xarray_tree(committed: CommittedStore, arrays: StoreArrays) -> xr.DataTree:
 
 def _datasets(committed: CommittedStore, arrays: StoreArrays) -> Iterator[tuple[str, xr.Dataset]]:
     plan = committed.plan
-    tables = [*plan.planned_tables.values(), *outcome_tables(len(plan.rows)).values()]
+    tables = [*plan.planned_tables.values(), *outcome_tables(plan).values()]
     keys = np.array(plan.rows.keys, dtype=object)
     rows = _dataset(plan, tables, lambda spec: _table(lambda: committed.table(spec)), {})
     yield "rows", rows.assign_coords(record=("row", keys))
@@ -128,16 +118,16 @@ def _dataset(
 
 
 def _renamed(plan: StorePlan, spec: ArraySpec) -> Sequence[str]:
-    """The dimensions of an array by names of one length each within its folder."""
-    if spec.path.endswith("/pixels"):
-        names: Mapping[str, str] = _PIXEL_DIMS
-    elif spec.path.endswith("/block"):
-        names = _BLOCK_DIMS
-    elif any(spec.path.endswith(f"/targets/{t.name}") for t in plan.targets if isinstance(t, RaggedTarget)):
-        names = {"byte": f"{spec.path.rpartition('/')[2]}_byte"}
-    else:
-        names = _ROW_TABLE_DIMS.get(spec.path, {})
-    return [names.get(dim, dim) for dim in spec.dims]
+    """The dimensions of an array by names of one length each within its folder, as `names` has them."""
+    folder, _, name = spec.path.rpartition("/")
+    if folder == "rows":
+        byte = KEY_DIM if name == "key" else DIGEST_DIM
+        return [byte if dim == "byte" else dim for dim in spec.dims]
+    if name == "pixels":
+        return (*spec.dims[:-3], *PIXEL_DIMS)
+    if spec.ragged:
+        return (*spec.dims[:-1], f"{name}_byte")
+    return (*spec.dims[:-1], part_dim(name, spec.dims[-1])) if "/levels/" in folder else spec.dims
 
 
 def _attributes(plan: StorePlan, spec: ArraySpec) -> dict[str, Any]:
@@ -147,15 +137,7 @@ def _attributes(plan: StorePlan, spec: ArraySpec) -> dict[str, Any]:
     if parts[-1] != "q" or parts[-3] != "levels":
         return attributes
     level = next(level for level in plan.pyramid if level.name == parts[-2])
-    return {
-        **attributes,
-        "decode": _DECODE.get(plan.codec, f"by codec {plan.codec}: open_store(path).read_features(rows)"),
-        "codec": plan.codec,
-        "level": level.name,
-        "stride_px": level.stride_px,
-        "stage": level.stage,
-        "layout": ", ".join(spec.dims),
-    }
+    return {**attributes, **level_attributes(plan.codec, level, spec.dims)}
 
 
 class _StoreArray(BackendArray):

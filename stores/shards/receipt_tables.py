@@ -72,7 +72,7 @@ class ReceiptTables:
 
 
 def _specs(plan: StorePlan) -> list[ArraySpec]:
-    specs = list(outcome_tables(len(plan.rows)).values())
+    specs = list(outcome_tables(plan).values())
     for index in range(len(plan.bins)):
         specs += bin_tables(plan, index).values()
     return specs

@@ -136,8 +136,7 @@ class CompressedShardFile(ShardFile):
         self._next, self._offset = 0, 0
 
     def check(self, array: npt.NDArray[Any]) -> None:
-        ragged = self.spec.dims[1:] == ("byte",)  # the shape is checked with its target, by the caller
-        if not ragged:
+        if not self.spec.ragged:  # whose shape is checked with its target, by the caller
             super().check(array)
 
     def put(self, position: int, array: npt.NDArray[Any]) -> None:

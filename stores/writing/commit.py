@@ -16,9 +16,11 @@ from typing import Any
 from stores.errors import IncompleteStore
 from stores.format.arrays import metadata_files
 from stores.format.canonical_json import canonical_json, diff_identity, sha256_hex
+from stores.format.features import NAMES
 from stores.format.manifest import MANIFEST_NAME, PLAN_NAME, Manifest
 from stores.format.plan import ShardId, StorePlan
 from stores.format.plan_file import encode_plan, encode_tables
+from stores.format.readme import README_NAME, readme
 from stores.shards.disk import Files, folders_of, replace_files, sync_folders, write_exclusive
 from stores.shards.finished import FinishedShards
 from stores.shards.receipt_tables import ReceiptTables
@@ -29,8 +31,9 @@ _MOST_NAMED = 20
 
 
 def metadata_bytes(plan: StorePlan) -> dict[str, bytes]:
-    """The content of every zarr.json by path."""
-    return {path: canonical_json(content) for path, content in metadata_files(plan).items()}
+    """The content of every zarr.json, and of README.md where the store has one, by path."""
+    found = {path: canonical_json(content) for path, content in metadata_files(plan).items()}
+    return {**found, README_NAME: readme(plan)} if NAMES in plan.features else found
 
 
 def commit_store(files: Files, root: Path, plan: StorePlan, finished: FinishedShards) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from stores.errors import FIX_PLAN, IdentityError, IntegrityError, PlanError, SpaceError, StoreError
 from stores.format.canonical_json import diff_identity, parse_canonical, sha256_hex
+from stores.format.features import KNOWN_REQUIRED, LAYOUT
 from stores.format.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, PLAN_NAME, decode_manifest
 from stores.format.plan import MAX_PLAN_BYTES, Bin, ShardId, StorePlan
 from stores.format.plan_file import check_features, check_format, encode_plan, encode_tables
@@ -23,7 +24,12 @@ from stores.writing.shard_writer import ShardWriter
 logger = logging.getLogger(__name__)
 
 _ADOPTED = ("shard_rows", "batch_rows")
-"""Geometry taken from the plan on disk: a run with another batch or shard size continues with these."""
+"""Geometry taken from the plan on disk: a run with another batch or shard size continues with these, and in
+the layout that the store was begun with."""
+
+
+_OF_LAYOUT = ("data_licence",)
+"""Fields of plan.json that change how content is laid out or described, and not what it is."""
 
 
 class StoreWriter:
@@ -214,12 +220,25 @@ def _settle(plan: StorePlan, data: bytes, what: str) -> StorePlan:
             f"{what} has the same identity but another plan: {field}: expected {str(expected)[:200]}, "
             f"found {str(found)[:200]}"
         )
-    settled = replace(plan, bins=tuple(Bin(**fields) for fields in theirs["bins"]))
+    settled = replace(
+        plan,
+        bins=tuple(Bin(**fields) for fields in theirs["bins"]),
+        required_features=tuple(name for name in theirs["required_features"] if name in KNOWN_REQUIRED),
+        optional_features=tuple(theirs["optional_features"]),
+        data_licence=theirs.get("data_licence"),
+    )
     if settled.bins != plan.bins:
         logger.info("%s: continuing with the shard and batch rows of its plan", what)
+    if settled.features != plan.features:
+        logger.info("%s: continuing in the layout that it was begun with", what)
     return settled
 
 
 def _without_adopted(content: dict[str, Any]) -> dict[str, Any]:
     bins = [{name: value for name, value in b.items() if name not in _ADOPTED} for b in content["bins"]]
-    return {**content, "bins": bins}
+    rest = {name: value for name, value in content.items() if name not in _OF_LAYOUT}
+    features = {
+        kind: [name for name in content[kind] if name not in LAYOUT]
+        for kind in ("required_features", "optional_features")
+    }
+    return {**rest, "bins": bins, **features}

@@ -1,0 +1,24 @@
+"""Features of the format by name: how a store is laid out beyond v1, and which of them new stores have."""
+
+from __future__ import annotations
+
+from stores.format.pixel_differences import PIXEL_DIFFERENCES
+
+NAMES = "names"
+"""Dimension names with one length in each group, attributes that say how codes are decoded, a README.md."""
+CONSOLIDATED = "consolidated"
+"""All metadata repeated in the root's zarr.json, where that stays below MAX_CONSOLIDATED_BYTES."""
+FLAT_KEYS = "flat-keys"
+"""Chunk keys with the separator ".": no folder a shard."""
+
+LAYOUT = frozenset({NAMES, CONSOLIDATED, FLAT_KEYS})
+"""Features that change how content is laid out and not what it is: no part of an identity. A store that was
+begun with some of them is continued with the same."""
+KNOWN_REQUIRED = frozenset({FLAT_KEYS, PIXEL_DIFFERENCES})
+"""Required features that this program reads, beside those of codecs."""
+
+NEW_REQUIRED: tuple[str, ...] = ()
+NEW_OPTIONAL: tuple[str, ...] = ()
+"""Layout of new stores."""
+
+MAX_CONSOLIDATED_BYTES = 1_000_000
