@@ -22,3 +22,18 @@ def duration(seconds: float) -> str:
         if seconds >= scale:
             return f"{seconds / min(scale, 86400):.1f} {unit}"
     return f"{seconds:.1f} s"
+
+
+def rough_duration(seconds: float) -> str:
+    """A forecast duration in words, without decimals that it does not have.
+
+    >>> [rough_duration(seconds) for seconds in (0.4, 41, 370, 9000, 4e5)]
+    ['a second', '40 seconds', '6 minutes', '2.5 hours', '5 days']
+    """
+    if seconds < 1.5:
+        return "a second"
+    if seconds < 90:
+        return f"{round(seconds) if seconds < 20 else round(seconds, -1):.0f} seconds"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} minutes"
+    return f"{seconds / 3600:.2g} hours" if seconds < 48 * 3600 else f"{seconds / 86400:.0f} days"

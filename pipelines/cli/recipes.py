@@ -36,10 +36,14 @@ DEFAULT_RECIPES = {
 
 SMALL_RECORDS = 5_000
 """Own data of at most so many records has the recipes for small data."""
-_SMALL = {"segmentation": "small-segmentation", "detection": "small-detection"}
+_SMALL = {
+    "segmentation": "small-segmentation",
+    "detection": "small-detection",
+    "video": "small-video",
+}
 """By task, for own data; `_SMALL_HEADS` come first."""
 _SMALL_HEADS = {"m2f-pd1-td": "small-m2f", "m2f-pd6-td": "small-m2f", "pixeldec": "small-m2f"}
-_LIKE = {"segmentation": "ade20k", "detection": "coco"}
+_LIKE = {"segmentation": "ade20k", "detection": "coco", "video": "k400"}
 """By task: the data set whose recipes larger own data has."""
 
 

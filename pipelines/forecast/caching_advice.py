@@ -17,6 +17,7 @@ from pipelines.forecast.head_probe import head_step_seconds
 from pipelines.forecast.measurement_cache import SpeedCache
 from pipelines.forecast.planned_extraction import Extraction
 from pipelines.forecast.speed_probe import Speed
+from pipelines.forecast.training_length import is_too_long
 from pipelines.training.mask_branch import without_masks
 from pipelines.training.run_length import with_steps
 from stores.codecs import codec, codec_names, needs_state
@@ -97,8 +98,11 @@ def training_configs(config: ForecastConfig, extraction: Extraction) -> tuple[Tr
     for head in config.head or usual:
         head_settings(head, task)  # knows every name
         of_store = extraction.estimate.plan.identity["dataset"]
-        training = without_masks(_training_config(config, head, extraction), of_store)
-        found.append(with_steps(training, _records(extraction)))
+        records = training_records(extraction)
+        training = with_steps(_training_config(config, head, extraction), records)
+        if config.recipe is None and is_too_long(training, records):  # as 160,000 steps over 80 images
+            training = with_steps(_small_training(training, extraction), records)
+        found.append(without_masks(training, of_store))
     return tuple(found)
 
 
@@ -142,11 +146,20 @@ def caching_advice(
 def _training_config(config: ForecastConfig, head: str, extraction: Extraction) -> TrainConfig:
     words, recipe = ["--head", head, "--device", config.device], config.recipe
     if recipe is None and "description" in extraction.estimate.plan.identity["dataset"]:
-        own = own_recipe(extraction.dataset.task, head, _records(extraction))
+        own = own_recipe(extraction.dataset.task, head, training_records(extraction))
         recipe = None if own is None else recipe_name(own)
     else:
         words += ["--dataset", config.dataset]
     return parse(TrainConfig, words + (["--recipe", recipe] if recipe else []))
+
+
+def _small_training(training: TrainConfig, extraction: Extraction) -> TrainConfig:
+    """The settings of the recipe for small data; the same where the task has none."""
+    small = own_recipe(extraction.dataset.task, training.head, training_records(extraction))
+    if small is None:
+        return training
+    words = ["--head", training.head, "--device", training.device, "--recipe", recipe_name(small)]
+    return parse(TrainConfig, words)
 
 
 def _head_seconds(training: TrainConfig, extraction: Extraction, cache: SpeedCache) -> float:
@@ -217,7 +230,9 @@ def _forecast(
         head=head_seconds,
         shares_cores=extraction.device.type == "cpu",
     )
-    views = len(extraction.estimate.plan.rows) * _records(extraction) / len(extraction.dataset.records)
+    views = (
+        len(extraction.estimate.plan.rows) * training_records(extraction) / len(extraction.dataset.records)
+    )
     return HeadForecast(
         head=training.head,
         steps=training.max_steps,
@@ -251,17 +266,8 @@ def break_even(extraction_seconds: float, saved_seconds: float) -> int | None:
     return math.ceil(extraction_seconds / saved_seconds) if saved_seconds > 0 else None
 
 
-def views_for(visits_per_view: float, views: int) -> int:
-    """Views of a record with which each is visited WARN_VISITS times at most.
-
-    >>> views_for(127, 1), views_for(20, 2)
-    (4, 2)
-    """
-    return max(views, math.ceil(visits_per_view * views / WARN_VISITS))
-
-
-def _records(extraction: Extraction) -> int:
-    """Those that are extracted."""
+def training_records(extraction: Extraction) -> int:
+    """Records that heads are trained on: those that are extracted."""
     dataset = extraction.dataset
     return len(dataset.records if dataset.subset is None else dataset.subset)
 

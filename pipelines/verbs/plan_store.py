@@ -16,15 +16,17 @@ from pipelines.forecast.caching_advice import (
     HeadForecast,
     caching_advice,
     training_configs,
-    views_for,
+    training_records,
 )
 from pipelines.forecast.measurement_cache import SpeedCache
 from pipelines.forecast.planned_extraction import Extraction, free_bytes, prepare
 from pipelines.forecast.speed_probe import Speed, measure_speed, program_seconds
 from pipelines.forecast.storage_options import Way, compare_ways, with_all_levels
+from pipelines.forecast.training_length import Length, Sources, recipe_line, training_line
 from pipelines.forecast.usable_data import unusable_lines, unusable_summary
 from pipelines.forecast.window_padding import padding_line, padding_summary
 from pipelines.machine.free_memory import available_bytes
+from pipelines.tasks import task_of
 from pipelines.units import duration, gigabytes
 
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
@@ -100,14 +102,12 @@ def geometry(extraction: Extraction) -> dict[str, Any]:
 
 
 def recipe_lines(extraction: Extraction, trainings: Sequence[TrainConfig]) -> list[str]:
-    """Which recipes heads have on own data, whose recipes go by its size; none of another data set."""
-    if "description" not in extraction.estimate.plan.identity["dataset"]:
+    """Which recipes heads have where they go by the number of records: on own data, and on few records."""
+    if not extraction.dataset.is_training:
         return []
-    return [
-        f"  recipe    {training.head}: {training.recipe}, {training.max_steps} steps of {training.batch_size}"
-        for training in trainings
-        if extraction.dataset.is_training
-    ]
+    is_own = "description" in extraction.estimate.plan.identity["dataset"]
+    lines = [recipe_line(training, extraction.dataset.name, is_own) for training in trainings]
+    return [f"  recipe    {line}" for line in lines if line is not None]
 
 
 def _empty_rows(extraction: Extraction) -> int:
@@ -193,19 +193,16 @@ def print_advice(extraction: Extraction, advice: Advice) -> None:
             for head, seconds in variant.heads.items()
         )
         print(f"  instead   {variant.codec} {','.join(variant.levels)}: {gigabytes(variant.bytes)}; {steps}")
+    sources = Sources(training_records(extraction), task_of(extraction.dataset.task).source_kind)
     views = extraction.estimate.plan.rows.view_count
     for forecast in advice.heads:
-        visits = forecast.visits_per_view
-        line = f"{forecast.head} sees each view {visits:.1f} times in {forecast.steps} steps"
-        if visits > WARN_VISITS:
-            line += (
-                f": MORE THAN {WARN_VISITS}, it may overfit to them; try --views {views_for(visits, views)}"
-            )
-        print(f"  visits    {line}")
-    if "description" in extraction.estimate.plan.identity["dataset"]:
-        for forecast in advice.heads:
-            seconds = forecast.steps * forecast.cached_seconds
-            print(f"  training  {forecast.head}: about {duration(seconds)} here")
+        length = Length(
+            head=forecast.head,
+            steps=forecast.steps,
+            seconds=forecast.steps * forecast.cached_seconds,
+            visits_per_view=forecast.visits_per_view,
+        )
+        print(f"  training  {training_line(length, sources, views, WARN_VISITS)}")
 
 
 def print_ways(ways: Sequence[Way]) -> None:

@@ -5,8 +5,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from extract.datasets import dataset_module
 from pipelines.__main__ import main
 from tests.extract.datasets.made_own import CLASSES, write_instances, write_masks
 
@@ -77,7 +79,27 @@ def test_plan_names_the_recipe_of_small_data(
     assert code == 0
     assert "recipe    linear: small-segmentation, 100 steps of 8" in text
     assert "recipe    m2f-pd1-td3: small-m2f, 100 steps of 8" in text
-    assert "training  linear: about " in text
+    assert "training  linear: 8 images: about 100 steps, " in text
+    assert "each fixed view is seen 100 times; with --views 3, 33 times" in text
+    assert "MORE THAN" not in text and " days" not in text
+
+
+def test_plan_of_few_records_of_an_official_set_takes_the_recipe_of_small_data(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not 160,000 steps over 6 images: 26,667 epochs, and days."""
+    dataset_module("ade20k").write_sample(tmp_path / "data", 6, np.random.default_rng(0))
+    plan = f"plan --dataset ade20k --data {tmp_path}/data --stores {tmp_path}/f --model swinv2-nano"
+    code, summary, text = result(
+        capsys, f"{plan} --weights random:0 --device cpu --crop-size 32x64 --head linear"
+    )
+    assert code == 0 and summary["caching"]["heads"][0]["steps"] == 75
+    assert (
+        "recipe    linear: ade20k-linear is for all of ade20k; forecast with small-segmentation, 75 steps "
+        "of 8 (train-head takes it by --recipe small-segmentation)" in text
+    )
+    assert "training  linear: 6 images: about 75 steps, " in text and " days" not in text
+    assert "bins      1: 32x64 (6)" in text
 
 
 def test_boxes_from_description_to_results_with_own_ids(
