@@ -20,7 +20,7 @@ import numpy.typing as npt
 import torch
 
 from extract.backbones.loading import BackboneCard, FrozenBackbone, backbone_card, load_backbone
-from extract.datasets import Dataset, dataset_module, default_levels, open_dataset, view_recipe
+from extract.datasets import Dataset, choose, default_levels, open_dataset
 from extract.planning.plan import only_boxes, own_description
 from extract.sources.byte_sources import SourceError
 from extract.views.recipes import ViewRecipe
@@ -97,16 +97,17 @@ class OnlineData(TrainingData):
     def open(cls, config: TrainConfig, device: torch.device) -> OnlineData:
         """Opens the data set and loads the backbone.
 
-        Raises UsageError without --dataset or --model, or with --store; otherwise as they do.
+        Raises UsageError without --dataset or --model, with --store, or for a test split; otherwise as they do.
         """
         if config.dataset is None or config.model is None or config.store is not None:
             raise UsageError("--online needs --dataset and --model and does not accept --store")
-        dataset = open_dataset(config.dataset, config.data, config.split, config.subset)
-        name = dataset_module(config.dataset).TRAINING_VIEWS[0]
-        recipe = view_recipe(config.dataset, name, crop_size=config.crop_size)
-        card = _card(config, config.dataset, config.model, recipe)
+        chosen = choose(config.dataset, config.split, crop_size=config.crop_size)
+        if chosen.views is None:
+            raise UsageError(f"--split {chosen.split} is a test split; --online trains on a training split")
+        dataset = open_dataset(config.dataset, config.data, chosen.split, config.subset)
+        card = _card(config, config.dataset, config.model, chosen.recipe)
         backbone = load_backbone(card, config.weights or "timm", device=device)
-        return cls(dataset, recipe, backbone, config)
+        return cls(dataset, chosen.recipe, backbone, config)
 
     def describe(self) -> str:
         return f"{len(self._dataset.records)} {self._dataset.split} images through {self._config.model}"

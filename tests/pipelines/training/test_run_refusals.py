@@ -91,3 +91,12 @@ def test_broken_files_of_a_run_are_named(
     (run / "config.yaml").write_text("a: [")
     assert main(["report", str(run)]) == USAGE
     assert f"{run}/config.yaml is not the configuration of a run" in capsys.readouterr().err
+
+
+def test_online_training_on_a_test_split_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = "train-head --head linear --online --dataset ade20k --model swinv2-nano --split validation"
+    assert main([*words.split(), "--run", str(tmp_path / "run"), "--device", "cpu"]) == USAGE
+    assert "--split validation is a test split; --online trains" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
