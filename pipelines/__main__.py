@@ -14,6 +14,7 @@ from typing import Any
 from pipelines.cli.help_text import program_help, verb_help
 from pipelines.cli.safe_output import OneLine, escaping_stdout
 from pipelines.config import config_yaml
+from pipelines.disk_errors import remedy
 from pipelines.errors import DONE, INTERRUPTED, USAGE, exit_code, is_foreseen
 from pipelines.json_output import json_text
 from stores.format.printable import escaped_lines
@@ -70,7 +71,9 @@ def _explain(error: BaseException, words: Sequence[str], as_json: bool, debug: b
     if code == INTERRUPTED:
         message = f"interrupted; to continue: {getattr(error, 'command', command)}"
     elif is_foreseen(error):
-        message = str(error) + (f"; to continue: {command}" if getattr(error, "resumable", False) else "")
+        advice = remedy(error)
+        message = str(error) + (f"; {advice}" if advice else "")
+        message += f"; to continue: {command}" if getattr(error, "resumable", False) else ""
     else:
         message = f"{type(error).__name__}: {error} (unexpected error; rerun with --debug for a traceback)"
     print(escaped_lines(f"{' '.join(words[:1])}: {message}"), file=sys.stderr)

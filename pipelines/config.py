@@ -127,6 +127,9 @@ class ForecastConfig(PlanConfig):
 class ExtractConfig(PlanConfig):
     """An extraction."""
 
+    single_writer: bool = False
+    """Promise that no other process writes to the store, for disks that cannot keep two writers apart, as
+    `doctor` reports: without hard links and without renames that do not replace."""
     engine: Literal["local"] = "local"
     """Where the work runs. local: in this process."""
     codec_limit: float | None = None

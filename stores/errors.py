@@ -36,6 +36,17 @@ class PlanError(StoreError, ValueError):
     """A plan that contradicts itself, or data that do not fit the plan."""
 
 
+class NoExclusiveCreation(StoreError, ValueError):
+    """A file system that cannot keep two writers apart."""
+
+    def __init__(self, folder: str, reason: str) -> None:
+        super().__init__(
+            f"{folder}: this file system has no hard links ({reason}) and no rename that refuses to replace "
+            "a file, so it cannot keep two writers apart; extract to a local or NFS disk and copy the "
+            "finished store, or pass --single-writer and let no other process write to it"
+        )
+
+
 class IdentityError(StoreError, ValueError):
     """A store is not the one that was asked for; names the field and both values."""
 

@@ -34,6 +34,7 @@ from extract.extractor.provenance import differences, provenance
 from extract.extractor.row_loader import LoadedRow, RowLoader, SourceDigests
 from extract.extractor.run_state import Summary, Tally, TooManyFailed
 from extract.extractor.shard_job import QUEUED_BATCHES, Item, ShardJob
+from extract.sources.byte_sources import retried
 from stores.errors import IdentityError
 from stores.format.plan import ShardId, StorePlan
 from stores.shards.receipts import Receipt
@@ -137,7 +138,7 @@ class _Run:
         self._codec_limit, self._codec_warnings = codec_limit, CodecWarnings()
         self._provenance = provenance(backbone.device, of_videos=self._plan.frames is not None)
         is_complete = writer.complete
-        finished = {} if is_complete else writer.finished()
+        finished = {} if is_complete else retried(writer.finished, str(writer.path))
         self._todo = deque(() if is_complete else (s for s in self._plan.shards() if s not in finished))
         self._tally = Tally(self._plan, self._todo, dataset.subset, max_failed)
         self._loader = RowLoader(dataset, self._plan, SourceDigests(self._recorded_sources(finished)))
@@ -194,7 +195,7 @@ class _Run:
                 self._stop.set()  # the shards' threads give up, delete their files and end
                 decoders.shutdown(wait=False, cancel_futures=True)
                 raise
-        return self._tally.summary(self._writer.finish())
+        return self._tally.summary(retried(self._writer.finish, f"commit of {self._writer.path}"))
 
     def _compute(self, batch: Batch, rows: Rows, shard_pool: ThreadPoolExecutor) -> None:
         """Sends a batch through the backbone and hands it to its shard's thread."""

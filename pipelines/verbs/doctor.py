@@ -17,6 +17,7 @@ from typing import Any
 from pipelines.catalog.stores import local_folder
 from pipelines.config import DoctorConfig
 from pipelines.errors import WorkFailed
+from pipelines.forecast.exclusive_probe import way_of, way_text
 
 DISTRIBUTION = "permafrost"
 MALICIOUS = {"lightning": ("2.6.2", "2.6.3"), "pytorch-lightning": ("2.6.2", "2.6.3")}
@@ -50,7 +51,7 @@ def run(config: DoctorConfig) -> dict[str, Any]:
     """Prints every finding. Raises Unhealthy naming what is broken, UsageError where stores cannot be."""
     stores = local_folder(config.stores)
     findings = [check_python(), *check_packages(), *check_imports(), check_video(), check_accelerator()]
-    findings.append(check_disk(stores))
+    findings += [check_disk(stores), check_exclusive(stores)]
     for finding in findings:
         print(finding)
     summary = {
@@ -201,3 +202,13 @@ def check_disk(stores: Path) -> Finding:
             probe.unlink()
     free = shutil.disk_usage(folder).free
     return Finding(name, f"{free / 1e9:.1f} GB free, {FSYNC_BYTES / 1e6 / seconds:.0f} MB/s with fsync")
+
+
+def check_exclusive(stores: Path) -> Finding:
+    """Whether several processes may extract into one store there."""
+    try:
+        way = way_of(stores)
+    except OSError as error:
+        return Finding("writers", f"unknown: {error}")  # `check_disk` finds the fault
+    fix = "" if way else "choose another --stores, or pass --single-writer to extract"
+    return Finding("writers", way_text(way), fix)

@@ -11,7 +11,7 @@ from extract.backbones.weights import require_source
 from extract.extractor.batch_shapes import fit_batches, try_sizes
 from extract.extractor.run import Summary, TooManyFailed, extract
 from extract.planning.plan import complete_plan
-from extract.sources.byte_sources import NOT_IN_SUBSET
+from extract.sources.byte_sources import NOT_IN_SUBSET, retried
 from pipelines.catalog.choose_backbone import begun_by_another_rule
 from pipelines.catalog.known_weights import remember_weights
 from pipelines.catalog.skipped_rows import skipped_lines
@@ -19,7 +19,9 @@ from pipelines.catalog.stores import MANIFEST
 from pipelines.cli.progress_bar import ExtractionProgress, counted
 from pipelines.cli.termination import termination_as_interrupt
 from pipelines.config import ExtractConfig
+from pipelines.disk_errors import free_inodes
 from pipelines.errors import WorkFailed
+from pipelines.forecast.exclusive_probe import require_exclusive
 from pipelines.forecast.planned_extraction import (
     Extraction,
     check_rest,
@@ -34,15 +36,14 @@ from pipelines.units import duration, gigabytes
 from pipelines.verbs.plan_store import geometry, print_geometry
 from pipelines.verbs.verify_store import require_whole
 from stores.checks.verify import store_status
-from stores.errors import SpaceError
+from stores.errors import SpaceError, StoreError
+from stores.shards.disk import Files
 from stores.writing.writer import StoreWriter
 
 logger = logging.getLogger(__name__)
 
 MAX_LISTED = 20
 """Skipped records that are printed; `status` lists more."""
-BOTTLENECKS = {"decode": "decoding", "backbone": "backbone", "write": "writing"}
-"""The stages of an extraction in words."""
 BOTTLENECKS = {"decode": "decoding", "backbone": "backbone", "write": "writing"}
 """The stages of an extraction in words."""
 
@@ -52,6 +53,16 @@ class DiskFull(SpaceError):
 
     resumable = True
     """Finished shards stay: the same command continues once there is room."""
+
+
+class NoInodes(StoreError, OSError):
+    """The disk has room for bytes, and for no more files."""
+
+    resumable = True
+
+    def __init__(self, where: str) -> None:
+        super().__init__(f"{where}: the disk has no inodes left for more files; remove files from it")
+        self.errno = errno.ENOSPC
 
 
 def run(config: ExtractConfig) -> dict[str, Any]:
@@ -71,8 +82,15 @@ def run(config: ExtractConfig) -> dict[str, Any]:
     planned = geometry(extraction)
     print_geometry(extraction, planned)
     check_space(extraction)
-    backbone = load_backbone(
-        extraction.card, config.weights, device=extraction.device, precision=extraction.precision
+    retried(
+        lambda: require_exclusive(extraction.stores, single_writer=config.single_writer),
+        str(extraction.stores),
+    )
+    backbone = retried(
+        lambda: load_backbone(
+            extraction.card, config.weights, device=extraction.device, precision=extraction.precision
+        ),
+        f"weights {config.weights}",
     )
     if extraction.card.family == "features":  # a Swin takes every size
         try_sizes(extraction.estimate.plan, backbone)
@@ -111,13 +129,21 @@ def _open_writer(config: ExtractConfig, extraction: Extraction, backbone: Frozen
             )
         if config.batch_size is None:
             plan = fit_batches(plan, backbone)
-    return StoreWriter.open_or_create(extraction.stores, plan, needed_bytes=extraction.estimate.total_bytes)
+    return retried(
+        lambda: StoreWriter.open_or_create(
+            extraction.stores,
+            plan,
+            needed_bytes=extraction.estimate.total_bytes,
+            files=Files(single_writer=config.single_writer),
+        ),
+        str(root),
+    )
 
 
 def _fill(
     config: ExtractConfig, extraction: Extraction, backbone: FrozenBackbone, writer: StoreWriter
 ) -> Summary:
-    pending, shards = writer.pending(), len(writer.plan.shards())
+    pending, shards = retried(writer.pending, str(writer.path)), len(writer.plan.shards())
     if len(pending) < shards:
         logger.info("%s: resuming, %d of %d shards are done", writer.path, shards - len(pending), shards)
     check_rest(writer, pending, extraction.estimate.total_bytes)
@@ -143,6 +169,8 @@ def _fill(
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
+        if free_inodes(writer.path) == 0:
+            raise NoInodes(str(writer.path)) from error
         rest = rest_bytes(writer, writer.pending(), extraction.estimate.total_bytes)
         raise DiskFull(str(writer.path), rest, free_bytes(writer.path)) from error
 

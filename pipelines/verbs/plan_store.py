@@ -18,6 +18,7 @@ from pipelines.forecast.caching_advice import (
     training_configs,
     training_records,
 )
+from pipelines.forecast.exclusive_probe import UNKNOWN, way_of, way_text
 from pipelines.forecast.measurement_cache import SpeedCache
 from pipelines.forecast.planned_extraction import Extraction, free_bytes, prepare
 from pipelines.forecast.speed_probe import Speed, measure_speed, program_seconds
@@ -28,6 +29,7 @@ from pipelines.forecast.window_padding import padding_line, padding_summary
 from pipelines.machine.free_memory import available_bytes
 from pipelines.tasks import task_of
 from pipelines.units import duration, gigabytes
+from stores.shards.exclusive import LINK
 
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 """Errors of a disk that leave its speed unmeasured; the rest of the plan is printed all the same."""
@@ -47,6 +49,8 @@ def run(config: ForecastConfig) -> dict[str, Any]:
     print_geometry(extraction, summary)
     for line in recipe_lines(extraction, trainings):
         print(line)
+    if (way := way_of(extraction.stores)) not in (LINK, UNKNOWN):
+        print(f"  writers   {way_text(way)}")
     try:
         require_source(extraction.card, config.weights)
     except WeightsUnavailable as error:  # the geometry and the speed do not depend on them

@@ -10,24 +10,36 @@ import errno
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from stores.errors import StoreError
+from stores.shards.noreplace import rename_noreplace
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Buffer = bytes | bytearray | memoryview
 _PARALLEL = 16  # threads that mostly wait for the disk
-_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS)
+_UNSYNCABLE = (errno.EINVAL, errno.ENOTSUP)
+"""What file systems without fsync answer, of files or of folders."""
 
 
 class Files:
-    """The operations on a local or network file system. Each raises the OSError of its system call."""
+    """The operations on a local or network file system. Each raises the OSError of its system call.
+
+    Args:
+        single_writer: the caller promises that no other process writes to these folders, for file systems
+            that cannot keep two writers apart; see stores.shards.exclusive.
+    """
+
+    single_writer = False
+
+    def __init__(self, *, single_writer: bool = False) -> None:
+        self.single_writer = single_writer
 
     def make_folder(self, path: Path) -> None:
         """Creates the folder if it is missing; its parent exists."""
@@ -38,8 +50,9 @@ class Files:
                 raise
 
     def create(self, path: Path) -> int:
-        """A descriptor for reading and writing of a new file; raises FileExistsError if it exists."""
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        """A descriptor for reading and writing of a new file; raises FileExistsError if it exists. Who may
+        read and write it besides its owner is the umask's choice."""
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
 
     def write(self, fd: int, parts: Sequence[Buffer], offset: int) -> int:
         """Writes the parts one after another from `offset`; returns the bytes written, perhaps not all."""
@@ -73,6 +86,10 @@ class Files:
     def link(self, source: Path, target: Path) -> None:
         """Gives the file a second name or raises FileExistsError: the one exclusive step of the protocol."""
         os.link(source, target)
+
+    def rename_exclusive(self, source: Path, target: Path) -> None:
+        """Renames the file or raises FileExistsError: that step where there are no hard links."""
+        rename_noreplace(source, target)
 
     def rename(self, source: Path, target: Path) -> None:
         os.rename(source, target)
@@ -125,27 +142,41 @@ def write_all(files: Files, fd: int, parts: Sequence[Buffer], offset: int) -> No
             left[0] = left[0][written:]
 
 
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Errors of operations on an open file name its path: the system's do not."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            error.filename = str(path)
+        raise
+
+
 def read_whole(files: Files, path: Path, limit_bytes: int) -> bytes:
     """The content of a file. Raises StoreError above `limit_bytes`, FileNotFoundError if it is missing."""
     fd = files.open(path)
     try:
-        size = files.size(fd)
-        if size > limit_bytes:
-            raise StoreError(f"{path} has {size} bytes, at most {limit_bytes} were expected")
-        parts, at = [], 0
-        while part := files.read(fd, size + 1 - at, at):
-            parts.append(part)
-            at += len(part)
-        return b"".join(parts)
+        with naming(path):
+            size = files.size(fd)
+            if size > limit_bytes:
+                raise StoreError(f"{path} has {size} bytes, at most {limit_bytes} were expected")
+            parts, at = [], 0
+            while part := files.read(fd, size + 1 - at, at):
+                parts.append(part)
+                at += len(part)
+            return b"".join(parts)
     finally:
         files.close(fd)
 
 
-def _write_partial(files: Files, path: Path, data: bytes) -> None:
+def write_partial(files: Files, path: Path, data: bytes) -> None:
+    """Creates a file with this content, on the disk; leaves none where that fails."""
     fd = files.create(path)
     try:
-        write_all(files, fd, [data], 0)
-        files.sync(fd)
+        with naming(path):
+            write_all(files, fd, [data], 0)
+        sync_file(files, fd, path)
     except OSError:
         remove_if_there(files, path)  # frees its bytes on a full disk
         raise
@@ -158,37 +189,10 @@ def partial_of(path: Path, writer_id: str) -> Path:
     return path.with_name(f"{path.name}.{writer_id}.partial")
 
 
-def write_exclusive(files: Files, path: Path, data: bytes, writer_id: str) -> bool:
-    """Creates a file with this content unless one exists; returns whether the file has this content.
-
-    The file appears whole, with its bytes on the disk. A reply that a network file system lost and repeated
-    as "exists" is recognised by the content: it holds the writer's id, or is the same for every writer.
-    """
-    partial = partial_of(path, writer_id)
-    _write_partial(files, partial, data)
-    try:
-        files.link(partial, path)
-    except FileExistsError:
-        won = read_whole(files, path, 1 << 30) == data
-    except OSError as error:
-        if error.errno not in _NO_LINKS:
-            raise
-        raise StoreError(
-            f"{path.parent}: this file system has no hard links, which extraction needs to keep two writers "
-            f"apart; extract to a local or NFS disk and copy the finished store"
-        ) from error
-    else:
-        won = True
-    files.unlink(partial)
-    if won:
-        sync_folders(files, [path.parent])
-    return won
-
-
 def replace_file(files: Files, path: Path, data: bytes, writer_id: str) -> None:
     """Atomically replaces a file, or creates it, with this content."""
     partial = partial_of(path, writer_id)
-    _write_partial(files, partial, data)
+    write_partial(files, partial, data)
     files.rename(partial, path)
 
 
@@ -213,24 +217,40 @@ def folders_of(root: Path, paths: Iterable[str]) -> list[Path]:
     return sorted(found)
 
 
-_unsyncable_noted = False
+def sync_file(files: Files, fd: int, path: Path) -> None:
+    """Returns once the file's bytes are on the disk; see `sync_folders`."""
+    try:
+        files.sync(fd)
+    except OSError as error:
+        _note_unsyncable(error, path, "files")
 
 
 def sync_folders(files: Files, folders: Sequence[Path]) -> None:
     """Syncs the entries of these folders; a file system that cannot is logged once and then trusted."""
 
     def sync(folder: Path) -> None:
-        global _unsyncable_noted
         try:
             files.sync_folder(folder)
         except OSError as error:
-            if error.errno not in (errno.EINVAL, errno.ENOTSUP):
-                raise
-            if not _unsyncable_noted:
-                logger.info("%s: this file system cannot sync folders; continuing without", folder)
-            _unsyncable_noted = True
+            _note_unsyncable(error, folder, "folders")
 
     files.run_all([partial(sync, folder) for folder in folders])
+
+
+_noted: set[str] = set()
+
+
+def _note_unsyncable(error: OSError, path: Path, what: str) -> None:
+    if error.errno not in _UNSYNCABLE:
+        with naming(path):
+            raise error
+    if what not in _noted:
+        logger.info(
+            "%s: this file system cannot sync %s (%s); continuing without: a loss of power may damage what "
+            "was written shortly before, which `verify` finds",
+            *(path, what, error.strerror),
+        )
+    _noted.add(what)
 
 
 def remove_if_there(files: Files, path: Path) -> None:

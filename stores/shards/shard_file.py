@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from stores.errors import PlanError
 from stores.format.array_spec import CRC_BYTES, ArraySpec
-from stores.shards.disk import Files, partial_of, remove_if_there, write_all
+from stores.shards.disk import Files, naming, partial_of, remove_if_there, sync_file, write_all
 from stores.shards.shard_index import crc32c, empty_index, encode_index
 from stores.shards.written_digest import WrittenDigest
 from stores.shards.zstd_frames import encode_frame
@@ -78,7 +78,8 @@ class ShardFile:
 
     def _write_at(self, offset: int, *pieces: memoryview | bytes) -> None:
         self._digest.take(offset, pieces)
-        write_all(self._files, self._open_fd(), pieces, offset)
+        with naming(self.partial):
+            write_all(self._files, self._open_fd(), pieces, offset)
         self._start_writeback(offset - sum(map(len, pieces)))
 
     def _start_writeback(self, end: int) -> None:
@@ -106,11 +107,12 @@ class ShardFile:
 
     def sync(self) -> None:
         """Waits until the file is on the disk."""
-        self._files.sync(self._open_fd())
+        sync_file(self._files, self._open_fd(), self.partial)
 
     def figures(self) -> FileFigures:
         """Size and checksums of the whole file."""
-        length, digest = self._digest.finish(partial(self._files.read, self._open_fd()))
+        with naming(self.partial):
+            length, digest = self._digest.finish(partial(self._files.read, self._open_fd()))
         return FileFigures(length, digest, tuple(self._crcs))
 
     def close(self) -> None:

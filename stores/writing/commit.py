@@ -21,7 +21,8 @@ from stores.format.manifest import MANIFEST_NAME, PLAN_NAME, Manifest
 from stores.format.plan import ShardId, StorePlan
 from stores.format.plan_file import encode_plan, encode_tables
 from stores.format.readme import README_NAME, readme
-from stores.shards.disk import Files, folders_of, replace_files, sync_folders, write_exclusive
+from stores.shards.disk import Files, folders_of, replace_files, sync_folders
+from stores.shards.exclusive import write_exclusive
 from stores.shards.finished import FinishedShards
 from stores.shards.receipt_tables import ReceiptTables
 

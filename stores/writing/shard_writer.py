@@ -22,7 +22,8 @@ from stores.format.pixel_differences import differences
 from stores.format.plan import ShardId, StorePlan
 from stores.format.row_table import UNKNOWN, WRITTEN
 from stores.format.targets import RaggedTarget
-from stores.shards.disk import Files, make_folders, sync_folders, write_exclusive
+from stores.shards.disk import Files, make_folders, sync_folders
+from stores.shards.exclusive import write_exclusive
 from stores.shards.finished import FinishedShards
 from stores.shards.receipts import Receipt, receipt_path
 from stores.shards.shard_file import CompressedShardFile, FileFigures, ShardFile

@@ -15,7 +15,8 @@ from stores.format.features import KNOWN_REQUIRED, LAYOUT
 from stores.format.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, PLAN_NAME, decode_manifest
 from stores.format.plan import MAX_PLAN_BYTES, Bin, ShardId, StorePlan
 from stores.format.plan_file import check_features, check_format, encode_plan, encode_tables
-from stores.shards.disk import Files, make_folders, read_whole, replace_files, sync_folders, write_exclusive
+from stores.shards.disk import Files, make_folders, read_whole, replace_files, sync_folders
+from stores.shards.exclusive import write_exclusive
 from stores.shards.finished import FinishedShards
 from stores.shards.receipts import Receipt
 from stores.writing.commit import commit_store, metadata_bytes

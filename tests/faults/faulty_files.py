@@ -145,6 +145,9 @@ class FaultyFiles(Files):
     def link(self, source: Path, target: Path) -> None:
         self._step("link", partial(super().link, source, target), changes=True)
 
+    def rename_exclusive(self, source: Path, target: Path) -> None:
+        self._step("link", partial(super().rename_exclusive, source, target), changes=True)
+
     def rename(self, source: Path, target: Path) -> None:
         self._step("rename", partial(super().rename, source, target), changes=True)
 

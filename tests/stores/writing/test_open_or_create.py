@@ -15,7 +15,6 @@ from stores.errors import (
     IntegrityError,
     PlanError,
     SpaceError,
-    StoreError,
 )
 from stores.format.plan import ShardId
 from stores.format.row_table import RowTable
@@ -152,16 +151,6 @@ def test_a_store_that_does_not_fit_is_not_begun(tmp_path, rows):
         StoreWriter.open_or_create(tmp_path, rows.plan, files=FullDisk())
     assert raised.value.needed_bytes == rows.plan.total_bytes and raised.value.free_bytes == 1000
     assert not list(tmp_path.iterdir())
-
-
-class NoLinks(Files):
-    def link(self, source, target):
-        raise OSError(errno.EPERM, "Operation not permitted")
-
-
-def test_a_file_system_without_hard_links_is_refused_at_once(tmp_path, rows):
-    with pytest.raises(StoreError, match="no hard links"):
-        StoreWriter.open_or_create(tmp_path, rows.plan, files=NoLinks())
 
 
 class NoFolderSync(Files):
