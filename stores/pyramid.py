@@ -7,23 +7,26 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-_LEVEL_NAME = re.compile(r"[a-z][a-z0-9_]*")
+_LEVEL_NAME = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)?")
+ONE_CELL_PX = 1 << 16
+"""The stride of a level of one cell for a whole image of any size: a pooled vector, or tokens."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Level:
     """One map of a pyramid.
 
-    Raises ValueError for a name outside `[a-z][a-z0-9_]*` or a size below 1.
+    Raises ValueError for a name outside `[a-z][a-z0-9_]*`, or two such with a dot between them, or a size
+    below 1.
     """
 
     name: str
-    """As in the papers: p2..p5 for strides 4..32; p5n is p5 after the backbone's own last norm."""
+    """As in the papers: p2..p5 for strides 4..32; the others are listed in extract/backbones/levels.py."""
     stride_px: int
-    """Input pixels per cell."""
+    """Input pixels per cell; ONE_CELL_PX for one cell an image."""
     channels: int
     stage: int
-    """The backbone stage that outputs it, from 1."""
+    """The stage of the backbone that outputs it, of a plain ViT the block, from 1."""
 
     def __post_init__(self) -> None:
         if not _LEVEL_NAME.fullmatch(self.name):
@@ -31,6 +34,11 @@ class Level:
         for field in ("stride_px", "channels", "stage"):
             if getattr(self, field) < 1:
                 raise ValueError(f"level {self.name}: {field} is {getattr(self, field)}, expected 1 or more")
+
+    @property
+    def is_pooled(self) -> bool:
+        """Whether it is one cell an image, (C, 1, 1): a pooled vector, or tokens."""
+        return self.stride_px >= ONE_CELL_PX
 
     def cells(self, size_px: int) -> int:
         """Cells along an axis of `size_px` input pixels; a last partial cell counts.

@@ -17,6 +17,7 @@ from stores.checks.verify import store_status
 FOLDER = Path(__file__).parent / "golden"
 NAMES = sorted(file.stem for file in FOLDER.glob("*.npz"))
 MANIFEST_SHA256 = {
+    "blocks-float16": "cf06ebe901e345928432982fd3e776ddeb96728ab7a96415e425d868b14becee",
     "clips-int8": "2cd25c0e0128dd4a7197b1e366fb66eae36bda331a307617cb4556266b190ebd",
     "images-float16": "62308bbb37c5b1730668b70d3cd1ec7386b261e09afa7cd1d17de9d3c5d2f20f",
     "images-int4": "8b1c0dba36cbab49a2eca81de37a142c9c787b203ff4bb87ca70896a336775d5",

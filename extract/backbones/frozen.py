@@ -17,6 +17,8 @@ from torch.nn import functional as F
 
 from extract.backbones.cuda_graphs import Replays
 from extract.backbones.frozen_swin import FoldedSwin, step_makers
+from extract.backbones.level_values import LevelReader
+from extract.backbones.levels import blocks_of, pad_px
 from extract.backbones.out_of_memory import is_out_of_memory, reason
 from extract.backbones.precision import PROBE_HW, fit_steps, fit_whole, report
 from extract.backbones.registry import BackboneCard
@@ -68,6 +70,7 @@ class FrozenBackbone(nn.Module):
         ):
             self.register_buffer(name, None if value is None else value.float(), persistent=False)
         with _reporting_lack_of_memory(card, device):
+            self.network: FoldedSwin | TimmMaps
             self.network, self.precision = _network(card, weights, precision, compiled, device)
             self.to(device).eval().requires_grad_(False)
         replayed = compiled and isinstance(self.network, FoldedSwin) and device.type != "cpu"
@@ -115,13 +118,11 @@ class FrozenBackbone(nn.Module):
 
     def _levels(self, pixels_NHWC: Tensor, valid_hw: Tensor) -> dict[str, Tensor]:
         if self._replays is None:
-            maps = self.network(self.normalise(pixels_NHWC, valid_hw))
+            outputs = self.network.outputs(self.normalise(pixels_NHWC, valid_hw))
         else:
-            maps = self._swin.of_pixels(pixels_NHWC, valid_hw, PixelNorm(self.mean, self.std))
-        levels = {level.name: maps[level.stage].float() for level in self.pyramid}
-        if "p5n" in levels:
-            levels["p5n"] = self._final_norm(levels["p5n"])
-        return levels
+            outputs = self._swin.of_pixels(pixels_NHWC, valid_hw, PixelNorm(self.mean, self.std))
+        read = LevelReader(self.card, self.network, outputs, valid_hw, self._final_norm)
+        return {level.name: read(level, pixels_NHWC.shape[1:3]) for level in self.pyramid}
 
     def _on_gpu(self, pixels_NHWC: Tensor, valid_hw: Tensor) -> dict[str, Tensor]:
         if self._replays is None:
@@ -144,6 +145,8 @@ class FrozenBackbone(nn.Module):
         return torch.where(inside, x, 0.0).view(pixels_NHWC.shape)
 
     def _final_norm(self, x_NHWC: Tensor) -> Tensor:
+        if isinstance(self.network, TimmMaps) and not self.card.is_swin:
+            return self.network.normed(x_NHWC)
         if self.norm_weight is None:  # SwinV2-G's last block ends with its final norm
             return x_NHWC
         return F.layer_norm(x_NHWC, self.norm_weight.shape, self.norm_weight, self.norm_bias, NORM_EPS)
@@ -157,38 +160,49 @@ def _together(each: Sequence[Mapping[str, Tensor]], name: str) -> Tensor:
 
 def _network(
     card: BackboneCard, weights: Weights, precision: str, compiled: bool, device: torch.device
-) -> tuple[nn.Module, str]:
+) -> tuple[FoldedSwin | TimmMaps, str]:
     """The network and its effective precision: some steps, or all, may have to run in float32."""
-    stages, dtype = sorted({level.stage for level in card.pyramid}), PRECISIONS[precision]
     if card.family not in ("swinv2", "swinv2_cr"):
         if compiled:
             logger.info("%s is not compiled: only SwinV2 is", card.model)
-        return _timm_maps(card, weights, stages, precision, device)
+        return _timm_maps(card, weights, precision, device)
+    dtype, stages = PRECISIONS[precision], max(level.stage for level in card.pyramid)
     # Only names and shapes are taken from the trunk: three billion parameters need not exist twice.
     with torch.device("meta"):
         trunk = _trunk(card)
     trunk.load_state_dict(dict(weights.tensors), assign=True)
-    makers = step_makers(trunk, stages=stages[-1], pretrained_windows=card.pretrained_windows)
+    makers = step_makers(trunk, stages=stages, pretrained_windows=card.pretrained_windows)
     with _full_accumulation():
         fitted = fit_steps(makers, dtype, device)
     exact = f"its first {fitted.exact} of {len(makers)} steps run" if fitted.exact else ""
     report(card.model, dtype, fitted.errors, exact)
-    ends = [maker.ends_stage for maker in makers]
-    network = FoldedSwin(fitted.steps, ends, compiled=compiled)
+    ends, wanted = [maker.ends_stage for maker in makers], blocks_of(card.pyramid)
+    taken = [maker.block if maker.block in wanted else None for maker in makers]
+    network = FoldedSwin(fitted.steps, ends, compiled=compiled, taken=taken)
     return network, f"{precision}-after-{fitted.exact}" if fitted.exact else precision
 
 
 def _timm_maps(
-    card: BackboneCard, weights: Weights, stages: Sequence[int], precision: str, device: torch.device
-) -> tuple[nn.Module, str]:
+    card: BackboneCard, weights: Weights, precision: str, device: torch.device
+) -> tuple[TimmMaps, str]:
+    stages = sorted({level.stage for level in card.pyramid})
+
     def make(dtype: torch.dtype) -> TimmMaps:
         trunk = _trunk(card)
         trunk.load_state_dict(dict(weights.tensors))
-        return TimmMaps(trunk, stages=stages, dtype=dtype)
+        return TimmMaps(
+            trunk,
+            stages=stages,
+            dtype=dtype,
+            pad_px=pad_px(trunk),
+            blocks=blocks_of(card.pyramid) if card.is_swin else (),
+            final="pooled" in card.pyramid and not card.is_swin,
+        )
 
     with _full_accumulation():
         fitted = fit_whole(make, PRECISIONS[precision], device, [PROBE_HW, _own_hw(card)])
     report(card.model, PRECISIONS[precision], fitted.errors, "it runs" if fitted.exact else "")
+    assert isinstance(fitted.network, TimmMaps)
     return fitted.network, "fp32" if fitted.exact else precision
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from extract.backbones.device_functions import functions_for
+from extract.backbones.timm_pyramid import Outputs
 from extract.swin.block import FoldedBlock, keep_constants
 from extract.swin.patches import Merge, Patches, PixelNorm
 from extract.swin.steps import BlockFunctions, Step
@@ -29,6 +30,8 @@ class StepMaker:
     """Takes the dtype of products; the module maps float32 (N, y, x, C) and `BlockFunctions` to a `Step`."""
     ends_stage: int | None
     """The stage, from 1, whose raw output leaves this step."""
+    block: tuple[int, int] | None = None
+    """Stage and number in it, both from 1, of a block."""
 
 
 def step_makers(trunk: Any, *, stages: int, pretrained_windows: Sequence[HW]) -> list[StepMaker]:
@@ -47,7 +50,7 @@ def step_makers(trunk: Any, *, stages: int, pretrained_windows: Sequence[HW]) ->
             makers.append(StepMaker(merge, None))
         for index, block in enumerate(stage.blocks, start=1):
             ends = number + 1 if index == len(stage.blocks) else None
-            makers.append(StepMaker(partial(_block, block, window), ends))
+            makers.append(StepMaker(partial(_block, block, window), ends, (number + 1, index)))
     return makers
 
 
@@ -63,15 +66,22 @@ class FoldedSwin(nn.Module):
     """The steps one after another, up to the last stage wanted."""
 
     def __init__(
-        self, steps: Sequence[nn.Module], ends: Sequence[int | None], *, compiled: bool = False
+        self,
+        steps: Sequence[nn.Module],
+        ends: Sequence[int | None],
+        *,
+        compiled: bool = False,
+        taken: Sequence[tuple[int, int] | None] = (),
     ) -> None:
         """Args:
         ends: for each step the stage, from 1, that it ends, or None.
+        taken: for each step the block, if its output is wanted as `Outputs.blocks`; none by default.
         compiled: run compiled functions; the first batch of a size then takes a minute.
         """
         super().__init__()
         self.steps = nn.ModuleList(steps)
         self.ends = tuple(ends)
+        self.taken = tuple(taken) or (None,) * len(self.ends)
         self.compiled = compiled
         keep_constants(step for step in steps if isinstance(step, FoldedBlock))
 
@@ -90,20 +100,26 @@ class FoldedSwin(nn.Module):
 
     def forward(self, x_NHWC: Tensor) -> dict[int, Tensor]:
         """Stage -> its raw output, (N, y, x, C) float32, of normalised pixels (N, H, W, 3)."""
+        return dict(self.outputs(x_NHWC).maps)
+
+    def outputs(self, x_NHWC: Tensor) -> Outputs:
+        """Outputs of stages and of the blocks taken, of normalised pixels (N, H, W, 3)."""
         functions = functions_for(x_NHWC.device.type, self.compiled)
         return self._of_patches(self.steps[0](x_NHWC, functions), functions)
 
-    def of_pixels(self, pixels_NHWC: Tensor, valid_hw: Tensor, norm: PixelNorm) -> dict[int, Tensor]:
-        """`forward` of uint8 pixels, normalised with the patches: on a GPU in a third of the time."""
+    def of_pixels(self, pixels_NHWC: Tensor, valid_hw: Tensor, norm: PixelNorm) -> Outputs:
+        """`outputs` of uint8 pixels, normalised with the patches: on a GPU in a third of the time."""
         functions = functions_for(pixels_NHWC.device.type, self.compiled)
         patches = self.steps[0]
         assert isinstance(patches, Patches)
         return self._of_patches(patches.of_pixels(pixels_NHWC, valid_hw, norm, functions), functions)
 
-    def _of_patches(self, patches: Step, functions: BlockFunctions) -> dict[int, Tensor]:
-        outputs, (x, low) = {}, patches
-        for step, ends in zip(self.steps[1:], self.ends[1:], strict=True):
+    def _of_patches(self, patches: Step, functions: BlockFunctions) -> Outputs:
+        maps, blocks, (x, low) = {}, {}, patches
+        for step, ends, block in zip(self.steps[1:], self.ends[1:], self.taken[1:], strict=True):
             x, low = step(x, functions, low)
             if ends:
-                outputs[ends] = x
-        return outputs
+                maps[ends] = x
+            if block:
+                blocks[block] = x
+        return Outputs(maps, blocks)

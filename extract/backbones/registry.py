@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast, get_args
 
 from torch import nn
 
-from extract.swin.timm_swin import family_of, pretrained_windows_of, probe, stages_of, windows_of
+from extract.backbones.levels import FEATURES, PLAIN, class_tokens, family_of, last_stride_px, pyramid_of
+from extract.swin.timm_swin import SWIN_FAMILIES, pretrained_windows_of, probe, stages_of, windows_of
 from extract.swin.window_rule import WindowRule
 from stores.plugins import Plugin, entry_plugins, missing_package, package_of, provided_by
-from stores.pyramid import Level, PyramidSpec
+from stores.pyramid import PyramidSpec
 
-REVISIONS: Mapping[str, int] = {"swinv2": 1, "swinv2_cr": 1, "swin": 1, "features": 1}
+REVISIONS: Mapping[str, int] = {"swinv2": 1, "swinv2_cr": 1, "swin": 1, FEATURES: 1, PLAIN: 1}
 """Family -> its revision, raised whenever the numbers of that family change; part of every identity."""
-
-STRIDES_PX = (4, 8, 16, 32)
-"""Levels p2..p5."""
 
 Windows = tuple[tuple[int, int], ...]
 
@@ -68,19 +65,29 @@ class BackboneCard:
     args: Mapping[str, Any]
     """Constructor arguments over timm's own, as JSON values: the table's row and `--model-args`."""
     family: str
-    """swinv2, swinv2_cr (SwinV2-G), swin (V1), or features: any other timm model."""
+    """swinv2, swinv2_cr (SwinV2-G), swin (V1), plain (ViTs), or features: any other timm model."""
     pyramid: PyramidSpec
     """The levels wanted; channels and strides of each."""
     windows: Windows
-    """Height and width in cells of each stage's windows; empty for the family `features`."""
+    """Height and width in cells of each stage's windows; empty for a model that is no Swin."""
     pretrained_windows: Windows
     """The windows SwinV2's position coordinates are relative to; empty for other families."""
     window_rule: WindowRule
-    """What becomes of windows that a map does not fill; `partition` for the family `features`."""
+    """What becomes of windows that a map does not fill; `partition` for a model that is no Swin."""
     mean: tuple[float, float, float]
     """Of RGB in 0..1, subtracted first."""
     std: tuple[float, float, float]
     """Of RGB in 0..1, divided by."""
+
+    last_stride_px: int = 32
+    """Pixels of a cell's side in the last map, which pooled levels are means of."""
+    class_tokens: int = 0
+    """1 where the prefix tokens of a plain ViT begin with a class token."""
+
+    @property
+    def is_swin(self) -> bool:
+        """Whether it has windows, and takes images of any size."""
+        return self.family in SWIN_FAMILIES.values()
 
     @property
     def constructor_args(self) -> dict[str, Any]:
@@ -89,7 +96,10 @@ class BackboneCard:
         Windows and shifts that do not depend on the construction size: `always_partition` keeps both as they
         are, `dynamic_img_size` takes any input size. Their rule is `create_trunk`'s own argument.
         """
-        if self.family == "features":
+        if self.family == PLAIN:
+            takes_any = hasattr(probe(self.timm_id, self.args), "dynamic_img_size")
+            return {**self.args, **({"dynamic_img_size": True} if takes_any else {})}
+        if not self.is_swin:
             return dict(self.args)
         rules: dict[str, Any] = {
             "window_size": self.windows,
@@ -141,10 +151,10 @@ def backbone_card(
     and 6 for window12_192; a given `window_size` holds for every stage, or is one value a stage.
 
     Args:
-        model: a name of `backbone_names`, or `timm:<id>` of a model with a feature pyramid.
+        model: a name of `backbone_names`, or `timm:<id>`.
         model_args: constructor arguments over the row's, JSON values.
-        levels: such as ("p4", "p5"); None: p2..p5, as far as the model has them. p5n is p5 after the
-            backbone's own last norm (Swin only).
+        levels: such as ("p4", "p5"), see `extract.backbones.levels`; None: p2..p5, as far as the model has
+            them, of a plain ViT the last block's map.
         package: that provided the backbone when a store was made, for the error.
         window_rule: partition or cover, see `extract.swin.window_rule.WindowRule`.
 
@@ -159,28 +169,27 @@ def backbone_card(
     _refuse_own_arguments(given)
     trunk: Any = probe(row.timm_id, args)
     family = family_of(trunk)
-    pyramid = _pyramid(model, trunk, family)
-    if family == "features" and rule != "partition":
+    pyramid, is_swin = pyramid_of(model, trunk, levels), family in SWIN_FAMILIES.values()
+    if not is_swin and rule != "partition":
         raise ValueError(f"window rule {rule}: {model} is no Swin, it has no windows; leave the rule out")
     windows: Windows = ()
     pretrained: Windows = ()
-    if family != "features":
+    if is_swin:
         _require_whole_heads(trunk)
         windows = _every_stage(args["window_size"], trunk) if "window_size" in args else windows_of(trunk)
     if family == "swinv2":
         pretrained = pretrained_windows_of(trunk) or _row_windows(row, given)
-    wanted = levels or [name for name in pyramid.names if name != "p5n"]
-    if unknown := [name for name in wanted if name not in pyramid]:
-        raise ValueError(f"{model} has no level {', '.join(unknown)}; it has {', '.join(pyramid.names)}")
     return BackboneCard(
         model=model,
         timm_id=row.timm_id,
         args=args,
         family=family,
-        pyramid=pyramid.select(wanted),
+        pyramid=pyramid,
         windows=windows,
         pretrained_windows=pretrained,
         window_rule=rule,
+        last_stride_px=last_stride_px(trunk),
+        class_tokens=class_tokens(trunk) if family == PLAIN else 0,
         mean=row.mean or tuple(trunk.pretrained_cfg["mean"]),
         std=row.std or tuple(trunk.pretrained_cfg["std"]),
     )
@@ -261,30 +270,3 @@ def _row_windows(row: BackboneRow, given: Mapping[str, Any]) -> Windows:
     kept = {key: value for key, value in given.items() if key not in ("window_size", "img_size")}
     trunk = probe(row.timm_id, {**row.args, **kept})
     return _every_stage(row.args["window_size"], trunk) if "window_size" in row.args else windows_of(trunk)
-
-
-def _pyramid(model: str, trunk: Any, family: str) -> PyramidSpec:
-    levels = []
-    for stage, info in enumerate(_feature_info(trunk), start=1):
-        if info["reduction"] in STRIDES_PX:
-            name = f"p{int(math.log2(info['reduction']))}"
-            levels.append(
-                Level(name=name, stride_px=info["reduction"], channels=info["num_chs"], stage=stage)
-            )
-    strides = [level.stride_px for level in levels]
-    if len(levels) < 2 or len(set(strides)) < len(strides):
-        raise ValueError(
-            f"{model} has no feature pyramid: its stages have strides {strides or 'unknown'}, expected "
-            f"increasing strides from {STRIDES_PX}"
-        )
-    if family != "features":
-        last = levels[-1]
-        levels.append(Level(name="p5n", stride_px=last.stride_px, channels=last.channels, stage=last.stage))
-    return PyramidSpec(tuple(levels))
-
-
-def _feature_info(trunk: Any) -> list[dict[str, Any]]:
-    info = getattr(trunk, "feature_info", None)
-    if not info or not hasattr(trunk, "forward_intermediates"):
-        return []
-    return list(info.info if hasattr(info, "info") else info)

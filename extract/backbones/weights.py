@@ -83,7 +83,7 @@ def get_weights(card: BackboneCard, source: str, trunk: nn.Module) -> Weights:
         return _random(card, _seed(source), trunk)
     path = _published(card) if source == "timm" else _existing(source)
     tensors: Mapping[str, Tensor] = read_checkpoint(path, trunk)
-    if card.family == "features":
+    if not card.is_swin:
         tensors = filtered_by_timm(tensors, trunk)
     require_match(tensors, trunk, f"{source} for {card.model}")
     _require_finite(tensors, source)

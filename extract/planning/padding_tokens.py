@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from extract.backbones.registry import STRIDES_PX, BackboneCard
+from extract.backbones.levels import STRIDES_PX
+from extract.backbones.registry import BackboneCard
 from extract.swin.window_rule import HW, WindowRule, fit_windows, padded_grid
 from stores.format.plan import Bin
 

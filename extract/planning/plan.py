@@ -23,6 +23,7 @@ from extract.views.recipes import ViewRecipe
 from stores.codecs import find_codec
 from stores.format.array_spec import FORMAT_NAME, FORMAT_VERSION
 from stores.format.arrays import bin_tables, metadata_files, outcome_tables, sharded_arrays
+from stores.format.features import DOTTED_LEVEL_NAMES
 from stores.format.pixel_differences import PIXEL_DIFFERENCES
 from stores.format.plan import StorePlan
 from stores.plugins import package_of, provided_by
@@ -298,8 +299,14 @@ def _draft(
         frames=recipe.frames,
         rows=rows,
         pixels=chosen.pixels,
-        required_features=(PIXEL_DIFFERENCES,) if chosen.pixels else (),
+        required_features=_features(pyramid, chosen),
     )
+
+
+def _features(pyramid: PyramidSpec, chosen: PlanChoices) -> tuple[str, ...]:
+    """What a reader must know to read the store, beyond its codec."""
+    dotted = any("." in name for name in pyramid.names)
+    return (*[PIXEL_DIFFERENCES] * chosen.pixels, *[DOTTED_LEVEL_NAMES] * dotted)
 
 
 def _selected(card: Card, levels: Sequence[str] | None) -> PyramidSpec:

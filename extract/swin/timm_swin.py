@@ -35,7 +35,7 @@ SWIN_FAMILIES: Mapping[type[nn.Module], str] = {
     SwinTransformerV2Cr: "swinv2_cr",
     SwinTransformer: "swin",
 }
-"""Trunk class -> the family's name in cards. Every other backbone is of the family `features`."""
+"""Trunk class -> the family's name in cards; of others see `extract.backbones.levels.family_of`."""
 _NOT_BUILT = (
     TypeError,
     ValueError,
@@ -178,11 +178,6 @@ def _probe_once(timm_id: str, arguments_json: str) -> nn.Module:
 def probe(timm_id: str, arguments: Mapping[str, Any]) -> nn.Module:
     """The model on the meta device: its structure and sizes without memory or time."""
     return _probe_once(timm_id, json.dumps(dict(arguments), sort_keys=True))
-
-
-def family_of(trunk: nn.Module) -> str:
-    """swinv2, swinv2_cr, swin, or features for anything else."""
-    return SWIN_FAMILIES.get(type(trunk), "features")
 
 
 def stages_of(trunk: Any) -> list[Any]:

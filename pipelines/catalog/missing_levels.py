@@ -3,6 +3,7 @@ pixels available. Loads no backbone; pipelines/live/recompute_levels.py does the
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -25,17 +26,25 @@ def holds_pixels(identity: Mapping[str, Any]) -> bool:
 
 
 def lacks_first_levels(pyramid: PyramidSpec) -> bool:
-    """Whether a store's levels do not begin with the first stage's."""
-    return min(level.stage for level in pyramid) > 1
+    """Whether a store's levels are of a pyramid of stages and do not begin with the first stage's."""
+    return any(map(_of_a_stage, pyramid.names)) and min(level.stage for level in pyramid) > 1
 
 
 def are_shallower(missing: Sequence[str], stored: Sequence[str]) -> bool:
-    """Whether every missing level comes before every stored one.
+    """Whether every missing level comes before every stored one; only stages of a pyramid do.
 
     >>> are_shallower(("p2", "p3"), ("p4", "p5")), are_shallower(("p2", "p5"), ("p4",))
     (True, False)
+    >>> are_shallower(("avg",), ("p5",))
+    False
     """
-    return bool(stored) and max(missing, default="") < min(stored)
+    return (
+        bool(stored) and all(map(_of_a_stage, [*missing, *stored])) and max(missing, default="") < min(stored)
+    )
+
+
+def _of_a_stage(name: str) -> bool:
+    return re.fullmatch(r"p\dn?", name) is not None
 
 
 def check_recomputable(

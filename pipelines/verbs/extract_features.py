@@ -92,7 +92,7 @@ def run(config: ExtractConfig) -> dict[str, Any]:
         ),
         f"weights {config.weights}",
     )
-    if extraction.card.family == "features":  # a Swin takes every size
+    if not extraction.card.is_swin:  # a Swin takes every size
         try_sizes(extraction.estimate.plan, backbone)
     writer = _open_writer(config, extraction, backbone)
     remember_weights(extraction.stores, backbone.weights_sha256, config.weights)

@@ -10,11 +10,13 @@ CONSOLIDATED = "consolidated"
 """All metadata repeated in the root's zarr.json, where that stays below MAX_CONSOLIDATED_BYTES."""
 FLAT_KEYS = "flat-keys"
 """Chunk keys with the separator ".": no folder a shard."""
+DOTTED_LEVEL_NAMES = "dotted-level-names"
+"""A level's name may hold a dot, such as `s3.b5`."""
 
 LAYOUT = frozenset({NAMES, CONSOLIDATED, FLAT_KEYS})
 """Features that change how content is laid out and not what it is: no part of an identity. A store that was
 begun with some of them is continued with the same."""
-KNOWN_REQUIRED = frozenset({FLAT_KEYS, PIXEL_DIFFERENCES})
+KNOWN_REQUIRED = frozenset({FLAT_KEYS, PIXEL_DIFFERENCES, DOTTED_LEVEL_NAMES})
 """Required features that this program reads, beside those of codecs."""
 
 NEW_REQUIRED: tuple[str, ...] = ()

@@ -14,6 +14,7 @@ from stores.errors import CodecError, PlanError
 from stores.format.array_spec import ArraySpec
 from stores.format.arrays import estimated_bytes, planned_tables, sharded_arrays
 from stores.format.canonical_json import diff_identity, identity_digest, normalized
+from stores.format.features import DOTTED_LEVEL_NAMES
 from stores.format.pixel_differences import PIXEL_DIFFERENCES
 from stores.format.row_table import RowTable
 from stores.format.targets import MAX_CHUNK_BYTES, DenseTarget, RaggedTarget, Target
@@ -169,6 +170,9 @@ class StorePlan:
             raise PlanError(f"codec {self.codec} has no settings, found {self.codec_settings}")
         if self.frames is not None and (type(self.frames) is not int or not 1 <= self.frames <= MAX_FRAMES):
             raise PlanError(f"frames {self.frames!r}, expected None or 1 to {MAX_FRAMES}")
+        dotted = [name for name in self.pyramid.names if "." in name]
+        if dotted and DOTTED_LEVEL_NAMES not in self.required_features:
+            raise PlanError(f"level {dotted[0]} needs the required feature {DOTTED_LEVEL_NAMES}")
         names = [target.name for target in self.targets]
         if len(set(names)) != len(names) or len(set(self.view_params)) != len(self.view_params):
             raise PlanError(f"repeated names in targets {names} or view parameters {self.view_params}")

@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from stores.format.arrays import sharded_arrays
+from stores.format.features import DOTTED_LEVEL_NAMES
 from stores.format.plan import Bin, RaggedTarget
 from stores.format.pixel_differences import PIXEL_DIFFERENCES, differences
-from stores.pyramid import Level
+from stores.pyramid import ONE_CELL_PX, Level
 from tests.faults.made_stores import LABELS, ORIGINAL_LABELS, P4, P5, Array, MadeRows, extract, small_plan
 
 FOLDER = Path(__file__).parent
@@ -25,6 +26,9 @@ TWO_BINS = (
 )
 WIDE = Level(name="p4", stride_px=16, channels=37, stage=3)
 """With int4 two blocks of channels, and a last code by itself."""
+BLOCK = Level(name="s4.b1", stride_px=32, channels=3, stage=4)
+VECTOR = Level(name="avg", stride_px=ONE_CELL_PX, channels=5, stage=4)
+"""One cell an image, whatever its size."""
 BOXES = RaggedTarget("boxes", "float32", (-1, 4), 64)
 
 
@@ -45,6 +49,15 @@ def golden_stores() -> dict[str, MadeRows]:
         "pixels-float16": MadeRows(
             small_plan(
                 "float16", bins=TWO_BINS, targets=(), pixels=True, required_features=(PIXEL_DIFFERENCES,)
+            )
+        ),
+        "blocks-float16": MadeRows(
+            small_plan(
+                "float16",
+                bins=TWO_BINS,
+                levels=(BLOCK, P5, VECTOR),
+                targets=(),
+                required_features=(DOTTED_LEVEL_NAMES,),
             )
         ),
         "images-int4": MadeRows(small_plan("int4", bins=TWO_BINS, levels=(WIDE, P5), targets=targets)),
