@@ -56,20 +56,20 @@ def test_a_resumed_extraction_reports_its_part_and_the_whole_store(
     image.write_bytes(image.read_bytes()[:200])
     words = [*words, "--data", str(broken), "--shard-rows", "2"]
 
-    def told(*undone: str) -> tuple[str, dict[str, Any]]:
+    def summary_line(*undone: str) -> tuple[str, dict[str, Any]]:
         for name in undone:
             (store / name).unlink()
         _, summary, out, _ = result(capsys, "extract", *words)
         assert (summary["total_rows_written"], summary["total_rows_skipped"]) == (TRAINING - 1, 1)
         return next(line for line in out.splitlines() if " is complete: " in line), summary
 
-    line, first = told()
+    line, first = summary_line()
     store = Path(first["store"])
     assert "is complete: 5 rows written, 1 skipped, in " in line and "images/s" in line
-    line, second = told("MANIFEST.json", "receipts/64x64-0.json")
+    line, second = summary_line("MANIFEST.json", "receipts/64x64-0.json")
     assert "is complete: 5 rows, 1 skipped; in this run 2 rows written, 0 skipped, in " in line
     assert "images/s" in line and (second["rows_written"], second["skipped"]) == (2, [])
-    line, third = told("MANIFEST.json")
+    line, third = summary_line("MANIFEST.json")
     assert "is complete: 5 rows, 1 skipped; in this run 0 rows written, 0 skipped, in " in line
     assert "images/s" not in line and third["rows_written"] == 0
 

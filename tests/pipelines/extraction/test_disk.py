@@ -27,12 +27,12 @@ def test_a_damaged_store_is_repaired_as_advised(
     damaged = next((store / "bins").rglob("p4/q/c/1/0/0/0"))
     if is_missing:
         damaged.unlink()
-        code, _, _, told = result(capsys, "extract", *words, "--shard-rows", "2")
+        code, _, _, err = result(capsys, "extract", *words, "--shard-rows", "2")
     else:
         damaged.write_bytes(bytes(len(before[damaged])))
-        code, _, _, told = result(capsys, "verify", "--store", str(store), "--full")
+        code, _, _, err = result(capsys, "verify", "--store", str(store), "--full")
     assert code == 4
-    advice = re.search(r"to repair it: python -m pipelines (verify .* --repair)", told)
+    advice = re.search(r"to repair it: python -m pipelines (verify .* --repair)", err)
     assert advice is not None
     assert main(shlex.split(advice[1])) == 4
     assert main([*shlex.split(advice[1]), "--yes"]) == 0

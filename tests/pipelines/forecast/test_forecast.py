@@ -84,8 +84,8 @@ def test_the_program_s_own_start_counts_where_it_is_the_program(monkeypatch: pyt
         "the tests' program has done other things since"
     )
     monkeypatch.setattr(sys.modules["__main__"], "__spec__", SimpleNamespace(name="pipelines.__main__"))
-    told = subprocess.run(["ps", "-o", "etimes=", "-p", str(os.getpid())], capture_output=True, check=True)
-    assert pipelines.forecast.speed_probe.program_seconds() == pytest.approx(float(told.stdout), abs=2.0)
+    found = subprocess.run(["ps", "-o", "etimes=", "-p", str(os.getpid())], capture_output=True, check=True)
+    assert pipelines.forecast.speed_probe.program_seconds() == pytest.approx(float(found.stdout), abs=2.0)
 
 
 def test_plan_says_for_each_head_whether_caching_pays(

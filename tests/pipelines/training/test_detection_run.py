@@ -182,12 +182,12 @@ def test_a_former_cascade_is_resumed_as_it_was(extracted: Extracted, tmp_path: P
     former = ["--head-settings.box_head", "2fc", "--head-settings.border_anchors", "true"]
     train_head.run(config(extracted, folder, *words, *former))
     record = json.loads((folder / "run.json").read_text())
-    told = yaml.safe_load((folder / "config.yaml").read_text())
+    saved = yaml.safe_load((folder / "config.yaml").read_text())
     assert record.pop("head_revision") == 2
-    for settings in (record["head_settings"], told["head_settings"]):
+    for settings in (record["head_settings"], saved["head_settings"]):
         del settings["box_head"], settings["border_anchors"]
     (folder / "run.json").write_text(json.dumps(record))
-    (folder / "config.yaml").write_text(yaml.safe_dump(told))
+    (folder / "config.yaml").write_text(yaml.safe_dump(saved))
     assert main(["train-head", "--resume", "--run", str(folder), "--max-steps", "2"]) == 0
     assert json.loads((folder / "run.json").read_text()) == {**record, "head_revision": 1}
     head, step = load_head(folder, torch.device("cpu"))

@@ -49,11 +49,11 @@ def test_seeds_leave_a_folder_of_other_runs_alone(
 ) -> None:
     run = tmp_path / "run"
     assert train(stores, run, "linear") == 0
-    told = (run / "config.yaml").read_text()
+    saved = (run / "config.yaml").read_text()
     for flags in (("--seeds", "2"), ("--seeds", "2", "--resume")):
         assert train(stores, run, "temporal1", *flags) == USAGE
         assert f"{run} already holds a run" in capsys.readouterr().err
-        assert (run / "config.yaml").read_text() == told and not (run / "seed0").exists()
+        assert (run / "config.yaml").read_text() == saved and not (run / "seed0").exists()
     seeds = tmp_path / "seeds"
     assert train(stores, seeds, "linear", "--seeds", "2") == 0
     assert train(stores, seeds, "linear", "--seeds", "2") == USAGE
