@@ -14,6 +14,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -77,9 +78,12 @@ def find_head(name: str, task: str, package: str | None = None) -> HeadModule:
     """
     if (task, name) not in head_index():
         came_from = f"; it came from package {package}, which is not installed or no longer provides it"
-        names = ", ".join(known for known_task, known in head_index() if known_task == task)
+        names = [known for known_task, known in head_index() if known_task == task]
+        near = get_close_matches(name, names, n=1)
         raise HeadError(
-            f"no head {name!r} for task {task!r}; available: {names or 'none'}{came_from if package else ''}"
+            f"no head {name!r} for task {task!r}; available: {', '.join(names) or 'none'}"
+            + (came_from if package else "")
+            + (f"; did you mean {near[0]}?" if near else "")
         )
     return head_index()[task, name]
 

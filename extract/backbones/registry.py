@@ -14,6 +14,7 @@ from extract.swin.timm_swin import SWIN_FAMILIES, pretrained_windows_of, probe, 
 from extract.swin.window_rule import WindowRule
 from stores.plugins import Plugin, entry_plugins, missing_package, package_of, provided_by
 from stores.pyramid import PyramidSpec
+from stores.suggestion import did_you_mean
 
 REVISIONS: Mapping[str, int] = {"swinv2": 1, "swinv2_cr": 1, "swin": 1, FEATURES: 1, PLAIN: 1}
 """Family -> its revision, raised whenever the numbers of that family change; part of every identity."""
@@ -218,8 +219,16 @@ def _row(model: str, package: str | None = None) -> BackboneRow:
         return BackboneRow(model.removeprefix("timm:"))
     raise ValueError(
         f"no backbone {model!r}; available: {', '.join(backbone_names())}, and timm:<id> for timm's models"
-        f"{missing_package(package)}"
+        f"{missing_package(package)}{_nearest(model)}"
     )
+
+
+def _nearest(model: str) -> str:
+    """The end of an error: timm's model of that name, or the nearest backbone."""
+    import timm  # late, for an error: names of backbones need no timm
+
+    is_timms = timm.is_model(model.partition(".")[0])
+    return f"; did you mean timm:{model}?" if is_timms else did_you_mean(model, backbone_names())
 
 
 def _others() -> Mapping[str, Plugin]:

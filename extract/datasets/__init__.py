@@ -24,11 +24,14 @@ from extract.swin.window_rule import WindowRule
 from extract.views.crop_size import CropSize, plain_size
 from extract.views.recipes import ViewRecipe
 from stores.plugins import missing_package, plugins
+from stores.suggestion import did_you_mean
 
 Named = str | Mapping[str, Any]
 """A data set: its name, the path of a description of own data, or the `dataset` of a store's identity."""
 GROUP = "permafrost.datasets"
 """Of the entry points by which installed packages add data sets."""
+COMMON_SPLITS = {"train": "train", "training": "train", "val": "val", "validation": "val", "test": "test"}
+"""Common names of splits, and how the official names of such splits begin."""
 
 __all__ = [
     "Choice",
@@ -80,6 +83,7 @@ def dataset_module(name: Named, package: str | None = None) -> DatasetModule:
         raise ValueError(
             f"no data set {name!r}; available: {', '.join(found)}, or the path of a description such as "
             f"my.yaml for own data (`describe` writes one){missing_package(package)}"
+            f"{did_you_mean(name, found)}"
         )
     return cast(DatasetModule, found[name].load())
 
@@ -126,14 +130,27 @@ def default_window(name: Named, recipe: ViewRecipe) -> int | None:
 
 
 def chosen_split(name: Named, split: str | None = None) -> str:
-    """`split`, or the training split where it is None. Raises ValueError for an unknown one."""
+    """A split by its official name.
+
+    Args:
+        split: official, or a common name of it (train, val, validation, test) where one official name begins
+            like it: of COCO `val` is val2017. None: the training split.
+
+    Raises ValueError for an unknown one.
+    """
     module = dataset_module(name)
+    official = module.OFFICIAL_SPLITS
     chosen = split or str(module.TRAINING_SPLITS[0])
-    if chosen not in module.OFFICIAL_SPLITS:
-        raise ValueError(
-            f"{dataset_name(name)} has no split {chosen!r}; it has {', '.join(module.OFFICIAL_SPLITS)}"
-        )
-    return chosen
+    if chosen in official:
+        return chosen
+    if chosen in COMMON_SPLITS:
+        meant = [split for split in official if split.startswith(COMMON_SPLITS[chosen])]
+        if len(meant) == 1:
+            return meant[0]
+    raise ValueError(
+        f"{dataset_name(name)} has no split {chosen!r}; it has {', '.join(official)}"
+        f"{did_you_mean(chosen, official)}"
+    )
 
 
 def first_test_split(name: Named) -> str:
@@ -198,7 +215,10 @@ def view_recipe(
     """
     recipes = dataset_module(dataset).VIEW_RECIPES
     if name not in recipes:
-        raise ValueError(f"{dataset_name(dataset)} has no view recipe {name!r}; it has {', '.join(recipes)}")
+        raise ValueError(
+            f"{dataset_name(dataset)} has no view recipe {name!r}; it has {', '.join(recipes)}"
+            f"{did_you_mean(name, recipes)}"
+        )
     return recipes[name](None if crop_size is None else plain_size(crop_size), short_side)
 
 

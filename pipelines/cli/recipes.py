@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ from pipelines.catalog.stores import PLAN, TRAINING, describe_store, list_stores
 from pipelines.cli.settings import settings_of
 from pipelines.config import GROUP_RECORD, RUN_CONFIG, TrainConfig
 from pipelines.errors import UsageError
+from stores.suggestion import did_you_mean
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 DEFAULT_RECIPES = {
@@ -64,8 +64,7 @@ def find_recipe(name: str) -> Path:
         return shipped
     if Path(name).is_file():
         return Path(name)
-    near = difflib.get_close_matches(name, recipe_names(), n=1)
-    hint = f"; did you mean {near[0]}?" if near else ""
+    hint = did_you_mean(name, recipe_names())
     known = ", ".join(recipe_names())
     raise UsageError(f"unknown recipe {name!r}{hint}; expected a YAML file or one of: {known}")
 

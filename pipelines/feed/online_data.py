@@ -97,7 +97,8 @@ class OnlineData(TrainingData):
     def open(cls, config: TrainConfig, device: torch.device) -> OnlineData:
         """Opens the data set and loads the backbone.
 
-        Raises UsageError without --dataset or --model, with --store, or for a test split; otherwise as they do.
+        Raises UsageError without --dataset or --model, with --store, or for a test split; otherwise as they
+        do.
         """
         if config.dataset is None or config.model is None or config.store is not None:
             raise UsageError("--online needs --dataset and --model and does not accept --store")

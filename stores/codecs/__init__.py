@@ -9,6 +9,7 @@ from typing import cast
 from stores.codecs.contract import Codec, FittedCodec
 from stores.errors import CodecError
 from stores.plugins import Plugin, missing_package, plugins
+from stores.suggestion import did_you_mean
 
 GROUP = "permafrost.codecs"
 """Of the entry points by which installed packages add codecs."""
@@ -53,6 +54,7 @@ def find_codec(name: str, package: str | None = None) -> tuple[Plugin, int | Non
         return family, int(match[2])
     raise CodecError(
         f"unknown codec {name[:100]!r}; available: {', '.join(codec_names())}{missing_package(package)}"
+        f"{did_you_mean(name[:100], codec_names())}"
     )
 
 

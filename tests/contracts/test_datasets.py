@@ -12,6 +12,7 @@ from extract.backbones.loading import FrozenBackbone, backbone_card, load_backbo
 from extract.datasets import (
     DatasetLayoutError,
     choose,
+    chosen_split,
     dataset_module,
     dataset_names,
     default_levels,
@@ -183,3 +184,12 @@ def _parameters(head: str, dataset: Dataset, pyramid: Any) -> int:
     with torch.device("meta"):
         built = build_head(head, dataset.task, pyramid, dataset.num_classes)
     return sum(parameter.numel() for parameter in built.parameters())
+
+
+@every_dataset
+def test_common_names_of_splits(name: str) -> None:
+    """As people say them: of each kind the one official split whose name begins so."""
+    official = dataset_module(name).OFFICIAL_SPLITS
+    for common, begins in (("train", "train"), ("val", "val"), ("validation", "val")):
+        assert chosen_split(name, common).startswith(begins)
+        assert chosen_split(name, common) in official

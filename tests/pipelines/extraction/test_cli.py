@@ -324,11 +324,15 @@ def test_settings_from_a_file(words: list[str], tmp_path: Path, capsys: pytest.C
     ("more", "message"),
     [
         ("--data /nonexistent", "/nonexistent is not ADE20K: looked for"),
-        ("--dataset coca", "no data set 'coca'; available: "),
-        ("--model swinv2-x", "swinv2-nano"),
+        ("--dataset coca", "did you mean coco?"),
+        ("--model swinv2-x", "did you mean swinv2-"),
+        ("--model convnext_atto", "did you mean timm:convnext_atto?"),
         ("--split test", "it has training, validation"),
         ("--levels p4,p9", "no level p9"),
-        ("--codec int3", "--codec int3: unknown codec 'int3'; available: float16, int4, int8"),
+        (
+            "--codec int3",
+            "--codec int3: unknown codec 'int3'; available: ",
+        ),
         ("--engine ray", "--engine: expected one of local"),
         ("--views single", "training is a training split"),
         ("--views 0", "pass their number, from 1"),
