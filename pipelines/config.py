@@ -235,6 +235,9 @@ class PredictConfig(VerbConfig):
     """An image or a video, whichever the run was trained on, or a folder of them."""
     out: str | None = None
     """Folder for the pictures and JSON files. Default: <run>/predictions."""
+    max_failed: int | None = field(default=None, metadata=marks(least=0))
+    """Maximum number of files that cannot be predicted; with more, or where no file can, the exit code is 1.
+    All others are predicted all the same. Default: 1 % of the files but at least 10."""
     weights: str | None = None
     """Weights of the backbone. Default: those recorded in the run."""
     device: str = "auto"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from stores.errors import CodecError, IdentityError, IntegrityError, SpaceError
 
@@ -16,7 +17,15 @@ class UsageError(ValueError):
 
 
 class WorkFailed(RuntimeError):
-    """A valid request whose work failed."""
+    """A valid request whose work failed.
+
+    Args:
+        summary: of what was done before, for `--json`.
+    """
+
+    def __init__(self, message: str, summary: Mapping[str, Any] | None = None) -> None:
+        self.summary = dict(summary or {})
+        super().__init__(message)
 
 
 class Interrupted(KeyboardInterrupt):

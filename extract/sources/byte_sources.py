@@ -12,6 +12,7 @@ import io
 import logging
 import re
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +55,7 @@ _TRANSIENT = (
     errno.EREMOTEIO,
 )
 _PAUSES_S = (0.05, 0.5, 2.0)
+_COPIED_PX = 4 << 20  # 4 Mpx: 12 MB
 
 
 class SourceError(ValueError):
@@ -146,7 +148,7 @@ def decode_image(data: bytes, limit_px: int = LIMIT_PX) -> npt.NDArray[np.uint8]
         SourceError: not an image of a known kind, damaged, or of more than `limit_px` pixels.
     """
     with _opened(data, limit_px) as image:
-        return _decoding(lambda: _rgb(ImageOps.exif_transpose(image)))
+        return _decoding(lambda: _rgb(_upright(image)))
 
 
 def decode_indices(data: bytes, limit_px: int = LIMIT_PX) -> npt.NDArray[np.uint8]:
@@ -186,7 +188,10 @@ def decode_label_values(data: bytes, limit_px: int = LIMIT_PX) -> npt.NDArray[np
 def _opened(data: bytes, limit_px: int, formats: tuple[str, ...] = _FORMATS) -> Image.Image:
     if not data:
         raise SourceError(UNDECODABLE, "an empty file")
-    image = _decoding(lambda: Image.open(io.BytesIO(data), formats=formats))
+    with warnings.catch_warnings():
+        # Pillow's warning about large images: `limit_px` decides.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        image = _decoding(lambda: Image.open(io.BytesIO(data), formats=formats))
     if image.width * image.height > limit_px:
         raise SourceError(OVER_LIMIT, f"{image.width}x{image.height} pixels, at most {limit_px} are decoded")
     return image
@@ -207,6 +212,14 @@ def _decoding(step: Callable[[], T]) -> T:
         raise SourceError(UNDECODABLE, f"{type(error).__name__}: {text}") from None
 
 
+def _upright(image: Image.Image) -> Image.Image:
+    """The image after EXIF orientation; itself where there is none: a copy takes 4 bytes a pixel."""
+    image.load()  # some formats know their mode only then
+    if image.getexif().get(_ORIENTATION, 1) == 1:
+        return image
+    return ImageOps.exif_transpose(image)
+
+
 def _rgb(image: Image.Image) -> npt.NDArray[np.uint8]:
     if image.mode.startswith("I;16") or image.mode == "I":
         gray: npt.NDArray[Any] = np.asarray(image)
@@ -217,4 +230,14 @@ def _rgb(image: Image.Image) -> npt.NDArray[np.uint8]:
         raise SourceError(UNDECODABLE, "gray values in floating point")
     if "transparency" in image.info:
         image = image.convert("RGBA")  # without this step Pillow warns that a palette's alpha is lost
-    return np.array(image.convert("RGB"), dtype=np.uint8)
+    return _pixels(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def _pixels(image: Image.Image) -> npt.NDArray[np.uint8]:
+    """Of an RGB image, some rows at a time: whole, Pillow holds the pixels twice more."""
+    rgb = np.empty((image.height, image.width, 3), np.uint8)
+    rows = max(1, _COPIED_PX // image.width)
+    for first in range(0, image.height, rows):
+        stop = min(first + rows, image.height)
+        rgb[first:stop] = np.asarray(image.crop((0, first, image.width, stop)))
+    return rgb

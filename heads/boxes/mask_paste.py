@@ -37,15 +37,17 @@ def each_mask(prediction: Mapping[str, Tensor], size: SizeYX) -> Iterator[tuple[
     for row, (x1, y1, x2, y2) in enumerate(boxes):
         one = slice(row, row + 1)
         (top, bottom), (left, right) = _span(y1, y2, size[0]), _span(x1, x2, size[1])
-        yield (
-            (top, left),
+        rows = max(1, _PASTE_PIXELS // max(1, right - left))
+        parts = [
             _paste(
                 prediction["mask_probs"][one],
                 prediction["boxes"][one],
-                (top, left),
-                (bottom - top, right - left),
-            )[0],
-        )
+                (first, left),
+                (min(rows, bottom - first), right - left),
+            )[0]
+            for first in range(top, max(bottom, top + 1), rows)
+        ]
+        yield (top, left), torch.cat(parts)
 
 
 def _span(low: float, high: float, pixels: int) -> tuple[int, int]:

@@ -21,9 +21,10 @@ from heads.mask2former.pixel_decoder import PIXEL_PRECISIONS, PixelDecoder
 from heads.mask2former.point_sampling import full_precision, uniform_points
 from heads.necks.input_norm import INPUT_NORMS, build_input_norms
 from heads.segmentation.base import SegmentationHead
+from heads.segmentation.row_bands import joined, resized_rows, row_bands
 from stores.pyramid import PyramidSpec
 
-_SCORE_BYTES = 256 << 20  # 256 MiB: masks of some queries at output size
+_SCORE_BYTES = 256 << 20  # 256 MiB: masks of some queries in pixels of the view, twice
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -109,42 +110,77 @@ class Mask2Former(SegmentationHead):
         As the reference: mask logits at the size of the padded image, their sigmoid cut to the valid part,
         then resized. Scores do not sum to 1 over the classes.
         """
+        bands = self.predict_bands(features, valid_hw, output_hw)
+        return (joined(each, self.num_classes, size) for each, size in zip(bands, output_hw, strict=True))
+
+    def predict_bands(
+        self, features: Features, valid_hw: Sequence[SizeYX], output_hw: Sequence[SizeYX]
+    ) -> Iterator[Iterator[Tensor]]:
+        for masks, size in self._seen_masks(features, valid_hw, output_hw):
+            yield _score_bands(masks, size)
+
+    def _seen_masks(
+        self, features: Features, valid_hw: Sequence[SizeYX], output_hw: Sequence[SizeYX]
+    ) -> Iterator[tuple[_SeenMasks, SizeYX]]:
+        """The last prediction of each image, and its output size."""
         check_output_sizes(valid_hw, output_hw)
         stride_px = next(iter(self.pyramid)).stride_px
         with torch.no_grad():
             predictions = self(features, valid_hw)
-        for row, (valid, size) in enumerate(zip(valid_hw, output_hw, strict=True)):
+        for row, (valid, (height, width)) in enumerate(zip(valid_hw, output_hw, strict=True)):
             with torch.no_grad(), torch.autocast(predictions.mask_features_NCYX.device.type, enabled=False):
                 logits_QK = full_precision(predictions.class_logits_PNQK[-1, row])
-                features_CYX = full_precision(predictions.mask_features_NCYX[row])
-                embeddings_QC = full_precision(predictions.embeddings_PNQC[-1, row])
-                yield _class_scores(
-                    logits_QK.softmax(-1)[:, :-1], embeddings_QC, features_CYX, stride_px, valid, size
+                masks = _SeenMasks(
+                    probabilities_QK=logits_QK.softmax(-1)[:, :-1],
+                    embeddings_QC=full_precision(predictions.embeddings_PNQC[-1, row]),
+                    features_CYX=full_precision(predictions.mask_features_NCYX[row]),
+                    stride_px=stride_px,
+                    valid=valid,
                 )
+                yield masks, (height, width)
 
 
-def _class_scores(
-    probabilities_QK: Tensor,
-    embeddings_QC: Tensor,
-    features_CYX: Tensor,
-    stride_px: int,
-    valid: SizeYX,
-    size: SizeYX,
-) -> Tensor:
-    """(K, *size), some queries at a time."""
-    padded = [cells * stride_px for cells in features_CYX.shape[1:]]
-    scores_KP = features_CYX.new_zeros(probabilities_QK.shape[1], size[0] * size[1])
-    pixels = max(padded[0] * padded[1], size[0] * size[1])
-    queries = max(1, _SCORE_BYTES // (2 * 4 * pixels))
-    for embeddings_qC, probabilities_qK in zip(
-        torch.split(embeddings_QC, queries), torch.split(probabilities_QK, queries), strict=True
-    ):
-        masks_1qyx = torch.einsum("qc,cyx->qyx", embeddings_qC, features_CYX)[None]
-        masks_1qYX = F.interpolate(masks_1qyx, size=padded, mode="bilinear", align_corners=False)
-        seen_1qYX = masks_1qYX[..., : valid[0], : valid[1]].sigmoid()
-        fine_1qYX = F.interpolate(seen_1qYX, size=tuple(size), mode="bilinear", align_corners=False)
-        scores_KP.addmm_(probabilities_qK.t(), fine_1qYX[0].flatten(1))
-    return scores_KP.view(-1, *size)
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class _SeenMasks:
+    """Queries of an image, and what makes their masks in pixels of its view."""
+
+    probabilities_QK: Tensor
+    embeddings_QC: Tensor
+    features_CYX: Tensor
+    stride_px: int
+    valid: SizeYX
+
+    def groups(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Class probabilities (q, K) and masks (q, Y, X) 0..1 of some queries at a time."""
+        height, width = (cells * self.stride_px for cells in self.features_CYX.shape[1:])
+        queries = max(1, _SCORE_BYTES // (2 * 4 * height * width))
+        for embeddings_qC, probabilities_qK in zip(
+            torch.split(self.embeddings_QC, queries), torch.split(self.probabilities_QK, queries), strict=True
+        ):
+            masks_1qyx = torch.einsum("qc,cyx->qyx", embeddings_qC, self.features_CYX)[None]
+            masks_1qYX = F.interpolate(masks_1qyx, size=(height, width), mode="bilinear", align_corners=False)
+            yield probabilities_qK, masks_1qYX[0, :, : self.valid[0], : self.valid[1]].sigmoid()
+
+
+def _score_bands(masks: _SeenMasks, size: SizeYX) -> Iterator[Tensor]:
+    """Class scores (K, rows, X); holds the masks of all queries in pixels of the view."""
+    device = masks.features_CYX.device
+    with torch.no_grad(), torch.autocast(device.type, enabled=False):
+        groups = list(masks.groups())
+    for first, stop in row_bands(size, sum(masks.probabilities_QK.shape), device):
+        # Entered for each band: a caller must not find itself inside of them.
+        with torch.no_grad(), torch.autocast(device.type, enabled=False):
+            scores_KrX = _band_scores(groups, size, first, stop)
+        yield scores_KrX
+
+
+def _band_scores(groups: Sequence[tuple[Tensor, Tensor]], size: SizeYX, first: int, stop: int) -> Tensor:
+    classes = groups[0][0].shape[1]
+    scores_KP = groups[0][0].new_zeros(classes, (stop - first) * size[1])
+    for probabilities_qK, seen_qYX in groups:
+        fine_qrX = resized_rows(seen_qYX, size, first, stop)
+        scores_KP.addmm_(probabilities_qK.t(), fine_qrX.flatten(1))
+    return scores_KP.view(classes, stop - first, size[1])
 
 
 _LEVELS = ("p2", "p3", "p4", "p5")

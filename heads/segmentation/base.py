@@ -6,12 +6,12 @@ from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from heads.contract import Features, Head, SizeYX, Targets, check_output_sizes
 from heads.errors import HeadError
 from heads.segmentation.pixel_loss import pixel_cross_entropy
+from heads.segmentation.row_bands import LabelMap, joined, label_map, resized_rows, row_bands
 
 
 class SegmentationHead(Head):
@@ -35,6 +35,24 @@ class SegmentationHead(Head):
         self, features: Features, valid_hw: Sequence[SizeYX], output_hw: Sequence[SizeYX]
     ) -> Iterator[Tensor]:
         """As `predict`, one image at a time: at 150 classes a 4-megapixel image alone takes 2.4 GB."""
+
+    def predict_bands(
+        self, features: Features, valid_hw: Sequence[SizeYX], output_hw: Sequence[SizeYX]
+    ) -> Iterator[Iterator[Tensor]]:
+        """As `predict_each`, each image as bands of rows from top to bottom, (num_classes, rows, width).
+
+        A head that does not override it holds the scores of a whole image.
+        """
+        return (iter((scores_KYX,)) for scores_KYX in self.predict_each(features, valid_hw, output_hw))
+
+    def predict_labels(
+        self, features: Features, valid_hw: Sequence[SizeYX], output_hw: Sequence[SizeYX]
+    ) -> Iterator[LabelMap]:
+        """The class of the largest score at each pixel of each image; holds the scores of a band of rows."""
+        for size, bands in zip(output_hw, self.predict_bands(features, valid_hw, output_hw), strict=True):
+            with torch.no_grad():
+                found = label_map(map(_best_class, bands), size)
+            yield found
 
     def stack_labels(self, features: Features, targets: Targets) -> Tensor:
         """uint8 (N, y, x). Raises HeadError if a label map is not as large as the padded image."""
@@ -78,17 +96,28 @@ class PixelClassifier(SegmentationHead):
         self, features: Features, valid_hw: Sequence[SizeYX], output_hw: Sequence[SizeYX]
     ) -> Iterator[Tensor]:
         """Class probabilities, float32 (num_classes, *output_hw[i])."""
+        bands = self.predict_bands(features, valid_hw, output_hw)
+        return (joined(each, self.num_classes, size) for each, size in zip(bands, output_hw, strict=True))
+
+    def predict_bands(
+        self, features: Features, valid_hw: Sequence[SizeYX], output_hw: Sequence[SizeYX]
+    ) -> Iterator[Iterator[Tensor]]:
+        for seen_Kyx, size in self._seen_logits(features, valid_hw, output_hw):
+            yield _probability_bands(seen_Kyx, size)
+
+    def _seen_logits(
+        self, features: Features, valid_hw: Sequence[SizeYX], output_hw: Sequence[SizeYX]
+    ) -> Iterator[tuple[Tensor, SizeYX]]:
+        """Of each image the class scores (K, y, x) of the part that is image, and its output size."""
         check_output_sizes(valid_hw, output_hw)
         finest = next(iter(self.pyramid))
         with torch.no_grad():
             logits_NKyx = self(features, valid_hw)
-        for row, ((valid_y, valid_x), size) in enumerate(zip(valid_hw, output_hw, strict=True)):
+        for row, ((valid_y, valid_x), (height, width)) in enumerate(zip(valid_hw, output_hw, strict=True)):
             # Padding is cut off before the resize: a valid size that is no multiple of the stride keeps its
             # last partial cell, as the same image without padding has it.
-            seen = logits_NKyx[row : row + 1, :, : finest.cells(valid_y), : finest.cells(valid_x)].float()
-            with torch.no_grad():
-                fine_KYX = F.interpolate(seen, size=tuple(size), mode="bilinear", align_corners=False)[0]
-                yield _softmax_in_place(fine_KYX)
+            seen_Kyx = logits_NKyx[row, :, : finest.cells(valid_y), : finest.cells(valid_x)].float()
+            yield seen_Kyx, (height, width)
 
 
 def build_classifier(inputs: int, num_classes: int) -> nn.Conv2d:
@@ -98,6 +127,19 @@ def build_classifier(inputs: int, num_classes: int) -> nn.Conv2d:
     assert conv.bias is not None
     nn.init.zeros_(conv.bias)
     return conv
+
+
+def _probability_bands(seen_Kyx: Tensor, size: SizeYX) -> Iterator[Tensor]:
+    for first, stop in row_bands(size, len(seen_Kyx), seen_Kyx.device):
+        with torch.no_grad():
+            probabilities_KrX = _softmax_in_place(resized_rows(seen_Kyx, size, first, stop))
+        yield probabilities_KrX
+
+
+def _best_class(scores_KrX: Tensor) -> tuple[Tensor, Tensor]:
+    """The best class and its share of the scores: those of mask heads are no probabilities."""
+    best_rX, labels_rX = scores_KrX.max(0)
+    return labels_rX, best_rX.div_(scores_KrX.sum(0))
 
 
 def _softmax_in_place(scores_KYX: Tensor) -> Tensor:

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from extract.backbones.loading import FrozenBackbone
 from extract.datasets import Record
 from extract.views.recipes import ViewRecipe
 from heads.contract import Head
+from heads.segmentation.base import SegmentationHead
+from heads.segmentation.row_bands import LabelMap
 from pipelines.errors import UsageError
 from pipelines.live.backbone import live_features, load_run_backbone, run_test_recipe
 from pipelines.live.image_input import Rgb, rgb_images
@@ -56,12 +58,34 @@ class RunModel(nn.Module):
             )
         return [self._predict(rgb) for rgb in list(rgb_images(images))]
 
+    @torch.inference_mode()
+    def predict_labels(self, image: Any) -> LabelMap:
+        """The class of each pixel of one image, by a segmentation head.
+
+        Equals the largest of the class scores of `forward`, which would take classes x pixels x 4 bytes: 60
+        GB for 150 classes of 100 megapixels. Beside the labels it holds the scores of some rows.
+
+        Raises ImageError as `forward`, UsageError for a head of another task.
+        """
+        if not isinstance(self.head, SegmentationHead):
+            raise UsageError(f"the run's head is one of {self.head.task}: it predicts no label map")
+        (rgb,) = rgb_images([image])
+        features, valid_hw = self._features(rgb)
+        (labels,) = self.head.predict_labels(features, [valid_hw], [_hw(rgb)])
+        return labels
+
     def _predict(self, rgb: Rgb) -> Any:
-        height, width = rgb.shape[:2]
+        features, valid_hw = self._features(rgb)
+        return self.head.predict(features, [valid_hw], [_hw(rgb)])[0]
+
+    def _features(self, rgb: Rgb) -> tuple[dict[str, Tensor], tuple[int, int]]:
         # A test view depends on the size alone: no data set and no key have a part in it.
-        view = self.recipe.view("", Record("", 0, (height, width)), 0, 0)
-        features = live_features(self.backbone, view.apply_image(rgb)[None], [view.valid_hw])
-        return self.head.predict(features, [view.valid_hw], [(height, width)])[0]
+        view = self.recipe.view("", Record("", 0, _hw(rgb)), 0, 0)
+        return live_features(self.backbone, view.apply_image(rgb)[None], [view.valid_hw]), view.valid_hw
+
+
+def _hw(rgb: Rgb) -> tuple[int, int]:
+    return rgb.shape[0], rgb.shape[1]
 
 
 def load_run(

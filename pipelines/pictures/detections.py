@@ -16,12 +16,18 @@ Pixels = npt.NDArray[np.uint8]
 
 SHOWN_SCORE = 0.3
 """Detections below it are left out of pictures."""
+_BAND_PIXELS = 1 << 20
 _GREY = 64
 """Of the canvas where the image is not at hand."""
 
 
 def draw_detections(rgb: Pixels, found: Detections, class_names: Sequence[str]) -> Pixels:
     """The image (H, W, 3) under its detections of at least SHOWN_SCORE, the highest score on top."""
+    return np.asarray(detections_picture(rgb, found, class_names))
+
+
+def detections_picture(rgb: Pixels, found: Detections, class_names: Sequence[str]) -> Image.Image:
+    """As `draw_detections`, for large images: beside the picture, 4 bytes a pixel, it holds one mask."""
     shown = [number for number in np.argsort(found.scores) if found.scores[number] >= SHOWN_SCORE]
     kept = found.take(shown)
     texts = [
@@ -44,7 +50,7 @@ def draw_truth(rgb: Pixels, truth: Truth, class_names: Sequence[str]) -> Pixels:
         labels=truth.labels,
         counts=truth.counts,
     )
-    return _drawn(rgb, everything.take(order.tolist()), [words[number] for number in order])
+    return np.asarray(_drawn(rgb, everything.take(order.tolist()), [words[number] for number in order]))
 
 
 def blank(original_hw: tuple[int, int]) -> Pixels:
@@ -52,13 +58,10 @@ def blank(original_hw: tuple[int, int]) -> Pixels:
     return np.full((*original_hw, 3), _GREY, np.uint8)
 
 
-def _drawn(rgb: Pixels, found: Detections, texts: Sequence[str]) -> Pixels:
-    colours = palette()
-    mixed = rgb.astype(np.float32)
+def _drawn(rgb: Pixels, found: Detections, texts: Sequence[str]) -> Image.Image:
+    colours, picture = palette(), Image.fromarray(rgb)
     for label, counts in zip(found.labels, found.counts or (), strict=found.counts is not None):
-        inside = mask_bitmap(counts, rgb.shape[:2]).astype(bool)
-        mixed[inside] = (1 - OVERLAY_SHARE) * mixed[inside] + OVERLAY_SHARE * colours[label]
-    picture = Image.fromarray(mixed.round().astype(np.uint8))
+        _mix_in(picture, mask_bitmap(counts, rgb.shape[:2]), colours[label])
     pen = ImageDraw.Draw(picture)
     size_px = max(9, min(rgb.shape[:2]) // 40)
     font = ImageFont.load_default(size_px)
@@ -69,7 +72,23 @@ def _drawn(rgb: Pixels, found: Detections, texts: Sequence[str]) -> Pixels:
         corner = (x1, max(0, y1 - size_px - 2))
         pen.rectangle(pen.textbbox(corner, text, font=font), fill=colour)
         pen.text(corner, text, font=font, fill="white" if sum(colour) < 450 else "black")
-    return np.asarray(picture)
+    return picture
+
+
+def _mix_in(picture: Image.Image, mask: Pixels, colour: Pixels) -> None:
+    """Mixes a colour into the pixels of a mask, uint8 (H, W) of 0 and 1, some rows at a time."""
+    rows = np.flatnonzero(mask.any(1))
+    if not len(rows):
+        return
+    columns = np.flatnonzero(mask.any(0))
+    first_x, stop_x = int(columns[0]), int(columns[-1]) + 1
+    step = max(1, _BAND_PIXELS // (stop_x - first_x))
+    for first in range(int(rows[0]), int(rows[-1]) + 1, step):
+        stop = min(first + step, int(rows[-1]) + 1)
+        inside = mask[first:stop, first_x:stop_x].astype(bool)
+        part = np.array(picture.crop((first_x, first, stop_x, stop)))
+        part[inside] = np.rint((1 - OVERLAY_SHARE) * part[inside] + OVERLAY_SHARE * colour)
+        picture.paste(Image.fromarray(part), (first_x, first))
 
 
 def write_grid(path: Path, rows: Mapping[str, Sequence[Pixels]]) -> None:

@@ -12,17 +12,32 @@ import numpy.typing as npt
 from PIL import Image
 
 OVERLAY_SHARE = 0.5
+_BAND_PIXELS = 1 << 20  # of float64 colours: 25 MB
 Labels = npt.NDArray[np.uint8]
 
 
-def overlay(rgb: npt.NDArray[np.uint8], labels: Labels) -> npt.NDArray[np.uint8]:
-    """The image (H, W, 3) under the colours of its labels (H, W), borders between classes in white."""
-    mixed = (1 - OVERLAY_SHARE) * rgb + OVERLAY_SHARE * palette()[labels]
+def overlay(rgb: npt.NDArray[np.uint8], labels: Labels) -> Image.Image:
+    """The image (H, W, 3) under the colours of its labels (H, W), borders between classes in white.
+
+    Beside the picture, 4 bytes a pixel, it holds some rows.
+    """
+    height, width = labels.shape
+    picture, colours = Image.new("RGB", (width, height)), OVERLAY_SHARE * palette()
+    rows = max(1, _BAND_PIXELS // width)
+    for first in range(0, height, rows):
+        band = slice(first, first + rows)
+        mixed = (1 - OVERLAY_SHARE) * rgb[band] + colours[labels[band]]
+        mixed[_borders(labels[max(0, first - 1) : first + rows])[-len(mixed) :]] = 255
+        picture.paste(Image.fromarray(mixed.round().astype(np.uint8)), (0, first))
+    return picture
+
+
+def _borders(labels: Labels) -> npt.NDArray[np.bool_]:
+    """Where a label differs from the one to the left or above."""
     borders = np.zeros(labels.shape, bool)
     borders[:, 1:] |= labels[:, 1:] != labels[:, :-1]
     borders[1:] |= labels[1:] != labels[:-1]
-    mixed[borders] = 255
-    return mixed.round().astype(np.uint8)
+    return borders
 
 
 def write_label_map(path: Path, labels: Labels) -> None:

@@ -188,16 +188,13 @@ class Detection:
         They are `<base>.overlay.png` and `<base>.json`.
         """
         # Late: training from a store must not load an image decoder.
-        from PIL import Image
+        from pipelines.live.image_files import read_image
+        from pipelines.pictures.detections import detections_picture
 
-        # Late, as above.
-        from extract.sources.byte_sources import decode_image
-        from pipelines.pictures.detections import draw_detections
-
-        rgb = decode_image(source.read_bytes())
+        rgb = read_image(source)
         height, width = rgb.shape[:2]
         found = detections(model([rgb])[0], (height, width))
-        Image.fromarray(draw_detections(rgb, found, model.class_names)).save(f"{base}.overlay.png")
+        detections_picture(rgb, found, model.class_names).save(f"{base}.overlay.png")
         summary = {
             "image": str(source),
             "height": height,

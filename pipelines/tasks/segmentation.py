@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -112,27 +113,22 @@ class Segmentation:
         `labels.csv`.
         """
         # Late: training from a store must not load an image decoder.
-        from PIL import Image
-
-        # Late, as above.
-        from extract.sources.byte_sources import decode_image
+        from pipelines.live.image_files import read_image
         from pipelines.pictures.label_maps import overlay, palette, write_label_map, write_legend
 
-        rgb = decode_image(source.read_bytes())
-        scores_KHW = model([rgb])[0]
-        # The share of the best class: scores of mask heads are no probabilities.
-        confidence_HW = scores_KHW.amax(0) / scores_KHW.sum(0)
-        labels = scores_KHW.argmax(0).to("cpu").numpy().astype(np.uint8)
-        Image.fromarray(overlay(rgb, labels)).save(f"{base}.overlay.png")
+        rgb = read_image(source)
+        found = model.predict_labels(rgb)
+        labels = found.labels_YX.to("cpu").numpy()
+        overlay(rgb, labels).save(f"{base}.overlay.png")
         write_label_map(Path(f"{base}.labels.png"), labels)
         write_legend(base.parent / "labels.csv", model.class_names)
-        counts = np.bincount(labels.reshape(-1), minlength=len(model.class_names))
+        counts = _class_counts(labels, len(model.class_names))
         present = sorted(np.flatnonzero(counts), key=lambda label: -counts[label])
         summary = {
             "image": str(source),
             "height": rgb.shape[0],
             "width": rgb.shape[1],
-            "mean_confidence": float(confidence_HW.mean()),
+            "mean_confidence": found.mean_confidence,
             "classes": [
                 {
                     "class": int(label),
@@ -149,6 +145,14 @@ class Segmentation:
     def describe_prediction(self, summary: Mapping[str, Any]) -> str:
         shown = summary["classes"][:_SHOWN_CLASSES]
         return ", ".join(f"{100 * item['share']:.0f} % {item['name']}" for item in shown)
+
+
+def _class_counts(labels: npt.NDArray[np.uint8], classes: int) -> npt.NDArray[np.int64]:
+    """Pixels of each class; row by row, for `bincount` makes int64 of what it counts."""
+    counts = np.zeros(max(classes, 256), np.int64)
+    for row in labels:
+        counts += np.bincount(row, minlength=len(counts))
+    return counts[:classes]
 
 
 def record_probabilities(

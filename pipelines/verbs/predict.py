@@ -2,44 +2,103 @@
 
 from __future__ import annotations
 
+import gc
 import logging
+import os
+from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from extract.sources.byte_sources import SourceError
+import torch
+
 from pipelines.config import PredictConfig
-from pipelines.errors import WorkFailed
+from pipelines.errors import SPACE, WorkFailed, exit_code
 from pipelines.live.predict_sources import list_sources
-from pipelines.live.run_model import load_run
+from pipelines.live.run_model import RunModel, load_run
 from pipelines.runs.run_folder import read_run
 from pipelines.tasks import task_of
+from pipelines.tasks.contract import Task
 
 logger = logging.getLogger(__name__)
+
+MAX_LISTED = 20
 
 
 def run(config: PredictConfig) -> dict[str, Any]:
     """Writes, for each source, what its task makes of a prediction (`Task.write_prediction`) under the output
-    folder. A source that cannot be read is reported and left out.
+    folder. A source that cannot be predicted, whatever the reason, is listed and left out.
 
-    Raises UsageError where the input holds no source, WorkFailed where none of them could be read.
+    Raises UsageError where the input holds no source; OSError where the disk is full; WorkFailed
+    at the end, where no source could be predicted or more than `max_failed` could not.
     """
     record = read_run(Path(config.run))
     task = task_of(record.task, record.package("dataset", "task_package"))
-    sources = list_sources(Path(config.input), task.source_kind, task.source_endings)
     folder = Path(config.out) if config.out else Path(config.run) / "predictions"
+    sources = list_sources(Path(config.input), task.source_kind, task.source_endings, written_to=folder)
     model = load_run(config.run, weights=config.weights, device=config.device, checkpoint=config.checkpoint)
     folder.mkdir(parents=True, exist_ok=True)
     done, failed = [], {}
     for name, path in sources:
         try:
-            done.append(task.write_prediction(model, path, folder / name))
-        except (SourceError, OSError) as error:
-            failed[str(path)] = str(error)
-            logger.warning("skipping %s: %s", path, error)
+            done.append(_write(task, model, path, folder, name))
+        except Exception as error:  # decoders, torch and drivers raise what they like
+            if exit_code(error) == SPACE:  # of every other source too
+                raise
+            failed[str(path)] = reason = _reason(error)
+            logger.warning("skipping %s: %s", path, reason, exc_info=logger.isEnabledFor(logging.DEBUG))
+        else:
+            logger.info("%s: %s", path, task.describe_prediction(done[-1]))
             continue
-        logger.info("%s: %s", path, task.describe_prediction(done[-1]))
-    kind = task.source_kind
+        _free_memory()
+    return _report(config, task.source_kind, folder, done, failed)
+
+
+def _write(task: Task, model: RunModel, path: Path, folder: Path, name: str) -> dict[str, Any]:
+    """Predicts one source. Its files appear together and whole, the JSON first: the next run
+    knows by it that a picture is no source."""
+    with TemporaryDirectory(prefix=".partial-", dir=folder) as partial:
+        summary = task.write_prediction(model, path, Path(partial) / name)
+        for made in sorted(Path(partial).iterdir(), key=lambda file: (file.suffix != ".json", file.name)):
+            os.replace(made, folder / made.name)
+    return summary
+
+
+def _reason(error: Exception) -> str:
+    """One line for people. Torch's errors have a stack of C++ in them."""
+    text = next(iter(str(error).strip().splitlines()), "")[:300]
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in text:
+        return f"out of memory{f' ({text})' if text else ''}"
+    return text if isinstance(error, ValueError | OSError) and text else f"{type(error).__name__}: {text}"
+
+
+def _free_memory() -> None:
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _report(
+    config: PredictConfig,
+    kind: str,
+    folder: Path,
+    done: Sequence[dict[str, Any]],
+    failed: dict[str, str],
+) -> dict[str, Any]:
+    for path, reason in list(failed.items())[:MAX_LISTED]:
+        print(f"  skipped   {path}: {reason}")
+    if len(failed) > MAX_LISTED:
+        print(f"  skipped   {len(failed) - MAX_LISTED} more: see the log, or --json")
     print(f"{len(done)} {kind} predicted into {folder}" + (f", {len(failed)} skipped" if failed else ""))
+    summary = {"out": str(folder), kind: list(done), "failed": failed}
+    sources = len(done) + len(failed)
+    allowed = max(10, sources // 100) if config.max_failed is None else config.max_failed
     if not done:
-        raise WorkFailed(f"none of the {len(sources)} {kind} under {config.input} could be read")
-    return {"out": str(folder), kind: done, "failed": failed}
+        raise WorkFailed(f"none of the {sources} {kind} under {config.input} could be predicted", summary)
+    if len(failed) > allowed:
+        raise WorkFailed(
+            f"{len(failed)} of {sources} {kind} could not be predicted, more than --max-failed {allowed}; "
+            f"the others are in {folder}",
+            summary,
+        )
+    return summary

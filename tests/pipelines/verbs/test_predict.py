@@ -16,6 +16,7 @@ from PIL import Image
 
 from extract.datasets import open_dataset
 from extract.sources.byte_sources import decode_image
+from extract.views.view import View
 from pipelines import load_run
 from pipelines.__main__ import main
 from pipelines.config import EvaluateConfig, ScheduleConfig, TrainConfig
@@ -212,6 +213,53 @@ def test_only_broken_images_are_a_failure(
     (tmp_path / "broken.jpg").write_bytes(b"no image")
     assert main(["predict", "--run", str(trained.run), "--input", str(tmp_path), "--device", "cpu"]) == 1
     assert "none of the 1 images" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("trained", ["float16"], indirect=True)
+def test_what_fails_for_one_file_never_ends_the_batch(
+    trained: Trained,
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A decoder error, an image that memory does not hold, no memory while it is predicted, a pipe."""
+    images = tmp_path / "images"
+    images.mkdir()
+    source = next((data / "images" / "validation").iterdir()).read_bytes()
+    for name in ("a.jpg", "m.jpg", "z.jpg"):
+        (images / name).write_bytes(source)
+    (images / "broken.jpg").write_bytes(source[:300])
+    Image.new("L", (16000, 12000)).save(images / "huge.png")
+    (images / "sparse.jpg").write_bytes(source)
+    with (images / "sparse.jpg").open("r+b") as file:
+        file.truncate(7 << 30)
+    apply_image, failed = View.apply_image, []
+
+    def no_memory_for_m(view: View, rgb: np.ndarray) -> np.ndarray:
+        if predicted() == ["a"] and not failed:
+            failed.append("m")
+            raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory\nframe #0: c10")
+        return apply_image(view, rgb)
+
+    def predicted() -> list[str]:
+        return sorted(path.stem for path in (tmp_path / "out").glob("*.json"))
+
+    monkeypatch.setattr(View, "apply_image", no_memory_for_m)
+    words = ["predict", "--run", str(trained.run), "--input", str(images), "--out", str(tmp_path / "out")]
+    assert main([*words, "--device", "cpu", "--json"]) == 0
+    reasons = json.loads(capsys.readouterr().out.splitlines()[-1])["failed"]
+    assert predicted() == ["a", "z"] and not list((tmp_path / "out").glob(".*"))
+    assert {Path(path).name: words for path, words in reasons.items()} == {
+        "broken.jpg": reasons[str(images / "broken.jpg")],
+        "huge.png": "a decompression bomb: far more pixels than any photograph",
+        "m.jpg": "out of memory ([enforce fail] DefaultCPUAllocator: can't allocate memory)",
+        "sparse.jpg": "a file of 7.5 GB: larger than any image",
+    }
+    monkeypatch.undo()
+    assert main([*words, "--device", "cpu", "--max-failed", "2"]) == 1
+    assert "3 of 6 images could not be predicted, more than --max-failed 2" in capsys.readouterr().err
+    assert predicted() == ["a", "m", "z"]
 
 
 def test_online_training_sees_the_views_of_a_store(data: Path, tmp_path: Path) -> None:

@@ -41,6 +41,21 @@ def test_no_source_is_lost_to_a_name_that_another_has(tmp_path: Path) -> None:
     assert names_of(tmp_path)["a__b.jpg"] == "a__b.jpg.png"  # a name that is unique by itself stays
 
 
+def test_names_differ_also_where_a_file_system_knows_no_capitals(tmp_path: Path) -> None:
+    assert list(unique_names(["A", "a", "b"], [".jpg"] * 3)) == ["A.jpg", "a.jpg-2", "b"]
+    deep = "/".join(["x" * 60] * 5)
+    touched(tmp_path, f"{deep}/a.jpg", f"{deep}/b.jpg")
+    assert all(len(name) < 220 for name in names_of(tmp_path))
+
+
+def test_nothing_of_the_output_folder_is_a_source(tmp_path: Path) -> None:
+    touched(tmp_path, "a.jpg", "out/a.overlay.png", "out/deep/b.png")
+    kept = list_sources(tmp_path, "images", ENDINGS, written_to=tmp_path / "deep" / ".." / "out")
+    assert [name for name, _ in kept] == ["a"]
+    both = list_sources(tmp_path, "images", ENDINGS, written_to=tmp_path)
+    assert len(both) == 3, "only a folder below the input is left out as a whole"
+
+
 def test_hidden_files_are_left_out(tmp_path: Path) -> None:
     touched(tmp_path, "a.jpg", "._a.jpg", ".trash/b.jpg", "__MACOSX/c.jpg", "d/._e.png")
     assert list(names_of(tmp_path)) == ["a"]
@@ -67,6 +82,9 @@ class Compared(str):
         return str(self) == other
 
     __hash__ = str.__hash__
+
+    def casefold(self) -> Compared:
+        return Compared(str.casefold(self))
 
 
 def test_names_are_made_without_comparing_each_with_each() -> None:
