@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from heads.contract import Head, HeadPreset, check_levels, initial_seed
+from heads.contract import Head, HeadPreset, initial_seed
 from heads.errors import HeadError
 from heads.index import HeadModule, find_head
 from stores.pyramid import PyramidSpec
@@ -30,16 +30,23 @@ def build_head(
     missing.
     """
     preset = head_preset(name, task)
-    check_levels(name, preset.levels, pyramid.names)
     if num_classes < 1:
         raise HeadError(f"num_classes is {num_classes}, expected 1 or more")
     chosen = preset.settings_with(name, settings)
+    levels = preset.levels_of(name, pyramid, chosen)
     with torch.random.fork_rng(devices=[], enabled=seed is not None):
         if seed is not None:
             torch.default_generator.manual_seed(initial_seed(seed, task, name))
-        head = preset.build(pyramid.select(preset.levels), num_classes, chosen)
+        head = preset.build(pyramid.select(levels), num_classes, chosen)
     # Features arrive as channels_last; kernels in the same order spare a conversion in each step.
     return head.to(memory_format=torch.channels_last)
+
+
+def levels_read(name: str, task: str, pyramid: PyramidSpec, **settings: Any) -> tuple[str, ...]:
+    """The levels that a head reads of those available, without building it. Raises HeadError as
+    `build_head`."""
+    preset = head_preset(name, task)
+    return preset.levels_of(name, pyramid, preset.settings_with(name, settings))
 
 
 def head_settings(name: str, task: str) -> Any:
