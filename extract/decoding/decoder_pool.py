@@ -31,6 +31,7 @@ from extract.decoding.video_frames import decoders_here
 from extract.sources.byte_sources import SourceError, TookTooLong
 from extract.sources.record import DECODER_NAMES
 from extract.views.clip_view import ClipView
+from extract.views.crop_view import CropView
 from extract.views.view import View
 from stores.format.row_table import UNDECODABLE
 
@@ -144,7 +145,12 @@ class DecoderPool:
             SourceError: the image cannot be decoded, or not within the time limit.
             OSError: the decoder was ended from outside, or has no memory.
         """
-        request = {"do": "image", "hw": hw, "views": [view.to_params().tolist() for view in views]}
+        request = {
+            "do": "image",
+            "hw": hw,
+            "crops": all(isinstance(view, CropView) for view in views),
+            "views": [view.to_params().tolist() for view in views],
+        }
         try:
             _, blobs = self._ask(request, [data])
         except DecoderDied as death:

@@ -26,6 +26,7 @@ from extract.decoding.video_container import clip_facts
 from extract.decoding.video_frames import read_frames
 from extract.sources.byte_sources import SourceError, decode_image
 from extract.views.clip_view import ClipView, render_clips
+from extract.views.crop_view import CropView
 from extract.views.view import Hw, View
 from stores.format.row_table import WRONG_SIZE
 
@@ -117,7 +118,8 @@ def answer(request: Mapping[str, Any], blobs: Sequence[bytearray]) -> tuple[dict
         with Region(request["path"], request["offset"], request["size"]) as region:
             return {"facts": asdict(clip_facts(io.BufferedReader(region, 1 << 16)))}, []
     if request["do"] == "image":
-        images = [View.from_params(params) for params in request["views"]]
+        kind = CropView if request.get("crops") else View
+        images = [kind.from_params(params) for params in request["views"]]
         return {}, render_image(bytes(blobs[0]), tuple(request["hw"]), images)
     views = [ClipView.from_params(params) for params in request["views"]]
     clips, decoder = _render_video(bytes(blobs[0]), request, views)

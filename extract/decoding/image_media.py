@@ -11,6 +11,7 @@ import numpy.typing as npt
 from extract.decoding.decoder_pool import DecoderPool, decoder_pool
 from extract.sources.byte_sources import DECODER, LIMIT_PX
 from extract.sources.record import Record
+from extract.views.crop_view import CROP_PARAMS, CropView
 from extract.views.view import VIEW_PARAMS, View
 
 
@@ -32,3 +33,12 @@ class Images:
 
     def render(self, data: bytes, record: Record, views: Sequence[View]) -> list[npt.NDArray[np.uint8]]:
         return (self._pool or decoder_pool()).render_image(data, record.original_hw, views)
+
+
+class CroppedImages(Images):
+    """Sources that are one photograph each, whose views are boxes of the source; a `Media`."""
+
+    view_params = CROP_PARAMS
+
+    def view_from_params(self, params: Sequence[float] | npt.NDArray[Any]) -> CropView:
+        return CropView.from_params(params)

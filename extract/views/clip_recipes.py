@@ -17,7 +17,7 @@ from typing import Any
 
 from extract.sources.record import DECODER_NAMES, Record
 from extract.views.clip_view import CLIP_FRAMES, ClipView, clip_rule
-from extract.views.crop_size import CropSize, check_crop, crop_hw, size_in_identity
+from extract.views.crop_size import CropSize, check_crop, covering, crop_hw, size_identity
 from extract.views.recipes import RecipeMaker, SeededViews, ViewRecipe, check_short_side, draw_corner
 from extract.views.seeded_draws import Draws
 from extract.views.view import Hw, keep_ratio
@@ -80,7 +80,7 @@ class RandomClips(SeededViews):
     def identity(self) -> dict[str, Any]:
         return {
             "recipe": self.name,
-            **_size_identity(self.crop_px),
+            **size_identity(self.crop_px),
             "short_px": self.short_px,
             "frames": self.frames,
             "stride": self.stride,
@@ -155,7 +155,7 @@ class ClipsTimesCrops:
     def identity(self) -> dict[str, Any]:
         return {
             "recipe": self.name,
-            **_size_identity(self.crop_px),
+            **size_identity(self.crop_px),
             "short_px": self.short_px,
             "frames": self.frames,
             "stride": self.stride,
@@ -169,7 +169,7 @@ class ClipsTimesCrops:
         clip, crop = divmod(index, self.crops)
         count = record.frames or 1
         size = crop_hw(self.crop_px)
-        scaled = _covering(keep_ratio(record.original_hw, _ANY_PX, self.short_px), size)
+        scaled = covering(keep_ratio(record.original_hw, _ANY_PX, self.short_px), size)
         free = scaled[0] - size[0], scaled[1] - size[1]
         middle = free[0] // 2, free[1] // 2
         step = crop if self.crops > 1 else 1
@@ -193,17 +193,6 @@ class ClipsTimesCrops:
         return last // 2 if self.clips == 1 else round(clip * (last / (self.clips - 1)))
 
 
-def _size_identity(crop_px: CropSize) -> dict[str, Any]:
-    """What identities hold of a view's size: `scale_px`, long and short side, and where it is no square
-    `crop_px`, height and width."""
-    sides = crop_hw(crop_px)
-    square = sides[0] == sides[1]
-    return {
-        "scale_px": sorted(sides, reverse=True),
-        **({} if square else {"crop_px": size_in_identity(crop_px)}),
-    }
-
-
 def _fitting_part(whole: Hw, view: Hw) -> Hw:
     """The largest part of the view's aspect, at least a pixel a side.
 
@@ -212,17 +201,6 @@ def _fitting_part(whole: Hw, view: Hw) -> Hw:
     """
     factor = min(whole[0] / view[0], whole[1] / view[1])
     height, width = (max(1, min(w, round(v * factor))) for w, v in zip(whole, view, strict=True))
-    return height, width
-
-
-def _covering(scaled: Hw, view: Hw) -> Hw:
-    """A frame's size, enlarged where the view would not fit into it.
-
-    >>> _covering((224, 398), (224, 224)), _covering((128, 228), (128, 256))
-    ((224, 398), (144, 256))
-    """
-    factor = max(1.0, *(v / s for v, s in zip(view, scaled, strict=True)))
-    height, width = (max(v, round(s * factor)) for s, v in zip(scaled, view, strict=True))
     return height, width
 
 

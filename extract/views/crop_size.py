@@ -71,3 +71,25 @@ def check_crop(size: CropSize, most_px: int) -> None:
 def within_crop(resized: Hw, crop: Hw) -> Hw:
     """The size of what a crop shows of an image."""
     return min(resized[0], crop[0]), min(resized[1], crop[1])
+
+
+def size_identity(crop_px: CropSize) -> dict[str, Any]:
+    """What identities hold of a view's size: `scale_px`, long and short side, and where it is no square
+    `crop_px`, height and width."""
+    sides = crop_hw(crop_px)
+    square = sides[0] == sides[1]
+    return {
+        "scale_px": sorted(sides, reverse=True),
+        **({} if square else {"crop_px": size_in_identity(crop_px)}),
+    }
+
+
+def covering(scaled: Hw, view: Hw) -> Hw:
+    """The size of a frame or photograph, enlarged where the view would not fit into it.
+
+    >>> covering((224, 398), (224, 224)), covering((128, 228), (128, 256))
+    ((224, 398), (144, 256))
+    """
+    factor = max(1.0, *(v / s for v, s in zip(view, scaled, strict=True)))
+    height, width = (max(v, round(s * factor)) for s, v in zip(scaled, view, strict=True))
+    return height, width
