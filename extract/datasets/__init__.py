@@ -5,6 +5,7 @@ and its views: `VIEW_RECIPES` by name; `TRAINING_VIEWS` and `TEST_VIEWS` name th
 first. `DEFAULT_LEVELS` are those a store keeps by default, for data sets whose heads do not want all.
 `DEFAULT_WINDOW_RULE` is the rule (`extract.swin.window_rule.WindowRule`) of the code behind a task's papers;
 `DEFAULT_WINDOWS` are the windows of every Swin stage under `cover`, by the side of a view in pixels.
+`TEST_VIEWS_OF_TRAINING` names, by test view, the training view that is the same, where there is one.
 `write_sample(folder, records, generator)` writes a tiny set in its own layout, for tests and trials.
 """
 
@@ -259,6 +260,9 @@ def choose(
     """
     module, chosen = dataset_module(name), chosen_split(name, split)
     if chosen in module.TRAINING_SPLITS:
+        as_in_tests: Mapping[str, str] = getattr(module, "TEST_VIEWS_OF_TRAINING", {})
+        if recipe is None and views in as_in_tests:
+            recipe, views = as_in_tests[str(views)], None
         if isinstance(views, str) or (views is not None and views < 1):
             raise ValueError(
                 f"--views {views}: {chosen} is a training split, whose views are drawn by seed: pass their "

@@ -10,12 +10,16 @@ import numpy as np
 
 from extract.datasets.layouts.instance_data import InstanceData
 from extract.datasets.layouts.label_maps import LabelMaps
+from extract.datasets.layouts.labelled_images import LabelledImages
 from extract.datasets.own.coco_json import open_instances
 from extract.datasets.own.description import Description
+from extract.datasets.own.labelled_photographs import open_folders, open_json, open_tars
 from extract.datasets.own.mask_pairs import open_masks
-from extract.views import detection_recipes, segmentation_recipes
+from extract.swin.window_rule import WindowRule
+from extract.views import crop_recipes, detection_recipes, segmentation_recipes
 from extract.views.recipes import RecipeMaker
 
+OwnDataset = LabelMaps | InstanceData | LabelledImages
 Recipes = Mapping[str, RecipeMaker]
 
 _SEGMENTATION: Recipes = {
@@ -32,13 +36,17 @@ _DETECTION: Recipes = {
 _VIEWS: Mapping[str, tuple[Recipes, tuple[str, ...], tuple[str, ...]]] = {
     "segmentation": (_SEGMENTATION, ("crops", "m2f-crops"), ("single", "ms-flip")),
     "detection": (_DETECTION, ("jitter",), ("single", "ms-flip")),
+    "classification": (crop_recipes.VIEW_RECIPES, crop_recipes.TRAINING_VIEWS, crop_recipes.TEST_VIEWS),
 }
 """By task: recipes, and the names of those for training and test splits."""
 
 
-_OPEN: Mapping[str, Callable[[Description, Path, str, str | None], LabelMaps | InstanceData]] = {
+_OPEN: Mapping[str, Callable[[Description, Path, str, str | None], OwnDataset]] = {
     "masks": open_masks,
     "coco-json": open_instances,
+    "imagefolder": open_folders,
+    "inat-json": open_json,
+    "image-tars": open_tars,
 }
 """By layout."""
 
@@ -52,10 +60,12 @@ class OwnData:
         self.TRAINING_SPLITS = description.training
         self.DEFAULT_FOLDER = description.data
         self.VIEW_RECIPES, self.TRAINING_VIEWS, self.TEST_VIEWS = _VIEWS[description.task]
+        is_labelled = description.task == "classification"
+        self.DEFAULT_WINDOW_RULE: WindowRule = "cover" if is_labelled else "partition"
+        self.DEFAULT_WINDOWS = crop_recipes.DEFAULT_WINDOWS if is_labelled else {}
+        self.TEST_VIEWS_OF_TRAINING = crop_recipes.TEST_VIEWS_OF_TRAINING if is_labelled else {}
 
-    def open_dataset(
-        self, data: str | Path, split: str, subset: str | None = None
-    ) -> LabelMaps | InstanceData:
+    def open_dataset(self, data: str | Path, split: str, subset: str | None = None) -> OwnDataset:
         """One split. Raises DatasetLayoutError, which says what was looked for and found."""
         opened = _OPEN[self.description.layout](self.description, Path(data), split, subset)
         opened.description = self.description.content()

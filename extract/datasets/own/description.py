@@ -2,7 +2,7 @@
 name.
 
     name: streets                # of stores and tables
-    layout: masks                # or coco-json
+    layout: masks                # or another of LAYOUTS
     data: ../streets             # from this file's folder; --data overrides it
     splits:
       train: {images: images/train, masks: masks/train}
@@ -20,7 +20,8 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,8 @@ from extract.sources.record import DatasetLayoutError
 
 SUFFIXES = (".yaml", ".yml")
 """Of description files."""
-MOST_CLASSES = {"masks": 255, "coco-json": 100_000}
+MOST_CLASSES = 100_000
+MOST_MASK_CLASSES = 255
 """A label map holds a byte a pixel, and 255 is ignored."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _KEYS = ("name", "layout", "data", "splits", "training", "classes")
@@ -46,6 +48,9 @@ class Layout:
     """Sets of split keys of which one must be there."""
     options: tuple[str, ...] = ()
     """Further keys of the description."""
+    labelled: bool = False
+    """Whether `classes` are labels, such as names of folders: a list of them, or `{label: name}`."""
+    most_classes: int = MOST_CLASSES
 
 
 LAYOUTS: Mapping[str, Layout] = {
@@ -54,11 +59,30 @@ LAYOUTS: Mapping[str, Layout] = {
         split_keys=("images", "masks", "list", "pairs"),
         required=(("images", "masks"), ("pairs",)),
         options=("ignored", "offset", "image_suffix", "mask_suffix"),
+        most_classes=MOST_MASK_CLASSES,
     ),
     "coco-json": Layout(
         task="detection",
         split_keys=("annotations", "images"),
         required=(("annotations", "images"),),
+    ),
+    "imagefolder": Layout(
+        task="classification",
+        split_keys=("images", "list"),
+        required=(("images",), ("list",)),
+        options=("leave_out",),
+        labelled=True,
+    ),
+    "inat-json": Layout(
+        task="classification",
+        split_keys=("annotations", "images"),
+        required=(("annotations", "images"),),
+    ),
+    "image-tars": Layout(
+        task="classification",
+        split_keys=("tars",),
+        required=(("tars",),),
+        labelled=True,
     ),
 }
 """By name."""
@@ -77,7 +101,12 @@ class Description:
     training: tuple[str, ...]
     """Splits to train on."""
     classes: Mapping[int, str]
-    """By label: the value in masks, or the category id, with the class's name."""
+    """By label: the value in masks, the category id, or of a labelled layout the number from 0, with the
+    class's name."""
+    labels: tuple[str, ...] = ()
+    """Of a labelled layout, by class: its folder, or its label in lists and tars."""
+    leave_out: tuple[str, ...] = ()
+    """Folders that are no class."""
     ignored: tuple[int, ...] = ()
     """Values of masks that are no class."""
     image_suffix: str = ""
@@ -108,8 +137,13 @@ class Description:
             },
             "order": list(self.splits),
             "training": list(self.training),
-            "classes": [[number, name] for number, name in self.classes.items()],
         }
+        if not LAYOUTS[self.layout].labelled:
+            content["classes"] = [[number, name] for number, name in self.classes.items()]
+        elif self.labels != self.class_names:  # the identity holds the names already, up to 100,000 of them
+            content["labels"] = list(self.labels)
+        if self.leave_out:
+            content["leave_out"] = list(self.leave_out)
         if self.layout == "masks":
             content |= {
                 "ignored": list(self.ignored),
@@ -156,6 +190,7 @@ def description_of(dataset: Mapping[str, Any]) -> Description | None:
     if content is None:
         return None
     name, order = str(dataset["name"]), content["order"]
+    names = [str(each) for each in dataset["class_names"]] if LAYOUTS[content["layout"]].labelled else []
     return Description(
         name=name,
         layout=str(content["layout"]),
@@ -164,7 +199,11 @@ def description_of(dataset: Mapping[str, Any]) -> Description | None:
             split: {key: tuple(paths) for key, paths in content["splits"][split].items()} for split in order
         },
         training=tuple(content["training"]),
-        classes={int(number): str(class_name) for number, class_name in content["classes"]},
+        classes={
+            int(number): str(class_name) for number, class_name in content.get("classes") or enumerate(names)
+        },
+        labels=tuple(map(str, content.get("labels", names))),
+        leave_out=tuple(map(str, content.get("leave_out", ()))),
         ignored=tuple(content.get("ignored", ())),
         image_suffix=str(content.get("image_suffix", "")),
         mask_suffix=str(content.get("mask_suffix", "")),
@@ -196,7 +235,7 @@ class _Reader:
         if unknown or not training:
             raise self._error(f"training: {_shown(unknown)}, expected some of {', '.join(splits)}")
         offset = self._whole(found.get("offset", 0), "offset")
-        classes = self._classes(found.get("classes"), layout_name, offset)
+        labels, classes = self._classes(found.get("classes"), layout_name, offset)
         ignored = found.get("ignored", [])
         if not isinstance(ignored, list):
             ignored = [ignored]
@@ -211,6 +250,8 @@ class _Reader:
             splits=splits,
             training=tuple(training),
             classes=classes,
+            labels=labels,
+            leave_out=tuple(self._texts(found["leave_out"], "leave_out")) if "leave_out" in found else (),
             ignored=values,
             image_suffix=self._text(found, "image_suffix", ""),
             mask_suffix=self._text(found, "mask_suffix", ""),
@@ -240,24 +281,46 @@ class _Reader:
                 raise self._error(f"{place}: {path!r}, expected a path below the folder `data`")
         return tuple(Path(path).as_posix() for path in paths)
 
-    def _classes(self, found: Any, layout: str, offset: int) -> dict[int, str]:
-        if isinstance(found, list) and layout == "masks":
+    def _classes(self, found: Any, name: str, offset: int) -> tuple[tuple[str, ...], dict[int, str]]:
+        """Labels of a labelled layout, and the classes by number."""
+        layout, labels = LAYOUTS[name], None
+        if layout.labelled:
+            labels, found = self._labels(found)
+        elif isinstance(found, list) and name == "masks":
             found = dict(enumerate(found, start=offset))
         elif isinstance(found, list):
             raise self._error("classes: a list, expected `category id: name`, one a line, as in the json")
         elif offset:
             raise self._error("offset: is for a list of classes; here the classes have their values")
-        if not isinstance(found, dict) or not 0 < len(found) <= MOST_CLASSES[layout]:
-            raise self._error(f"classes: {_shown(found)}, expected 1 to {MOST_CLASSES[layout]} names")
+        if not isinstance(found, dict) or not 0 < len(found) <= layout.most_classes:
+            raise self._error(f"classes: {_shown(found)}, expected 1 to {layout.most_classes} names")
         classes: dict[int, str] = {}
-        for number, name in found.items():
-            if not isinstance(name, str) or not name.strip() or not name.isprintable():
-                raise self._error(f"classes: {_shown(name)}, expected a name on one line; put it in quotes")
-            classes[self._whole(number, "classes")] = name.strip()
-        repeated = [name for name in classes.values() if list(classes.values()).count(name) > 1]
-        if repeated:
-            raise self._error(f"classes: {repeated[0]!r} twice; give every class a name of its own")
-        return dict(sorted(classes.items()))
+        for number, class_name in found.items():
+            if not isinstance(class_name, str) or not class_name.strip() or not class_name.isprintable():
+                raise self._error(
+                    f"classes: {_shown(class_name)}, expected a name on one line; put it in quotes"
+                )
+            classes[self._whole(number, "classes")] = class_name.strip()
+        self._refuse_repeated(classes.values())
+        self._refuse_repeated(labels or ())
+        return labels or (), dict(sorted(classes.items()))
+
+    def _labels(self, found: Any) -> tuple[tuple[str, ...], Any]:
+        """The labels, and the names by number; the latter as found where it is neither list nor mapping."""
+        if not isinstance(found, dict | list):
+            return (), found
+        pairs = found.items() if isinstance(found, dict) else [(each, each) for each in found]
+        for label, _ in pairs:
+            if isinstance(label, bool) or not isinstance(label, str | int) or label == "":
+                raise self._error(f"classes: {_shown(label)}, expected a folder or label; put it in quotes")
+        return tuple(str(label) for label, _ in pairs), {
+            number: name if isinstance(found, dict) else str(name) for number, (_, name) in enumerate(pairs)
+        }
+
+    def _refuse_repeated(self, names: Iterable[str]) -> None:
+        twice = [name for name, count in Counter(names).items() if count > 1]
+        if twice:
+            raise self._error(f"classes: {twice[0]!r} twice; give every class a name of its own")
 
     def _refuse_unknown(self, found: Mapping[Any, Any], known: tuple[str, ...], before: str) -> None:
         for key in found:

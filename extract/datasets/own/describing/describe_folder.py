@@ -8,8 +8,10 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from extract.datasets.own.describing.class_folders import class_folder_draft
 from extract.datasets.own.describing.folder_look import Draft, Look, few, look_at
 from extract.datasets.own.describing.instance_files import instance_draft
+from extract.datasets.own.describing.label_files import labelled_json_draft, tar_draft
 from extract.datasets.own.describing.mask_folders import mask_draft
 from extract.sources.record import DatasetLayoutError
 
@@ -24,7 +26,8 @@ def describe_folder(folder: Path) -> Draft:
     if not folder.is_dir():
         raise DatasetLayoutError(f"{folder} is no folder")
     look = look_at(folder)
-    draft = instance_draft(look) or mask_draft(look)
+    recognisers = (labelled_json_draft, instance_draft, mask_draft, class_folder_draft, tar_draft)
+    draft = next((found for recognise in recognisers if (found := recognise(look)) is not None), None)
     if draft is None:
         raise DatasetLayoutError(_no_layout(look))
     if look.others:
@@ -58,7 +61,8 @@ def description_text(draft: Draft, folder: Path, out: Path) -> str:
         "classes:",
     ]
     for value, class_name in draft.classes.items():
-        lines.append(f"  {value}: {_quoted(class_name)}  # {draft.class_counts.get(value, '')}".rstrip(" #"))
+        label = _quoted(draft.labels[value]) if draft.labels else value
+        lines.append(f"  {label}: {_quoted(class_name)}  # {draft.class_counts.get(value, '')}".rstrip(" #"))
     for key, option in draft.options.items():
         lines.append(f"{key}: {json.dumps(option)}")
     return "\n".join(lines) + "\n"
@@ -95,6 +99,8 @@ def _no_layout(look: Look) -> str:
     return (
         f"{look.root}: no known layout: looked for a .json that lists images, annotations and categories "
         "(coco-json), and for folders of images with label maps (.png, one value a pixel) of equal names "
-        f"(masks); found {found}{lists}; a description can also be written by hand "
+        f"(masks), for folders of images by class (imagefolder), for a .json of labels without boxes "
+        f"(inat-json) and for .tar files of images and .cls labels (image-tars); found {found}{lists}; "
+        "a description can also be written by hand "
         "(docs/own-data.md)"
     )

@@ -12,6 +12,9 @@ from extract.sources.listing import IMAGE_ENDINGS, is_hidden
 
 SPLIT_WORDS = ("train", "training", "val", "valid", "validation", "test", "testing", "dev")
 """Names of splits; the first two are trained on."""
+NAME_FILES = ("classes.txt", "labels.txt", "class_names.txt", "names.txt", "label_names.txt")
+"""Lists of names of classes."""
+ONE_SPLIT = "a split to test on: none was found; heads can be trained, not evaluated"
 _LISTED = ("txt", "json", "csv", "xml", "yaml", "yml")
 
 
@@ -49,6 +52,8 @@ class Draft:
     classes: Mapping[int, str]
     class_counts: Mapping[int, str]
     """What was found of each class, in words."""
+    labels: Sequence[str] = ()
+    """Of a labelled layout, by class: its folder."""
     options: Mapping[str, object] = field(default_factory=dict)
     """Further keys of the description."""
     found: list[str] = field(default_factory=list)

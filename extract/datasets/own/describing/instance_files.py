@@ -11,7 +11,14 @@ from typing import Any
 from extract.datasets.layouts.coco_annotations import has_mask
 from extract.datasets.layouts.coco_ids import whole_number
 from extract.datasets.own.coco_json import in_folders
-from extract.datasets.own.describing.folder_look import Draft, Look, few, split_name, training_splits
+from extract.datasets.own.describing.folder_look import (
+    ONE_SPLIT,
+    Draft,
+    Look,
+    few,
+    split_name,
+    training_splits,
+)
 from extract.sources.listing import MissingFile
 
 _LISTS = ("images", "annotations", "categories")
@@ -50,7 +57,7 @@ def instance_draft(look: Look) -> Draft | None:
     draft.classes = dict(sorted(names.items()))
     draft.class_counts = {number: f"{objects[number]} objects" for number in draft.classes}
     if len(splits) == 1:
-        draft.open.append("a split to test on: none was found; heads can be trained, not evaluated")
+        draft.open.append(ONE_SPLIT)
     unknown = sorted(objects.keys() - names.keys())
     if unknown:
         draft.odd.append(f"annotations of categories that no file names: {few(list(map(str, unknown)))}")

@@ -8,7 +8,16 @@ from pathlib import Path
 
 import numpy as np
 
-from extract.datasets.own.describing.folder_look import Draft, Folder, Look, few, split_name, training_splits
+from extract.datasets.own.describing.folder_look import (
+    NAME_FILES,
+    ONE_SPLIT,
+    Draft,
+    Folder,
+    Look,
+    few,
+    split_name,
+    training_splits,
+)
 from extract.sources.byte_sources import FileSource, SourceError, decode_label_values, image_size
 from extract.sources.text_lists import read_lines
 
@@ -16,7 +25,6 @@ _SAMPLED = 200
 """Masks of a split that are opened."""
 _PROBED = 5
 """Masks of a folder that are opened to see whether they are label maps."""
-_NAME_FILES = ("classes.txt", "labels.txt", "class_names.txt", "names.txt", "label_names.txt")
 _MOST_VALUES = 255
 _IGNORED = 255
 
@@ -64,7 +72,7 @@ def mask_draft(look: Look) -> Draft | None:
     if image_suffix or mask_suffix:
         draft.options = {"image_suffix": image_suffix, "mask_suffix": mask_suffix}
     if len(found) == 1:
-        draft.open.append("a split to test on: none was found; heads can be trained, not evaluated")
+        draft.open.append(ONE_SPLIT)
     _read_masks(draft, look, keys)
     return draft
 
@@ -197,7 +205,7 @@ def _read_masks(draft: Draft, look: Look, keys: Mapping[str, Mapping[str, tuple[
 
 def _name_values(draft: Draft, look: Look, pixels: Mapping[int, int]) -> None:
     """Which values are classes, with names from a list beside the folders, and which are ignored."""
-    names_file = next((path for path in look.lists if Path(path).name.lower() in _NAME_FILES), None)
+    names_file = next((path for path in look.lists if Path(path).name.lower() in NAME_FILES), None)
     names = [line for line in read_lines(look.root / names_file) if line] if names_file else []
     values = sorted(pixels)
     if not names or len(set(names)) < len(names) or len(names) > _MOST_VALUES:
