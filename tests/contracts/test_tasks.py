@@ -7,7 +7,7 @@ import torch
 from heads import head_names
 from pipelines.tasks import task_info, task_names, task_of
 from tests.contracts.small_heads import build_small_head
-from tests.heads.pyramids import clip_pyramid, pyramid_of, random_clips, random_features
+from tests.heads.pyramids import clip_pyramid, probe_pyramid, pyramid_of, random_clips, random_features
 
 HW, CLASSES = (64, 96), 3
 
@@ -35,7 +35,7 @@ def test_made_targets_train_some_head(name: str) -> None:
     assert len(targets) == 2 and task.training_targets and task.test_targets
     for head_name in head_names(name):
         is_video = task.source_kind == "videos"
-        pyramid = clip_pyramid(32) if is_video else pyramid_of(8)
+        pyramid = {"video": clip_pyramid(32), "classification": probe_pyramid(32)}.get(name, pyramid_of(8))
         head = build_small_head(head_name, name, pyramid, CLASSES)
         if set(head.target_names) <= set(targets[0]):
             made = random_clips(pyramid, 2, 2, HW) if is_video else random_features(pyramid, 2, HW)
@@ -46,5 +46,7 @@ def test_made_targets_train_some_head(name: str) -> None:
 
 
 def test_other_names_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"no task 'sorting'; available: detection, segmentation, video"):
+    with pytest.raises(
+        ValueError, match=r"no task 'sorting'; available: classification, detection, segmentation, video"
+    ):
         task_of("sorting")

@@ -3,31 +3,35 @@
 import torch
 from torch import Tensor
 
-from stores.pyramid import Level, PyramidSpec
+from stores.pyramid import ONE_CELL_PX, Level, PyramidSpec
 
 SWINV2_CHANNELS = {"t": 96, "b": 128, "l": 192, "g": 512}
 
 
-def pyramid_of(first_channels: int, levels: int = 4, blocks: int = 0) -> PyramidSpec:
-    """p2..p5 and, beside them, blocks of a plain ViT of stride 16."""
-    of_stages = [
-        Level(name=f"p{i + 2}", stride_px=4 << i, channels=first_channels << i, stage=i + 1)
-        for i in range(levels)
-    ]
-    return PyramidSpec((*of_stages, *plain_pyramid(4 * first_channels, blocks)))
-
-
-def plain_pyramid(channels: int, blocks: int, stride_px: int = 16) -> tuple[Level, ...]:
-    """Maps of the blocks of a plain ViT, the last one after its norm."""
-    return tuple(
-        Level(name=f"b{i}{'n' * (i == blocks)}", stride_px=stride_px, channels=channels, stage=i)
-        for i in range(1, blocks + 1)
+def pyramid_of(first_channels: int, levels: int = 4) -> PyramidSpec:
+    return PyramidSpec(
+        tuple(
+            Level(name=f"p{i + 2}", stride_px=4 << i, channels=first_channels << i, stage=i + 1)
+            for i in range(levels)
+        )
     )
 
 
 def clip_pyramid(channels: int) -> PyramidSpec:
     """The pyramid of video heads: the normed last stage alone."""
     return PyramidSpec((Level(name="p5n", stride_px=32, channels=channels, stage=4),))
+
+
+def probe_pyramid(channels: int) -> PyramidSpec:
+    """What a ViT of four blocks gives linear probes: class tokens, the mean of the last block, a map."""
+    one_cell = [(f"cls{block}n", ONE_CELL_PX, block) for block in range(1, 5)] + [("avg4n", ONE_CELL_PX, 4)]
+    levels = [("p5", 32, 4), *one_cell]
+    return PyramidSpec(
+        tuple(
+            Level(name=name, stride_px=stride, channels=channels, stage=stage)
+            for name, stride, stage in levels
+        )
+    )
 
 
 def random_clips(

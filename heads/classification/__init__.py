@@ -1,0 +1,1 @@
+"""Heads of classification: linear probes on pooled features."""

@@ -1,1 +1,0 @@
-"""Plain ViTs under heads: pyramids made of maps that are all of one stride."""
