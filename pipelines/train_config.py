@@ -10,8 +10,11 @@ from pipelines.config_fields import VerbConfig, marks
 
 @dataclass(frozen=True, kw_only=True)  # no slots: jsonargparse reads a nested default by vars()
 class OptimizerConfig:
-    """AdamW over the head's parameters."""
+    """How the head's parameters are changed."""
 
+    name: Literal["adamw", "sgd", "lars"] = field(default="adamw", metadata=marks(fixed=True))
+    """adamw; sgd: with momentum; lars: sgd whose rate follows each matrix's norm, for batches of
+    thousands."""
     lr: float = 2e-3
     """Peak learning rate, for `batch_size` rows per step."""
     weight_decay: float = field(default=0.05, metadata=marks(fixed=True))
@@ -19,6 +22,10 @@ class OptimizerConfig:
     none."""
     betas: tuple[float, float] = field(default=(0.9, 0.999), metadata=marks(fixed=True))
     """AdamW's decay rates of the first and second moments."""
+    momentum: float = field(default=0.9, metadata=marks(fixed=True))
+    """Of sgd and lars."""
+    trust: float = field(default=1e-3, metadata=marks(fixed=True))
+    """LARS's coefficient: the rate of a matrix is this times its norm over its gradient's."""
     clip_norm: float | None = None
     """Maximum norm of all gradients together. Default: no clipping."""
 
@@ -45,10 +52,18 @@ class ScheduleConfig:
     """Learning rate of the first warm-up step, as a fraction of the peak."""
     end: float = 0.0
     """Learning rate at `max_steps`, as a fraction of the peak."""
+    decay_from: Literal["start", "warmup"] = "start"
+    """Where the shape begins: at step 0, times the warm-up's factor (mmcv), or where the warm-up ends
+    (MAE)."""
+    stairs: int | None = None
+    """The rate changes so many times, at equal steps, such as once in each of 100 epochs (DINO). Default: in
+    every step."""
 
     def __post_init__(self) -> None:
         if self.warmup_share is not None and not 0 <= self.warmup_share <= 1:
             raise ValueError(f"schedule.warmup_share {self.warmup_share}: expected a fraction from 0 to 1")
+        if self.stairs is not None and self.stairs < 1:
+            raise ValueError(f"schedule.stairs {self.stairs}: expected 1 or more")
         shares = list(self.milestones)
         if shares != sorted(shares) or not all(0 < share < 1 for share in shares):
             raise ValueError(f"schedule.milestones {shares}: expected increasing fractions between 0 and 1")
@@ -129,7 +144,7 @@ class TrainConfig(VerbConfig):
     )
     """Rows per step, over all processes started by torchrun."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig, metadata=marks(one_report_row=True))
-    """AdamW settings."""
+    """Optimizer settings."""
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig, metadata=marks(one_report_row=True))
     """Learning-rate schedule."""
     seed: int = field(default=0, metadata=marks(fixed=True, one_stream=True))

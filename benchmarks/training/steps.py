@@ -16,7 +16,7 @@ from pipelines.config import OptimizerConfig
 from pipelines.feed.joined_stores import JoinedStores, Rows
 from pipelines.feed.store_feed import Batch, StoreFeed
 from pipelines.tasks import task_of
-from pipelines.training.optimizer import build_optimizer
+from pipelines.training.optimisation.optimizer import build_optimizer
 from stores.format.plan import Bin, DenseTarget, StorePlan, feature_row_bytes, shard_rows_for
 from stores.format.row_table import RowTable
 from stores.writing.writer import StoreWriter

@@ -39,7 +39,7 @@ from pipelines.config import OptimizerConfig
 from pipelines.demo.clips import write_video
 from pipelines.feed.store_feed import dequantise
 from pipelines.machine.devices import autocast
-from pipelines.training.optimizer import build_optimizer
+from pipelines.training.optimisation.optimizer import build_optimizer
 from stores.codecs import codec
 
 CLASSES = 400

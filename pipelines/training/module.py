@@ -18,8 +18,8 @@ from pipelines.evaluation.store_measure import StoreMeasure
 from pipelines.feed.ranks import largest_over_ranks, mean_over_ranks
 from pipelines.feed.store_feed import Batch
 from pipelines.machine.memory_format import channels_last
-from pipelines.training.optimizer import build_optimizer
-from pipelines.training.schedules import learning_rate
+from pipelines.training.optimisation.optimizer import build_optimizer
+from pipelines.training.optimisation.schedules import learning_rate
 from stores.reading.reader import Store
 
 logger = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ from pipelines.runs.metrics_csv import read_metrics
 from pipelines.runs.run_folder import CURVES, METRICS
 from pipelines.tasks import task_info
 from pipelines.tasks.contract import percent
-from pipelines.training.schedules import warmup_steps
+from pipelines.training.optimisation.schedules import warmup_steps
 
 logger = logging.getLogger(__name__)
 

@@ -12,8 +12,8 @@ from pipelines.config import ScheduleConfig, TrainConfig, config_yaml
 from pipelines.errors import UsageError
 from pipelines.feed.joined_stores import RowIndex
 from pipelines.feed.row_order import EndlessRows
+from pipelines.training.optimisation.schedules import learning_rate
 from pipelines.training.run_length import with_steps
-from pipelines.training.schedules import learning_rate
 
 RECORDS, VIEWS = 7, 3
 

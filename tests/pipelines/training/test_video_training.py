@@ -12,9 +12,9 @@ from heads import build_head, head_settings
 from pipelines.cli.arguments import parse
 from pipelines.config import EvaluateConfig, OptimizerConfig, ScheduleConfig, TrainConfig
 from pipelines.reporting.paper_results import view_differences
-from pipelines.training.optimizer import undecayed_parameters
+from pipelines.training.optimisation.optimizer import undecayed_parameters
+from pipelines.training.optimisation.schedules import learning_rate, warmup_steps
 from pipelines.training.run_length import with_steps
-from pipelines.training.schedules import learning_rate, warmup_steps
 from pipelines.verbs import evaluate, train_head
 from stores.format.plan import Bin
 from tests.heads.pyramids import clip_pyramid

@@ -11,7 +11,7 @@ from heads.segmentation.upernet import UPerNet
 from pipelines.__main__ import main
 from pipelines.errors import USAGE
 from pipelines.runs.run_folder import checkpoint_path
-from pipelines.training import optimizer
+from pipelines.training.optimisation import optimizer
 from tests.pipelines.made_stores import make_store
 
 

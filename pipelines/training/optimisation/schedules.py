@@ -25,11 +25,25 @@ def learning_rate(step: int, peak: float, schedule: ScheduleConfig, max_steps: i
     >>> [f"{learning_rate(epoch * 100, 3e-4, maskrcnn, 7200):.0e}" for epoch in (62, 63, 68, 69, 71)]
     ['3e-04', '3e-05', '3e-05', '3e-06', '3e-06']
 
+    MAE's linear probe (mae@efb2a80 util/lr_sched.py) decays from the end of its warm-up, DINO's
+    (dino@7c446df eval_linear.py) once an epoch:
+
+    >>> mae = ScheduleConfig(shape="cosine", warmup_share=1 / 9, warmup_start=0.0, decay_from="warmup")
+    >>> [round(learning_rate(step, 6.4, mae, 90), 4) for step in (0, 5, 10, 50, 90)]
+    [0.0, 3.2, 6.4, 3.2, 0.0]
+    >>> dino = ScheduleConfig(shape="cosine", warmup_steps=0, stairs=2)
+    >>> [round(learning_rate(step, 1.0, dino, 10), 6) for step in (0, 4, 5, 9)]
+    [1.0, 1.0, 0.5, 0.5]
+
     Raises ValueError for an unknown shape.
     """
     if schedule.shape not in SHAPES:
         raise ValueError(f"schedule.shape {schedule.shape!r}: expected one of {', '.join(SHAPES)}")
-    left = max(0.0, 1 - step / max_steps)
+    warmup = warmup_steps(schedule, max_steps)
+    if schedule.stairs is not None:
+        step = step * schedule.stairs // max_steps * max_steps // schedule.stairs
+    start = warmup if schedule.decay_from == "warmup" else 0
+    left = 1 - min(1.0, max(0, step - start) / max(1, max_steps - start))
     decay = {
         "poly": math.pow(left, schedule.power),
         "cosine": (1 - math.cos(math.pi * left)) / 2,
@@ -37,7 +51,6 @@ def learning_rate(step: int, peak: float, schedule: ScheduleConfig, max_steps: i
         "constant": 1.0,
     }[schedule.shape]
     rate = peak * (schedule.end + (1 - schedule.end) * decay)
-    warmup = warmup_steps(schedule, max_steps)
     if step >= warmup:
         return rate
     return rate * (1 - (1 - step / warmup) * (1 - schedule.warmup_start))

@@ -1,4 +1,4 @@
-"""AdamW over a head's parameters, some of them without weight decay."""
+"""The optimizer over a head's parameters, some of them without weight decay."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from torch import nn
 from heads.necks.input_norm import ChannelNorm
 from pipelines.config import OptimizerConfig
 from pipelines.errors import UsageError
+from pipelines.training.optimisation.lars import Lars
 
 logger = logging.getLogger(__name__)
 
 
 def build_optimizer(
     head: nn.Module, config: OptimizerConfig, begun: Sequence[int] | None = None
-) -> torch.optim.AdamW:
-    """AdamW with no weight decay on `undecayed_parameters`.
+) -> torch.optim.Optimizer:
+    """AdamW, SGD or LARS, with no weight decay on `undecayed_parameters`.
 
     Args:
         begun: parameters with weight decay and without, where any, of the checkpoint of a run to resume.
@@ -37,6 +38,18 @@ def build_optimizer(
                 "version; start a new run, or resume with the versions that run.json names"
             )
         logger.info("the run began without weight decay on any norm and keeps it so")
+    if config.name == "lars":
+        return Lars(
+            groups,
+            lr=config.lr,
+            momentum=config.momentum,
+            trust=config.trust,
+            weight_decay=config.weight_decay,
+        )
+    if config.name == "sgd":
+        return torch.optim.SGD(
+            groups, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
+        )
     return torch.optim.AdamW(
         groups,
         lr=config.lr,

@@ -1,0 +1,1 @@
+"""Optimisation of heads: optimizer, its groups of parameters, and the learning rate."""
