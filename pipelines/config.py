@@ -17,7 +17,6 @@ from pipelines.train_config import ManyHeadsConfig, OptimizerConfig, ScheduleCon
 __all__ = [
     "GROUP_RECORD",
     "RUN_CONFIG",
-    "CompletionConfig",
     "DemoConfig",
     "DescribeConfig",
     "DoctorConfig",
@@ -83,8 +82,8 @@ class PlanConfig(VerbConfig):
     """Constructor arguments that override those of the model, such as --model-args.img_size 256."""
     window_rule: Literal["partition", "cover"] | None = None
     """Rule for Swin windows at least as large as the feature map. partition: pad the map and shift windows;
-    cover: shrink the window to the map, without shift. Default: cover for videos, partition for segmentation
-    and detection."""
+    cover: shrink the window to the map, without shift. Default: cover for videos and classification,
+    partition for segmentation and detection."""
     precision: Literal["fp32", "fp16", "bf16"] | None = None
     """Precision of the backbone. Default: fp16 on a GPU, fp32 on a CPU."""
     device: str = "auto"
@@ -269,14 +268,6 @@ class ReportConfig(VerbConfig):
     """Pretraining of weights that the runs do not name, as the paper calls it: SUP-1K, SUP-22K, EsViT-1K,
     SimMIM-1K, iCAR-Laion, iCAR-Laion-22K, ext22K or other. NAME is for every run with unknown weights,
     DIGEST=NAME or RUN=NAME for one. Default: only published weights are recognised."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class CompletionConfig(VerbConfig):
-    """A shell that completes verbs and flags."""
-
-    shell: Literal["bash", "zsh", "tcsh"] = "bash"
-    """The shell to print the script for; its users source it or put it where their shell looks."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

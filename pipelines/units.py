@@ -1,4 +1,4 @@
-"""Readable bytes and durations."""
+"""Readable bytes, durations and shares."""
 
 
 def gigabytes(size: int) -> str:
@@ -37,3 +37,12 @@ def rough_duration(seconds: float) -> str:
     if seconds < 90 * 60:
         return f"{seconds / 60:.0f} minutes"
     return f"{seconds / 3600:.2g} hours" if seconds < 48 * 3600 else f"{seconds / 86400:.0f} days"
+
+
+def percent(share: float | None) -> str:
+    """A score as people read it.
+
+    >>> percent(0.12344), percent(None)
+    ('12.34', '-')
+    """
+    return "-" if share is None else f"{100 * share:.2f}"

@@ -12,6 +12,7 @@ from pipelines.catalog.choose_backbone import chosen_card
 from pipelines.catalog.stores import TEST, StoreQuery, description_file
 from pipelines.runs.run_folder import RunRecord
 from pipelines.runs.same_source import window_rule_of
+from pipelines.runs.view_scale import is_sized_by_crop
 
 
 def extract_line(record: RunRecord, *, split: str | None = None, views: str | None = None) -> str:
@@ -40,12 +41,12 @@ def _scale_flags(record: RunRecord) -> Iterator[str]:
     papers = view_recipe(record.identity["dataset"], module.TRAINING_VIEWS[0]).identity().get("scale_px")
     scale = trained.get("scale_px")
     if scale is not None and list(scale) != papers:
-        of_clips = "frames" in trained
-        yield f"--crop-size {size_text(_clip_size(trained))}" if of_clips else f"--short-side {scale[1]}"
+        by_crop = is_sized_by_crop(trained)
+        yield f"--crop-size {size_text(_crop_size(trained))}" if by_crop else f"--short-side {scale[1]}"
 
 
-def _clip_size(views: Mapping[str, Any]) -> Any:
-    """The crop of views of clips: named where it is no square."""
+def _crop_size(views: Mapping[str, Any]) -> Any:
+    """The crop of views of clips and photographs: named where it is no square."""
     return views.get("crop_px", views["scale_px"][1])
 
 
@@ -64,7 +65,7 @@ def _default_arguments(record: RunRecord, rule: str | None) -> dict[str, Any] | 
     """What `extract` gives the backbone by itself; None for one that this installation lacks."""
     module = dataset_module(record.identity["dataset"])
     views = record.identity["views"]
-    crop = _clip_size(views) if "scale_px" in views and "frames" in views else None
+    crop = _crop_size(views) if "scale_px" in views and is_sized_by_crop(views) else None
     recipe = view_recipe(record.identity["dataset"], module.TRAINING_VIEWS[0], crop_size=crop)
     try:
         card = chosen_card(record.identity["dataset"], recipe, record.model, {}, record.levels, rule)

@@ -21,19 +21,17 @@ DEFAULT_RECIPES = {
     ("ade20k", "m2f-pd1-td"): "ade20k-m2f-frozen",
     ("ade20k", "m2f-pd6-td"): "ade20k-m2f-frozen",
     ("ade20k", "pixeldec"): "ade20k-m2f-frozen",
-    ("ade20k", "simplefpn"): "ade20k-upernet-frozen",
-    ("ade20k", "feature2pyramid"): "ade20k-upernet-frozen",
-    ("ade20k", "simplefpn-m2f-pd1-td"): "ade20k-m2f-frozen",
-    ("ade20k", "simplefpn-m2f-pd6-td"): "ade20k-m2f-frozen",
     ("coco", "fpn"): "coco-100pct",
-    ("coco", "simplefpn"): "coco-100pct",
-    ("coco", "cascade-simplefpn"): "coco-100pct",
     ("coco", "fpn-res"): "coco-100pct",
     ("coco", "bifpn"): "coco-100pct",
     ("coco", "cascade-fpn"): "coco-100pct",
     ("coco", "cascade-bifpn"): "coco-100pct",
     ("coco", "htc-bifpn"): "coco-100pct",
     ("coco", "htc-nosem-bifpn"): "coco-100pct",
+    ("in1k", "linear"): "in1k-linear-mae",
+    ("in1k", "linear-cls"): "in1k-linear-dino",
+    ("in1k", "linear-cls-avg"): "in1k-linear-dino",
+    ("in1k", "linear-cls4-avg"): "in1k-linear-dino",
     ("k400", "linear"): "k400-frozen",
     ("k400", "temporal"): "k400-frozen",
     ("k400", "global"): "k400-frozen",
@@ -46,11 +44,11 @@ _SMALL = {
     "segmentation": "small-segmentation",
     "detection": "small-detection",
     "video": "small-video",
+    "classification": "small-classification",
 }
 """By task, for own data; `_SMALL_HEADS` come first."""
 _SMALL_HEADS = {"m2f-pd1-td": "small-m2f", "m2f-pd6-td": "small-m2f", "pixeldec": "small-m2f"}
-_SMALL_HEADS |= {f"simplefpn-{head}": recipe for head, recipe in _SMALL_HEADS.items() if "m2f" in head}
-_LIKE = {"segmentation": "ade20k", "detection": "coco", "video": "k400"}
+_LIKE = {"segmentation": "ade20k", "detection": "coco", "video": "k400", "classification": "in1k"}
 """By task: the data set whose recipes larger own data has."""
 
 

@@ -11,7 +11,7 @@ from heads import build_head
 from pipelines.config import TrainConfig
 from pipelines.machine.devices import autocast, uses_bf16
 from pipelines.tasks import task_of
-from pipelines.training.optimizer import build_optimizer
+from pipelines.training.optimisation.optimizer import build_optimizer
 from stores.pyramid import PyramidSpec
 
 FEWEST_ROWS = 2

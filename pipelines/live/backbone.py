@@ -15,6 +15,7 @@ from extract.datasets import dataset_module, view_recipe
 from extract.views.recipes import ViewRecipe
 from pipelines.runs.run_folder import RunRecord
 from pipelines.runs.same_source import window_rule_of, without_precision
+from pipelines.runs.view_scale import is_sized_by_crop
 from stores.errors import IdentityError
 from stores.format.canonical_json import diff_identity
 
@@ -91,7 +92,11 @@ def run_test_recipe(record: RunRecord, views: str | None = None, short_side: int
     module = dataset_module(source)
     scale_px = record.identity["views"].get("scale_px")
     papers_px = view_recipe(source, module.TRAINING_VIEWS[0]).identity().get("scale_px")
-    crop = record.identity["views"].get("crop_px") if "frames" in record.identity["views"] else None
-    if short_side is None and crop is None and scale_px != papers_px:
-        short_side = int(scale_px[1])
-    return view_recipe(source, views or module.TEST_VIEWS[0], crop_size=crop, short_side=short_side)
+    name = views or module.TEST_VIEWS[0]
+    side_px = int(scale_px[1]) if short_side is None and scale_px != papers_px else short_side
+    if not is_sized_by_crop(record.identity["views"]):
+        return view_recipe(source, name, short_side=side_px)
+    crop = record.identity["views"].get("crop_px")
+    if crop is None:
+        return view_recipe(source, name, crop_size=side_px)
+    return view_recipe(source, name, crop_size=crop, short_side=short_side)

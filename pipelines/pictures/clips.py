@@ -46,8 +46,10 @@ def draw_confusion(counts: npt.NDArray[np.int64], class_names: Sequence[str], pi
     for (y, x), share in np.ndenumerate(shares):
         if share:
             axes.text(x, y, f"{share:.0f}", ha="center", va="center", color="w" if share > 60 else "k")
-    axes.set_xticks(range(len(columns)), [_short(class_names[k]) for k in columns], rotation=60, ha="right")
-    axes.set_yticks(range(len(rows)), [f"{_short(class_names[k])} ({counts[k].sum()})" for k in rows])
+    axes.set_xticks(
+        range(len(columns)), [short_name(class_names[k]) for k in columns], rotation=60, ha="right"
+    )
+    axes.set_yticks(range(len(rows)), [f"{short_name(class_names[k])} ({counts[k].sum()})" for k in rows])
     axes.set_title(f"the {len(rows)} classes named worst, % of their records")
     figure.savefig(picture, dpi=120)
 
@@ -64,7 +66,7 @@ def draw_prediction(clip_THWC: npt.NDArray[np.uint8], classes: Sequence[dict[str
     frames, bars = figure.subplots(2, 1, height_ratios=(1, 1.3))
     frames.imshow(_strip(clip_THWC))
     frames.set_axis_off()
-    names = [_short(item["name"]) for item in classes]
+    names = [short_name(item["name"]) for item in classes]
     bars.barh(names, [100 * item["probability"] for item in classes], color="tab:blue")
     bars.set(xlim=(0, 100), xlabel="probability, %")
     bars.invert_yaxis()
@@ -88,5 +90,5 @@ def _strip(clip_THWC: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     return np.concatenate(list(clip_THWC[shown]), axis=1)
 
 
-def _short(name: str) -> str:
+def short_name(name: str) -> str:
     return name if len(name) <= _NAME_LETTERS else name[: _NAME_LETTERS - 1] + "\N{HORIZONTAL ELLIPSIS}"

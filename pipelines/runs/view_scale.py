@@ -53,6 +53,12 @@ def scale_differences(
             yield f"views.{name}", trained[name], test[name]
 
 
+def is_sized_by_crop(views: Mapping[str, Any]) -> bool:
+    """Whether test views that go with these are crops, sized by --crop-size: of photographs that are
+    classified, and of videos. Others are whole images, sized by --short-side."""
+    return "frames" in views or views.get("kind") == "crop"
+
+
 def is_of_scale(trained: Mapping[str, Any], test: Mapping[str, Any], short_side: int | None = None) -> bool:
     """Whether test views are of the training scale; arguments as of `scale_differences`."""
     return not any(scale_differences(trained, test, short_side))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy.typing as npt
 
 from pipelines.tasks.info.contract import TaskInfo
+from pipelines.units import percent as percent  # also a name of this module
 
 if TYPE_CHECKING:  # a report knows its tasks without torch
     import torch
@@ -39,15 +40,6 @@ class TestView:
     """Of the source, in pixels."""
     truth: Arrays
     """The task's `test_targets`: untouched, the same for all views of a record."""
-
-
-def percent(share: float | None) -> str:
-    """A score as people read it.
-
-    >>> percent(0.12344), percent(None)
-    ('12.34', '-')
-    """
-    return "-" if share is None else f"{100 * share:.2f}"
 
 
 def targets_there(task: object, wanted: Sequence[str], there: Container[str]) -> tuple[str, ...]:

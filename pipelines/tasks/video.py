@@ -13,32 +13,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from heads.contract import Head
 from pipelines.machine.devices import autocast
+from pipelines.metrics.named_records import (
+    TOP,
+    Counts,
+    Named,
+    confusion_of,
+    name_record,
+    shares_by_class,
+    top_share,
+)
 from pipelines.tasks.contract import Arrays, TestView, percent
 from pipelines.tasks.info.video import INFO
 
 if TYPE_CHECKING:
     from pipelines.live.run_model import RunModel
-
-TOP = 5
-Counts = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Named:
-    """One record and its predicted classes."""
-
-    key: str
-    label: int
-    best: tuple[int, ...]
-    """At most TOP classes, most likely first."""
-    probabilities: tuple[float, ...]
-    """Of those, means over the record's views."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,8 +48,7 @@ class VideoFigures:
 
     def top(self, count: int) -> float | None:
         """The share of records whose class is among their `count` most likely; None of no records."""
-        hits = [record.label in record.best[:count] for record in self.named]
-        return float(np.mean(hits)) if hits else None
+        return top_share(self.named, count)
 
     def scores(self) -> Mapping[str, float | None]:
         return {"top-1": self.top(1), "top-5": self.top(TOP)}
@@ -68,19 +60,15 @@ class VideoFigures:
 
     def confusion(self) -> Counts:
         """int64 (K, K): records of each class (row) predicted as each class (column)."""
-        counts = np.zeros((self.num_classes, self.num_classes), np.int64)
-        for record in self.named:
-            counts[record.label, record.best[0]] += 1
-        return counts
+        return confusion_of(self.named, self.num_classes)
 
     def summary(self) -> Mapping[str, Any]:
         counts = self.confusion()
-        seen = counts.sum(1)
         return {
             "top1": self.top(1),
             "top5": self.top(TOP),
-            "top1_by_class": [float(counts[k, k] / seen[k]) if seen[k] else None for k in range(len(seen))],
-            "records_by_class": seen.tolist(),
+            "top1_by_class": shares_by_class(counts),
+            "records_by_class": counts.sum(1).tolist(),
             "records": self.records,
             "views": self.views,
         }
@@ -160,17 +148,6 @@ def record_probabilities(
 
 def _shapes(view: TestView) -> list[torch.Size]:
     return [x_NCTyx.shape for x_NCTyx in view.features.values()]
-
-
-def name_record(key: str, label: int, probabilities_K: Tensor) -> Named:
-    """The most likely classes of a record; of equally likely ones that of the lower number comes first."""
-    values, classes = probabilities_K.to("cpu", torch.float64).sort(descending=True, stable=True)
-    return Named(
-        key=key,
-        label=label,
-        best=tuple(classes[:TOP].tolist()),
-        probabilities=tuple(values[:TOP].tolist()),
-    )
 
 
 TASK = Video()

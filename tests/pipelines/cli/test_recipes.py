@@ -13,19 +13,20 @@ from pipelines.cli.arguments import parse
 from pipelines.cli.recipes import RECIPES, base_file, default_recipe, find_recipe, recipe_names
 from pipelines.config import GROUP_RECORD, OptimizerConfig, ScheduleConfig, TrainConfig
 from pipelines.errors import UsageError
-from pipelines.training.optimizer import build_optimizer
+from pipelines.training.optimisation.optimizer import build_optimizer
+from pipelines.training.optimisation.schedules import learning_rate, warmup_steps
 from pipelines.training.run_length import with_steps
-from pipelines.training.schedules import learning_rate, warmup_steps
-from tests.heads.pyramids import clip_pyramid, pyramid_of
+from tests.heads.pyramids import clip_pyramid, probe_pyramid, pyramid_of
 
 UPERNET = ["fpn", *(f"bifpn{layers}" for layers in range(1, 10))]
 M2F = ["m2f-pd1-td3", "m2f-pd6-td3", "m2f-pd1-td9", "m2f-pd6-td9", "pixeldec1", "pixeldec6"]
 
 
-PYRAMIDS = {"video": clip_pyramid(64)}
+PYRAMIDS = {"video": clip_pyramid(64), "classification": probe_pyramid(64)}
 TASKS = {"k400": "video", "coco": "detection", "detection": "detection"}
+TASKS |= {"in1k": "classification", "classification": "classification"}
 """By a word in a recipe's name."""
-HEADS = {"video": "global4"}
+HEADS = {"video": "global4", "classification": "linear"}
 """What a recipe of a task is tried with; else a pyramid of four levels, and fpn."""
 
 

@@ -26,7 +26,7 @@ from pipelines.demo.thing_files import write_thing_split
 from pipelines.feed.store_feed import dequantise
 from pipelines.live.backbone import live_features
 from pipelines.tasks.detection import TASK
-from pipelines.training.optimizer import build_optimizer
+from pipelines.training.optimisation.optimizer import build_optimizer
 from pipelines.verbs import extract_features
 from stores.reading.reader import Store, open_store
 from tests.one_thread import one_thread  # noqa: F401 - a fixture of this file

@@ -16,9 +16,10 @@ from PIL import Image
 from torch import Tensor
 
 from heads import build_head
+from pipelines.metrics.named_records import name_record
 from pipelines.pictures.clips import worst_classes
 from pipelines.tasks import TestView, task_of
-from pipelines.tasks.video import Video, VideoFigures, name_record, record_probabilities
+from pipelines.tasks.video import Video, VideoFigures, record_probabilities
 from tests.heads.pyramids import clip_pyramid
 
 CPU = torch.device("cpu")

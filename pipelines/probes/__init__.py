@@ -1,0 +1,1 @@
+"""Probes: classification of features without training a head, and its figures."""
