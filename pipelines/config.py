@@ -130,6 +130,9 @@ class ExtractConfig(PlanConfig):
     single_writer: bool = False
     """Promise that no other process writes to the store, for disks that cannot keep two writers apart, as
     `doctor` reports: without hard links and without renames that do not replace."""
+    stall_s: float = 600.0
+    """Seconds without progress after which shards of another process are taken over; those of a process that
+    has ended on this machine are taken over at once."""
     engine: Literal["local"] = "local"
     """Where the work runs. local: in this process."""
     codec_limit: float | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from extract.extractor.batch_order import DEFAULT_BATCH_ROWS, Batch, upcoming, views_at_once
@@ -42,21 +42,25 @@ def loaded_batches(
     *,
     workers: int,
     batch_rows: int | None,
+    claim: Callable[[ShardId], bool] = lambda _: True,
 ) -> Iterator[tuple[Batch, Rows]]:
-    """The batches of the shards in `todo`, decoded; takes shards out of it, also those added meanwhile.
+    """The batches of the shards in `todo`, decoded; takes shards out of it, also those added meanwhile, and
+    leaves out those that `claim` refuses.
 
     At most `rows_ahead` rows are held.
 
     Raises what RowLoader.load raises.
     """
-    views, batches = views_at_once(plan), upcoming(plan, todo, batch_rows)
+    views, batches = views_at_once(plan), upcoming(plan, todo, batch_rows, claim)
     ahead: deque[Batch] = deque()
     pending: dict[int, deque[Future[Rows]]] = {}  # several, where a failed shard is done again at once
     while True:
         while len(ahead) <= BATCHES_AHEAD * views or sum(len(b.rows) for b in ahead) < 2 * workers * views:
             batch, groups = next(batches, (None, []))
             if batch is None:
-                batches = upcoming(plan, todo, batch_rows)  # shards may be added until the last batch is out
+                batches = upcoming(
+                    plan, todo, batch_rows, claim
+                )  # shards may be added until the last batch is out
                 break
             ahead.append(batch)
             for group in groups:

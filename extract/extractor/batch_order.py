@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from stores.format.plan import ShardId, StorePlan
@@ -51,25 +51,30 @@ def views_at_once(plan: StorePlan) -> int:
 
 
 def upcoming(
-    plan: StorePlan, todo: deque[ShardId], batch_rows: int | None
+    plan: StorePlan,
+    todo: deque[ShardId],
+    batch_rows: int | None,
+    claim: Callable[[ShardId], bool] = lambda _: True,
 ) -> Iterator[tuple[Batch, list[list[int]]]]:
     """The batches of the shards in `todo` in the order of their computation, each with the rows of the plan
     that are to be loaded from then on, in lists of one record each.
 
-    Takes shards out of `todo`, also those added meanwhile.
+    Takes shards out of `todo`, also those added meanwhile, and leaves out those that `claim` refuses when
+    their turn comes.
     """
     while todo:
         if views_at_once(plan) == 1:
-            for batch in batches_of(plan, todo.popleft(), batch_rows):
+            shard = todo.popleft()
+            for batch in batches_of(plan, shard, batch_rows) if claim(shard) else ():
                 yield batch, [[plan.global_row(batch.shard.bin, row)] for row in batch.rows]
         else:
             shards = list(todo)
             todo.clear()
-            yield from _swept(plan, shards, batch_rows)
+            yield from _swept(plan, shards, batch_rows, claim)
 
 
 def _swept(
-    plan: StorePlan, shards: list[ShardId], batch_rows: int | None
+    plan: StorePlan, shards: list[ShardId], batch_rows: int | None, claim: Callable[[ShardId], bool]
 ) -> Iterator[tuple[Batch, list[list[int]]]]:
     """Batches of a plan of one bin, in the order of their records.
 
@@ -80,10 +85,16 @@ def _swept(
     place_of = {shard: plan.shard_rows(shard).start % records for shard in shards}
     waiting = deque(sorted(shards, key=lambda shard: (place_of[shard], shard)))
     open_shards: list[tuple[int, ShardId, Batch, Iterator[Batch]]] = []
+    claimed: set[ShardId] = set()
     asked: set[int] = set()
 
     def place(batch: Batch) -> int:
         return place_of[batch.shard] + batch.rows.start - plan.shard_rows(batch.shard).start
+
+    def begin(shard: ShardId) -> None:
+        if claim(shard):
+            claimed.add(shard)
+            push(batches_of(plan, shard, batch_rows))
 
     def push(batches: Iterator[Batch]) -> None:
         batch = next(batches, None)
@@ -95,14 +106,18 @@ def _swept(
         rows = []
         for row in range(where % records, len(plan.rows), records):
             shard = ShardId(0, row // plan.bins[0].shard_rows)
-            if shard in place_of and place_of[shard] + row - plan.shard_rows(shard).start == where:
+            if shard in claimed and place_of[shard] + row - plan.shard_rows(shard).start == where:
                 rows.append(row)
         return rows
 
     while open_shards or waiting:
         while waiting and (not open_shards or place_of[waiting[0]] <= open_shards[0][0]):
-            push(batches_of(plan, waiting.popleft(), batch_rows))
+            begin(waiting.popleft())
+        if not open_shards:
+            return
         where, _, batch, rest = heapq.heappop(open_shards)
+        while waiting and place_of[waiting[0]] < where + len(batch.rows):
+            begin(waiting.popleft())  # its first rows are loaded with the last ones of this batch
         groups = []
         for row in batch.rows:
             if row not in asked:

@@ -17,6 +17,7 @@ from extract.backbones.cuda_graphs import PLAIN_CALLS
 from extract.backbones.out_of_memory import is_out_of_memory, reason
 from extract.extractor.codec_error import sample_cells
 from extract.extractor.encode_batch import Backbone, encode_batch, view_shape
+from stores.errors import PlanError
 from stores.format.plan import Bin, ShardId, StorePlan
 from stores.writing.writer import StoreWriter
 
@@ -140,7 +141,12 @@ def halve_batches(writer: StoreWriter, index: int, problem: str, device: torch.d
         "a batch of %s rows of %s px does not fit the device's memory; continuing with %s",
         *(b.batch_rows, b.name, bins[index].batch_rows),
     )
-    writer.set_batch_rows([each.batch_rows or 1 for each in bins])
+    try:
+        writer.set_batch_rows([each.batch_rows or 1 for each in bins])
+    except PlanError as error:  # another process works with the present shape, or has finished a shard
+        stopped = BatchTooLarge(f"{error}, or free memory on the device")
+        stopped.resumable = True
+        raise stopped from error
 
 
 def _free_cached_memory(device: torch.device) -> None:

@@ -48,6 +48,11 @@ class SourceDigests:
         self._of_key = dict(recorded or {})
         self._lock = threading.Lock()
 
+    def record(self, key: str, sha256: bytes) -> None:
+        """Of rows that another process has written."""
+        with self._lock:
+            self._of_key.setdefault(key, sha256)
+
     def check(self, key: str, sha256: bytes) -> None:
         """Raises IdentityError where the image is not the one that other rows were made of."""
         with self._lock:

@@ -33,7 +33,8 @@ from extract.extractor.progress import Progress
 from extract.extractor.provenance import differences, provenance
 from extract.extractor.row_loader import LoadedRow, RowLoader, SourceDigests
 from extract.extractor.run_state import Summary, Tally, TooManyFailed
-from extract.extractor.shard_job import QUEUED_BATCHES, Item, ShardJob
+from extract.extractor.shard_job import QUEUED_BATCHES, Item, Outcome, ShardJob
+from extract.extractor.shared_shards import SharedShards
 from extract.sources.byte_sources import retried
 from stores.errors import IdentityError
 from stores.format.plan import ShardId, StorePlan
@@ -116,6 +117,8 @@ def extract(
             if run.computing is None or not shape_matters(backbone.device):
                 raise
             problem = str(error)
+        finally:
+            writer.claims.release_all()
         # Outside the handler, because the error keeps the failed batch alive.
         halve_batches(writer, run.computing, problem, backbone.device)
 
@@ -139,9 +142,11 @@ class _Run:
         self._provenance = provenance(backbone.device, of_videos=self._plan.frames is not None)
         is_complete = writer.complete
         finished = {} if is_complete else retried(writer.finished, str(writer.path))
-        self._todo = deque(() if is_complete else (s for s in self._plan.shards() if s not in finished))
-        self._tally = Tally(self._plan, self._todo, dataset.subset, max_failed)
-        self._loader = RowLoader(dataset, self._plan, SourceDigests(self._recorded_sources(finished)))
+        todo = () if is_complete else [shard for shard in self._plan.shards() if shard not in finished]
+        self._shards = SharedShards(writer, todo, self._done_elsewhere)
+        self._tally = Tally(self._plan, todo, dataset.subset, max_failed)
+        self._digests = SourceDigests(self._recorded_sources(finished))
+        self._loader = RowLoader(dataset, self._plan, self._digests)
         self._warn_of_another_machine(finished)
         self._jobs: dict[ShardId, ShardJob] = {}
         self._tries: dict[ShardId, int] = {}
@@ -154,10 +159,18 @@ class _Run:
         sources: dict[str, bytes] = {}
         for shard, receipt in finished.items():
             self._tally.add_earlier_failures(shard, receipt)
-            for row, source in zip(self._plan.shard_rows(shard), receipt.source, strict=True):
-                if source is not None:
-                    sources[self._tally.key(shard, row)] = bytes.fromhex(source)
+            sources |= self._sources_of(shard, receipt)
         return sources
+
+    def _sources_of(self, shard: ShardId, receipt: Receipt) -> dict[str, bytes]:
+        rows = zip(self._plan.shard_rows(shard), receipt.source, strict=True)
+        return {self._tally.key(shard, row): bytes.fromhex(source) for row, source in rows if source}
+
+    def _done_elsewhere(self, shard: ShardId, receipt: Receipt) -> None:
+        """Another process has finished a shard meanwhile."""
+        self._tally.drop_work(shard, receipt)
+        for key, source in self._sources_of(shard, receipt).items():
+            self._digests.record(key, source)
 
     def _warn_of_another_machine(self, finished: Mapping[ShardId, Receipt]) -> None:
         for receipt in finished.values():
@@ -175,22 +188,26 @@ class _Run:
             ThreadPoolExecutor(self._shards_at_once, "shard") as shard_pool,
         ):
             try:
-                while self._todo or self._jobs:
+                while self._shards or self._jobs:
                     for batch, rows in loaded_batches(
                         self._plan,
-                        self._todo,
+                        self._shards.todo,
                         self._loader,
                         decoders,
                         self._tally.watch,
                         workers=workers,
                         batch_rows=batch_rows,
+                        claim=self._shards.claim,
                     ):
                         self._tally.add_rows(batch.shard, rows)
                         self._compute(batch, rows, shard_pool)
                         self._collect(wait_for_all=False)
+                        self._writer.claims.beat()
                         self._report(self._tally.progress())
                     with self._tally.watch.waiting_for("write"):
                         self._collect(wait_for_all=True)
+                    if self._shards and not self._shards.todo:
+                        self._shards.look_again()
             except BaseException:
                 self._stop.set()  # the shards' threads give up, delete their files and end
                 decoders.shutdown(wait=False, cancel_futures=True)
@@ -260,16 +277,26 @@ class _Run:
             try:
                 outcome = job.future.result()
             except OSError as error:
+                self._shards.release(shard)
                 self._try_again(shard, error)
+                continue
+            self._shards.release(shard)
+            if not outcome.won:
+                self._add_loss(outcome)
                 continue
             self._tally.add_outcome(outcome)
             self._codec_warnings.look_at(outcome.errors, self._plan.shard_name(shard))
             self._report(self._tally.progress(shard))
+
+    def _add_loss(self, outcome: Outcome) -> None:
+        name = self._plan.shard_name(outcome.shard)
+        logger.warning("shard %s: another process finished it first; its rows count, not these", name)
+        self._tally.add_loss(outcome, self._writer.receipt(outcome.shard))
 
     def _try_again(self, shard: ShardId, error: OSError) -> None:
         self._tries[shard] = self._tries.get(shard, 1) + 1
         if error.errno in _LASTING or self._tries[shard] > SHARD_TRIES:
             raise error
         logger.warning("shard %s: %s; retrying the shard", self._plan.shard_name(shard), error)
-        self._todo.append(shard)
+        self._shards.todo.append(shard)
         self._tally.add_work(shard)

@@ -35,6 +35,10 @@ class Summary:
     """(record key, view, reason) of the rows that this run skipped, without those outside a subset."""
     shards: int
     """Finished in this run; 0: there was nothing left to do."""
+    shards_elsewhere: int
+    """Finished by other processes while this one ran, those lost included."""
+    shards_lost: int
+    """Computed by this process in vain: another one finished them first. Their rows are not counted here."""
     seconds: float
     images_per_s: float
     bytes: int
@@ -55,6 +59,7 @@ class Tally:
         self._failed: dict[str, str] = {}
         self._outcomes: list[Outcome] = []
         self._rows_done = self._rows_total = self._shards_total = 0
+        self._elsewhere = self._lost = 0
         for shard in shards:
             self._shards_total += 1
             self.add_work(shard)
@@ -65,8 +70,27 @@ class Tally:
 
     def add_work(self, shard: ShardId) -> None:
         """A shard is to be done (again)."""
+        self._rows_total += self._rows_of(shard)
+
+    def _rows_of(self, shard: ShardId) -> int:
+        """Rows of the subset."""
         rows = self._plan.shard_rows(shard)
-        self._rows_total += sum(self._subset is None or self.key(shard, row) in self._subset for row in rows)
+        return sum(self._subset is None or self.key(shard, row) in self._subset for row in rows)
+
+    def drop_work(self, shard: ShardId, receipt: Receipt) -> None:
+        """Another process has finished a shard that was counted as work of this run. Raises TooManyFailed."""
+        self._shards_total -= 1
+        self._elsewhere += 1
+        self._rows_total -= self._rows_of(shard)
+        self.add_earlier_failures(shard, receipt)
+        self._add_failures(shard, ())
+
+    def add_loss(self, outcome: Outcome, receipt: Receipt | None) -> None:
+        """A shard of this process is another's. Raises TooManyFailed."""
+        self._lost += 1
+        self._rows_done -= self._rows_of(outcome.shard)
+        if receipt is not None:
+            self.drop_work(outcome.shard, receipt)
 
     def add_earlier_failures(self, shard: ShardId, receipt: Receipt) -> None:
         """Records that an earlier run skipped count too: a run that is resumed is still one extraction."""
@@ -122,6 +146,8 @@ class Tally:
                 if why.code != NOT_IN_SUBSET
             ],
             shards=len(self._outcomes),
+            shards_elsewhere=self._elsewhere,
+            shards_lost=self._lost,
             seconds=seconds,
             images_per_s=written / seconds,
             bytes=sum(outcome.bytes for outcome in self._outcomes),

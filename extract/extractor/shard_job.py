@@ -48,6 +48,8 @@ class Outcome:
     bytes: int = 0
     """Of the arrays given to the store."""
     errors: Figures = field(default_factory=dict)
+    won: bool = True
+    """False: another process finished the shard first, and what it wrote counts."""
 
 
 class ShardJob:
@@ -100,7 +102,7 @@ class ShardJob:
                     item.encoded.wait()
                 self._write(shard, item, outcome)
             outcome.errors = self._errors.figures(self._writer.plan.shard_name(self.shard))
-            shard.commit(self._provenance, outcome.errors)
+            outcome.won = shard.commit(self._provenance, outcome.errors)
         except BaseException:
             shard.abort()
             raise

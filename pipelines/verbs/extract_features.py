@@ -6,6 +6,8 @@ import errno
 import logging
 from typing import Any
 
+from stores.work.claims import Claims
+
 from extract.backbones.loading import FrozenBackbone, load_backbone
 from extract.backbones.weights import require_source
 from extract.extractor.batch_shapes import fit_batches, try_sizes
@@ -129,7 +131,7 @@ def _open_writer(config: ExtractConfig, extraction: Extraction, backbone: Frozen
             )
         if config.batch_size is None:
             plan = fit_batches(plan, backbone)
-    return retried(
+    writer = retried(
         lambda: StoreWriter.open_or_create(
             extraction.stores,
             plan,
@@ -138,6 +140,8 @@ def _open_writer(config: ExtractConfig, extraction: Extraction, backbone: Frozen
         ),
         str(root),
     )
+    writer.use_claims(Claims(writer.path, stall_s=config.stall_s))
+    return writer
 
 
 def _fill(
@@ -192,6 +196,9 @@ def _print(writer: StoreWriter, summary: Summary, totals: tuple[int, int]) -> No
         written, skipped = totals
         line = f"{written} rows, {skipped} skipped; in this run {line}"
     print(f"{writer.path} is complete: {line}")
+    if summary.shards_elsewhere:
+        lost = f", {summary.shards_lost} of them computed here too" if summary.shards_lost else ""
+        print(f"  meanwhile {summary.shards_elsewhere} shards were finished by other processes{lost}")
 
 
 def _totals(writer: StoreWriter) -> tuple[int, int]:
@@ -209,6 +216,8 @@ def _summary(summary: Summary, totals: tuple[int, int]) -> dict[str, Any]:
         "total_rows_written": total_written,
         "total_rows_skipped": total_skipped,
         "shards_written": summary.shards,
+        "shards_elsewhere": summary.shards_elsewhere,
+        "shards_lost": summary.shards_lost,
         "seconds": summary.seconds,
         "images_per_s": summary.images_per_s,
         "bottleneck": summary.bottleneck,

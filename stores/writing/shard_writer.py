@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import uuid
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -199,6 +200,10 @@ class ShardWriter:
             self._finished.valid(self.shard)  # completes the winner's renames, in case it was killed
             return False
         self._finished.finish_renames(receipt)
+        if lost := self._finished.damage(receipt):  # removed by someone between the receipt and its rename
+            raise OSError(
+                errno.ESTALE, f"{lost} though its receipt was just created; the shard is written once more"
+            )
         self._sync_new_folders()
         return True
 

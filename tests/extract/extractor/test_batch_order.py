@@ -85,6 +85,31 @@ def test_every_row_is_computed_once_in_the_batches_of_its_shard(plan: StorePlan,
 
 
 @settings(max_examples=60, deadline=None)
+@given(plan=plans, data=st.data())
+def test_two_processes_share_the_shards(plan: StorePlan, data: st.DataObject) -> None:
+    """Whoever asks first has a shard, when its turn comes; each loads the rows of its own shards alone."""
+    owner: dict[ShardId, int] = {}
+    sweeps = [
+        upcoming(plan, deque(plan.shards()), None, lambda s, me=me: owner.setdefault(s, me) == me)
+        for me in range(2)
+    ]
+    loaded, computed = [Counter[int](), Counter[int]()], [Counter[int](), Counter[int]()]
+    running = [0, 1]
+    while running:
+        me = data.draw(st.sampled_from(running))
+        batch, groups = next(sweeps[me], (None, []))
+        if batch is None:
+            running.remove(me)
+            continue
+        assert owner[batch.shard] == me
+        loaded[me].update(row for group in groups for row in group)
+        computed[me].update(plan.global_row(batch.shard.bin, row) for row in batch.rows)
+        assert all(loaded[me][row] == 1 for row in computed[me])
+    assert loaded == computed
+    assert computed[0] + computed[1] == Counter(range(len(plan.rows)))
+
+
+@settings(max_examples=60, deadline=None)
 @given(plan=plans)
 def test_the_views_of_a_record_are_loaded_together(plan: StorePlan) -> None:
     views, shard_rows = views_at_once(plan), plan.bins[0].shard_rows

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from stores.work.claims import Claims
 from torch import Tensor
 
 import pipelines.verbs.extract_features
@@ -113,6 +115,22 @@ def test_after_a_receipt_it_stops_and_resumes_later(
     assert caught.value.resumable
     path, summary = run(root, tmp_path, backbone, **settings)
     assert 0 < summary.rows_written < 9 and verify_store(path, full=True).ok
+
+
+def test_batches_are_not_halved_under_another_process(
+    root: Path, tmp_path: Path, backbone: FrozenBackbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin = StoreWriter.open_or_create
+
+    def beside_another(*arguments: Any, **more: Any) -> StoreWriter:
+        writer = begin(*arguments, **more)
+        assert Claims(writer.path).take("64x64-1")
+        return writer
+
+    monkeypatch.setattr(StoreWriter, "open_or_create", beside_another)
+    with pytest.raises(BatchTooLarge, match="works on shards with the present batch size") as caught:
+        run(root, tmp_path, SmallMemory(backbone, 2 * ROW_PX), batch_rows=4, shard_rows=8)
+    assert caught.value.resumable
 
 
 def test_a_store_with_finished_shards_keeps_its_batches(
