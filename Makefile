@@ -13,7 +13,7 @@ flags = $(foreach name,$(1),$(call flag,$(name)))
 test_flags = -n $(or $(TEST_PROCESSES),2) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help setup install demo test test-ci test-all lint plan extract status info verify train-head evaluate predict report describe gc doctor file-map benchmark-read
+.PHONY: help setup install demo test test-ci test-all lint plan extract status info verify train-head evaluate predict report describe gc doctor clean file-map benchmark-read
 
 help:  ## Lists every target
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -82,6 +82,10 @@ gc: setup  ## Lists orphaned partial files; ARGS=--delete removes them
 
 doctor: setup  ## Checks the environment and prints how to fix it
 	$(RUN_PIPELINES) doctor $(ARGS)
+
+clean:  ## Removes caches and build folders, never .venv, data, stores or runs
+	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +
 
 file-map: setup  ## Rewrites the file map of docs/architecture.md from the files' docstrings
 	$(BIN)/python docs/file_map.py

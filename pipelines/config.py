@@ -17,6 +17,7 @@ from pipelines.train_config import ManyHeadsConfig, OptimizerConfig, ScheduleCon
 __all__ = [
     "GROUP_RECORD",
     "RUN_CONFIG",
+    "CompletionConfig",
     "DemoConfig",
     "DescribeConfig",
     "DoctorConfig",
@@ -271,6 +272,14 @@ class ReportConfig(VerbConfig):
     """Pretraining of weights that the runs do not name, as the paper calls it: SUP-1K, SUP-22K, EsViT-1K,
     SimMIM-1K, iCAR-Laion, iCAR-Laion-22K, ext22K or other. NAME is for every run with unknown weights,
     DIGEST=NAME or RUN=NAME for one. Default: only published weights are recognised."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CompletionConfig(VerbConfig):
+    """A shell that completes verbs and flags."""
+
+    shell: Literal["bash", "zsh", "tcsh"] = "bash"
+    """The shell to print the script for; its users source it or put it where their shell looks."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -91,6 +91,12 @@ VERBS: dict[str, Verb] = {
         text="Checks the environment and prints how to fix what is broken.",
         example="",
     ),
+    "completion": Verb(
+        module="pipelines.verbs.shell_completion",
+        config_class=config.CompletionConfig,
+        text="Prints a script with which a shell completes the verbs and flags of `permafrost`.",
+        example="--shell bash",
+    ),
     "demo": Verb(
         module="pipelines.demo",
         config_class=config.DemoConfig,
