@@ -19,11 +19,7 @@ def run(config: GcConfig) -> dict[str, Any]:
     for orphan in orphans:
         print(f"{orphan.path}  {gigabytes(orphan.bytes)}")
     size = sum(orphan.bytes for orphan in orphans)
-    done = (
-        "removed"
-        if config.delete
-        else "found; --delete removes them (run it only while no extraction is running)"
-    )
+    done = "removed" if config.delete else "found; --delete removes them"
     print(f"{len(orphans)} orphaned files, {gigabytes(size)}, {done}" if orphans else "no orphaned files")
     summary = {
         "orphans": [{"path": str(orphan.path), "bytes": orphan.bytes} for orphan in orphans],

@@ -45,6 +45,7 @@ def _state(path: Path) -> dict[str, Any]:
         "written": status.written,
         "skipped": skipped,
         "missing_shards": [str(shard) for shard in status.missing],
+        "claimed_shards": dict(status.claimed),
     }
 
 
@@ -69,5 +70,8 @@ def _print(store: dict[str, Any]) -> None:
         print(f"    {line}")
     if len(lines) > MAX_LISTED:
         print(f"    and {len(lines) - MAX_LISTED} more; --json lists all")
+    for who in sorted(set(store["claimed_shards"].values())):
+        count = sum(each == who for each in store["claimed_shards"].values())
+        print(f"  {count} of them claimed by {who}")
     if not store["complete"]:
         print("  to continue: repeat its `make extract` command")

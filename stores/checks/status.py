@@ -1,8 +1,8 @@
-"""Progress of a store, and partial files that killed writers left in it."""
+"""Progress of a store: rows written and skipped, shards that are missing, and who works on them."""
 
 from __future__ import annotations
 
-import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,15 +11,14 @@ import numpy as np
 from stores.errors import FIX_PLAN, FormatError, IncompleteStore, IntegrityError
 from stores.format.bounded_files import StoreFolder
 from stores.format.canonical_json import parse_canonical
-from stores.format.manifest import MANIFEST_NAME, PLAN_NAME
+from stores.format.manifest import PLAN_NAME
 from stores.format.plan import MAX_PLAN_BYTES, Bin, StorePlan
 from stores.format.row_table import WRITTEN
 from stores.reading.committed_store import CommittedStore, read_committed, read_plan
-from stores.shards.disk import Files, remove_if_there
+from stores.shards.disk import Files
 from stores.shards.finished import FinishedShards
 from stores.shards.receipts import Receipt
-
-PARTIAL_SUFFIX = ".partial"
+from stores.work.claims import unfinished_claims
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,6 +34,8 @@ class Status:
     """(record key, view, outcome code, reason) of skipped rows."""
     missing: tuple[str, ...]
     """Unfinished shards, as "<bin>-<shard>"."""
+    claimed: Mapping[str, str]
+    """Those that a process may be working on, and which."""
 
 
 def store_status(path: str | Path) -> Status:
@@ -46,13 +47,13 @@ def store_status(path: str | Path) -> Status:
         return _status_of_committed(read_committed(Path(path)))
     except IncompleteStore:
         folder = StoreFolder(Path(path))
-        plan = _plan_of_unfinished(folder)
+        plan = plan_of_unfinished(folder)
         if plan is None:
             return _status_of_barely_begun(folder)
-        return _status_of_unfinished(plan, FinishedShards(Files(), Path(path), plan))
+        return _status_of_unfinished(plan, FinishedShards(Files(), Path(path), plan), _claimed(Path(path)))
 
 
-def _plan_of_unfinished(folder: StoreFolder) -> StorePlan | None:
+def plan_of_unfinished(folder: StoreFolder) -> StorePlan | None:
     """The plan; None if a writer was killed before it had written the row tables, so before any receipt."""
     try:
         return read_plan(folder, None)
@@ -69,7 +70,7 @@ def _status_of_barely_begun(folder: StoreFolder) -> Status:
     bins = [Bin(**fields) for fields in parse_canonical(data, f"{folder.path}/{PLAN_NAME}", FIX_PLAN)["bins"]]
     missing = [f"{b.name}-{shard}" for b in bins for shard in range(b.shards)]
     rows = sum(b.rows for b in bins)
-    return Status(complete=False, rows=rows, written=0, skipped=[], missing=tuple(missing))
+    return Status(complete=False, rows=rows, written=0, skipped=[], missing=tuple(missing), claimed={})
 
 
 def _status_of_committed(store: CommittedStore) -> Status:
@@ -80,10 +81,19 @@ def _status_of_committed(store: CommittedStore) -> Status:
         written=int(np.count_nonzero(store.outcome == WRITTEN)),
         skipped=[(keys[s.row], int(views[s.row]), s.code, s.reason) for s in store.manifest.skipped],
         missing=(),
+        claimed={},
     )
 
 
-def _status_of_unfinished(plan: StorePlan, finished: FinishedShards) -> Status:
+def _claimed(root: Path) -> dict[str, str]:
+    """Reads only: whether a claim of another machine still moves is not looked at."""
+    return {
+        name: holder.describe() if holder else "a process that has just begun"
+        for name, holder in unfinished_claims(root).items()
+    }
+
+
+def _status_of_unfinished(plan: StorePlan, finished: FinishedShards, claimed: Mapping[str, str]) -> Status:
     written, missing = 0, []
     skipped: list[tuple[str, int, int, str]] = []
     for shard in plan.shards():
@@ -94,7 +104,12 @@ def _status_of_unfinished(plan: StorePlan, finished: FinishedShards) -> Status:
         written += receipt.outcome.count(WRITTEN)
         skipped += _skipped(plan, receipt)
     return Status(
-        complete=False, rows=len(plan.rows), written=written, skipped=skipped, missing=tuple(missing)
+        complete=False,
+        rows=len(plan.rows),
+        written=written,
+        skipped=skipped,
+        missing=tuple(missing),
+        claimed={name: who for name, who in claimed.items() if name in missing},
     )
 
 
@@ -108,46 +123,3 @@ def _skipped(plan: StorePlan, receipt: Receipt) -> list[tuple[str, int, int, str
             reason = receipt.reasons.get(str(position), "")
             found.append((plan.rows.keys[row], int(plan.rows.view[row]), code, reason))
     return found
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Orphan:
-    """A partial file that a killed writer left and no receipt claims."""
-
-    path: Path
-    bytes: int
-
-
-def gc_orphans(path: str | Path, delete: bool = False) -> list[Orphan]:
-    """The partial files in a store that no receipt claims; deleted with `delete`.
-
-    Files of a running extraction look the same until their receipt is written, and deleting them loses the
-    shards in progress: wait for it to end.
-
-    Raises NoSuchStore if `path` is not a folder.
-    """
-    root = StoreFolder(Path(path)).path
-    claimed = _claimed_partials(root)
-    found = []
-    for folder, _, names in os.walk(root):
-        for name in sorted(names):
-            file = Path(folder, name)
-            if name.endswith(PARTIAL_SUFFIX) and file not in claimed:
-                found.append(Orphan(path=file, bytes=file.lstat().st_size))
-    if delete:
-        for orphan in found:
-            remove_if_there(Files(), orphan.path)
-    return sorted(found, key=lambda orphan: orphan.path)
-
-
-def _claimed_partials(root: Path) -> set[Path]:
-    """Partial files of finished shards that are not renamed yet; none in a committed store."""
-    folder = StoreFolder(root)
-    if folder.has(MANIFEST_NAME) or not folder.has(PLAN_NAME):
-        return set()
-    plan = _plan_of_unfinished(folder)
-    if plan is None:
-        return set()
-    finished = FinishedShards(Files(), root, plan)
-    receipts = [finished.latest(shard)[1] for shard in plan.shards()]
-    return {path for receipt in receipts if receipt for path in finished.partials(receipt)}

@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from stores.checks.garbage import PARTIAL_SUFFIX, Orphan, gc_orphans
 from stores.checks.problems import Problem, Repair, Report
 from stores.checks.receipt_differences import contradicting_shards
-from stores.checks.status import PARTIAL_SUFFIX, Orphan, Status, gc_orphans, store_status
+from stores.checks.status import Status, store_status
 from stores.errors import FIX_MANIFEST, DerivedFileError, IncompleteStore, IntegrityError
 from stores.format.array_spec import ArraySpec
 from stores.format.arrays import all_arrays, metadata_files, sharded_arrays
@@ -32,6 +33,7 @@ from stores.shards.finished import FinishedShards
 from stores.shards.receipt_tables import ReceiptTables
 from stores.shards.receipts import MAX_RECEIPT_BYTES, Receipt, decode_receipt, receipt_path
 from stores.shards.shard_check import check_shard_file, wrong_lengths
+from stores.work.folder import is_beside
 
 __all__ = ["Orphan", "Problem", "Repair", "Report", "Status", "gc_orphans", "store_status", "verify_store"]
 
@@ -242,5 +244,6 @@ class _Check:
             for name in sorted([*names, *links]):
                 path = Path(folder, name).relative_to(root).as_posix()
                 is_receipt = path.endswith(".json") and path.split(".")[0] in receipts
-                if path not in known and not is_receipt and not name.endswith(PARTIAL_SUFFIX):
+                is_left = name.endswith(PARTIAL_SUFFIX) or is_beside(path)
+                if path not in known and not is_receipt and not is_left:
                     self._add(f"{path} is not part of the store", Repair.FOREIGN)

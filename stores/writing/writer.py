@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,9 @@ from stores.shards.disk import Files, make_folders, read_whole, replace_files, s
 from stores.shards.exclusive import write_exclusive
 from stores.shards.finished import FinishedShards
 from stores.shards.receipts import Receipt
+from stores.work.claims import Claims
+from stores.work.folder import remove_work
+from stores.work.holder import Holder
 from stores.writing.commit import commit_store, metadata_bytes
 from stores.writing.shard_writer import ShardWriter
 
@@ -39,6 +42,7 @@ class StoreWriter:
     def __init__(self, files: Files, root: Path, plan: StorePlan) -> None:
         self._files, self._root, self._plan = files, root, plan
         self._finished = FinishedShards(files, root, plan)
+        self._claims = Claims(root)
 
     @classmethod
     def open_or_create(
@@ -119,6 +123,19 @@ class StoreWriter:
         receipts = ((shard, self._finished.valid(shard, full=full)) for shard in self._plan.shards())
         return {shard: receipt for shard, receipt in receipts if receipt is not None}
 
+    @property
+    def claims(self) -> Claims:
+        """Which shards this writer and others work on."""
+        return self._claims
+
+    def use_claims(self, claims: Claims) -> None:
+        """Claims with other settings than the default ones; before any is taken."""
+        self._claims = claims
+
+    def receipt(self, shard: ShardId) -> Receipt | None:
+        """The receipt of a shard that is done, whoever wrote it; see pending."""
+        return self._finished.valid(shard)
+
     def open_shard(self, shard: ShardId) -> ShardWriter:
         """A writer of one shard. Raises OSError if the disk failed or is full."""
         return ShardWriter(self._files, self._root, self._plan, shard, self._finished)
@@ -130,15 +147,17 @@ class StoreWriter:
         old plan find another one or none. (A plan replaced in place could be replaced after another writer's
         manifest.)
 
-        Raises PlanError if a shard is finished, since rows of other batches could differ in the last bits, or
-        if another writer has restarted it with other batches.
+        Raises PlanError if a shard is finished, since rows of other batches could differ in the last bits, if
+        another writer works on one, or if another has restarted the store with other batches.
         """
         bins = tuple(replace(b, batch_rows=rows) for b, rows in zip(self._plan.bins, batch_rows, strict=True))
         self._refuse_receipts(self._root)
+        self._refuse_claims(self._claims.others())
         aside = self._root.with_name(f"{self._root.name}.{uuid.uuid4().hex}.discarded")
         self._files.rename(self._root, aside)
         try:
             self._refuse_receipts(aside)
+            self._refuse_claims(Claims(aside, token=self._claims.token).others())
         except PlanError:
             self._files.rename(aside, self._root)
             raise
@@ -155,6 +174,14 @@ class StoreWriter:
         if any(finished.latest(shard)[0] >= 0 for shard in self._plan.shards()):
             raise PlanError(f"{self._root}: some shards are finished, so the batch size can no longer change")
 
+    def _refuse_claims(self, others: Mapping[str, Holder | None]) -> None:
+        if others:
+            who = sorted({holder.describe() if holder else "another process" for holder in others.values()})
+            raise PlanError(
+                f"{self._root}: {', '.join(who)} works on shards with the present batch size "
+                f"({', '.join(sorted(others)[:5])}), so it cannot change; wait for it to end"
+            )
+
     def finish(self) -> str:
         """Commits the store; returns the sha256 of its manifest. May be repeated.
 
@@ -167,6 +194,7 @@ class StoreWriter:
             sync_folders(self._files, [self._root])  # its writer may have been killed first
         else:
             commit_store(self._files, self._root, self._plan, self._finished)
+        remove_work(self._root)
         return sha256_hex(read_whole(self._files, self._root / MANIFEST_NAME, MAX_MANIFEST_BYTES))
 
     def _fill_in(self) -> None:
