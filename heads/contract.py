@@ -38,12 +38,23 @@ class Head(nn.Module, ABC):
     def __init__(self, pyramid: PyramidSpec, num_classes: int) -> None:
         super().__init__()
         self.pyramid = pyramid
+        self.source = pyramid
+        self.rescaled: nn.Module | None = None
         self.num_classes = num_classes
+
+    def read_through(self, rescaled: nn.Module, source: PyramidSpec) -> None:
+        """Puts a trainable module before the head: it makes the maps of `pyramid` from those of `source`.
+
+        Args:
+            rescaled: maps of `source` -> maps of `pyramid`, both finest first; see heads/plain/rescale.py.
+            source: the levels that are read from then on.
+        """
+        self.source, self.rescaled = source, rescaled
 
     @property
     def levels(self) -> tuple[str, ...]:
         """Levels it reads, finest first."""
-        return self.pyramid.names
+        return self.source.names
 
     @property
     @abstractmethod
@@ -80,23 +91,27 @@ class Head(nn.Module, ABC):
         """
 
     def select_maps(self, features: Features, valid_hw: Sequence[SizeYX]) -> list[Tensor]:
-        """The head's own maps, finest first. Raises HeadError where they do not fit the head or the sizes."""
+        """The maps of `pyramid`, finest first. Raises HeadError where those read do not fit the head or the
+        sizes."""
         check_levels(type(self).__name__, self.levels, tuple(features))
         maps = [features[name] for name in self.levels]
-        for level, x_NCYX in zip(self.pyramid, maps, strict=True):
+        for level, x_NCYX in zip(self.source, maps, strict=True):
             is_map = x_NCYX.ndim == 2 + len(self.map_axes)
             if not is_map or x_NCYX.shape[:2] != (len(valid_hw), level.channels):
                 raise HeadError(
                     f"level {level.name} has shape {tuple(x_NCYX.shape)}, "
                     f"expected ({len(valid_hw)}, {level.channels}, {', '.join(self.map_axes)})"
                 )
-        finest, (height, width) = next(iter(self.pyramid)), maps[0].shape[-2:]
+        finest, (height, width) = next(iter(self.source)), maps[0].shape[-2:]
         for y_px, x_px in valid_hw:
             if not (1 <= finest.cells(y_px) <= height and 1 <= finest.cells(x_px) <= width):
                 raise HeadError(
                     f"valid size {y_px}x{x_px} px does not fit level {finest.name} of {height}x{width} cells "
                     f"of {finest.stride_px} px"
                 )
+        if self.rescaled is not None:
+            made: list[Tensor] = self.rescaled(maps)
+            return made
         return maps
 
 

@@ -22,8 +22,8 @@ class Level:
 
     name: str
     """As in the papers: p2..p5 for strides 4..32; the others are listed in extract/backbones/levels.py."""
-    stride_px: int
-    """Input pixels per cell; ONE_CELL_PX for one cell an image."""
+    stride_px: float
+    """Input pixels per cell, a whole number in stores; ONE_CELL_PX for one cell an image."""
     channels: int
     stage: int
     """The stage of the backbone that outputs it, of a plain ViT the block, from 1."""
@@ -46,7 +46,7 @@ class Level:
         >>> Level(name="p4", stride_px=16, channels=384, stage=3).cells(500)
         32
         """
-        return -(-size_px // self.stride_px)
+        return int(-(-size_px // self.stride_px))
 
 
 @dataclass(frozen=True, slots=True)

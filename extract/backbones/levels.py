@@ -156,7 +156,7 @@ def pyramid_of(model: str, trunk: Any, names: Sequence[str] | None) -> PyramidSp
     return PyramidSpec(tuple(level for _, level in sorted(found, key=lambda pair: pair[0])))
 
 
-_Order = tuple[int, int, int, bool, str]
+_Order = tuple[float, int, int, bool, str]
 """Stride, stage, kind, normed, name: of the place of a level in its pyramid."""
 
 

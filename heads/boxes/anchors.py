@@ -16,7 +16,7 @@ ANCHOR_RATIOS = (0.5, 1.0, 2.0)
 """Height / width; in this order along a level's predictions."""
 
 
-def cell_anchors(stride_px: int, scale: float, *, rounded: bool = False) -> Tensor:
+def cell_anchors(stride_px: float, scale: float, *, rounded: bool = False) -> Tensor:
     """float32 (3, 4): the anchors of the cell at the origin, each of (scale x stride)^2 px^2.
 
     `rounded` gives torchvision's, whose corners are whole pixels.
@@ -28,7 +28,7 @@ def cell_anchors(stride_px: int, scale: float, *, rounded: bool = False) -> Tens
     return anchors_34.round() if rounded else anchors_34
 
 
-def grid_anchors(cell_34: Tensor, grid_yx: Sequence[int], stride_px: int) -> Tensor:
+def grid_anchors(cell_34: Tensor, grid_yx: Sequence[int], stride_px: float) -> Tensor:
     """(y * x * 3, 4): those of every cell, by rows of cells, the three of a cell side by side."""
     rows, columns = (torch.arange(cells, device=cell_34.device) * stride_px for cells in grid_yx)
     shift_y, shift_x = torch.meshgrid(rows, columns, indexing="ij")

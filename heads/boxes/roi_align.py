@@ -24,7 +24,7 @@ def flat_rois(boxes_NP4: Tensor) -> tuple[Tensor, Tensor]:
     return boxes_NP4.flatten(0, 1), image_R
 
 
-def roi_levels(boxes_R4: Tensor, finest_stride_px: int, levels: int) -> Tensor:
+def roi_levels(boxes_R4: Tensor, finest_stride_px: float, levels: int) -> Tensor:
     """int64 (R,): floor(log2(sqrt(area) / 56 px)) cut to 0..levels - 1, for a finest stride of 4 px."""
     side_R = box_areas(boxes_R4).clamp(min=0).sqrt()
     octave_R = (side_R / (_CANONICAL_CELLS * finest_stride_px) + 1e-6).log2().floor()
@@ -33,7 +33,7 @@ def roi_levels(boxes_R4: Tensor, finest_stride_px: int, levels: int) -> Tensor:
 
 def pool_rois(
     maps: Sequence[Tensor],
-    strides_px: Sequence[int],
+    strides_px: Sequence[float],
     boxes_R4: Tensor,
     image_R: Tensor,
     cells: int,

@@ -29,6 +29,8 @@ from heads.detection.mask_head import MASK_CELLS, MaskHead, mask_loss
 from heads.detection.roi_sampling import RoISamples, sample_rois
 from heads.detection.rpn import Proposals
 from heads.necks.former_settings import translate_neck_settings
+from heads.plain.blocks import last_block
+from heads.plain.rescale import OfLastBlock, on_plain
 from stores.pyramid import PyramidSpec
 
 ReadRoIs = Callable[[Tensor, Tensor, int], Tensor]
@@ -227,12 +229,21 @@ def _refine(
 
 _LEVELS = ("p2", "p3", "p4", "p5")
 HEADS = {
-    f"cascade-{suffix}": HeadPreset(
+    "cascade-simplefpn": HeadPreset(
         task="detection",
-        levels=_LEVELS,
-        settings=CascadeSettings(neck=neck, neck_depth=depth),
-        build=Cascade,
-        translate=translate_neck_settings,
-    )
-    for suffix, neck, depth in (("fpn", "fpn", 1), ("bifpn5", "bifpn", 5))
+        levels=(),
+        settings=CascadeSettings(neck="simple", input_norm="none"),
+        build=on_plain(OfLastBlock, Cascade),
+        choose=last_block,
+    ),
+    **{
+        f"cascade-{suffix}": HeadPreset(
+            task="detection",
+            levels=_LEVELS,
+            settings=CascadeSettings(neck=neck, neck_depth=depth),
+            build=Cascade,
+            translate=translate_neck_settings,
+        )
+        for suffix, neck, depth in (("fpn", "fpn", 1), ("bifpn5", "bifpn", 5))
+    },
 }

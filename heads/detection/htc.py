@@ -78,7 +78,7 @@ class HTC(Cascade):
         read, scores_NKyx = self._reader(maps)
         losses = {}
         if scores_NKyx is not None:
-            losses["loss_semantic"] = stuff_loss(scores_NKyx, targets, self.roi_strides_px[1])
+            losses["loss_semantic"] = stuff_loss(scores_NKyx, targets, int(self.roi_strides_px[1]))
         return {**losses, **self.stage_losses(read, proposals, truth, draw)}
 
     def detect(

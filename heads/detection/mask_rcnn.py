@@ -24,6 +24,8 @@ from heads.detection.mask_head import MASK_CELLS, MaskHead, mask_loss
 from heads.detection.roi_sampling import RoISamples, sample_rois
 from heads.detection.rpn import Proposals
 from heads.necks.former_settings import translate_neck_settings
+from heads.plain.blocks import last_block
+from heads.plain.rescale import OfLastBlock, on_plain
 from stores.pyramid import PyramidSpec
 
 BOX_STDS = (0.1, 0.1, 0.2, 0.2)
@@ -108,6 +110,13 @@ def _preset(neck: str, depth: int = 1) -> HeadPreset:
 
 HEADS = {
     "fpn": _preset("fpn"),
+    "simplefpn": HeadPreset(  # ViTDet
+        task="detection",
+        levels=(),
+        settings=DetectionSettings(neck="simple", input_norm="none"),
+        build=on_plain(OfLastBlock, MaskRCNN),
+        choose=last_block,
+    ),
     "fpn-res4": _preset("fpn-res", 4),
     **{f"bifpn{layers}": _preset("bifpn", layers) for layers in range(1, 10)},
 }

@@ -56,7 +56,7 @@ class RegionProposals(nn.Module):
     def __init__(
         self,
         width: int,
-        strides_px: Sequence[int],
+        strides_px: Sequence[float],
         anchor_scale: float,
         conventions: Conventions,
         *,

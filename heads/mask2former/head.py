@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +21,8 @@ from heads.mask2former.masked_decoder import MaskedDecoder, MaskPredictions
 from heads.mask2former.pixel_decoder import PIXEL_PRECISIONS, PixelDecoder
 from heads.mask2former.point_sampling import full_precision, uniform_points
 from heads.necks.input_norm import INPUT_NORMS, build_input_norms
+from heads.plain.blocks import last_block
+from heads.plain.rescale import OfLastBlock, on_plain
 from heads.segmentation.base import SegmentationHead
 from heads.segmentation.row_bands import joined, resized_rows, row_bands
 from stores.pyramid import PyramidSpec
@@ -147,12 +150,12 @@ class _SeenMasks:
     probabilities_QK: Tensor
     embeddings_QC: Tensor
     features_CYX: Tensor
-    stride_px: int
+    stride_px: float
     valid: SizeYX
 
     def groups(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Class probabilities (q, K) and masks (q, Y, X) 0..1 of some queries at a time."""
-        height, width = (cells * self.stride_px for cells in self.features_CYX.shape[1:])
+        height, width = (int(cells * self.stride_px) for cells in self.features_CYX.shape[1:])
         queries = max(1, _SCORE_BYTES // (2 * 4 * height * width))
         for embeddings_qC, probabilities_qK in zip(
             torch.split(self.embeddings_QC, queries), torch.split(self.probabilities_QK, queries), strict=True
@@ -186,13 +189,22 @@ def _band_scores(groups: Sequence[tuple[Tensor, Tensor]], size: SizeYX, first: i
 _LEVELS = ("p2", "p3", "p4", "p5")
 
 
-def _preset(pixel_layers: int, decoder_layers: int) -> HeadPreset:
+def _preset(pixel_layers: int, decoder_layers: int, **on_plain_vit: Any) -> HeadPreset:
     settings = Mask2FormerSettings(pixel_layers=pixel_layers, decoder_layers=decoder_layers)
-    return HeadPreset(task="segmentation", levels=_LEVELS, settings=settings, build=Mask2Former)
+    where = on_plain_vit or {"levels": _LEVELS, "build": Mask2Former}
+    return HeadPreset(task="segmentation", settings=settings, **where)
+
+
+_SIMPLE_FPN = {"levels": (), "choose": last_block, "build": on_plain(OfLastBlock, Mask2Former)}
 
 
 HEADS = {
     **{f"m2f-pd{pixel}-td{decoder}": _preset(pixel, decoder) for pixel in (1, 6) for decoder in (3, 9)},
+    **{
+        f"simplefpn-m2f-pd{pixel}-td{decoder}": _preset(pixel, decoder, **_SIMPLE_FPN)
+        for pixel in (1, 6)
+        for decoder in (3, 9)
+    },
     # Other names for the (9+1) heads, whose pixel decoder the papers vary.
     **{f"pixeldec{pixel}": _preset(pixel, 9) for pixel in (1, 6)},
 }

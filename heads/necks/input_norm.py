@@ -19,22 +19,22 @@ INPUT_NORMS = ("ln", "ln_no_affine", "none")
 
 
 class ChannelNorm(nn.Module):
-    """LayerNorm over the channels of each cell, in fp32 also under autocast; eps 1e-5.
+    """LayerNorm over the channels of each cell, in fp32 also under autocast.
 
     Maps (N, channels, ..., y, x) -> the same shape, float32. With channels last in memory both moves are
     views.
     """
 
-    def __init__(self, channels: int, *, affine: bool = True) -> None:
+    def __init__(self, channels: int, *, affine: bool = True, eps: float = 1e-5) -> None:
         super().__init__()
-        self.channels = channels
+        self.channels, self.eps = channels, eps
         self.weight = nn.Parameter(torch.ones(channels)) if affine else None
         self.bias = nn.Parameter(torch.zeros(channels)) if affine else None
 
     def forward(self, x_NCYX: Tensor) -> Tensor:
         with torch.autocast(x_NCYX.device.type, enabled=False):
             x_NYXC = x_NCYX.float().movedim(1, -1)
-            return F.layer_norm(x_NYXC, (self.channels,), self.weight, self.bias).movedim(-1, 1)
+            return F.layer_norm(x_NYXC, (self.channels,), self.weight, self.bias, self.eps).movedim(-1, 1)
 
 
 def build_input_norms(kind: str, channels: Sequence[int]) -> nn.ModuleList:

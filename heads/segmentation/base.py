@@ -56,7 +56,7 @@ class SegmentationHead(Head):
 
     def stack_labels(self, features: Features, targets: Targets) -> Tensor:
         """uint8 (N, y, x). Raises HeadError if a label map is not as large as the padded image."""
-        finest = next(iter(self.pyramid))
+        finest = next(iter(self.source))
         grid = tuple(features[finest.name].shape[2:]) if finest.name in features else None
         for target in targets:
             labels_YX = target["labels"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -31,6 +32,8 @@ from heads.necks.conv_block import CONV_NORMS, ConvBlock
 from heads.necks.former_settings import translate_neck_settings
 from heads.necks.input_norm import INPUT_NORMS, build_input_norms
 from heads.necks.table import build_neck, check_neck
+from heads.plain.blocks import four_blocks, last_block
+from heads.plain.rescale import OfFourBlocks, OfLastBlock, RescaledLevels, on_plain
 from heads.segmentation.base import PixelClassifier, build_classifier
 from heads.segmentation.pixel_loss import pixel_cross_entropy
 from heads.segmentation.pyramid_pooling import PyramidPooling
@@ -210,7 +213,16 @@ def _preset(neck: str, depth: int = 1) -> HeadPreset:
     )
 
 
+def _plain(choose: Any, rescale: type[RescaledLevels]) -> HeadPreset:
+    settings = UPerNetSettings()
+    return HeadPreset(
+        task="segmentation", levels=(), settings=settings, build=on_plain(rescale, UPerNet), choose=choose
+    )
+
+
 HEADS = {
     "fpn": _preset("fpn"),
+    "simplefpn": _plain(last_block, OfLastBlock),
+    "feature2pyramid": _plain(four_blocks, OfFourBlocks),
     **{f"bifpn{layers}": _preset("bifpn", layers) for layers in range(1, 10)},
 }

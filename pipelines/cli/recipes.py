@@ -21,7 +21,13 @@ DEFAULT_RECIPES = {
     ("ade20k", "m2f-pd1-td"): "ade20k-m2f-frozen",
     ("ade20k", "m2f-pd6-td"): "ade20k-m2f-frozen",
     ("ade20k", "pixeldec"): "ade20k-m2f-frozen",
+    ("ade20k", "simplefpn"): "ade20k-upernet-frozen",
+    ("ade20k", "feature2pyramid"): "ade20k-upernet-frozen",
+    ("ade20k", "simplefpn-m2f-pd1-td"): "ade20k-m2f-frozen",
+    ("ade20k", "simplefpn-m2f-pd6-td"): "ade20k-m2f-frozen",
     ("coco", "fpn"): "coco-100pct",
+    ("coco", "simplefpn"): "coco-100pct",
+    ("coco", "cascade-simplefpn"): "coco-100pct",
     ("coco", "fpn-res"): "coco-100pct",
     ("coco", "bifpn"): "coco-100pct",
     ("coco", "cascade-fpn"): "coco-100pct",
@@ -48,6 +54,7 @@ _SMALL = {
 }
 """By task, for own data; `_SMALL_HEADS` come first."""
 _SMALL_HEADS = {"m2f-pd1-td": "small-m2f", "m2f-pd6-td": "small-m2f", "pixeldec": "small-m2f"}
+_SMALL_HEADS |= {f"simplefpn-{head}": recipe for head, recipe in _SMALL_HEADS.items() if "m2f" in head}
 _LIKE = {"segmentation": "ade20k", "detection": "coco", "video": "k400", "classification": "in1k"}
 """By task: the data set whose recipes larger own data has."""
 

@@ -69,7 +69,11 @@ def _levels(plan: StorePlan) -> dict[str, dict[str, int]]:
             if name.startswith("levels/"):
                 sizes[name.split("/")[1]] += spec.row_bytes * b.rows
     return {
-        level.name: {"stride_px": level.stride_px, "channels": level.channels, "bytes": sizes[level.name]}
+        level.name: {
+            "stride_px": int(level.stride_px),
+            "channels": level.channels,
+            "bytes": sizes[level.name],
+        }
         for level in plan.pyramid
     }
 

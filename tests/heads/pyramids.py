@@ -8,12 +8,20 @@ from stores.pyramid import ONE_CELL_PX, Level, PyramidSpec
 SWINV2_CHANNELS = {"t": 96, "b": 128, "l": 192, "g": 512}
 
 
-def pyramid_of(first_channels: int, levels: int = 4) -> PyramidSpec:
-    return PyramidSpec(
-        tuple(
-            Level(name=f"p{i + 2}", stride_px=4 << i, channels=first_channels << i, stage=i + 1)
-            for i in range(levels)
-        )
+def pyramid_of(first_channels: int, levels: int = 4, blocks: int = 0) -> PyramidSpec:
+    """p2..p5 and, beside them, blocks of a plain ViT of stride 16."""
+    of_stages = [
+        Level(name=f"p{i + 2}", stride_px=4 << i, channels=first_channels << i, stage=i + 1)
+        for i in range(levels)
+    ]
+    return PyramidSpec((*of_stages, *plain_pyramid(4 * first_channels, blocks)))
+
+
+def plain_pyramid(channels: int, blocks: int, stride_px: int = 16) -> tuple[Level, ...]:
+    """Maps of the blocks of a plain ViT, the last one after its norm."""
+    return tuple(
+        Level(name=f"b{i}{'n' * (i == blocks)}", stride_px=stride_px, channels=channels, stage=i)
+        for i in range(1, blocks + 1)
     )
 
 
