@@ -6,8 +6,6 @@ import errno
 import logging
 from typing import Any
 
-from stores.work.claims import Claims
-
 from extract.backbones.loading import FrozenBackbone, load_backbone
 from extract.backbones.weights import require_source
 from extract.extractor.batch_shapes import fit_batches, try_sizes
@@ -40,6 +38,7 @@ from pipelines.verbs.verify_store import require_whole
 from stores.checks.verify import store_status
 from stores.errors import SpaceError, StoreError
 from stores.shards.disk import Files
+from stores.work.claims import Claims
 from stores.writing.writer import StoreWriter
 
 logger = logging.getLogger(__name__)

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from stores.work.claims import Claims
 from torch import Tensor
 
 import pipelines.verbs.extract_features
@@ -19,6 +18,7 @@ from pipelines.__main__ import main
 from stores.checks.verify import verify_store
 from stores.errors import PlanError
 from stores.format.manifest import PLAN_NAME
+from stores.work.claims import Claims
 from stores.writing.writer import StoreWriter
 from tests.extract.datasets.made_ade20k import write_folder
 from tests.extract.extractor.extraction import Wrapped, planned, row_digests, run

@@ -7,8 +7,6 @@ import threading
 from pathlib import Path
 
 import pytest
-from stores.work.claims import Claims
-from tests.stores.work.test_claims import ended_process, write_claim
 from torch import Tensor
 
 import extract.extractor.shared_shards
@@ -17,8 +15,10 @@ from extract.backbones.loading import FrozenBackbone
 from extract.extractor.run import Progress, Summary
 from stores import verify_store
 from stores.shards.disk import Files, remove_if_there
+from stores.work.claims import Claims
 from tests.extract.datasets.made_ade20k import write_folder
 from tests.extract.extractor.extraction import Row, Wrapped, row_digests, run
+from tests.stores.work.test_claims import ended_process, write_claim
 from tests.unsynced import unsynced  # noqa: F401 - a fixture of this file
 
 RECORDS = 9
