@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shlex
+import signal
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,9 @@ from pipelines.disk_errors import remedy
 from pipelines.errors import DONE, INTERRUPTED, USAGE, exit_code, is_foreseen
 from pipelines.json_output import json_text
 from stores.format.printable import escaped_lines
+
+CLOSED_PIPE = 128 + signal.SIGPIPE
+"""The exit code of programs that the closed pipe kills."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -47,6 +51,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _start_logging()
         with escaping_stdout():
             summary = import_module(verb.module).run(config)
+            sys.stdout.flush()
+    except BrokenPipeError:  # as of `info | head`: whoever read the output has closed it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return CLOSED_PIPE
     except (Exception, KeyboardInterrupt) as error:
         return _explain(error, words, general.json, general.debug)
     if config.json:

@@ -13,6 +13,15 @@ def gigabytes(size: int) -> str:
     return f"{size} B"
 
 
+def byte_rate(bytes_per_s: float) -> str:
+    """
+    >>> byte_rate(0), byte_rate(83_412.7), byte_rate(9e8), byte_rate(1.24e9)
+    ('0 B/s', '83.4 kB/s', '900 MB/s', '1.2 GB/s')
+    """
+    number, unit = gigabytes(round(bytes_per_s)).split()
+    return f"{float(number):.0f} {unit}/s" if float(number) >= 100 else f"{number} {unit}/s"
+
+
 def duration(seconds: float) -> str:
     """
     >>> duration(0.42), duration(75), duration(9000), duration(400_000)

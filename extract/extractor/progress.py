@@ -36,8 +36,8 @@ class Progress:
         return self.rows_done / self.seconds if self.seconds else 0.0
 
     @property
-    def mb_per_s(self) -> float:
-        return self.bytes_written / 1e6 / self.seconds if self.seconds else 0.0
+    def bytes_per_s(self) -> float:
+        return self.bytes_written / self.seconds if self.seconds else 0.0
 
     @property
     def seconds_left(self) -> float | None:

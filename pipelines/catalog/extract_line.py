@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -31,6 +32,7 @@ def extract_line(record: RunRecord, *, split: str | None = None, views: str | No
         levels=record.levels,
     )
     line = query.extract_command + (f" VIEWS={views}" if views else "")
+    line += f" WEIGHTS={shlex.quote(record.weights)}" if record.weights not in (None, "timm") else ""
     flags = [*_scale_flags(record), *_backbone_flags(record)]
     return f'{line} ARGS="{" ".join(flags)}"' if flags else line
 

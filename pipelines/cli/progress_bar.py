@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, elsewhere one log line per finished shard."""
+"""Progress of long work: a bar on a terminal, elsewhere log lines at steady times."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from typing import Any, Self
 from tqdm import tqdm
 
 from extract.extractor.progress import Progress
-from pipelines.units import duration
+from pipelines.units import byte_rate, duration
 
 logger = logging.getLogger(__name__)
 
+LINE_EVERY_S = 10.0
+"""Seconds of an extraction between log lines, which the first and the last shard have anyway."""
 _BAR = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{postfix}"
 
 
@@ -44,6 +46,7 @@ class ExtractionProgress:
         self._name = name
         self._on_terminal = is_terminal() if on_terminal is None else on_terminal
         self._bar: Any = None
+        self._logged_s: float | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -57,8 +60,13 @@ class ExtractionProgress:
     def __call__(self, progress: Progress) -> None:
         if self._on_terminal:
             self._draw(progress)
-        elif progress.finished_shard is not None:
+        elif progress.finished_shard is not None and self._is_due(progress):
+            self._logged_s = progress.seconds
             logger.info("%s", shard_line(self._name, progress))
+
+    def _is_due(self, progress: Progress) -> bool:
+        is_last = progress.shards_done == progress.shards_total
+        return self._logged_s is None or is_last or progress.seconds - self._logged_s >= LINE_EVERY_S
 
     def _draw(self, progress: Progress) -> None:
         if self._bar is None:
@@ -71,7 +79,7 @@ def speed_text(progress: Progress) -> str:
     """Speed, bottleneck and time left, short enough to stand beside a bar in 80 columns."""
     left, rate = progress.seconds_left, progress.images_per_s
     return (
-        f"{rate:.{0 if rate >= 100 else 1}f} images/s, {progress.mb_per_s:.0f} MB/s,"
+        f"{rate:.{0 if rate >= 100 else 1}f} images/s, {byte_rate(progress.bytes_per_s)},"
         f" slowest: {progress.bottleneck}"
         + ("" if left is None else f", {duration(left)} left")
         + (f", {progress.failed_records} failed" if progress.failed_records else "")
@@ -84,6 +92,6 @@ def shard_line(name: str, progress: Progress) -> str:
     return (
         f"{name}: shard {progress.finished_shard} done, {progress.shards_done} of {progress.shards_total}; "
         f"{progress.rows_done} of {progress.rows_total} rows, {progress.failed_records} records failed, "
-        f"{progress.images_per_s:.1f} images/s, {progress.mb_per_s:.0f} MB/s, "
+        f"{progress.images_per_s:.1f} images/s, {byte_rate(progress.bytes_per_s)}, "
         f"bottleneck: {progress.bottleneck}" + ("" if left is None else f", {duration(left)} left")
     )

@@ -8,8 +8,9 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from extract.planning.plan import needed_bytes
-from heads import build_head, head_names, head_settings
+from heads import build_head, head_settings
 from heads.errors import HeadError
+from pipelines.catalog.usual_heads import usual_heads
 from pipelines.cli.arguments import parse
 from pipelines.cli.recipes import own_recipe, recipe_name
 from pipelines.config import ForecastConfig, TrainConfig
@@ -23,12 +24,6 @@ from pipelines.training.run_length import with_steps
 from stores.codecs import codec, codec_names, needs_state
 from stores.format.plan import StorePlan, feature_row_bytes
 
-USUAL_HEADS = {
-    "segmentation": ("linear", "bifpn1"),
-    "detection": ("fpn", "bifpn1"),
-    "video": ("linear", "global4"),
-}
-"""By task: heads that are forecast by default; of another task its first two."""
 WARN_VISITS = 40
 """More visits of each fixed view than this bring a warning.
 
@@ -94,8 +89,7 @@ def training_configs(config: ForecastConfig, extraction: Extraction) -> tuple[Tr
     Raises UsageError for an unknown recipe, HeadError for an unknown head.
     """
     task, found = extraction.dataset.task, []
-    usual: tuple[str, ...] = USUAL_HEADS.get(task, head_names(task)[:2])
-    for head in config.head or usual:
+    for head in config.head or usual_heads(task):
         head_settings(head, task)  # knows every name
         of_store = extraction.estimate.plan.identity["dataset"]
         records = training_records(extraction)

@@ -10,6 +10,7 @@ from typing import Any
 from pipelines.cli.recipes import default_recipe, own_recipe, recipe_name
 from pipelines.config import TrainConfig
 from pipelines.feed.datamodule import TrainingData
+from pipelines.next_step import command, print_next
 from pipelines.pictures.curves import draw_curves
 from pipelines.reporting.paper_results import is_of_a_paper, view_differences
 from pipelines.runs.metrics_csv import read_metrics
@@ -90,6 +91,7 @@ def report_run(
     loss = float(losses[-1])
     shown = "".join(f", {name} {percent(value)}" for name, value in list(scores.items())[:1])
     print(f"{folder}: {config.max_steps} steps, loss {loss:.4f}{shown}")
+    print_next(command("evaluate", run=folder), folder / CURVES)
     return {
         "run": str(folder),
         "steps": config.max_steps,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,4 +95,15 @@ def report(run: HeadRun, seconds: float) -> dict[str, Any]:
     """Draws the run's curves and prints its last line. Returns the summary."""
     run.check()
     scores = run.validation.last if run.validation else {}
+    if run.validation is None:
+        _print_missing_test_store(run.record)
     return report_run(run.config, run.folder, run.record.task, scores, seconds)
+
+
+def _print_missing_test_store(record: runs.RunRecord) -> None:
+    """The command that makes the store `evaluate` will need; nothing where the data has no test split."""
+    # Late: it loads the data sets, which training from a store does not need.
+    from pipelines.catalog.extract_line import extract_line
+
+    with suppress(ValueError):
+        print(f"no test store fits; to make one: {extract_line(record)}")

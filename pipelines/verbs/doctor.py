@@ -43,8 +43,7 @@ class Unhealthy(WorkFailed):
     """Something is broken; carries the summary."""
 
     def __init__(self, summary: dict[str, Any]) -> None:
-        self.summary = summary
-        super().__init__("broken: " + ", ".join(summary["broken"]))
+        super().__init__("broken: " + ", ".join(summary["broken"]), summary)
 
 
 def run(config: DoctorConfig) -> dict[str, Any]:

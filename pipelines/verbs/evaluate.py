@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shlex
 import time
 from collections.abc import Generator
 from contextlib import ExitStack
@@ -20,7 +19,8 @@ from pipelines.evaluation.store_views import check_measurable, store_views, view
 from pipelines.feed.prefetch import read_ahead
 from pipelines.json_output import write_json
 from pipelines.machine.devices import choose_device, uses_bf16
-from pipelines.runs.run_folder import RunRecord, read_run
+from pipelines.next_step import command, print_next
+from pipelines.runs.run_folder import CURVES, RunRecord, read_run
 from pipelines.runs.trained_head import load_head
 from pipelines.tasks import Figures, TestView, task_for
 from pipelines.tasks.contract import targets_there
@@ -36,8 +36,7 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
     """
     folder, device = Path(config.run), choose_device(config.device)
     record = read_run(folder)
-    command = f"python -m pipelines evaluate --run {shlex.quote(str(folder))}"
-    head, step = load_head(folder, device, config.checkpoint, command=command)
+    head, step = load_head(folder, device, config.checkpoint, command=command("evaluate", run=folder))
     began = time.perf_counter()
     with ExitStack() as opened:
         views, name, source = _views(config, record, device, opened)
@@ -57,6 +56,8 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
     }
     _write(folder, record, figures, summary)
     print(figures.line())
+    pictures = sorted(path for path in folder.glob("*.png") if path.name != CURVES)
+    print_next(command("predict", run=folder, input="FOLDER"), *pictures)
     return summary
 
 

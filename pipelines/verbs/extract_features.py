@@ -15,7 +15,8 @@ from extract.sources.byte_sources import NOT_IN_SUBSET, retried
 from pipelines.catalog.choose_backbone import begun_by_another_rule
 from pipelines.catalog.known_weights import remember_weights
 from pipelines.catalog.skipped_rows import skipped_lines
-from pipelines.catalog.stores import MANIFEST
+from pipelines.catalog.stores import MANIFEST, TRAINING, describe_store
+from pipelines.catalog.usual_heads import usual_heads
 from pipelines.cli.progress_bar import ExtractionProgress, counted
 from pipelines.cli.termination import termination_as_interrupt
 from pipelines.config import ExtractConfig
@@ -32,6 +33,7 @@ from pipelines.forecast.planned_extraction import (
     rest_bytes,
 )
 from pipelines.forecast.usable_data import allowed_failures
+from pipelines.next_step import command, print_next
 from pipelines.units import duration, gigabytes
 from pipelines.verbs.plan_store import geometry, print_geometry
 from pipelines.verbs.verify_store import require_whole
@@ -100,6 +102,7 @@ def run(config: ExtractConfig) -> dict[str, Any]:
     if writer.complete:
         require_whole(writer.path)
         print(f"{writer.path} is complete: nothing to do")
+        _print_next(writer)
         return {**planned, "store": str(writer.path), "rows_written": 0, "skipped": [], "done_before": True}
     summary = _fill(config, extraction, backbone, writer)
     totals = _totals(writer)
@@ -198,6 +201,16 @@ def _print(writer: StoreWriter, summary: Summary, totals: tuple[int, int]) -> No
     if summary.shards_elsewhere:
         lost = f", {summary.shards_lost} of them computed here too" if summary.shards_lost else ""
         print(f"  meanwhile {summary.shards_elsewhere} shards were finished by other processes{lost}")
+    _print_next(writer)
+
+
+def _print_next(writer: StoreWriter) -> None:
+    """A head of the task, trained from this store; from a training store, if this one is for tests."""
+    store = describe_store(writer.path)
+    head = usual_heads(store.identity["dataset"]["task"])[0]
+    is_training = store.purpose == TRAINING
+    where = {"store": writer.path} if is_training else {"stores": writer.path.parent}
+    print_next(command("train-head", head=head, **where))
 
 
 def _totals(writer: StoreWriter) -> tuple[int, int]:

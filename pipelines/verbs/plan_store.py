@@ -28,7 +28,7 @@ from pipelines.forecast.usable_data import unusable_lines, unusable_summary
 from pipelines.forecast.window_padding import padding_line, padding_summary
 from pipelines.machine.free_memory import available_bytes
 from pipelines.tasks import task_of
-from pipelines.units import duration, gigabytes
+from pipelines.units import byte_rate, duration, gigabytes
 from stores.shards.exclusive import LINK
 
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
@@ -175,8 +175,8 @@ def print_time(extraction: Extraction, speed: Speed) -> None:
         f" {speed.write_seconds * 1e3:.1f} ms to the disk"
     )
     print(
-        f"  disk      writes {speed.write_bytes_per_s / 1e6:.0f} MB/s with fsync, reads"
-        f" {speed.read_bytes_per_s / 1e6:.0f} MB/s, {speed.cached_bytes_per_s / 1e6:.0f} MB/s from memory"
+        f"  disk      writes {byte_rate(speed.write_bytes_per_s)} with fsync, reads"
+        f" {byte_rate(speed.read_bytes_per_s)}, {byte_rate(speed.cached_bytes_per_s)} from memory"
     )
 
 

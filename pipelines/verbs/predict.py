@@ -16,6 +16,7 @@ from pipelines.config import PredictConfig
 from pipelines.errors import SPACE, WorkFailed, exit_code
 from pipelines.live.predict_sources import list_sources
 from pipelines.live.run_model import RunModel, load_run
+from pipelines.next_step import command, print_next
 from pipelines.runs.run_folder import read_run
 from pipelines.tasks import task_of
 from pipelines.tasks.contract import Task
@@ -101,4 +102,6 @@ def _report(
             f"the others are in {folder}",
             summary,
         )
+    pictures = sorted(folder.glob("*.overlay.png")) or sorted(folder.glob("*.png"))
+    print_next(command("report", run=config.run), *pictures[:1])
     return summary

@@ -189,7 +189,7 @@ def test_progress_reports_rows_shards_and_speed(root: Path, tmp_path: Path, back
     last = seen[-1]
     assert (last.rows_done, last.rows_total, last.shards_done, last.shards_total) == (9, 9, 3, 3)
     assert sorted(p.finished_shard for p in seen if p.finished_shard) == ["64x64-0", "64x64-1", "64x64-2"]
-    assert last.seconds_left == 0 and last.images_per_s > 0 and last.mb_per_s > 0
+    assert last.seconds_left == 0 and last.images_per_s > 0 and last.bytes_per_s > 0
     assert {p.bottleneck for p in seen} <= {"decode", "backbone", "write"}
     assert summary.images_per_s > 0 and summary.bytes == 9 * (
         24 * 256 + 48 * 64 + 96 * 16 + 192 * 4 + 4 * 360

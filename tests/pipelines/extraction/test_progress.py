@@ -31,9 +31,11 @@ def test_progress_on_a_terminal_and_elsewhere(capsys: pytest.CaptureFixture[str]
     with ExtractionProgress("made", on_terminal=True) as progress:
         progress(moment)
     drawn = capsys.readouterr().err
-    assert " 25%|" in drawn and "| 3/12, 1.5 images/s, 2 MB/s, slowest: decode, 6.0 s left, 1 failed" in drawn
+    assert (
+        " 25%|" in drawn and "| 3/12, 1.5 images/s, 2.0 MB/s, slowest: decode, 6.0 s left, 1 failed" in drawn
+    )
     assert shard_line("made", moment) == (
-        "made: shard 64x64-0 done, 1 of 4; 3 of 12 rows, 1 records failed, 1.5 images/s, 2 MB/s, "
+        "made: shard 64x64-0 done, 1 of 4; 3 of 12 rows, 1 records failed, 1.5 images/s, 2.0 MB/s, "
         "bottleneck: decode, 6.0 s left"
     )
 
