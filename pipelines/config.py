@@ -59,9 +59,11 @@ class PlanConfig(VerbConfig):
     """Weights of the backbone: timm (download from the hub), a .pth or .safetensors file, or random:SEED (for
     tests and benchmarks only)."""
     levels: tuple[str, ...] | None = None
-    """Levels to store, such as p4,p5. Default: the levels that the data set's heads use."""
-    codec: str = "int8"
-    """Encoding of the features: a file of stores/codecs."""
+    """Levels to store, such as p4,p5; last: the last map; probe: what linear probes read. Default: the levels
+    that the data set's heads use."""
+    codec: str | None = None
+    """Encoding of the features: a file of stores/codecs. Default: int8; float16 for pooled vectors, such as
+    those of linear probes."""
     views: int | str | None = None
     """Training split: number of seeded views per record. Default: 1. Test split: single (the default),
     ms-flip (images) or 4x3 (videos); single-ends and 4x3-ends: clips placed as in earlier versions."""

@@ -22,6 +22,7 @@ MANIFEST_SHA256 = {
     "images-float16": "62308bbb37c5b1730668b70d3cd1ec7386b261e09afa7cd1d17de9d3c5d2f20f",
     "images-int4": "8b1c0dba36cbab49a2eca81de37a142c9c787b203ff4bb87ca70896a336775d5",
     "pixels-float16": "e48d41a5fad699c3320a2b1202b249969ea97c97acf414b58c77a393558697df",
+    "pooled-float16": "c20fd84b07133d4ef1d9564c3263eb19e6c50d0f0378b8d04be99761e0629c7c",
     "images-int8": "28616fc3cadf445df0aa1850357bbcbe143e0b471a51124a152eca7c2dd36ae7",
 }
 

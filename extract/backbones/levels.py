@@ -12,6 +12,10 @@
 | avg | mean of the last map (p5n of a Swin) over the cells that show the image | Swin, feature pyramids |
 | pooled | what the model's own classifier reads: timm's `forward_head(..., pre_logits=True)` | all |
 
+Two names stand for what a model has of them: `last` for the last map, after the last norm where there is
+one, and `probe` for what linear probes read: `avg` of a Swin, class tokens of the last four blocks and the
+mean of the last one of a ViT, `pooled` of any other model.
+
 Blocks and stages count from 1. Tokens and vectors are levels of one cell, (C, 1, 1), whatever the image size.
 """
 
@@ -39,6 +43,8 @@ FEATURES = "features"
 Kind = Literal["stage_block", "stage", "block", "cls", "reg", "avg", "whole_avg", "pooled"]
 """In the order of levels of one stride and stage."""
 
+_PROBED_BLOCKS = 4
+"""Of DINOv2's grid (dinov2@b8931f7 dinov2/eval/linear.py)."""
 _NAMES = re.compile(
     r"p(?P<octave>\d+)(?P<stage_norm>n)?|s(?P<stage>\d+)\.b(?P<stage_block>\d+)"
     r"|(?P<kind>b|cls|reg|avg)(?P<block>[1-9]\d*)(?P<norm>n)?|(?P<whole>avg|pooled)"
@@ -145,13 +151,17 @@ def pyramid_of(model: str, trunk: Any, names: Sequence[str] | None) -> PyramidSp
     Args:
         model: for errors.
         trunk: timm's model, on any device.
-        names: None: p2..p5 as far as the model has them; of a plain model the last block's map, after its
-            last norm where it has one.
+        names: of the table, `last` or `probe`; None: p2..p5 as far as the model has them, of a plain model
+            the last block's map, after its last norm where it has one.
 
     Raises ValueError for a name that the model does not have; says which it has.
     """
     levels = _LevelsOf(model, trunk)
-    wanted = dict.fromkeys(names) if names else levels.default_names()
+    wanted = (
+        dict.fromkeys(each for name in names for each in levels.meant_by(name))
+        if names
+        else levels.default_names()
+    )
     found = [levels.level(name) for name in wanted]
     return PyramidSpec(tuple(level for _, level in sorted(found, key=lambda pair: pair[0])))
 
@@ -178,6 +188,22 @@ class _LevelsOf:
                 f"{STRIDES_PX}"
             )
         return [f"p{octave}" for octave in stages]
+
+    def meant_by(self, name: str) -> list[str]:
+        """The levels that `last` and `probe` stand for; another name by itself."""
+        if name == "last":
+            last = self.default_names()[-1]
+            return [f"{last}n" if self.family in SWIN_FAMILIES.values() else last]
+        if name != "probe":
+            return [name]
+        if self.family in SWIN_FAMILIES.values():
+            return ["avg"]
+        if self.family != PLAIN or not class_tokens(self.trunk):
+            return ["pooled"]
+        blocks, norm = len(self.info), "n" if last_norm(self.trunk) else ""
+        first = max(1, blocks - _PROBED_BLOCKS + 1)
+        tokens = [f"cls{block}{norm}" for block in range(first, blocks + 1)]
+        return [*tokens, f"avg{blocks}{norm}"]
 
     def level(self, name: str) -> tuple[_Order, Level]:
         """The level and its place. Raises ValueError for one that the model does not have."""

@@ -19,6 +19,7 @@ from extract.datasets.layouts.synsets import imagenet_synsets, short_names
 from extract.swin.window_rule import WindowRule
 from extract.views.crop_recipes import (
     DEFAULT_WINDOWS,
+    PROBE_LEVELS,
     TEST_VIEWS,
     TEST_VIEWS_OF_TRAINING,
     TRAINING_VIEWS,
@@ -27,6 +28,7 @@ from extract.views.crop_recipes import (
 
 __all__ = [
     "DEFAULT_FOLDER",
+    "DEFAULT_LEVELS",
     "DEFAULT_WINDOWS",
     "DEFAULT_WINDOW_RULE",
     "TEST_VIEWS",
@@ -38,6 +40,7 @@ __all__ = [
 DEFAULT_FOLDER = FOLDER
 OFFICIAL_SPLITS = SPLITS
 TRAINING_SPLITS = ("train",)
+DEFAULT_LEVELS = PROBE_LEVELS
 DEFAULT_WINDOW_RULE: WindowRule = "cover"
 """As the official code of Swin, whose window is that of the map where that is smaller."""
 

@@ -44,8 +44,9 @@ __all__ = [
 DEFAULT_FOLDER = FOLDER
 OFFICIAL_SPLITS = SPLITS
 TRAINING_SPLITS = ("train",)
-DEFAULT_LEVELS = ("p5n",)
-"""What a store keeps by default: p5 after the backbone's own norm, which video heads read."""
+DEFAULT_LEVELS = ("last",)
+"""What a store keeps by default: the last map, after the backbone's own norm where it has one (p5n of a
+Swin)."""
 DEFAULT_WINDOW_RULE: WindowRule = "cover"
 """As SwinTransformer/Video-Swin-Transformer."""
 DEFAULT_WINDOWS = {224: 7}

@@ -13,13 +13,25 @@ import numpy.typing as npt
 
 from extract.datasets.contract import Dataset
 from extract.views.view import Hw
-from stores.format.plan import Bin, feature_row_bytes, shard_rows_for
+from stores.format.plan import MAX_SHARD_ROWS, Bin, feature_row_bytes, shard_rows_for
 from stores.format.row_table import RowTable
+from stores.format.targets import DenseTarget, Target
 from stores.pyramid import PyramidSpec
 from stores.subsets import key_order
 
 BATCH_AREA_PX = 512 * 512
 """Batch sizes are stated for views of this area; bins of larger ones or of clips take fewer rows."""
+
+
+POOLED_SHARD_ROWS = 1 << 14
+"""Most rows of a shard of pooled vectors by default: ImageNet-1K is 79 shards, and an interrupted extraction
+loses at most so many images. `--shard-rows` sets up to 65,536."""
+
+
+def is_pooled(pyramid: PyramidSpec, targets: Sequence[Target]) -> bool:
+    """Whether a row is small: every level is one cell an image, and every target one number."""
+    scalars = all(isinstance(target, DenseTarget) and not target.shape for target in targets)
+    return all(level.is_pooled for level in pyramid) and scalars
 
 
 def record_order(dataset: Dataset) -> list[int]:
@@ -70,8 +82,9 @@ def planned_bin(
     pixels: bool,
     shard_rows: int | None,
     batch_rows: int,
+    is_small: bool = False,
 ) -> Bin:
-    """One bin.
+    """One bin; `is_small` as of `is_pooled`.
 
     A batch lies within a shard, so that what is extracted together never depends on which shards are done;
     it is as small as the shard where that is smaller than `batch_rows` at this size.
@@ -79,9 +92,10 @@ def planned_bin(
     area_px = size_hw[0] * size_hw[1] * (frames or 1)
     row_bytes = [
         *feature_row_bytes(pyramid, codec, *size_hw, frames).values(),
-        area_px * (3 if pixels else 1 if frames is None else 0),
+        area_px * (3 if pixels else 1 if frames is None and not is_small else 0),
     ]
-    s = shard_rows_for(max(row_bytes), rows) if shard_rows is None else shard_rows
+    most = POOLED_SHARD_ROWS if is_small else MAX_SHARD_ROWS
+    s = shard_rows_for(max(row_bytes), rows, most) if shard_rows is None else shard_rows
     fitting = batch_rows * BATCH_AREA_PX // area_px
     return Bin(
         height_px=size_hw[0],

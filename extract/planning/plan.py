@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from extract.datasets.contract import Dataset
 from extract.datasets.layouts.annotation_digest import digest_of
-from extract.planning.geometry import planned_bin, row_table
+from extract.planning.geometry import is_pooled, planned_bin, row_table
 from extract.sources.byte_sources import SourceError, retried
 from extract.sources.record import READ_THREADS
 from extract.sources.unusable import UnusableAnnotations
@@ -23,9 +23,9 @@ from extract.views.recipes import ViewRecipe
 from stores.codecs import find_codec
 from stores.format.array_spec import FORMAT_NAME, FORMAT_VERSION
 from stores.format.arrays import bin_tables, metadata_files, outcome_tables, sharded_arrays
-from stores.format.features import DOTTED_LEVEL_NAMES
+from stores.format.features import DOTTED_LEVEL_NAMES, WIDE_SHARDS
 from stores.format.pixel_differences import PIXEL_DIFFERENCES
-from stores.format.plan import StorePlan
+from stores.format.plan import MAX_SHARD_ROWS, Bin, StorePlan
 from stores.plugins import package_of, provided_by
 from stores.pyramid import PyramidSpec
 
@@ -262,6 +262,21 @@ def _draft(
     rows, sizes = row_table(dataset, params)
     counts = np.bincount(rows.bin).tolist()
     seed = None if recipe.fixed_count else chosen.seed
+    targets = dataset.target_specs(recipe.fixed_count is not None, params)
+    bins = tuple(
+        planned_bin(
+            size,
+            count,
+            pyramid,
+            frames=recipe.frames,
+            codec=chosen.codec,
+            pixels=chosen.pixels,
+            shard_rows=chosen.shard_rows,
+            batch_rows=chosen.batch_rows,
+            is_small=is_pooled(pyramid, targets) and not chosen.pixels,
+        )
+        for size, count in zip(sizes, counts, strict=True)
+    )
     return StorePlan(
         name=store_name(dataset.name, dataset.split, card.model, chosen.codec),
         identity={
@@ -281,32 +296,25 @@ def _draft(
         pyramid=pyramid,
         codec=chosen.codec,
         codec_settings={},
-        bins=tuple(
-            planned_bin(
-                size,
-                count,
-                pyramid,
-                frames=recipe.frames,
-                codec=chosen.codec,
-                pixels=chosen.pixels,
-                shard_rows=chosen.shard_rows,
-                batch_rows=chosen.batch_rows,
-            )
-            for size, count in zip(sizes, counts, strict=True)
-        ),
-        targets=dataset.target_specs(recipe.fixed_count is not None, params),
+        bins=bins,
+        targets=targets,
         view_params=dataset.media.view_params,
         frames=recipe.frames,
         rows=rows,
         pixels=chosen.pixels,
-        required_features=_features(pyramid, chosen),
+        required_features=_features(pyramid, bins, chosen),
     )
 
 
-def _features(pyramid: PyramidSpec, chosen: PlanChoices) -> tuple[str, ...]:
+def _features(pyramid: PyramidSpec, bins: Sequence[Bin], chosen: PlanChoices) -> tuple[str, ...]:
     """What a reader must know to read the store, beyond its codec."""
     dotted = any("." in name for name in pyramid.names)
-    return (*[PIXEL_DIFFERENCES] * chosen.pixels, *[DOTTED_LEVEL_NAMES] * dotted)
+    wide = any(b.shard_rows > MAX_SHARD_ROWS for b in bins)
+    return (
+        *[PIXEL_DIFFERENCES] * chosen.pixels,
+        *[DOTTED_LEVEL_NAMES] * dotted,
+        *[WIDE_SHARDS] * wide,
+    )
 
 
 def _selected(card: Card, levels: Sequence[str] | None) -> PyramidSpec:

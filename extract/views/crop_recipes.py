@@ -214,5 +214,7 @@ TRAINING_VIEWS = ("probe", "probe-tv", "centre")
 TEST_VIEWS = ("single",)
 TEST_VIEWS_OF_TRAINING = {"single": "centre"}
 """Which training views are those of tests, for `--views single` of a training split."""
+PROBE_LEVELS = ("probe",)
+"""What stores of such views keep by default: see extract.backbones.levels."""
 DEFAULT_WINDOWS = {224: 7}
 """Windows of Swin backbones under `cover`, by the side of a view: they divide every map of 224 px."""

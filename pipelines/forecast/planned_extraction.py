@@ -27,10 +27,14 @@ from stores.codecs import codec, codec_names, needs_state
 from stores.errors import CodecError, SpaceError
 from stores.format.canonical_json import diff_identity
 from stores.format.plan import ShardId
+from stores.pyramid import PyramidSpec
 from stores.writing.writer import StoreWriter
 
 logger = logging.getLogger(__name__)
 
+DEFAULT_CODEC, POOLED_CODEC = "int8", "float16"
+_MOST_POOLED_BYTES = 4
+"""Of a value of a pooled vector, as float32."""
 KNOWN_LATER = {"dataset.annotations_sha256", "backbone.weights_sha256", "backbone.precision"}
 """Fields of an identity that an estimate leaves open: they need annotations, weights or the device."""
 
@@ -65,7 +69,8 @@ def prepare(config: PlanConfig) -> Extraction:
         WeightsUnavailable: a backbone that has no published weights, asked for without any.
         OSError: a source could not be read.
     """
-    check_codec(config.codec)
+    if config.codec is not None:
+        check_codec(config.codec)
     chosen = choose(
         config.dataset,
         config.split,
@@ -88,8 +93,7 @@ def prepare(config: PlanConfig) -> Extraction:
         dataset,
         chosen.recipe,
         card,
-        codec=config.codec,
-        levels=levels,
+        codec=chosen_codec(config.codec, card.pyramid),
         views=chosen.views,
         seed=config.seed,
         pixels=config.pixels == "stored",
@@ -107,6 +111,25 @@ def prepare(config: PlanConfig) -> Extraction:
         workers=config.workers or len(os.sched_getaffinity(0)),
         stores=stores,
     )
+
+
+def chosen_codec(name: str | None, pyramid: PyramidSpec) -> str:
+    """The codec asked for, or the default: int8, of levels of one cell float16.
+
+    Raises UsageError where it would take more bytes than float16: a scale for each value of a pooled vector.
+    """
+    one_cell = all(level.is_pooled for level in pyramid)
+    if name is None:
+        return POOLED_CODEC if one_cell else DEFAULT_CODEC
+    for level in pyramid if one_cell else ():
+        parts = codec(name).parts(level.channels).values()
+        per_value = sum(part.width * part.dtype.itemsize for part in parts) / level.channels
+        if per_value > _MOST_POOLED_BYTES:
+            raise UsageError(
+                f"--codec {name}: level {level.name} is one cell, of which {name} stores a scale for every "
+                f"value, {per_value:g} bytes each; --codec float16 takes 2"
+            )
+    return name
 
 
 def check_codec(name: str) -> None:

@@ -12,11 +12,13 @@ FLAT_KEYS = "flat-keys"
 """Chunk keys with the separator ".": no folder a shard."""
 DOTTED_LEVEL_NAMES = "dotted-level-names"
 """A level's name may hold a dot, such as `s3.b5`."""
+WIDE_SHARDS = "wide-shards"
+"""A shard may have up to 65,536 rows instead of 1024: of pooled vectors, whose rows are a few kilobytes."""
 
 LAYOUT = frozenset({NAMES, CONSOLIDATED, FLAT_KEYS})
 """Features that change how content is laid out and not what it is: no part of an identity. A store that was
 begun with some of them is continued with the same."""
-KNOWN_REQUIRED = frozenset({FLAT_KEYS, PIXEL_DIFFERENCES, DOTTED_LEVEL_NAMES})
+KNOWN_REQUIRED = frozenset({FLAT_KEYS, PIXEL_DIFFERENCES, DOTTED_LEVEL_NAMES, WIDE_SHARDS})
 """Required features that this program reads, beside those of codecs."""
 
 NEW_REQUIRED: tuple[str, ...] = ()

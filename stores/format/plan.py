@@ -14,7 +14,7 @@ from stores.errors import CodecError, PlanError
 from stores.format.array_spec import ArraySpec
 from stores.format.arrays import estimated_bytes, planned_tables, sharded_arrays
 from stores.format.canonical_json import diff_identity, identity_digest, normalized
-from stores.format.features import DOTTED_LEVEL_NAMES
+from stores.format.features import DOTTED_LEVEL_NAMES, WIDE_SHARDS
 from stores.format.pixel_differences import PIXEL_DIFFERENCES
 from stores.format.row_table import RowTable
 from stores.format.targets import MAX_CHUNK_BYTES, DenseTarget, RaggedTarget, Target
@@ -36,6 +36,8 @@ __all__ = [
 MAX_SHARD_BYTES = 128 << 20
 """128 MiB. It sets `shard_rows` of new plans only: stores with another shard size stay readable."""
 MAX_SHARD_ROWS = 1024
+MAX_WIDE_SHARD_ROWS = 1 << 16
+"""With the required feature `wide-shards`."""
 MAX_PLAN_BYTES = 1 << 20  # 1 MiB
 MAX_BINS = 1 << 16
 MAX_SIDE_PX = 1 << 16
@@ -43,15 +45,15 @@ MAX_FRAMES = 1 << 12
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,199}")
 
 
-def shard_rows_for(row_bytes_largest: int, rows: int) -> int:
+def shard_rows_for(row_bytes_largest: int, rows: int, most_rows: int = MAX_SHARD_ROWS) -> int:
     """S, the rows of a shard: the largest power of two with which the largest array fits MAX_SHARD_BYTES.
 
-    At least 1, at most MAX_SHARD_ROWS and, so that small stores have several shards, an eighth of the rows.
+    At least 1, at most `most_rows` and, so that small stores have several shards, an eighth of the rows.
 
     >>> shard_rows_for(2 << 20, 20210), shard_rows_for(2 << 20, 100), shard_rows_for(1 << 30, 100)
     (64, 8, 1)
     """
-    limit = min(MAX_SHARD_BYTES // row_bytes_largest, MAX_SHARD_ROWS, rows // 8)
+    limit = min(MAX_SHARD_BYTES // row_bytes_largest, most_rows, rows // 8)
     return 1 << max(0, limit.bit_length() - 1)
 
 
@@ -84,7 +86,8 @@ class Bin:
     width_px: int
     rows: int
     shard_rows: int
-    """S: rows of a shard, a power of two up to 1024; the last shard of a bin may be shorter."""
+    """S: rows of a shard, a power of two up to 1024, with `wide-shards` 65,536; the last shard of a bin may
+    be shorter."""
     batch_rows: int | None = None
     """Rows of a backbone batch, fixed because it can change the numbers; None if not planned."""
 
@@ -95,9 +98,9 @@ class Bin:
         if type(self.rows) is not int or self.rows < 1:
             raise PlanError(f"bin {self.name}: {self.rows!r} rows, expected 1 or more")
         s = self.shard_rows
-        if type(s) is not int or not 1 <= s <= MAX_SHARD_ROWS or s & (s - 1):
+        if type(s) is not int or not 1 <= s <= MAX_WIDE_SHARD_ROWS or s & (s - 1):
             raise PlanError(
-                f"bin {self.name}: shard_rows {s!r}, expected a power of two up to {MAX_SHARD_ROWS}"
+                f"bin {self.name}: shard_rows {s!r}, expected a power of two up to {MAX_WIDE_SHARD_ROWS}"
             )
         if self.batch_rows is not None and (type(self.batch_rows) is not int or self.batch_rows < 1):
             raise PlanError(f"bin {self.name}: batch_rows {self.batch_rows!r}, expected 1 or more")
@@ -182,6 +185,12 @@ class StorePlan:
             raise PlanError(f"{len(self.bins)} bins, expected 1 to {MAX_BINS} of different sizes")
         if self.rows.bin.max() >= len(self.bins):  # before counting, whose memory grows with the largest
             raise PlanError(f"rows.bin names bin {self.rows.bin.max()} of {len(self.bins)}")
+        wide = [b for b in self.bins if b.shard_rows > MAX_SHARD_ROWS]
+        if wide and WIDE_SHARDS not in self.required_features:
+            raise PlanError(
+                f"bin {wide[0].name}: shard_rows {wide[0].shard_rows}, more than {MAX_SHARD_ROWS} need the "
+                f"required feature {WIDE_SHARDS}"
+            )
         counts = np.bincount(self.rows.bin, minlength=len(self.bins))
         if counts.tolist() != [b.rows for b in self.bins]:
             raise PlanError(

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from stores.format.arrays import sharded_arrays
-from stores.format.features import DOTTED_LEVEL_NAMES
-from stores.format.plan import Bin, RaggedTarget
+from stores.format.features import DOTTED_LEVEL_NAMES, WIDE_SHARDS
+from stores.format.plan import Bin, DenseTarget, RaggedTarget
 from stores.format.pixel_differences import PIXEL_DIFFERENCES, differences
 from stores.pyramid import ONE_CELL_PX, Level
 from tests.faults.made_stores import LABELS, ORIGINAL_LABELS, P4, P5, Array, MadeRows, extract, small_plan
@@ -29,6 +29,7 @@ WIDE = Level(name="p4", stride_px=16, channels=37, stage=3)
 BLOCK = Level(name="s4.b1", stride_px=32, channels=3, stage=4)
 VECTOR = Level(name="avg", stride_px=ONE_CELL_PX, channels=5, stage=4)
 """One cell an image, whatever its size."""
+CLASS = DenseTarget("label", "int64", ())
 BOXES = RaggedTarget("boxes", "float32", (-1, 4), 64)
 
 
@@ -59,6 +60,16 @@ def golden_stores() -> dict[str, MadeRows]:
                 targets=(),
                 required_features=(DOTTED_LEVEL_NAMES,),
             )
+        ),
+        "pooled-float16": MadeRows(
+            small_plan(
+                "float16",
+                bins=(Bin(height_px=32, width_px=32, rows=1030, shard_rows=2048),),
+                levels=(VECTOR,),
+                targets=(CLASS,),
+                required_features=(WIDE_SHARDS,),
+            ),
+            skipped=frozenset({(0, 1029)}),
         ),
         "images-int4": MadeRows(small_plan("int4", bins=TWO_BINS, levels=(WIDE, P5), targets=targets)),
     }

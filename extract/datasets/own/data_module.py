@@ -62,6 +62,7 @@ class OwnData:
         self.VIEW_RECIPES, self.TRAINING_VIEWS, self.TEST_VIEWS = _VIEWS[description.task]
         is_labelled = description.task == "classification"
         self.DEFAULT_WINDOW_RULE: WindowRule = "cover" if is_labelled else "partition"
+        self.DEFAULT_LEVELS = crop_recipes.PROBE_LEVELS if is_labelled else None
         self.DEFAULT_WINDOWS = crop_recipes.DEFAULT_WINDOWS if is_labelled else {}
         self.TEST_VIEWS_OF_TRAINING = crop_recipes.TEST_VIEWS_OF_TRAINING if is_labelled else {}
 

@@ -133,7 +133,7 @@ def test_plans_that_contradict_themselves(changed, message):
         (lambda: RaggedTarget("boxes", "float32", (-1, -1), 16), "more than one -1"),
         (lambda: RaggedTarget("boxes", "float32", (-1, 4), 0), "cap_bytes"),
         (lambda: Bin(height_px=64, width_px=64, rows=1, shard_rows=3), "power of two"),
-        (lambda: Bin(height_px=64, width_px=64, rows=1, shard_rows=2048), "power of two"),
+        (lambda: Bin(height_px=64, width_px=64, rows=1, shard_rows=1 << 17), "power of two"),
         (lambda: Bin(height_px=0, width_px=64, rows=1, shard_rows=1), "0 px"),
         (lambda: Bin(height_px=64, width_px=64, rows=0, shard_rows=1), "0 rows"),
         (lambda: Bin(height_px=64, width_px=64, rows=1, shard_rows=1, batch_rows=0), "batch_rows"),
@@ -196,3 +196,12 @@ def test_total_bytes_are_within_a_percent_for_features(tmp_path, codec_name):
     extract(tmp_path, rows)
     stored = sum(p.stat().st_size for p in (tmp_path / plan.folder_name).rglob("*") if p.is_file())
     assert abs(plan.total_bytes - stored) < 0.01 * stored, (plan.total_bytes, stored)
+
+
+def test_wide_shards_are_a_required_feature():
+    """Readers of earlier versions refuse shards of more than 1024 rows, and so the store by its feature."""
+    wide = (Bin(height_px=64, width_px=64, rows=2, shard_rows=2048),)
+    with pytest.raises(PlanError, match=r"shard_rows 2048, more than 1024 need .* feature wide-shards"):
+        plan_of(2, 1, bins=wide)
+    assert plan_of(2, 1, bins=wide, required_features=("wide-shards",)).bins == wide
+    assert shard_rows_for(2048, 1 << 21, 1 << 16) == 1 << 16 and shard_rows_for(2048, 1 << 21) == 1024
