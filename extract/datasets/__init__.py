@@ -19,7 +19,8 @@ from typing import Any, cast
 from extract.datasets.contract import Dataset, DatasetModule
 from extract.datasets.own.advice import DESCRIBE
 from extract.datasets.own.data_module import OwnData
-from extract.datasets.own.description import description_of, is_description, read_description
+from extract.datasets.own.description import Description, description_of, is_description, read_description
+from extract.datasets.own.ready_made_sets import ready_made_file, ready_made_names
 from extract.sources.record import DatasetLayoutError, Record
 from extract.swin.window_rule import WindowRule
 from extract.views.crop_size import CropSize, plain_size
@@ -55,8 +56,8 @@ __all__ = [
 
 
 def dataset_names() -> tuple[str, ...]:
-    """The available data sets: modules of this package, and those that other packages add."""
-    return tuple(plugins(GROUP, __name__))
+    """The available data sets: modules of this package and of others, and ready-made descriptions."""
+    return tuple(sorted({*plugins(GROUP, __name__), *ready_made_names()}))
 
 
 def dataset_module(name: Named, package: str | None = None) -> DatasetModule:
@@ -72,21 +73,30 @@ def dataset_module(name: Named, package: str | None = None) -> DatasetModule:
     if not isinstance(name, str):
         described = description_of(name)
         if described is not None:
-            return OwnData(described)
+            ready = _ready_made(described.name)
+            same = ready is not None and ready.content() == described.content()
+            return OwnData(ready if ready is not None and same else described)
         package, name = name.get("package"), str(name["name"])
     found = plugins(GROUP, __name__)
     if is_description(name):
         described = read_description(name)
-        if described.name in found:
+        if described.name in dataset_names():
             raise DatasetLayoutError(f"{name}: name: {described.name!r} is a data set; choose another name")
         return OwnData(described)
+    if name not in found and (ready := _ready_made(name)) is not None:
+        return OwnData(ready)
     if name not in found:
         raise ValueError(
-            f"no data set {name!r}; available: {', '.join(found)}, or the path of a description such as "
-            f"my.yaml for own data (`describe` writes one){missing_package(package)}"
-            f"{did_you_mean(name, found)}"
+            f"no data set {name!r}; available: {', '.join(dataset_names())}, or the path of a description "
+            f"such as my.yaml for own data (`describe` writes one){missing_package(package)}"
+            f"{did_you_mean(name, dataset_names())}"
         )
     return cast(DatasetModule, found[name].load())
+
+
+def _ready_made(name: str) -> Description | None:
+    path = ready_made_file(name)
+    return None if path is None else read_description(path, ready_made=True)
 
 
 def dataset_name(name: Named) -> str:

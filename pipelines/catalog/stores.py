@@ -88,11 +88,17 @@ def stored_name(dataset: str) -> str:
 
 
 def description_file(dataset: Mapping[str, Any]) -> str | None:
-    """What the description of own data is taken to be called, for advice; None of another data set.
+    """What the description of own data is taken to be called, for advice; None of a data set with a name.
 
     Args: dataset: of a store's identity.
     """
-    return f"{dataset['name']}.yaml" if "description" in dataset else None
+    if "description" not in dataset:
+        return None
+    # Late: as in stored_name.
+    from extract.datasets.own.ready_made_sets import ready_made_file
+
+    name = str(dataset["name"])
+    return f"{name}.yaml" if ready_made_file(name) is None else None
 
 
 def describe_store(path: Path) -> FoundStore:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from extract.datasets.own.describing.describe_folder import describe_folder, description_text
+from extract.datasets.own.ready_made_sets import ready_made_file
 from pipelines.config import DescribeConfig
 from pipelines.errors import UsageError
 
@@ -20,6 +21,9 @@ def run(config: DescribeConfig) -> dict[str, Any]:
         raise UsageError(f"--out {out}: expected a name that ends with .yaml, which stands for a data set")
     if config.out and out.exists():
         raise UsageError(f"--out {out} exists: choose another name, or remove it")
+    ready_made = None if folder.exists() else ready_made_file(config.data)
+    if ready_made is not None:
+        return _copy(config.data, ready_made, Path(config.out) if config.out else None)
     draft = describe_folder(folder)
     text = description_text(draft, folder, out)
     if config.out:
@@ -43,3 +47,15 @@ def run(config: DescribeConfig) -> dict[str, Any]:
         "odd": list(draft.odd),
         "to_check": list(draft.open),
     }
+
+
+def _copy(name: str, path: Path, out: Path | None) -> dict[str, Any]:
+    """The description of a public data set, under another name, to change it."""
+    text = path.read_text(encoding="utf-8")
+    if out is None:
+        print(text, end="")
+    else:
+        own = out.stem if out.stem != name else f"my-{name}"
+        out.write_text(text.replace(f"name: {name}\n", f"name: {own}\n"), encoding="utf-8")
+        print(f"{out}: the description of {name} as {own}; `data` is its folder, from that of {out}")
+    return {"out": None if out is None else str(out), "ready_made": name}

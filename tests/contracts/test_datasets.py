@@ -1,5 +1,9 @@
-"""What every registered data set promises, on the tiny set it writes; a new one needs no test code."""
+"""What every data set and every layout of own data promises, on the tiny set it writes.
 
+A new data set, ready-made description or file of `descriptions` needs no test code.
+"""
+
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +18,7 @@ from extract.datasets import (
     choose,
     chosen_split,
     dataset_module,
+    dataset_name,
     dataset_names,
     default_levels,
     first_test_split,
@@ -21,11 +26,14 @@ from extract.datasets import (
     view_recipe,
 )
 from extract.datasets.contract import Dataset
+from extract.datasets.own.description import LAYOUTS
 from extract.views.recipes import ViewRecipe
 from heads import build_head, head_names
 from pipelines.cli.arguments import parse
 from pipelines.config import TrainConfig
 from pipelines.tasks import task_names, task_of
+from pipelines.tasks.contract import targets_there
+from pipelines.training.mask_branch import without_masks
 from pipelines.verbs import train_head
 from stores.format.targets import DenseTarget
 from stores.reading.reader import open_store
@@ -35,14 +43,21 @@ from tests.one_thread import one_thread  # noqa: F401 - a fixture of this file
 RECORDS = 4
 VIEW_PX = 64
 
-every_dataset = pytest.mark.parametrize("name", dataset_names())
+DESCRIPTIONS = sorted(str(path) for path in Path(__file__).with_name("descriptions").glob("*.yaml"))
+"""Of own data: at least one of each layout."""
+NAMES = [*dataset_names(), *DESCRIPTIONS]
+ALIKE = {"cityscapes-trainids", "coco-stuff", "voc2007", "voc2012", "voc2012-boxes"}
+ALIKE |= {"own-instances", "own-offset", "own-labels", "own-photographs", "own-tars"}
+"""Of a layout and task that another one stands for: not trained on again."""
+
+every_dataset = pytest.mark.parametrize("name", NAMES, ids=lambda name: Path(name).stem)
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     found = {}
-    for name in dataset_names():
-        found[name] = tmp_path_factory.mktemp(name)
+    for name in NAMES:
+        found[name] = tmp_path_factory.mktemp(Path(name).stem)
         dataset_module(name).write_sample(found[name], RECORDS, np.random.default_rng(0))
     return found
 
@@ -51,7 +66,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def backbones() -> dict[str, FrozenBackbone]:
     return {
         name: load_backbone(backbone_card("swinv2-nano", {}, default_levels(name)), "random:0")
-        for name in dataset_names()
+        for name in NAMES
     }
 
 
@@ -68,7 +83,7 @@ def test_names_of_splits_and_views(name: str) -> None:
     assert all(view_recipe(name, views).fixed_count is None for views in module.TRAINING_VIEWS)
     assert view_recipe(name, module.TEST_VIEWS[0]).fixed_count is not None
     for split in module.OFFICIAL_SPLITS:
-        assert choose(name, split).dataset == name
+        assert choose(name, split).dataset == dataset_name(name)
 
 
 @every_dataset
@@ -76,7 +91,7 @@ def test_every_split_of_the_sample_is_listed(name: str, folders: dict[str, Path]
     for dataset in splits(name, folders):
         keys = [record.key for record in dataset.records]
         assert keys == sorted(set(keys)) and len(keys) == RECORDS
-        assert dataset.name == name and dataset.task in task_names()
+        assert dataset.name == dataset_name(name) and dataset.task in task_names()
         assert dataset.num_classes == len(dataset.class_names) >= 1
         assert dataset.is_training == (dataset.split in dataset_module(name).TRAINING_SPLITS)
         for index, record in enumerate(dataset.records):
@@ -98,8 +113,13 @@ def test_a_sample_follows_from_its_generator(name: str, tmp_path: Path, folders:
 def test_another_folder_is_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises((DatasetLayoutError, FileNotFoundError), match=str(tmp_path)):
         open_dataset(name, tmp_path)
-    with pytest.raises(ValueError, match=f"{name} has no split 'nowhere'"):
+    with pytest.raises(ValueError, match=f"{dataset_name(name)} has no split 'nowhere'"):
         open_dataset(name, tmp_path, "nowhere")
+
+
+def test_every_layout_of_own_data_is_here() -> None:
+    described = {dataset_module(name).description.layout for name in DESCRIPTIONS}  # type: ignore[attr-defined]
+    assert described == set(LAYOUTS)
 
 
 @every_dataset
@@ -112,12 +132,15 @@ def test_views_and_targets(name: str, folders: dict[str, Path]) -> None:
         for recipe_name in module.TRAINING_VIEWS if dataset.is_training else module.TEST_VIEWS:
             sizes = {"crop_size": VIEW_PX} if dataset.is_training else {"short_side": VIEW_PX}
             recipe = view_recipe(name, recipe_name, **sizes)
-            views = [recipe.view(name, record, number, 0, truth) for number in range(recipe.fixed_count or 2)]
+            views = [
+                recipe.view(dataset.name, record, number, 0, truth)
+                for number in range(recipe.fixed_count or 2)
+            ]
             rendered = dataset.media.render(data, record, views)
             planned = dataset.target_specs(not dataset.is_training, _params(dataset, recipe))
             specs = {spec.name: spec for spec in planned}
             needed = task.training_targets if dataset.is_training else task.test_targets
-            assert set(needed) <= set(specs)
+            assert set(targets_there(task, needed, specs)) <= set(specs)
             for view, pixels in zip(views, rendered, strict=True):
                 frames = () if recipe.frames is None else (recipe.frames,)
                 assert pixels.dtype == np.uint8 and pixels.shape == (*frames, *view.padded_hw, 3)
@@ -138,7 +161,9 @@ def test_views_and_targets(name: str, folders: dict[str, Path]) -> None:
                     assert array.shape == shape, target
 
 
-@every_dataset
+@pytest.mark.parametrize(
+    "name", [name for name in NAMES if Path(name).stem not in ALIKE], ids=lambda n: Path(n).stem
+)
 def test_extracted_and_trained_for_a_step(
     name: str, folders: dict[str, Path], backbones: dict[str, FrozenBackbone], tmp_path: Path
 ) -> None:
@@ -148,16 +173,17 @@ def test_extracted_and_trained_for_a_step(
     assert summary.rows_written == RECORDS and not summary.skipped
     with open_store(path) as store:
         assert sorted(store.keys) == [record.key for record in dataset.records]
-        assert store.identity["dataset"]["name"] == name and "package" not in store.identity["dataset"]
+        recorded = store.identity["dataset"]
+        assert recorded["name"] == dataset.name and "package" not in recorded
         features = store.read_features(range(RECORDS))
         assert all(np.isfinite(x).all() and x.std() > 0 for x in features.values())
         pyramid, offered = store.pyramid, set(store.targets)
     head = min(
-        (head for head in head_names(dataset.task) if _learns_from(head, dataset, pyramid, offered)),
-        key=lambda head: _parameters(head, dataset, pyramid),
+        (head for head in head_names(dataset.task) if _learns_from(head, recorded, pyramid, offered)),
+        key=lambda head: sum(parameter.numel() for parameter in _built(head, recorded, pyramid).parameters()),
     )
     words = ["--head", head, "--store", str(path), "--stores", str(path.parent), "--device", "cpu"]
-    words += ["--run", str(tmp_path / "run"), "--max-steps", "1", "--batch-size", "2"]
+    words += ["--run", str(tmp_path / "run"), "--max-steps", "1", "--batch-size", "2", "--val-every", "0"]
     trained = train_head.run(parse(TrainConfig, words))
     assert trained["steps"] == 1 and np.isfinite(trained["loss"])
 
@@ -172,23 +198,23 @@ def _params(dataset: Dataset, recipe: ViewRecipe) -> list[npt.NDArray[np.float64
     return found
 
 
-def _learns_from(head: str, dataset: Dataset, pyramid: Any, offered: set[str]) -> bool:
+def _learns_from(head: str, dataset: Mapping[str, Any], pyramid: Any, offered: set[str]) -> bool:
+    try:
+        return set(_built(head, dataset, pyramid).target_names) <= offered
+    except ValueError:  # of levels that the store lacks
+        return False
+
+
+def _built(head: str, dataset: Mapping[str, Any], pyramid: Any) -> Any:
+    """On no device, as train-head would build it: without masks where there are none."""
+    settings = without_masks(TrainConfig(head=head), dataset).head_settings
     with torch.device("meta"):
-        try:
-            return set(build_head(head, dataset.task, pyramid, dataset.num_classes).target_names) <= offered
-        except ValueError:  # of levels that the store lacks
-            return False
+        return build_head(head, dataset["task"], pyramid, dataset["num_classes"], **settings)
 
 
-def _parameters(head: str, dataset: Dataset, pyramid: Any) -> int:
-    with torch.device("meta"):
-        built = build_head(head, dataset.task, pyramid, dataset.num_classes)
-    return sum(parameter.numel() for parameter in built.parameters())
-
-
-@every_dataset
+@pytest.mark.parametrize("name", [name for name in dataset_names() if name != "voc2007"])
 def test_common_names_of_splits(name: str) -> None:
-    """As people say them: of each kind the one official split whose name begins so."""
+    """As people say them: of each kind the one official split whose name begins so. VOC 2007 has trainval."""
     official = dataset_module(name).OFFICIAL_SPLITS
     for common, begins in (("train", "train"), ("val", "val"), ("validation", "val")):
         assert chosen_split(name, common).startswith(begins)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from extract.datasets.layouts.sample_files import SAMPLE_SIZES_HW, image_bytes, sample_image
 
@@ -25,10 +26,11 @@ def write_coco_split(
     (folder / split).mkdir(exist_ok=True)
     for number in range(1, records + 1):
         hw = SAMPLE_SIZES_HW[number % len(SAMPLE_SIZES_HW)]
-        pixels = sample_image(generator, hw).copy()
-        for _ in range(_THINGS):
-            category = int(generator.choice(list(categories)))
-            annotations.append(_thing(len(annotations) + 1, number, category, hw, pixels, generator))
+        pixels, things = drawn_things(hw, list(categories), generator)
+        annotations += [
+            {"id": len(annotations) + place, "image_id": number, **thing}
+            for place, thing in enumerate(things, start=1)
+        ]
         name = f"{number:012d}.jpg"
         (folder / split / name).write_bytes(image_bytes(pixels, "JPEG"))
         images.append({"id": number, "file_name": name, "height": hw[0], "width": hw[1], "license": 1})
@@ -42,21 +44,23 @@ def write_coco_split(
     (folder / "annotations" / f"instances_{split}.json").write_text(json.dumps(whole))
 
 
+def drawn_things(
+    hw: tuple[int, int], categories: Sequence[int], generator: np.random.Generator
+) -> tuple[npt.NDArray[np.uint8], list[dict[str, Any]]]:
+    """A smooth image, uint8 RGB (H, W, 3), with two rectangles, and their annotations without ids."""
+    pixels = sample_image(generator, hw).copy()
+    return pixels, [_thing(int(generator.choice(categories)), hw, pixels, generator) for _ in range(_THINGS)]
+
+
 def _thing(
-    number: int,
-    image: int,
-    category: int,
-    hw: tuple[int, int],
-    pixels: np.ndarray[Any, np.dtype[np.uint8]],
-    generator: np.random.Generator,
+    category: int, hw: tuple[int, int], pixels: npt.NDArray[np.uint8], generator: np.random.Generator
 ) -> dict[str, Any]:
     """Draws a rectangle of the category's colour, and returns its annotation."""
     height, width = (int(generator.integers(side // 4, side // 2)) for side in hw)
     y, x = int(generator.integers(0, hw[0] - height)), int(generator.integers(0, hw[1] - width))
-    pixels[y : y + height, x : x + width] = [(category * 67) % 256, (category * 151) % 256, 255 - category]
+    colour = [(category * 67) % 256, (category * 151) % 256, (255 - category) % 256]
+    pixels[y : y + height, x : x + width] = colour
     return {
-        "id": number,
-        "image_id": image,
         "category_id": category,
         "bbox": [x, y, width, height],
         "area": width * height,

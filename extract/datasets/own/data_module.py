@@ -15,9 +15,13 @@ from extract.datasets.own.coco_json import open_instances
 from extract.datasets.own.description import Description
 from extract.datasets.own.labelled_photographs import open_folders, open_json, open_tars
 from extract.datasets.own.mask_pairs import open_masks
+from extract.datasets.own.samples import write_sample
+from extract.datasets.own.voc_xml import open_voc
 from extract.swin.window_rule import WindowRule
 from extract.views import crop_recipes, detection_recipes, segmentation_recipes
-from extract.views.recipes import RecipeMaker
+from extract.views.crop_size import plain_size
+from extract.views.recipes import RecipeMaker, ViewRecipe
+from extract.views.view import Hw
 
 OwnDataset = LabelMaps | InstanceData | LabelledImages
 Recipes = Mapping[str, RecipeMaker]
@@ -47,6 +51,7 @@ _OPEN: Mapping[str, Callable[[Description, Path, str, str | None], OwnDataset]] 
     "imagefolder": open_folders,
     "inat-json": open_json,
     "image-tars": open_tars,
+    "voc-xml": open_voc,
 }
 """By layout."""
 
@@ -54,12 +59,19 @@ _OPEN: Mapping[str, Callable[[Description, Path, str, str | None], OwnDataset]] 
 class OwnData:
     """A `DatasetModule` of own data."""
 
+    DEFAULT_WINDOW_RULE: WindowRule = "partition"
+    """As the Swin of mmsegmentation and mmdetection."""
+
     def __init__(self, description: Description) -> None:
         self.description = description
         self.OFFICIAL_SPLITS = tuple(description.splits)
         self.TRAINING_SPLITS = description.training
         self.DEFAULT_FOLDER = description.data
-        self.VIEW_RECIPES, self.TRAINING_VIEWS, self.TEST_VIEWS = _VIEWS[description.task]
+        recipes, self.TRAINING_VIEWS, self.TEST_VIEWS = _VIEWS[description.task]
+        self.VIEW_RECIPES = {
+            name: partial(_of_size, maker, *_default_size(description, name in self.TRAINING_VIEWS))
+            for name, maker in recipes.items()
+        }
         is_labelled = description.task == "classification"
         self.DEFAULT_WINDOW_RULE: WindowRule = "cover" if is_labelled else "partition"
         self.DEFAULT_LEVELS = crop_recipes.PROBE_LEVELS if is_labelled else None
@@ -68,10 +80,40 @@ class OwnData:
 
     def open_dataset(self, data: str | Path, split: str, subset: str | None = None) -> OwnDataset:
         """One split. Raises DatasetLayoutError, which says what was looked for and found."""
-        opened = _OPEN[self.description.layout](self.description, Path(data), split, subset)
+        root = self._root(Path(data), split)
+        opened = _OPEN[self.description.layout](self.description, root, split, subset)
         opened.description = self.description.content()
         return opened
 
     def write_sample(self, folder: Path, records: int, generator: np.random.Generator) -> None:
-        """Own data has no sample: raises ValueError."""
-        raise ValueError(f"{self.description.name} is own data, of which no sample can be made")
+        """Writes a tiny set in the description's layout: so many records of each split."""
+        write_sample(self.description, folder, records, generator)
+
+    def _root(self, data: Path, split: str) -> Path:
+        """`data`, or the folder below it that a ready-made description names, such as VOCdevkit/VOC2012."""
+        if Path(self.description.data).is_absolute():
+            return data
+        parts = Path(self.description.data).parts
+        below = [data, *(data.joinpath(*parts[start:]) for start in range(len(parts)))]
+        first = next(iter(self.description.splits[split].values()))[0]
+        return next((folder for folder in below if (folder / first).exists()), data)
+
+
+def _default_size(description: Description, is_training: bool) -> tuple[int | Hw | None, int | None]:
+    """Crop and short side that a description names: of detection a short side is of test views alone."""
+    crop = description.crop_size if is_training else None
+    short = None if is_training and description.task == "detection" else description.short_side
+    return None if crop is None else plain_size(crop), short
+
+
+def _of_size(
+    maker: RecipeMaker,
+    default_crop: int | Hw | None,
+    default_short: int | None,
+    crop: int | Hw | None,
+    short: int | None,
+) -> ViewRecipe:
+    """A recipe of the size asked for, else of the description's; a crop alone has its own short side."""
+    if crop is None:
+        crop, short = default_crop, default_short if short is None else short
+    return maker(crop, short)

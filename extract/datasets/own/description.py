@@ -27,14 +27,17 @@ from pathlib import Path
 from typing import Any
 
 from extract.sources.record import DatasetLayoutError
+from extract.views.crop_size import CropSize, crop_hw, plain_size
 
 SUFFIXES = (".yaml", ".yml")
 """Of description files."""
 MOST_CLASSES = 100_000
 MOST_MASK_CLASSES = 255
 """A label map holds a byte a pixel, and 255 is ignored."""
+_LIST_FROM = {"masks": 0, "voc-xml": 1}
+"""By layout whose `classes` may be a list of names: the number of the first."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-_KEYS = ("name", "layout", "data", "splits", "training", "classes")
+_KEYS = ("name", "layout", "data", "splits", "training", "classes", "crop_size", "short_side")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,6 +87,12 @@ LAYOUTS: Mapping[str, Layout] = {
         required=(("tars",),),
         labelled=True,
     ),
+    "voc-xml": Layout(
+        task="detection",
+        split_keys=("images", "annotations", "list"),
+        required=(("images", "annotations"),),
+        options=("first_pixel",),
+    ),
 }
 """By name."""
 
@@ -113,6 +122,12 @@ class Description:
     """End of the stems of images, which masks do not have."""
     mask_suffix: str = ""
     """End of the stems of masks, which images do not have."""
+    first_pixel: int = 1
+    """Number of the first pixel of a row in VOC's xml files: 1 as in VOC, 0 for tools that count from 0."""
+    crop_size: CropSize | None = None
+    """Default size of training views, a side or (height, width); no part of `content`, as views record it."""
+    short_side: int | None = None
+    """Default short side at ratio 1, of training and test views; no part of `content`."""
 
     @property
     def task(self) -> str:
@@ -150,6 +165,8 @@ class Description:
                 "image_suffix": self.image_suffix,
                 "mask_suffix": self.mask_suffix,
             }
+        if self.layout == "voc-xml":
+            content["first_pixel"] = self.first_pixel
         return content
 
 
@@ -162,8 +179,11 @@ def is_description(name: str) -> bool:
     return name.lower().endswith(SUFFIXES)
 
 
-def read_description(path: str | Path) -> Description:
+def read_description(path: str | Path, *, ready_made: bool = False) -> Description:
     """The description in a file.
+
+    Args:
+        ready_made: whether it is of this package: `data` is then below the folder of all data sets.
 
     Raises DatasetLayoutError, naming file and key, for one that cannot be read or lacks something.
     """
@@ -178,7 +198,7 @@ def read_description(path: str | Path) -> Description:
         ) from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise DatasetLayoutError(f"{path} cannot be read as a description: {error}") from None
-    return _Reader(str(path)).description(found, path.parent)
+    return _Reader(str(path)).description(found, None if ready_made else path.parent)
 
 
 def description_of(dataset: Mapping[str, Any]) -> Description | None:
@@ -207,6 +227,7 @@ def description_of(dataset: Mapping[str, Any]) -> Description | None:
         ignored=tuple(content.get("ignored", ())),
         image_suffix=str(content.get("image_suffix", "")),
         mask_suffix=str(content.get("mask_suffix", "")),
+        first_pixel=int(content.get("first_pixel", 1)),
     )
 
 
@@ -216,12 +237,12 @@ class _Reader:
     def __init__(self, where: str) -> None:
         self._where = where
 
-    def description(self, found: Any, folder: Path) -> Description:
+    def description(self, found: Any, folder: Path | None) -> Description:
         if not isinstance(found, dict):
             raise self._error(
                 f"holds {_shown(found)}, expected `name:`, `layout:`, `splits:` and `classes:`, one a line"
             )
-        layout_name = self._text(found, "layout")
+        layout_name, data = self._text(found, "layout"), self._text(found, "data", ".")
         if layout_name not in LAYOUTS:
             raise self._error(f"layout: {_shown(layout_name)}, available: {', '.join(LAYOUTS)}")
         layout = LAYOUTS[layout_name]
@@ -246,7 +267,7 @@ class _Reader:
         return Description(
             name=name,
             layout=layout_name,
-            data=os.path.abspath(folder / os.path.expanduser(self._text(found, "data", "."))),
+            data=data if folder is None else os.path.abspath(folder / os.path.expanduser(data)),
             splits=splits,
             training=tuple(training),
             classes=classes,
@@ -255,7 +276,21 @@ class _Reader:
             ignored=values,
             image_suffix=self._text(found, "image_suffix", ""),
             mask_suffix=self._text(found, "mask_suffix", ""),
+            first_pixel=self._first_pixel(found.get("first_pixel", 1)),
+            crop_size=self._crop(found.get("crop_size")),
+            short_side=None if "short_side" not in found else self._whole(found["short_side"], "short_side"),
         )
+
+    def _first_pixel(self, value: Any) -> int:
+        if value not in (0, 1) or isinstance(value, bool):
+            raise self._error(f"first_pixel: {_shown(value)}, expected 1, as in VOC, or 0")
+        return int(value)
+
+    def _crop(self, value: Any) -> int | tuple[int, int] | None:
+        try:
+            return None if value is None else plain_size(crop_hw(value))
+        except ValueError as error:
+            raise self._error(str(error)) from None
 
     def _splits(self, found: Any, layout: Layout) -> dict[str, dict[str, tuple[str, ...]]]:
         if not isinstance(found, dict) or not found:
@@ -286,8 +321,8 @@ class _Reader:
         layout, labels = LAYOUTS[name], None
         if layout.labelled:
             labels, found = self._labels(found)
-        elif isinstance(found, list) and name == "masks":
-            found = dict(enumerate(found, start=offset))
+        elif isinstance(found, list) and name in _LIST_FROM:
+            found = dict(enumerate(found, start=_LIST_FROM[name] or offset))
         elif isinstance(found, list):
             raise self._error("classes: a list, expected `category id: name`, one a line, as in the json")
         elif offset:

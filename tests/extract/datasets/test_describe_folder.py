@@ -11,6 +11,8 @@ from extract.datasets.own.describing.describe_folder import describe_folder, des
 from extract.datasets.own.description import read_description
 from extract.sources.record import DatasetLayoutError
 from tests.extract.datasets.made_own import HW, write_masks, write_pair
+from tests.extract.datasets.test_own_voc import thing as voc_thing
+from tests.extract.datasets.test_own_voc import write as write_voc
 
 
 def written(folder: Path, out: Path) -> str:
@@ -86,3 +88,39 @@ def test_real_street_scenes_are_recognised(samples: Path, tmp_path: Path) -> Non
         40,
         80,
     ]
+
+
+def test_voc_is_recognised_with_its_lists_and_difficult_objects(tmp_path: Path) -> None:
+    data = tmp_path / "voc"
+    write_voc(data, "a", voc_thing("RBC", more="<difficult>1</difficult>") + voc_thing("WBC"))
+    write_voc(data, "b", voc_thing("RBC"))
+    write_voc(data, "c", voc_thing("RBC"))
+    (data / "Annotations" / "odd.xml").write_text("<annotation>")
+    (data / "Annotations" / "lonely.xml").write_text("<annotation/>")
+    for name, lines in (("train", "a\nb\n"), ("val", "c\n"), ("RBC_train", "a 1\nb -1\n")):
+        (data / "ImageSets" / "Main").mkdir(parents=True, exist_ok=True)
+        (data / "ImageSets" / "Main" / f"{name}.txt").write_text(lines)
+    draft = describe_folder(data)
+    assert draft.layout == "voc-xml" and draft.training == ["train"] and not draft.open
+    assert draft.splits["val"] == {
+        "images": ["JPEGImages"],
+        "annotations": ["Annotations"],
+        "list": ["ImageSets/Main/val.txt"],
+    }
+    assert draft.classes == {1: "RBC", 2: "WBC"} and draft.class_counts[1] == "3 objects"
+    assert "4 objects with boxes and no masks, 1 of them difficult" in draft.found[-1]
+    assert any("odd.xml (its xml cannot be parsed" in line for line in draft.odd)
+    assert "1 xml files without an image: lonely" in draft.odd
+    out = tmp_path / "cells.yaml"
+    out.write_text(description_text(draft, data, out))
+    assert [record.key for record in open_dataset(str(out)).records] == ["a", "b"]
+
+
+def test_boxes_that_begin_at_0_are_asked_about(tmp_path: Path) -> None:
+    data = tmp_path / "voc"
+    write_voc(data, "a", voc_thing("RBC", (0, 0, 79, 59)))
+    draft = describe_folder(data)
+    assert draft.options == {"first_pixel": 0} and "count from 0 or, as in VOC, from 1" in draft.open[0]
+    out = tmp_path / "cells.yaml"
+    out.write_text(description_text(draft, data, out))
+    assert open_dataset(str(out)).read_truth(0).xywh.tolist() == [[0, 0, 80, 60]]

@@ -15,7 +15,7 @@ from extract.backbones.loading import FrozenBackbone
 from extract.datasets import dataset_module, open_dataset, view_recipe
 from extract.datasets.contract import Dataset
 from extract.extractor.run import Progress, Summary, extract
-from extract.planning.plan import build_plan, needed_bytes
+from extract.planning.plan import build_plan, needed_bytes, own_description
 from stores import open_store
 from stores.format.plan import StorePlan
 from stores.shards.disk import Files
@@ -42,12 +42,13 @@ class Wrapped:
 
 def planned(dataset: Dataset, backbone: Any, recipe: str | None = None, **choices: Any) -> StorePlan:
     """Views of 64 px: the data set's own for a training split, `single` for a test split, unless named."""
-    training = dataset_module(dataset.name).TRAINING_VIEWS
+    named = {"name": dataset.name, "class_names": list(dataset.class_names), **own_description(dataset)}
+    training = dataset_module(named).TRAINING_VIEWS
     name = recipe or (training[0] if dataset.is_training else "single")
     sizes = {"crop_size": 64} if name in training else {"short_side": 64}
     return build_plan(
         dataset,
-        view_recipe(dataset.name, name, **sizes),
+        view_recipe(named, name, **sizes),
         backbone.card,
         weights_sha256=backbone.weights_sha256,
         precision=backbone.precision,

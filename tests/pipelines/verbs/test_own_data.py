@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 
 from extract.datasets import dataset_module
+from extract.datasets.own.description import read_description
+from extract.datasets.own.ready_made_sets import ready_made_file
 from pipelines.__main__ import main
 from tests.extract.datasets.made_own import CLASSES, write_instances, write_masks
+from tests.extract.datasets.test_ready_made import write_cityscapes
 
 
 def result(capsys: pytest.CaptureFixture[str], line: str) -> tuple[int, dict[str, Any], str]:
@@ -100,6 +103,37 @@ def test_plan_of_few_records_of_an_official_set_takes_the_recipe_of_small_data(
     )
     assert "training  linear: 6 images: about 75 steps, " in text and " days" not in text
     assert "bins      1: 32x64 (6)" in text
+
+
+def test_cityscapes_in_rectangular_crops(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A ready-made description by its name: crops twice as wide as high, through all verbs."""
+    for split in ("train", "val"):
+        write_cityscapes(tmp_path / "data" / "cityscapes", split)
+    monkeypatch.chdir(tmp_path)
+    extract = "extract --dataset cityscapes --model swinv2-nano --weights random:0 --stores f --device cpu"
+    code, first, text = result(capsys, f"{extract} --crop-size 32x96")
+    assert code == 0 and "bins      1: 32x96 (2)" in text
+    store = Path(first["store"])
+    plan = json.loads((store / "plan.json").read_text())
+    assert plan["identity"]["views"]["crop_px"] == [32, 96]
+    assert plan["identity"]["views"]["scale_px"] == [128, 32]
+    train = "--head fpn --head-settings.width 16 --batch-size 2 --device cpu --max-steps 1 --val-every 0"
+    assert result(capsys, f"train-head {train} --stores f --run runs/a")[0] == 0
+    code, summary, _ = result(capsys, "evaluate --run runs/a")
+    line = "make extract DATASET=cityscapes MODEL=swinv2-nano SPLIT=val LEVELS=p2,p3,p4,p5"
+    assert code == 2 and f'{line} ARGS="--short-side 32"' in summary["error"]
+    assert result(capsys, f"{extract} --split val --short-side 32")[0] == 0
+    code, stored, _ = result(capsys, "evaluate --run runs/a")
+    assert code == 0 and stored["class_names"][:2] == ["road", "sidewalk"]
+    online = "train-head --online --dataset cityscapes --model swinv2-nano --weights random:0"
+    assert result(capsys, f"{online} {train} --stores f --crop-size 32x96 --run runs/b")[0] == 0
+    code, live, _ = result(capsys, "evaluate --run runs/b --live")
+    assert code == 0 and live["miou"] >= 0
+    code, _, text = result(capsys, "describe cityscapes --out streets.yaml")
+    assert code == 0 and "the description of cityscapes as streets" in text
+    assert read_description("streets.yaml").classes == read_description(ready_made_file("cityscapes")).classes
 
 
 def test_boxes_from_description_to_results_with_own_ids(
