@@ -13,7 +13,7 @@ from extract.datasets.own.description import read_description
 from extract.datasets.own.ready_made_sets import ready_made_file
 from pipelines.__main__ import main
 from tests.extract.datasets.made_own import CLASSES, write_instances, write_masks
-from tests.extract.datasets.test_ready_made import write_cityscapes
+from tests.extract.own.test_ready_made import write_cityscapes
 
 
 def result(capsys: pytest.CaptureFixture[str], line: str) -> tuple[int, dict[str, Any], str]:

@@ -11,8 +11,8 @@ from extract.datasets.own.describing.describe_folder import describe_folder, des
 from extract.datasets.own.description import read_description
 from extract.sources.record import DatasetLayoutError
 from tests.extract.datasets.made_own import HW, write_masks, write_pair
-from tests.extract.datasets.test_own_voc import thing as voc_thing
-from tests.extract.datasets.test_own_voc import write as write_voc
+from tests.extract.own.test_own_voc import thing as voc_thing
+from tests.extract.own.test_own_voc import write as write_voc
 
 
 def written(folder: Path, out: Path) -> str:
