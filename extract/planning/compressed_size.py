@@ -20,9 +20,9 @@ from extract.planning.plan import Estimate
 from extract.sources.byte_sources import SourceError
 from extract.sources.record import READ_THREADS
 from stores.format.array_spec import CRC_BYTES
-from stores.format.arrays import compressed_estimate
 from stores.format.pixel_differences import differences
 from stores.format.plan import StorePlan
+from stores.format.size_estimate import compressed_estimate
 from stores.shards.zstd_frames import encode_frame
 
 SAMPLED_ROWS = 48

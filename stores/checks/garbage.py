@@ -1,4 +1,5 @@
-"""Files that killed writers left in a store: partial files without a receipt, and `work/` after the commit.
+"""Files that killed writers left in a store: partial files without a receipt; after the commit `work/`, and
+single receipts where they were packed.
 
 Of a store that is being written nothing is listed that a living process may still need: see
 `stores.work.claims.live_claims`.
@@ -17,11 +18,14 @@ from stores.format.manifest import MANIFEST_NAME, PLAN_NAME
 from stores.format.plan import ShardId, StorePlan
 from stores.shards.disk import Files, remove_if_there
 from stores.shards.finished import FinishedShards
+from stores.shards.receipt_pack import PACK_PATH
+from stores.shards.spool import spool_path
 from stores.work.claims import live_claims
 from stores.work.folder import WORK, remove_work
 from stores.work.holder import Holder
 
 PARTIAL_SUFFIX = ".partial"
+RECEIPTS = "receipts"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,11 +59,12 @@ def gc_orphans(path: str | Path, delete: bool = False) -> list[Orphan]:
 
 
 def _candidates(root: Path) -> Iterator[Orphan]:
-    """Partial files and those in `work/`, with their sizes; one that vanishes meanwhile is left out."""
+    """Partial files, receipts and files in `work/`, with their sizes; one that vanishes meanwhile is left
+    out."""
     for folder, _, names in os.walk(root):
-        is_work = Path(folder).relative_to(root).parts[:1] == (WORK,)
+        is_listed = Path(folder).relative_to(root).parts[:1] in ((WORK,), (RECEIPTS,))
         for name in sorted(names):
-            if not is_work and not name.endswith(PARTIAL_SUFFIX):
+            if not is_listed and not name.endswith(PARTIAL_SUFFIX):
                 continue
             file = Path(folder, name)
             try:
@@ -78,6 +83,7 @@ class _Needed:
         self.is_committed = folder.has(MANIFEST_NAME)
         plan = None if self.is_committed or not folder.has(PLAN_NAME) else plan_of_unfinished(folder)
         self._of_receipts = set() if plan is None else _partials_of_receipts(root, plan)
+        self._is_packed = self.is_committed and (root / PACK_PATH).exists()
         self._is_being_written = bool(claims) and not self.is_committed
         self._unclaimed = set() if plan is None else _files_of_unclaimed(plan, claims)
 
@@ -85,6 +91,8 @@ class _Needed:
         relative = file.relative_to(self._root)
         if self.is_committed and relative.parts[0] == WORK:
             return True
+        if self._is_packed and relative.parts[0] == RECEIPTS and relative.as_posix() != PACK_PATH:
+            return file.name.endswith((".json", PARTIAL_SUFFIX))
         if not file.name.endswith(PARTIAL_SUFFIX) or file in self._of_receipts:
             return False
         final = relative.as_posix().removesuffix(PARTIAL_SUFFIX).rpartition(".")[0]
@@ -102,4 +110,5 @@ def _files_of_unclaimed(plan: StorePlan, claims: Mapping[str, Holder | None]) ->
     """Final names of the files of shards that no living process works on, by path from the root."""
     finished = FinishedShards(Files(), Path(), plan)
     unclaimed: list[ShardId] = [shard for shard in plan.shards() if plan.shard_name(shard) not in claims]
-    return {path for shard in unclaimed for path in finished.paths(shard)}
+    spools = {spool_path(plan.shard_name(shard)) for shard in unclaimed}
+    return spools | {path for shard in unclaimed for path in finished.paths(shard)}

@@ -60,7 +60,7 @@ def plan_of_unfinished(folder: StoreFolder) -> StorePlan | None:
     except FormatError:
         raise
     except IntegrityError:
-        if any((folder.path / "receipts").glob("*.json")):
+        if any((folder.path / "receipts").glob("*.json*")):
             raise
         return None
 

@@ -9,20 +9,23 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from stores.checks.garbage import PARTIAL_SUFFIX, Orphan, gc_orphans
+from stores.checks.packed_check import check_packed_shards, packed_paths
 from stores.checks.problems import Problem, Repair, Report
 from stores.checks.receipt_differences import contradicting_shards
 from stores.checks.status import Status, store_status
 from stores.errors import FIX_MANIFEST, DerivedFileError, IncompleteStore, IntegrityError
 from stores.format.array_spec import ArraySpec
-from stores.format.arrays import all_arrays, metadata_files, sharded_arrays
+from stores.format.arrays import all_arrays, metadata_files, own_arrays
 from stores.format.bounded_files import StoreFolder
 from stores.format.canonical_json import sha256_hex
+from stores.format.features import CHUNK_DIGESTS, PACKED
 from stores.format.manifest import MANIFEST_NAME, PLAN_NAME, Manifest
 from stores.format.plan import ShardId, StorePlan
 from stores.format.row_table import WRITTEN
@@ -30,6 +33,7 @@ from stores.reading.committed_store import read_committed_plan, read_manifest, r
 from stores.reading.metadata_check import MAX_METADATA_BYTES, metadata_problems
 from stores.shards.disk import Files, partial_of
 from stores.shards.finished import FinishedShards
+from stores.shards.receipt_pack import PACK_PATH, lines_of
 from stores.shards.receipt_tables import ReceiptTables
 from stores.shards.receipts import MAX_RECEIPT_BYTES, Receipt, decode_receipt, receipt_path
 from stores.shards.shard_check import check_shard_file, wrong_lengths
@@ -38,6 +42,7 @@ from stores.work.folder import is_beside
 __all__ = ["Orphan", "Problem", "Repair", "Report", "Status", "gc_orphans", "store_status", "verify_store"]
 
 _THREADS = 4
+MAX_PACK_BYTES = 1 << 31  # 2 GiB: the receipts of millions of rows
 
 
 def verify_store(path: str | Path, *, full: bool = False, manifest_digest: str | None = None) -> Report:
@@ -110,6 +115,9 @@ class _Check:
         tables = ReceiptTables(plan)
         receipts = list(self._receipts(plan, manifest, tables))
         self._shards(plan, receipts)
+        self._packed(plan, manifest, receipts)
+        if tables.content_digest != manifest.content_digest and len(receipts) == len(plan.shards()):
+            self._add("the content digest is not that of the receipts", Repair.COMMIT)
         self._receipts_as_bound(plan, manifest, tables, receipts, bound)
         self._unlisted(plan, {*manifest.files, MANIFEST_NAME})
 
@@ -131,6 +139,16 @@ class _Check:
             what = "the receipts were changed: their digest is not the manifest's"
             self._add(what, Repair.COMMIT if is_located else Repair.NONE)
 
+    def _packed(self, plan: StorePlan, manifest: Manifest, receipts: Sequence[Receipt]) -> None:
+        by_unit, damaged = {receipt.shard: receipt for receipt in receipts}, set[ShardId]()
+        for result in check_packed_shards(self._folder, plan, manifest, by_unit, full=self._full):
+            self.bytes_read += result.bytes_read
+            for unit in set(result.units) - damaged:
+                self._add_shard(str(result.problem), plan, unit)
+            damaged |= set(result.units)
+            if result.problem is not None and not result.units:
+                self._add(result.problem, Repair.COMMIT)
+
     def _unfinished(self) -> None:
         """The existing receipts and their shards."""
         try:
@@ -150,6 +168,14 @@ class _Check:
                 what = "is damaged" if receipt is None else "belongs to another plan"
                 self._add_shard(f"{path} {what}", plan, shard)
         self._shards(plan, receipts)
+        for receipt in receipts:
+            spool = finished.unit_rows.damage(receipt, full=self._full)
+            if spool is not None and not self._has_partial_spool(finished, receipt):
+                self._add_shard(spool, plan, receipt.shard)
+
+    def _has_partial_spool(self, finished: FinishedShards, receipt: Receipt) -> bool:
+        """Whether the spool of a finished unit still has the name that its writer gave it."""
+        return receipt.spool is not None and finished.partials(receipt)[-1].exists()
 
     def _metadata(self, plan: StorePlan, bound: Mapping[str, str]) -> None:
         for problem in metadata_problems(self._folder, plan, bound):
@@ -164,6 +190,8 @@ class _Check:
             self._add(f"{path} is not in the manifest", Repair.COMMIT)
         of_metadata, sound = metadata_files(plan), dict[str, bytes]()
         for path, expected in bound.items():
+            if path == PACK_PATH:  # compared receipt by receipt
+                continue
             try:
                 data = self._folder.read(path, limit_bytes=lengths.get(path, MAX_METADATA_BYTES))
             except IntegrityError as error:
@@ -179,12 +207,13 @@ class _Check:
         return sound
 
     def _receipts(self, plan: StorePlan, manifest: Manifest, tables: ReceiptTables) -> Iterator[Receipt]:
+        lines = self._packed_receipts(manifest) if PACKED in plan.features else None
         for shard in plan.shards():
             generation = manifest.generations.get(shard, 0)
-            paths = {spec.chunk_file(shard.shard) for spec in sharded_arrays(plan, shard.bin).values()}
+            paths = {spec.chunk_file(shard.shard) for spec in own_arrays(plan, shard.bin).values()}
             try:
                 path = receipt_path(plan, shard, generation)
-                data = self._folder.read(path, limit_bytes=MAX_RECEIPT_BYTES)
+                data = self._receipt(path, lines, shard)
                 receipt = decode_receipt(data, plan, shard, generation, paths)
             except IntegrityError as error:
                 self._add_shard(str(error), plan, shard)
@@ -194,6 +223,23 @@ class _Check:
             if receipt.plan_sha256 != manifest.files.get(PLAN_NAME):
                 self._add_shard(f"{path} belongs to another plan", plan, shard)
             yield receipt
+
+    def _receipt(self, path: str, lines: Mapping[ShardId, bytes] | None, shard: ShardId) -> bytes:
+        if lines is None:
+            return self._folder.read(path, limit_bytes=MAX_RECEIPT_BYTES)
+        if shard not in lines:
+            raise IntegrityError(f"{PACK_PATH} holds no receipt {path}")
+        return lines[shard]
+
+    def _packed_receipts(self, manifest: Manifest) -> dict[ShardId, bytes]:
+        """The lines of the file of all receipts; none where it is missing."""
+        try:
+            data = self._folder.read(PACK_PATH, limit_bytes=MAX_PACK_BYTES)
+        except IntegrityError:
+            return {}
+        if sha256_hex(data) != manifest.files.get(PACK_PATH):
+            self._add(f"{PACK_PATH} was changed: its sha256 is not the manifest's", Repair.COMMIT)
+        return lines_of(data)
 
     def _shards(self, plan: StorePlan, receipts: Sequence[Receipt]) -> None:
         """Shard files, several at once: hashing releases the GIL."""
@@ -208,10 +254,11 @@ class _Check:
     def _shard(self, plan: StorePlan, receipt: Receipt) -> Iterator[tuple[int, str | None]]:
         """Bytes read and what is wrong, for each file of a shard."""
         written = np.array(receipt.outcome) == WRITTEN
-        for spec in sharded_arrays(plan, receipt.shard.bin).values():
+        chunked = CHUNK_DIGESTS in plan.features
+        for spec in own_arrays(plan, receipt.shard.bin).values():
             path = spec.chunk_file(receipt.shard.shard)
             try:
-                yield self._shard_file(spec, path, receipt, written), None
+                yield self._shard_file(spec, path, receipt, written, chunked), None
             except IntegrityError as error:
                 yield 0, str(error)
         if self._full:
@@ -219,24 +266,25 @@ class _Check:
                 yield 0, f"{self._folder.path}: {what}"
 
     def _shard_file(
-        self, spec: ArraySpec, path: str, receipt: Receipt, written: npt.NDArray[np.bool_]
+        self, spec: ArraySpec, path: str, receipt: Receipt, written: npt.NDArray[np.bool_], chunked: bool
     ) -> int:
         """Bytes read. A file that a killed writer has not renamed yet counts under its partial name."""
-        partial = partial_of(Path(path), receipt.writer).as_posix()
-        figures, full = receipt.files[path], self._full
-        if Path(self._folder.path, partial).exists():
+        own = partial_of(Path(path), receipt.writer).as_posix()
+        figures = receipt.files[path]
+        check = partial(check_shard_file, self._folder, spec, full=self._full, chunked=chunked)
+        if Path(self._folder.path, own).exists():
             try:
-                return check_shard_file(self._folder, spec, partial, figures, written, full=full)
+                return check(own, figures, written)
             except IntegrityError:  # unless it was renamed just now
-                if Path(self._folder.path, partial).exists():
+                if Path(self._folder.path, own).exists():
                     raise
-        return check_shard_file(self._folder, spec, path, figures, written, full=full)
+        return check(path, figures, written)
 
     def _unlisted(self, plan: StorePlan, bound: set[str]) -> None:
         """Files in the folder that are not part of the store; partial files are reported by `gc`."""
-        known = set(bound)
+        known = bound | packed_paths(plan)
         for shard in plan.shards():
-            known |= {spec.chunk_file(shard.shard) for spec in sharded_arrays(plan, shard.bin).values()}
+            known |= {spec.chunk_file(shard.shard) for spec in own_arrays(plan, shard.bin).values()}
         receipts = {f"receipts/{plan.shard_name(shard)}" for shard in plan.shards()}
         root = self._folder.path
         for folder, folders, names in os.walk(root):

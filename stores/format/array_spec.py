@@ -43,6 +43,8 @@ class ArraySpec:
     """Attributes of the Zarr array, such as the `logical_dtype` of packed codes."""
     ragged: bool = False
     """Whether rows are shorter than the array's, padded with zeros."""
+    packed: bool = False
+    """Whether a shard holds rows of many work units, see stores.format.packing."""
     flat: bool = False
     """Whether chunk keys have the separator "." (`c.17.0.0.0`) instead of "/"."""
 

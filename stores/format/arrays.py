@@ -9,6 +9,7 @@ inside a shard also matches in a stale, swapped or foreign shard.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -19,15 +20,11 @@ from stores.codecs import codec
 from stores.format.array_names import DIGEST_DIM, KEY_DIM, PIXEL_DIMS, level_attributes, part_dim, target_dims
 from stores.format.array_spec import FORMAT_NAME, FORMAT_VERSION, ArraySpec, absent_fill
 from stores.format.canonical_json import canonical_json
-from stores.format.features import CONSOLIDATED, FLAT_KEYS, MAX_CONSOLIDATED_BYTES, NAMES
+from stores.format.features import CONSOLIDATED, FLAT_KEYS, MAX_CONSOLIDATED_BYTES, NAMES, PACKED
+from stores.format.packing import packed_shard_rows
 from stores.format.row_table import RowTable
-from stores.format.targets import DenseTarget, RaggedTarget, Target
+from stores.format.targets import RaggedTarget, Target
 from stores.pyramid import PyramidSpec
-
-_COMPRESSED_SHARE = {"pixels": 0.7, "differences": 0.5, "targets": 1 / 16}
-"""Compressed over raw size, for estimates only; measured on views of COCO: pixels 0.67, differences 0.46."""
-_JSON_FILE_BYTES = 700
-"""A typical zarr.json, for estimates only."""
 
 
 class PlannedBin(Protocol):
@@ -74,6 +71,8 @@ class PlannedStore(Protocol):
     def bin_rows(self) -> Sequence[npt.NDArray[np.int64]]: ...
     @property
     def features(self) -> Collection[str]: ...
+    @property
+    def own_shards(self) -> Collection[str]: ...
 
 
 def _table(features: Collection[str], path: str, dtype: str, shape: tuple[int, ...], *dims: str) -> ArraySpec:
@@ -119,6 +118,7 @@ def sharded_arrays(plan: PlannedStore, bin_index: int) -> dict[str, ArraySpec]:
     def add(
         name: str, dtype: np.dtype[Any], row_shape: tuple[int, ...], dims: tuple[str, ...], **more: Any
     ) -> None:
+        more["packed"] = more.get("packed", False) and PACKED in plan.features
         more.setdefault("fill", absent_fill(dtype))
         specs[name] = ArraySpec(
             path=f"bins/{b.name}/{name}",
@@ -142,6 +142,7 @@ def sharded_arrays(plan: PlannedStore, bin_index: int) -> dict[str, ArraySpec]:
                 (*time, *axes.values(), part.width),
                 dims,
                 fill=part.fill,
+                packed=not part.per_cell,
                 attributes={**part.attributes, **describing},
             )
     if plan.pixels:
@@ -153,12 +154,30 @@ def sharded_arrays(plan: PlannedStore, bin_index: int) -> dict[str, ArraySpec]:
     for target in plan.targets:
         dims = target_dims(target) if named else _unnamed_dims(target)
         name = f"targets/{target.name}"
+        more = {"compressed": True, "packed": target.name not in plan.own_shards}
         if isinstance(target, RaggedTarget):
-            add(name, np.dtype("u1"), (target.cap_bytes,), dims, compressed=True, ragged=True)
+            add(name, np.dtype("u1"), (target.cap_bytes,), dims, ragged=True, **more)
         else:
             dtype = np.dtype(target.dtype).newbyteorder("<")
-            add(name, dtype, target.row_shape(b.height_px, b.width_px), dims, compressed=True)
-    return specs
+            add(name, dtype, target.row_shape(b.height_px, b.width_px), dims, **more)
+    return _with_packed_shards(b, specs)
+
+
+def _with_packed_shards(b: PlannedBin, specs: dict[str, ArraySpec]) -> dict[str, ArraySpec]:
+    """The packed ones in shards of many work units, the same rows of each."""
+    largest = max((s.row_bytes for s in specs.values() if s.packed and not s.compressed), default=0)
+    rows = packed_shard_rows(b.rows, b.shard_rows, largest)
+    return {name: replace(s, shard_rows=rows) if s.packed else s for name, s in specs.items()}
+
+
+def own_arrays(plan: PlannedStore, bin_index: int) -> dict[str, ArraySpec]:
+    """The sharded arrays of which a work unit writes shards of its own."""
+    return {name: spec for name, spec in sharded_arrays(plan, bin_index).items() if not spec.packed}
+
+
+def packed_arrays(plan: PlannedStore, bin_index: int) -> dict[str, ArraySpec]:
+    """The other ones; empty without the feature `packed`."""
+    return {name: spec for name, spec in sharded_arrays(plan, bin_index).items() if spec.packed}
 
 
 def _unnamed_dims(target: Target) -> tuple[str, ...]:
@@ -214,39 +233,3 @@ def _consolidated(group: dict[str, Any], nodes: Mapping[str, Any]) -> dict[str, 
     found = {"kind": "inline", "must_understand": False, "metadata": dict(nodes)}
     whole = {**group, "consolidated_metadata": found}
     return whole if len(canonical_json(whole)) < MAX_CONSOLIDATED_BYTES else group
-
-
-def estimated_bytes(plan: PlannedStore) -> int:
-    """Bytes on disk: exact for features, scales and tables, an estimate for compressed arrays."""
-    total = compressed_estimate(plan)
-    for index, b in enumerate(plan.bins):
-        for spec in sharded_arrays(plan, index).values():
-            total += b.shards * spec.index_bytes + (0 if spec.compressed else b.rows * spec.stored_row_bytes)
-        total += b.shards * _JSON_FILE_BYTES
-    tables = [spec for spec in all_arrays(plan) if spec.shard_rows is None]
-    return (
-        int(total) + sum(spec.total_bytes for spec in tables) + _JSON_FILE_BYTES * len(metadata_files(plan))
-    )
-
-
-def compressed_estimate(plan: PlannedStore) -> float:
-    """The part of `estimated_bytes` that is compressed: targets and pixels."""
-    total = 0.0
-    for index, b in enumerate(plan.bins):
-        for name, spec in sharded_arrays(plan, index).items():
-            if spec.compressed:
-                raw = b.rows * spec.stored_row_bytes
-                if name.startswith("targets/"):
-                    raw = _raw_target_bytes(plan, index, name.removeprefix("targets/"), raw)
-                kind = name.split("/")[0]
-                if name == "pixels" and plan.pixel_differences:
-                    kind = "differences"
-                total += _COMPRESSED_SHARE[kind] * raw
-    return total
-
-
-def _raw_target_bytes(plan: PlannedStore, bin_index: int, name: str, dense_bytes: int) -> int:
-    target = next(target for target in plan.targets if target.name == name)
-    if isinstance(target, DenseTarget):
-        return dense_bytes
-    return sum(target.planned_bytes(hw) for hw in plan.rows.original_hw[plan.bin_rows[bin_index]].tolist())

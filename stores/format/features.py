@@ -10,15 +10,21 @@ CONSOLIDATED = "consolidated"
 """All metadata repeated in the root's zarr.json, where that stays below MAX_CONSOLIDATED_BYTES."""
 FLAT_KEYS = "flat-keys"
 """Chunk keys with the separator ".": no folder a shard."""
+CHUNK_DIGESTS = "chunk-digests"
+"""A shard file's digest is taken over the SHA-256 of its chunks, and rows have digests of their content."""
+PACKED = "packed"
+"""Small arrays of many work units in few shards, all receipts in one file; see stores.format.packing."""
 DOTTED_LEVEL_NAMES = "dotted-level-names"
 """A level's name may hold a dot, such as `s3.b5`."""
 WIDE_SHARDS = "wide-shards"
 """A shard may have up to 65,536 rows instead of 1024: of pooled vectors, whose rows are a few kilobytes."""
 
-LAYOUT = frozenset({NAMES, CONSOLIDATED, FLAT_KEYS})
+LAYOUT = frozenset({NAMES, CONSOLIDATED, FLAT_KEYS, CHUNK_DIGESTS, PACKED})
 """Features that change how content is laid out and not what it is: no part of an identity. A store that was
 begun with some of them is continued with the same."""
-KNOWN_REQUIRED = frozenset({FLAT_KEYS, PIXEL_DIFFERENCES, DOTTED_LEVEL_NAMES, WIDE_SHARDS})
+KNOWN_REQUIRED = frozenset(
+    {FLAT_KEYS, CHUNK_DIGESTS, PACKED, PIXEL_DIFFERENCES, DOTTED_LEVEL_NAMES, WIDE_SHARDS}
+)
 """Required features that this program reads, beside those of codecs."""
 
 NEW_REQUIRED: tuple[str, ...] = ()

@@ -33,6 +33,18 @@ class Skipped:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class PackedShard:
+    """Size and digest of a shard that the committer wrote."""
+
+    bytes: int
+    digest: str
+    """SHA-256 in hex over that of each of its chunks and of its index."""
+
+    def to_json(self) -> dict[str, Any]:
+        return {"bytes": self.bytes, "chunks_sha256": self.digest}
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Manifest:
     """The content of MANIFEST.json; see the module."""
@@ -45,6 +57,10 @@ class Manifest:
     generations: Mapping[ShardId, int]
     """Generation of the valid receipt, for shards with several."""
     skipped: tuple[Skipped, ...]
+    packed: Mapping[str, PackedShard] | None = None
+    """With the feature `packed`: the packed shards by path."""
+    content_digest: str | None = None
+    """With `chunk-digests`: of what the rows hold, see stores.shards.content_digest."""
 
     def to_bytes(self) -> bytes:
         return canonical_json(
@@ -55,8 +71,18 @@ class Manifest:
                 "receipts_sha256": self.receipts_sha256,
                 "generations": [[s.bin, s.shard, n] for s, n in sorted(self.generations.items())],
                 "skipped": [[s.row, s.code, s.reason] for s in self.skipped],
+                **self._of_layout(),
             }
         )
+
+    def _of_layout(self) -> dict[str, Any]:
+        """Fields that older layouts do not have."""
+        found: dict[str, Any] = {}
+        if self.packed is not None:
+            found["packed"] = {path: shard.to_json() for path, shard in self.packed.items()}
+        if self.content_digest is not None:
+            found["content_digest"] = self.content_digest
+        return found
 
 
 def decode_manifest(data: bytes, what: str) -> Manifest:
@@ -70,12 +96,17 @@ def decode_manifest(data: bytes, what: str) -> Manifest:
 
 
 def _decode(content: Mapping[str, Any]) -> Manifest:
+    packed, digest = content.get("packed"), content.get("content_digest")
     return Manifest(
         identity_sha256=str(content["identity_sha256"]),
         files={str(path): str(digest) for path, digest in content["files"].items()},
         receipts_sha256=str(content["receipts_sha256"]),
         generations={ShardId(int(b), int(s)): int(n) for b, s, n in content["generations"]},
         skipped=tuple(Skipped(row=int(r), code=int(c), reason=str(t)) for r, c, t in content["skipped"]),
+        packed=None
+        if packed is None
+        else {str(path): PackedShard(int(s["bytes"]), str(s["chunks_sha256"])) for path, s in packed.items()},
+        content_digest=None if digest is None else str(digest),
     )
 
 

@@ -12,11 +12,12 @@ import numpy as np
 from stores.codecs import codec, needs_state
 from stores.errors import CodecError, PlanError
 from stores.format.array_spec import ArraySpec
-from stores.format.arrays import estimated_bytes, planned_tables, sharded_arrays
+from stores.format.arrays import planned_tables, sharded_arrays
 from stores.format.canonical_json import diff_identity, identity_digest, normalized
 from stores.format.features import DOTTED_LEVEL_NAMES, WIDE_SHARDS
 from stores.format.pixel_differences import PIXEL_DIFFERENCES
 from stores.format.row_table import RowTable
+from stores.format.size_estimate import estimated_bytes
 from stores.format.targets import MAX_CHUNK_BYTES, DenseTarget, RaggedTarget, Target
 from stores.pyramid import PyramidSpec
 
@@ -146,11 +147,20 @@ class StorePlan:
     """Extensions of v1 that a reader must know to read the store, in addition to those of the codec."""
     optional_features: tuple[str, ...] = ()
 
+    own_shards: tuple[str, ...] = ()
+    """With the feature `packed`: the targets that are not packed, see stores.format.packing."""
     data_licence: str | None = None
     """Licence of the data set, for the store's README.md."""
 
     def __post_init__(self) -> None:
-        for name in ("bins", "targets", "view_params", "required_features", "optional_features"):
+        for name in (
+            "bins",
+            "targets",
+            "view_params",
+            "required_features",
+            "optional_features",
+            "own_shards",
+        ):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         for name in ("identity", "codec_settings"):
             object.__setattr__(self, name, normalized(getattr(self, name)))
@@ -177,6 +187,8 @@ class StorePlan:
         if dotted and DOTTED_LEVEL_NAMES not in self.required_features:
             raise PlanError(f"level {dotted[0]} needs the required feature {DOTTED_LEVEL_NAMES}")
         names = [target.name for target in self.targets]
+        if unknown := sorted(set(self.own_shards) - set(names)):
+            raise PlanError(f"own_shards names {unknown}, which are not among the targets {names}")
         if len(set(names)) != len(names) or len(set(self.view_params)) != len(self.view_params):
             raise PlanError(f"repeated names in targets {names} or view parameters {self.view_params}")
 

@@ -20,7 +20,7 @@ from stores.errors import (
 from stores.format.array_spec import FORMAT_NAME, FORMAT_VERSION, ArraySpec
 from stores.format.arrays import planned_tables
 from stores.format.canonical_json import canonical_json, parse_canonical, sha256_hex
-from stores.format.features import KNOWN_REQUIRED
+from stores.format.features import KNOWN_REQUIRED, PACKED
 from stores.format.plan import MAX_PLAN_BYTES, Bin, StorePlan
 from stores.format.row_table import MAX_KEY_BYTES, MAX_ROWS, RowTable
 from stores.format.targets import target_from_json
@@ -51,6 +51,7 @@ def encode_plan(plan: StorePlan) -> bytes:
         "pixels": plan.pixels,
         "required_features": (*codec(plan.codec).required_features, *plan.required_features),
         "optional_features": plan.optional_features,
+        **({"own_shards": plan.own_shards} if PACKED in plan.features else {}),
         **({} if plan.data_licence is None else {"data_licence": plan.data_licence}),
         "rows": {
             "count": len(plan.rows),
@@ -152,6 +153,7 @@ def _decode(content: dict[str, Any], read_table: Callable[[ArraySpec], bytes], w
         pixels=bool(content["pixels"]),
         required_features=required,
         optional_features=optional,
+        own_shards=tuple(map(str, content["own_shards"])) if PACKED in required else (),
         data_licence=None if licence is None else str(licence),
     )
 

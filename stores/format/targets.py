@@ -56,6 +56,10 @@ class DenseTarget:
         words: Mapping[int | str, int] = {"y": height_px, "x": width_px}
         return tuple(words.get(size, 0) if isinstance(size, str) else size for size in self.shape)
 
+    def row_bytes(self, height_px: int, width_px: int) -> int:
+        """Bytes of one row in a bin of this padded size."""
+        return math.prod(self.row_shape(height_px, width_px)) * np.dtype(self.dtype).itemsize
+
     def to_json(self) -> dict[str, Any]:
         return {"kind": "dense", "name": self.name, "dtype": self.dtype, "shape": list(self.shape)}
 

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import errno
 import hashlib
+from functools import partial
 from pathlib import Path
 
 from stores.errors import PlanError, StoreError
-from stores.format.arrays import sharded_arrays
+from stores.format.array_spec import ArraySpec
+from stores.format.arrays import own_arrays
 from stores.format.canonical_json import sha256_hex
+from stores.format.features import CHUNK_DIGESTS, PACKED
 from stores.format.manifest import PLAN_NAME
 from stores.format.plan import MAX_PLAN_BYTES, ShardId, StorePlan
 from stores.format.plan_file import encode_plan
 from stores.shards.disk import Files, partial_of, read_whole, sync_folders
+from stores.shards.receipt_pack import ReceiptPack, generation_of
 from stores.shards.receipts import MAX_GENERATIONS, MAX_RECEIPT_BYTES, Receipt, decode_receipt, receipt_path
+from stores.shards.shard_check import digest_of_chunks
+from stores.shards.spool import spool_path
+from stores.shards.unit_rows import UnitRows
 
 _PIECE_BYTES = 1 << 20  # 1 MiB
 
@@ -24,32 +31,44 @@ class FinishedShards:
     def __init__(self, files: Files, root: Path, plan: StorePlan) -> None:
         self._files, self._root, self._plan = files, root, plan
         self._plan_sha256 = sha256_hex(encode_plan(plan))
-        self._specs = [tuple(sharded_arrays(plan, index).values()) for index in range(len(plan.bins))]
+        self._specs = [tuple(own_arrays(plan, index).values()) for index in range(len(plan.bins))]
+        self._pack = ReceiptPack(files, root) if PACKED in plan.features else None
+        self.unit_rows = UnitRows(files, root, plan)
 
     @property
     def plan_sha256(self) -> str:
         return self._plan_sha256
 
     def paths(self, shard: ShardId) -> tuple[str, ...]:
-        """The files of a shard, in the order of the bin's arrays."""
+        """The shard files of a unit, in the order of the bin's arrays."""
         return tuple(spec.chunk_file(shard.shard) for spec in self._specs[shard.bin])
 
     def latest(self, shard: ShardId) -> tuple[int, Receipt | None]:
         """The highest generation of receipts, and its receipt; (-1, None) without one.
 
         The receipt is also None if it is damaged or belongs to another shard. Generations are opened one
-        after another, since a listing may be stale on a network file system.
+        after another, since a listing may be stale on a network file system. One that an earlier commit
+        packed counts as if it stood in a file of its own.
         """
-        found: Receipt | None = None
-        for generation in range(MAX_GENERATIONS):
+        first, found = self.packed(shard)
+        for generation in range(first, MAX_GENERATIONS):
             try:
                 data = self._read(receipt_path(self._plan, shard, generation))
             except FileNotFoundError:
-                return generation - 1, found
+                packed = self.packed(shard)  # a commit may have packed and deleted what was looked for
+                return (generation - 1, found) if packed[0] <= generation else self.latest(shard)
             found = self._decode(data, shard, generation)
         raise StoreError(
             f"{self._root}: shard {shard} has {MAX_GENERATIONS} damaged receipts; check the disk"
         )
+
+    def packed(self, shard: ShardId) -> tuple[int, Receipt | None]:
+        """The first generation after that of the packed receipt, and this receipt; (0, None) without one."""
+        line = None if self._pack is None else self._pack.line(shard)
+        generation = None if line is None else generation_of(line)
+        if line is None or generation is None:
+            return 0, None
+        return generation + 1, self._decode(line, shard, generation)
 
     def _read(self, path: str) -> bytes | None:
         try:
@@ -103,7 +122,7 @@ class FinishedShards:
     def finish_renames(self, receipt: Receipt) -> None:
         """Renames the winner's files into place where this is not done yet, whichever writer won."""
         renamed = []
-        for path in receipt.files:
+        for path in self._written(receipt):
             final = self._root / path
             try:
                 self._files.rename(partial_of(final, receipt.writer), final)
@@ -115,13 +134,20 @@ class FinishedShards:
 
     def partials(self, receipt: Receipt) -> tuple[Path, ...]:
         """The partial names under which the winner wrote the shard's files."""
-        return tuple(partial_of(self._root / path, receipt.writer) for path in receipt.files)
+        return tuple(partial_of(self._root / path, receipt.writer) for path in self._written(receipt))
+
+    def _written(self, receipt: Receipt) -> tuple[str, ...]:
+        """The files that the winner wrote: its shards and, where there is one, its spool."""
+        spool = () if receipt.spool is None else (spool_path(self._plan.shard_name(receipt.shard)),)
+        return (*receipt.files, *spool)
 
     def damage(self, receipt: Receipt, *, full: bool = False) -> str | None:
         """What is wrong with a receipt or its files; None if nothing is."""
         if receipt.plan_sha256 != self._plan_sha256:
             return f"the receipt of {self._plan.shard_name(receipt.shard)} belongs to another plan"
-        for path, figures in receipt.files.items():
+        for spec in self._specs[receipt.shard.bin]:
+            path = spec.chunk_file(receipt.shard.shard)
+            figures = receipt.files[path]
             try:
                 fd = self._files.open(self._root / path)
             except OSError as error:
@@ -132,15 +158,18 @@ class FinishedShards:
                 size = self._files.size(fd)
                 if size != figures.bytes:
                     return f"{path} has {size} bytes, expected {figures.bytes}"
-                if full and self._digest(fd) != figures.sha256:
-                    return f"{path} was changed: its sha256 is not the receipt's"
+                if full and self._digest(fd, size, spec) != figures.digest:
+                    return f"{path} was changed: its digest is not the receipt's"
             finally:
                 self._files.close(fd)
-        return None
+        return self.unit_rows.damage(receipt, full=full)
 
-    def _digest(self, fd: int) -> str:
+    def _digest(self, fd: int, size: int, spec: ArraySpec) -> str:
+        read = partial(self._files.read, fd)
+        if CHUNK_DIGESTS in self._plan.features:
+            return digest_of_chunks(read, size, spec)
         digest, at = hashlib.sha256(), 0
-        while piece := self._files.read(fd, _PIECE_BYTES, at):
+        while piece := read(_PIECE_BYTES, at):
             digest.update(piece)
             at += len(piece)
         return digest.hexdigest()

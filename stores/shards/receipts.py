@@ -14,11 +14,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from stores.errors import FormatError
+from stores.format.arrays import packed_arrays
 from stores.format.canonical_json import canonical_json, normalized, parse_canonical
+from stores.format.features import CHUNK_DIGESTS
 from stores.format.plan import ShardId, StorePlan
 from stores.format.row_table import UNKNOWN
 from stores.format.targets import RaggedTarget
 from stores.shards.shard_file import FileFigures
+from stores.shards.spool import SpoolFigures
 
 MAX_RECEIPT_BYTES = 32 << 20  # 32 MiB
 MAX_GENERATIONS = 1000
@@ -48,8 +51,13 @@ class Receipt:
     """The codec's error figures by level."""
     provenance: Mapping[str, Any]
     """Device and library versions: not part of the identity."""
+    content: tuple[str | None, ...] | None = None
+    """With `chunk-digests`: the digest of each row, in hex, see stores.shards.content_digest."""
+    spool: SpoolFigures | None = None
+    """The unit's rows of packed arrays; None where its bin has none."""
 
     def to_bytes(self) -> bytes:
+        digest = "sha256" if self.content is None else "chunks_sha256"
         return canonical_json(
             {
                 "bin": self.shard.bin,
@@ -58,7 +66,7 @@ class Receipt:
                 "writer": self.writer,
                 "plan_sha256": self.plan_sha256,
                 "files": {
-                    path: {"bytes": f.bytes, "sha256": f.sha256, "crc32c": f.crc32c}
+                    path: {"bytes": f.bytes, digest: f.digest, "crc32c": f.crc32c}
                     for path, f in self.files.items()
                 },
                 "outcome": self.outcome,
@@ -67,8 +75,14 @@ class Receipt:
                 "lengths": dict(self.lengths),
                 "errors": normalized(dict(self.errors)),
                 "provenance": normalized(dict(self.provenance)),
+                **({} if self.content is None else {"content": self.content}),
+                **({} if self.spool is None else {"spool": _spool_json(self.spool)}),
             }
         )
+
+
+def _spool_json(spool: SpoolFigures) -> dict[str, Any]:
+    return {"bytes": spool.bytes, "chunks_sha256": spool.digest, "crc32c": dict(spool.crc32c)}
 
 
 def decode_receipt(data: bytes, plan: StorePlan, shard: ShardId, generation: int, paths: set[str]) -> Receipt:
@@ -84,6 +98,13 @@ def decode_receipt(data: bytes, plan: StorePlan, shard: ShardId, generation: int
     rows = len(plan.shard_rows(shard))
     lists = [receipt.outcome, receipt.source, *receipt.lengths.values()]
     lists += [figures.crc32c for figures in receipt.files.values()]
+    if (receipt.content is not None) != (CHUNK_DIGESTS in plan.features):
+        raise FormatError(f"{what} is of another layout than its plan")
+    lists += [] if receipt.content is None else [receipt.content]
+    crcs_of_packed = {} if receipt.spool is None else receipt.spool.crc32c
+    if crcs_of_packed.keys() != packed_arrays(plan, shard.bin).keys():
+        raise FormatError(f"{what} does not list the packed arrays of its bin")
+    lists += list(crcs_of_packed.values())
     if (receipt.shard, receipt.generation) != (shard, generation):
         raise FormatError(f"{what} is for shard {receipt.shard}, generation {receipt.generation}")
     ragged = {target.name for target in plan.targets if isinstance(target, RaggedTarget)}
@@ -95,17 +116,15 @@ def decode_receipt(data: bytes, plan: StorePlan, shard: ShardId, generation: int
 
 
 def _decode(content: dict[str, Any]) -> Receipt:
+    rows, spool = content.get("content"), content.get("spool")
+    digest = "sha256" if rows is None else "chunks_sha256"
     return Receipt(
         shard=ShardId(int(content["bin"]), int(content["shard"])),
         generation=int(content["generation"]),
         writer=str(content["writer"]),
         plan_sha256=str(content["plan_sha256"]),
         files={
-            path: FileFigures(
-                _bounded(f["bytes"], 1 << 63),
-                str(f["sha256"]),
-                tuple(None if crc is None else _bounded(crc, 1 << 32) for crc in f["crc32c"]),
-            )
+            path: FileFigures(_bounded(f["bytes"], 1 << 63), str(f[digest]), _crcs(f["crc32c"]))
             for path, f in content["files"].items()
         },
         outcome=tuple(_bounded(code, UNKNOWN) for code in content["outcome"]),
@@ -116,7 +135,18 @@ def _decode(content: dict[str, Any]) -> Receipt:
         },
         errors=content["errors"],
         provenance=content["provenance"],
+        content=None if rows is None else tuple(None if d is None else _hex_digest(d) for d in rows),
+        spool=None if spool is None else _spool(spool),
     )
+
+
+def _spool(fields: dict[str, Any]) -> SpoolFigures:
+    crcs = {str(name): _crcs(values) for name, values in fields["crc32c"].items()}
+    return SpoolFigures(_bounded(fields["bytes"], 1 << 63), str(fields["chunks_sha256"]), crcs)
+
+
+def _crcs(values: list[Any]) -> tuple[int | None, ...]:
+    return tuple(None if crc is None else _bounded(crc, 1 << 32) for crc in values)
 
 
 def _bounded(value: Any, limit: int) -> int:

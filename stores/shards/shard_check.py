@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,8 @@ from stores.format.row_table import WRITTEN
 from stores.format.targets import RaggedTarget
 from stores.shards.receipts import Receipt
 from stores.shards.shard_file import FileFigures
-from stores.shards.shard_index import crc32c, decode_index, wrong_index, wrong_length
+from stores.shards.shard_index import ABSENT, crc32c, decode_index, wrong_index, wrong_length
+from stores.shards.written_digest import chunks_sha256
 from stores.shards.zstd_frames import decode_frame
 
 _PIECE_BYTES = 1 << 20  # 1 MiB
@@ -31,6 +32,7 @@ def check_shard_file(
     written: npt.NDArray[np.bool_],
     *,
     full: bool,
+    chunked: bool,
 ) -> int:
     """Compares a file's length and index with its receipt and its array; with `full` also its sha256 and
     every chunk: its CRC32C and, where it is compressed, that it decodes.
@@ -42,6 +44,7 @@ def check_shard_file(
         figures: from the receipt.
         written: (rows of this shard,) whether each holds data.
         full: reads every byte.
+        chunked: whether the digest is over those of its chunks.
 
     Returns the bytes read.
 
@@ -63,11 +66,15 @@ def check_shard_file(
         raise IntegrityError(f"{what} {wrong}")
     if not full:
         return len(tail)
-    digest = hashlib.sha256()
-    for piece in _pieces(opened, 0, opened.size):
-        digest.update(piece)
-    if digest.hexdigest() != figures.sha256:
-        raise IntegrityError(f"{what} was changed: its sha256 is not the receipt's")
+    if chunked:
+        digest = digest_of_chunks(lambda length, at: os.pread(opened.fd, length, at), opened.size, spec)
+    else:
+        whole = hashlib.sha256()
+        for piece in _pieces(opened, 0, opened.size):
+            whole.update(piece)
+        digest = whole.hexdigest()
+    if digest != figures.digest:
+        raise IntegrityError(f"{what} was changed: its digest is not the receipt's")
     decoded = np.empty(spec.row_bytes if spec.compressed else 0, dtype=np.uint8)
     for row, (expected, (offset, stored)) in enumerate(zip(figures.crc32c, index.tolist(), strict=False)):
         if expected is None:
@@ -75,9 +82,55 @@ def check_shard_file(
         chunk = f"{what}: the chunk of row {row} of the shard"
         if _crc(opened, offset, stored - CRC_BYTES) != expected:
             raise IntegrityError(f"{chunk} does not have its CRC32C")
+        beside = os.pread(opened.fd, CRC_BYTES, offset + stored - CRC_BYTES)
+        if chunked and beside != expected.to_bytes(CRC_BYTES, "little"):
+            raise IntegrityError(f"{chunk} does not have its CRC32C beside it")
         if spec.compressed:
             decode_frame(os.pread(opened.fd, stored - CRC_BYTES, offset), decoded, chunk)
     return opened.size
+
+
+def digest_of_chunks(read: Callable[[int, int], bytes], size: int, spec: ArraySpec) -> str:
+    """The digest of a shard file by its chunks, see stores.shards.written_digest. A file whose index does not
+    lead through all its bytes, but for zeros in the place of skipped rows, has none: the answer is empty.
+
+    Args:
+        read: returns at most so many bytes from an offset of the file; none at its end.
+        size: of the file in bytes.
+        spec: its array.
+    """
+    tail = _exactly(read, spec.index_bytes, size - spec.index_bytes)
+    if len(tail) != spec.index_bytes:
+        return ""
+    entries = np.frombuffer(tail[:-CRC_BYTES], "<u8").reshape(-1, 2).astype(object)
+    digests, end = [], 0
+    for offset, stored in entries[entries[:, 0] != ABSENT].tolist():
+        if offset < end or offset + stored > size - len(tail) or not _is_zero(read, end, offset):
+            return ""
+        end = offset + stored
+        digest = hashlib.sha256()
+        for at in range(offset, end, _PIECE_BYTES):
+            digest.update(_exactly(read, min(_PIECE_BYTES, end - at), at))
+        digests.append(digest.digest())
+    return chunks_sha256(digests, tail) if _is_zero(read, end, size - len(tail)) else ""
+
+
+def _is_zero(read: Callable[[int, int], bytes], start: int, stop: int) -> bool:
+    while start < stop:
+        piece = read(min(_PIECE_BYTES, stop - start), start)
+        if not piece or piece.count(0) != len(piece):
+            return False
+        start += len(piece)
+    return True
+
+
+def _exactly(read: Callable[[int, int], bytes], length: int, offset: int) -> bytes:
+    """So many bytes, fewer at the end of the file."""
+    parts: list[bytes] = []
+    while length > 0 and offset >= 0 and (part := read(length, offset)):
+        parts.append(part)
+        length, offset = length - len(part), offset + len(part)
+    return b"".join(parts)
 
 
 def wrong_lengths(plan: StorePlan, receipt: Receipt) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +17,7 @@ from stores.errors import PlanError
 from stores.format.array_spec import CRC_BYTES, ArraySpec
 from stores.shards.disk import Files, naming, partial_of, remove_if_there, sync_file, write_all
 from stores.shards.shard_index import crc32c, empty_index, encode_index
-from stores.shards.written_digest import WrittenDigest
+from stores.shards.written_digest import ChunkDigests, WrittenDigest, digest_threads
 from stores.shards.zstd_frames import encode_frame
 
 _WRITEBACK_BYTES = 2 << 20  # 2 MiB: the largest folio of Linux's page cache
@@ -27,57 +28,83 @@ class FileFigures:
     """Size and checksums of one shard file, as its receipt records them."""
 
     bytes: int
-    sha256: str
+    digest: str
+    """SHA-256 in hex, of the file or with `chunk-digests` of its chunks, see stores.shards.written_digest."""
     crc32c: tuple[int | None, ...]
     """Of every row's stored chunk; None for a row without one."""
 
 
-def _flat_bytes(array: npt.NDArray[Any]) -> memoryview:
+def flat_bytes(array: npt.NDArray[Any]) -> memoryview:
+    """The bytes of an array, a copy only where it is not contiguous."""
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+
+
+def check_row(spec: ArraySpec, array: npt.NDArray[Any]) -> None:
+    """Raises PlanError for a row of another type or shape than the plan's."""
+    if spec.ragged:  # the caller compares its shape with that of its target
+        return
+    if array.dtype != spec.dtype or array.shape != spec.row_shape:
+        raise PlanError(
+            f"{spec.path}: a row is {array.dtype} {array.shape}, expected {spec.dtype} {spec.row_shape}"
+        )
+
+
+def stored_chunk(spec: ArraySpec, data: memoryview) -> memoryview | bytes:
+    """What is stored of the bytes of a row, without the CRC32C."""
+    if not spec.compressed:
+        return data
+    flat = np.frombuffer(data, dtype=np.uint8)
+    if len(flat) < spec.row_bytes:
+        flat = np.concatenate([flat, np.zeros(spec.row_bytes - len(flat), np.uint8)])
+    return encode_frame(flat)
 
 
 class ShardFile:
     """A shard whose chunks have one length: offsets are known, so rows may come in any order.
 
     Args:
-        digester: see WrittenDigest.
+        digester: of older stores, see WrittenDigest; None with the feature `chunk-digests`.
     """
 
     def __init__(
-        self, files: Files, digester: Executor, path: Path, spec: ArraySpec, rows: int, writer_id: str
+        self, files: Files, digester: Executor | None, path: Path, spec: ArraySpec, rows: int, writer_id: str
     ) -> None:
         self.spec, self.path, self.rows = spec, path, rows
         self.partial = partial_of(path, writer_id)
         self._files = files
         self._index = empty_index(spec.shard_rows or 1)
         self._crcs: list[int | None] = [None] * rows
-        self._digest = WrittenDigest(digester)
+        self._whole = None if digester is None else WrittenDigest(digester)
+        self._chunks = ChunkDigests(digest_threads()) if digester is None else None
         self._writeback_end = 0
+        self._index_bytes = b""
         self._fd: int | None = files.create(self.partial)
-
-    def check(self, array: npt.NDArray[Any]) -> None:
-        """Raises PlanError for a row of another type or shape than the plan's."""
-        if array.dtype != self.spec.dtype or array.shape != self.spec.row_shape:
-            raise PlanError(
-                f"{self.spec.path}: a row is {array.dtype} {array.shape}, expected {self.spec.dtype} "
-                f"{self.spec.row_shape}"
-            )
 
     def put(self, position: int, array: npt.NDArray[Any]) -> None:
         """Writes the row at this position of the shard; its memory must not change before `wait` returns."""
-        self._write(position, _flat_bytes(array), position * self.spec.stored_row_bytes)
+        data = flat_bytes(array)
+        if self.spec.compressed and self._chunks is not None:
+            self._chunks.take_decoded(position, data)
+        self._take(position, stored_chunk(self.spec, data))
 
     def skip(self, position: int) -> None:
         """Leaves a hole: zero bytes and an absent index entry."""
 
-    def _write(self, position: int, data: memoryview | bytes, offset: int) -> None:
-        crc = crc32c(data)
-        self._write_at(offset, data, struct.pack("<I", crc))
+    def _take(self, position: int, stored: memoryview | bytes) -> None:
+        self._write(position, stored, position * self.spec.stored_row_bytes)
+
+    def _write(self, position: int, stored: memoryview | bytes, offset: int) -> None:
+        crc = crc32c(stored)
+        crc_bytes = struct.pack("<I", crc)
+        if self._chunks is not None:
+            self._chunks.take_chunk(position, stored, crc_bytes, is_decoded=not self.spec.compressed)
+        self._write_at(offset, stored, crc_bytes)
         self._crcs[position] = crc
-        self._index[position] = offset, len(data) + CRC_BYTES
+        self._index[position] = offset, len(stored) + CRC_BYTES
 
     def _write_at(self, offset: int, *pieces: memoryview | bytes) -> None:
-        self._digest.take(offset, pieces)
+        if self._whole is not None:
+            self._whole.take(offset, pieces)
         with naming(self.partial):
             write_all(self._files, self._open_fd(), pieces, offset)
         self._start_writeback(offset - sum(map(len, pieces)))
@@ -89,9 +116,18 @@ class ShardFile:
             self._files.start_writeback(self._open_fd(), self._writeback_end, end - self._writeback_end)
             self._writeback_end = end
 
-    def wait(self) -> None:
-        """Returns once the memory of all rows put so far may be reused."""
-        self._digest.wait()
+    def wait(self, in_flight: int) -> None:
+        """Returns once the memory of all rows put so far may be reused, but for the last `in_flight` rows of
+        an array with `chunk-digests` that is not compressed."""
+        if self._whole is not None:
+            self._whole.wait()
+        if self._chunks is not None:
+            self._chunks.wait(0 if self.spec.compressed else in_flight)
+
+    @property
+    def content(self) -> Mapping[int, bytes]:
+        """SHA-256 of the bytes of each row put, by position, after `wait`; empty in older stores."""
+        return {} if self._chunks is None else self._chunks.decoded
 
     def _open_fd(self) -> int:
         if self._fd is None:
@@ -103,7 +139,8 @@ class ShardFile:
 
     def write_index(self) -> None:
         """Writes the index, the last bytes of the file."""
-        self._write_at(self._end(), encode_index(self._index))
+        self._index_bytes = encode_index(self._index)
+        self._write_at(self._end(), self._index_bytes)
 
     def sync(self) -> None:
         """Waits until the file is on the disk."""
@@ -111,8 +148,12 @@ class ShardFile:
 
     def figures(self) -> FileFigures:
         """Size and checksums of the whole file."""
-        with naming(self.partial):
-            length, digest = self._digest.finish(partial(self._files.read, self._open_fd()))
+        if self._chunks is not None:
+            length, digest = self._end() + len(self._index_bytes), self._chunks.finish(self._index_bytes)
+        else:
+            assert self._whole is not None
+            with naming(self.partial):
+                length, digest = self._whole.finish(partial(self._files.read, self._open_fd()))
         return FileFigures(length, digest, tuple(self._crcs))
 
     def close(self) -> None:
@@ -131,27 +172,17 @@ class CompressedShardFile(ShardFile):
     """A shard of zstd frames in row order, so that its bytes do not depend on the order of arrival."""
 
     def __init__(
-        self, files: Files, digester: Executor, path: Path, spec: ArraySpec, rows: int, writer_id: str
+        self, files: Files, digester: Executor | None, path: Path, spec: ArraySpec, rows: int, writer_id: str
     ) -> None:
         super().__init__(files, digester, path, spec, rows, writer_id)
-        self._waiting: dict[int, bytes] = {}
+        self._waiting: dict[int, memoryview | bytes] = {}
         self._next, self._offset = 0, 0
-
-    def check(self, array: npt.NDArray[Any]) -> None:
-        if not self.spec.ragged:  # whose shape is checked with its target, by the caller
-            super().check(array)
-
-    def put(self, position: int, array: npt.NDArray[Any]) -> None:
-        flat = np.frombuffer(_flat_bytes(array), dtype=np.uint8)
-        if len(flat) < self.spec.row_bytes:
-            flat = np.concatenate([flat, np.zeros(self.spec.row_bytes - len(flat), np.uint8)])
-        self._take(position, encode_frame(flat))
 
     def skip(self, position: int) -> None:
         self._take(position, b"")
 
-    def _take(self, position: int, frame: bytes) -> None:
-        self._waiting[position] = frame
+    def _take(self, position: int, stored: memoryview | bytes) -> None:
+        self._waiting[position] = stored
         while self._next in self._waiting:
             ready = self._waiting.pop(self._next)
             if ready:

@@ -18,18 +18,23 @@ from stores.errors import CodecError, PlanError
 from stores.format.array_spec import ArraySpec
 from stores.format.arrays import sharded_arrays
 from stores.format.canonical_json import canonical_json
+from stores.format.features import CHUNK_DIGESTS, FLAT_KEYS, PACKED
 from stores.format.manifest import MANIFEST_NAME
 from stores.format.pixel_differences import differences
 from stores.format.plan import ShardId, StorePlan
 from stores.format.row_table import UNKNOWN, WRITTEN
 from stores.format.targets import RaggedTarget
-from stores.shards.disk import Files, make_folders, sync_folders
+from stores.shards.content_digest import row_digest
+from stores.shards.disk import Files, make_folders, remove_if_there, sync_folders
 from stores.shards.exclusive import write_exclusive
 from stores.shards.finished import FinishedShards
 from stores.shards.receipts import Receipt, receipt_path
-from stores.shards.shard_file import CompressedShardFile, FileFigures, ShardFile
+from stores.shards.shard_file import CompressedShardFile, FileFigures, ShardFile, check_row
+from stores.shards.spool import SPOOLS, SpoolFile, spool_path
 
 _MAX_REASON = 300
+_IN_FLIGHT = 2
+"""Rows of a level whose digests are still taken while the next is written."""
 
 Rows = Mapping[str, Mapping[str, npt.NDArray[Any]]]
 
@@ -51,17 +56,34 @@ class ShardWriter:
         self._reasons: dict[str, str] = {}
         self._ragged = {f"targets/{t.name}": t for t in plan.targets if isinstance(t, RaggedTarget)}
         self._lengths = {t.name: [0] * len(self.rows) for t in self._ragged.values()}
-        self._digester = ThreadPoolExecutor(1, "digest")
+        is_chunked = CHUNK_DIGESTS in plan.features
+        self._digester = None if is_chunked else ThreadPoolExecutor(1, "digest")
+        self._specs = sharded_arrays(plan, shard.bin)
         self._parts: dict[str, ShardFile] = {}
+        self._spool: SpoolFile | None = None
+        self._packed = {name: spec for name, spec in self._specs.items() if spec.packed}
         self._open_parts()
 
     def _open_parts(self) -> None:
         try:
-            for name, spec in sharded_arrays(self._plan, self.shard.bin).items():
-                self._parts[name] = self._open_part(spec)
+            for name, spec in self._specs.items():
+                if not spec.packed:
+                    self._parts[name] = self._open_part(spec)
+            if self._packed:
+                self._spool = self._open_spool()
         except OSError:
             self.abort()
             raise
+
+    def _open_spool(self) -> SpoolFile:
+        path = self._root / spool_path(self._plan.shard_name(self.shard))
+        while True:
+            try:
+                make_folders(self._files, self._root, SPOOLS)
+                return SpoolFile(self._files, path, self._packed, len(self.rows), self._writer_id)
+            except FileNotFoundError:  # another writer has just committed the store, and removes its spools
+                if not self._is_committed():
+                    raise
 
     def _open_part(self, spec: ArraySpec) -> ShardFile:
         relative = spec.chunk_file(self.shard.shard)
@@ -89,6 +111,8 @@ class ShardWriter:
             source_sha256: 32 bytes, of the source file as it was read.
             pixels: uint8 ([time,] y, x, 3) where the plan stores pixels, else None.
 
+        The memory of `levels` must not change before `commit` or `abort` returns: it is still being digested.
+
         Raises:
             PlanError: a row of another shard or given twice; arrays missing, unknown, or of another shape.
             CodecError: values that the codec never produces.
@@ -99,19 +123,26 @@ class ShardWriter:
         arrays |= {f"targets/{name}": np.asarray(a) for name, a in targets.items()}
         if pixels is not None:
             arrays["pixels"] = pixels
-        if arrays.keys() != self._parts.keys():
-            odd = sorted(arrays.keys() ^ self._parts.keys())
+        if arrays.keys() != self._specs.keys():
+            odd = sorted(arrays.keys() ^ self._specs.keys())
             raise PlanError(f"row {row}: {', '.join(odd)} given but not planned, or planned but not given")
         self._check(row, position, levels, arrays)
         if pixels is not None and self._plan.pixel_differences:
             arrays["pixels"] = differences(pixels)
         try:
-            for name, array in arrays.items():
-                self._parts[name].put(position, array)
+            for name, part in self._parts.items():
+                part.put(position, arrays[name])
+            if self._spool is not None:
+                self._spool.put(position, {name: arrays[name] for name in self._packed})
         finally:
-            for part in self._parts.values():
-                part.wait()  # the caller may reuse its memory
+            self._wait()  # the caller may reuse its memory
         self._outcome[position], self._source[position] = WRITTEN, _hex(source_sha256)
+
+    def _wait(self) -> None:
+        for part in self._parts.values():
+            part.wait(_IN_FLIGHT)
+        if self._spool is not None:
+            self._spool.wait()
 
     def _position(self, row: int) -> int:
         if row not in self.rows:
@@ -122,7 +153,7 @@ class ShardWriter:
 
     def _check(self, row: int, position: int, levels: Rows, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         for name, array in arrays.items():
-            self._parts[name].check(array)
+            check_row(self._specs[name], array)
         for level, encoded in levels.items():
             try:
                 self._codec.check(encoded)
@@ -199,6 +230,11 @@ class ShardWriter:
             self.abort()
             self._finished.valid(self.shard)  # completes the winner's renames, in case it was killed
             return False
+        if self._was_packed_before(receipt):
+            remove_if_there(self._files, path)
+            self._claimed = False
+            self.abort()
+            return False
         self._finished.finish_renames(receipt)
         if lost := self._finished.damage(receipt):  # removed by someone between the receipt and its rename
             raise OSError(
@@ -206,6 +242,14 @@ class ShardWriter:
             )
         self._sync_new_folders()
         return True
+
+    def _was_packed_before(self, receipt: Receipt) -> bool:
+        """Whether the store was committed with another writer's receipt of this shard, which the committer
+        then deleted: only for this was there room for ours."""
+        if PACKED not in self._plan.features or not self._is_committed():
+            return False
+        counted = self._finished.packed(self.shard)[1]
+        return counted is None or counted.writer != receipt.writer
 
     def _is_committed(self) -> bool:
         try:
@@ -227,26 +271,49 @@ class ShardWriter:
             lengths={name: tuple(lengths) for name, lengths in self._lengths.items()},
             errors=errors,
             provenance=provenance,
+            content=self._content(),
+            spool=None if self._spool is None else self._spool.figures(),
         )
+
+    def _content(self) -> tuple[str | None, ...] | None:
+        """The digest of each row, in hex; None for a skipped row, and for all of them in older stores."""
+        if CHUNK_DIGESTS not in self._plan.features:
+            return None
+        found: list[str | None] = []
+        for position, code in enumerate(self._outcome):
+            arrays = {name: part.content[position] for name, part in self._parts.items() if code == WRITTEN}
+            if self._spool is not None:
+                arrays |= self._spool.content(position)
+            found.append(row_digest(arrays).hex() if code == WRITTEN else None)
+        return tuple(found)
 
     def _seal(self) -> dict[str, FileFigures]:
         """Finishes all files, the largest first; syncing overlaps with digesting."""
-        parts = sorted(self._parts.values(), key=lambda part: -part.spec.row_bytes)
         figures: dict[str, FileFigures] = {}
 
-        def read_back(part: ShardFile) -> None:
-            figures[part.spec.chunk_file(self.shard.shard)] = part.figures()
+        def read_back(part: ShardFile | SpoolFile) -> None:
+            if isinstance(part, ShardFile):
+                figures[part.spec.chunk_file(self.shard.shard)] = part.figures()
 
-        for part in parts:
+        written = self._written()
+        for part in written:
             part.write_index()
-        self._files.run_all([job for part in parts for job in (part.sync, partial(read_back, part))])
-        for part in parts:
+        self._files.run_all([job for part in written for job in (part.sync, partial(read_back, part))])
+        for part in written:
             part.close()
-        self._digester.shutdown(wait=False)
+        if self._digester is not None:
+            self._digester.shutdown(wait=False)
         return {path: figures[path] for path in self._finished.paths(self.shard)}
+
+    def _written(self) -> list[ShardFile | SpoolFile]:
+        """All files of this shard, the largest first."""
+        parts = sorted(self._parts.values(), key=lambda part: -part.spec.row_bytes)
+        return [*parts, *([] if self._spool is None else [self._spool])]
 
     def _sync_new_folders(self) -> None:
         """Syncs the folders that this shard created: all between its files and their arrays."""
+        if FLAT_KEYS in self._plan.features:  # none but that of the array, which its rename has synced
+            return
         folders = {
             self._root.joinpath(*part.spec.chunk_file(self.shard.shard).split("/")[: -depth - 1])
             for part in self._parts.values()
@@ -260,11 +327,12 @@ class ShardWriter:
         If a commit failed half-way and its receipt exists, the files belong to it and are kept.
         """
         receipt = self._finished.latest(self.shard)[1] if self._claimed else None
-        for part in self._parts.values():
+        for part in self._written():
             part.close()
             if receipt is None or receipt.writer != self._writer_id:
                 part.discard()
-        self._digester.shutdown(wait=False)
+        if self._digester is not None:
+            self._digester.shutdown(wait=False)
 
 
 def _hex(source_sha256: bytes) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 from stores.errors import FIX_PLAN, IdentityError, IntegrityError, PlanError, SpaceError, StoreError
 from stores.format.canonical_json import diff_identity, parse_canonical, sha256_hex
-from stores.format.features import KNOWN_REQUIRED, LAYOUT
+from stores.format.features import KNOWN_REQUIRED, LAYOUT, PACKED
 from stores.format.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, PLAN_NAME, decode_manifest
 from stores.format.plan import MAX_PLAN_BYTES, Bin, ShardId, StorePlan
 from stores.format.plan_file import check_features, check_format, encode_plan, encode_tables
@@ -22,6 +22,7 @@ from stores.shards.receipts import Receipt
 from stores.work.claims import Claims
 from stores.work.folder import remove_work
 from stores.work.holder import Holder
+from stores.writing.cleanup import remove_spooled
 from stores.writing.commit import commit_store, metadata_bytes
 from stores.writing.shard_writer import ShardWriter
 
@@ -32,7 +33,7 @@ _ADOPTED = ("shard_rows", "batch_rows")
 the layout that the store was begun with."""
 
 
-_OF_LAYOUT = ("data_licence",)
+_OF_LAYOUT = ("data_licence", "own_shards")
 """Fields of plan.json that change how content is laid out or described, and not what it is."""
 
 
@@ -116,7 +117,9 @@ class StoreWriter:
         if self.complete:
             return []
         finished = self.finished(full=full)
-        return [shard for shard in self._plan.shards() if shard not in finished]
+        missing = [shard for shard in self._plan.shards() if shard not in finished]
+        # Another writer's commit, which deletes spools, may have come between.
+        return [] if missing and self.complete else missing
 
     def finished(self, *, full: bool = False) -> dict[ShardId, Receipt]:
         """The receipts of the shards that are done, in the order of the plan; see pending."""
@@ -192,6 +195,10 @@ class StoreWriter:
         """
         if self.complete:
             sync_folders(self._files, [self._root])  # its writer may have been killed first
+            if PACKED in self._plan.features:
+                data = read_whole(self._files, self._root / MANIFEST_NAME, MAX_MANIFEST_BYTES)
+                manifest = decode_manifest(data, f"{self._root}/{MANIFEST_NAME}")
+                remove_spooled(self._files, self._root, self._plan, manifest)
         else:
             commit_store(self._files, self._root, self._plan, self._finished)
         remove_work(self._root)
@@ -254,6 +261,7 @@ def _settle(plan: StorePlan, data: bytes, what: str) -> StorePlan:
         bins=tuple(Bin(**fields) for fields in theirs["bins"]),
         required_features=tuple(name for name in theirs["required_features"] if name in KNOWN_REQUIRED),
         optional_features=tuple(theirs["optional_features"]),
+        own_shards=tuple(theirs.get("own_shards", ())),
         data_licence=theirs.get("data_licence"),
     )
     if settled.bins != plan.bins:

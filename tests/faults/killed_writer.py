@@ -14,7 +14,7 @@ from pathlib import Path
 
 from stores.shards.disk import Files
 from tests.faults.faulty_files import Fault, FaultyFiles
-from tests.faults.made_stores import MadeRows, extract, small_plan
+from tests.faults.made_stores import NEW_LAYOUT, MadeRows, extract, small_plan
 
 
 class SelfKilling(FaultyFiles):
@@ -34,7 +34,7 @@ class SelfKilling(FaultyFiles):
 
 def writer_of(seed: int) -> MadeRows:
     """The rows that a process of this seed writes; the plan is the same for all."""
-    return MadeRows(small_plan(), seed)
+    return MadeRows(small_plan(**NEW_LAYOUT), seed)
 
 
 def main(root: str, seed: str, kill_at: str = "-1") -> None:

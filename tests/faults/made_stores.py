@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stores.codecs import codec
+from stores.format.features import CHUNK_DIGESTS, CONSOLIDATED, FLAT_KEYS, NAMES, PACKED
 from stores.format.plan import Bin, DenseTarget, RaggedTarget, ShardId, StorePlan, Target
 from stores.format.row_table import UNDECODABLE, RowTable
 from stores.pyramid import Level, PyramidSpec
@@ -34,6 +35,12 @@ THREE_SHARDS = (
     Bin(height_px=64, width_px=32, rows=3, shard_rows=4, batch_rows=2),
 )
 """Two bins, three shards, both last ones partial: the smallest plan that covers every case of a writer."""
+
+
+NEW_LAYOUT: dict[str, tuple[str, ...]] = {
+    "required_features": (CHUNK_DIGESTS, FLAT_KEYS, PACKED),
+    "optional_features": (NAMES, CONSOLIDATED),
+}
 
 
 def small_plan(

@@ -13,6 +13,7 @@ import numpy as np
 from stores.checks.verify import gc_orphans, verify_store
 from stores.format.manifest import MANIFEST_NAME
 from stores.reading.reader import Store, open_store
+from stores.shards.receipt_pack import PACK_PATH
 from tests.faults.made_stores import Array, MadeRows
 
 WRITERS_OWN = ("writer", "generation")
@@ -41,7 +42,15 @@ def without_writers(files: Mapping[str, bytes]) -> dict[str, Any]:
     for path, data in files.items():
         if path == MANIFEST_NAME:
             content = json.loads(data)
+            content["files"].pop(PACK_PATH, None)
             found[path] = {k: v for k, v in content.items() if k not in ("receipts_sha256", "generations")}
+        elif path == PACK_PATH:
+            for line in data.splitlines():
+                content = json.loads(line)
+                receipt = {k: v for k, v in content.items() if k not in WRITERS_OWN}
+                # Without its digest: chunks stand in the order of their arrival.
+                receipt["spool"] = (receipt.get("spool") or {}).get("crc32c")
+                found[f"receipt {content['bin'], content['shard']}"] = receipt
         elif path.startswith("receipts/"):
             content = json.loads(data)
             shard = content["bin"], content["shard"]

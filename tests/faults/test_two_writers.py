@@ -18,15 +18,26 @@ from stores.shards.disk import Files
 from stores.writing.writer import StoreWriter
 from tests.faults.faulty_files import Fault, FaultyFiles, kills
 from tests.faults.interleaving import Choose, SteppedFiles, Turns, switch_once
-from tests.faults.made_stores import ORIGINAL_LABELS, MadeRows, extract, fill_shards, places, small_plan
+from tests.faults.made_stores import (
+    NEW_LAYOUT,
+    ORIGINAL_LABELS,
+    MadeRows,
+    extract,
+    fill_shards,
+    places,
+    small_plan,
+)
 from tests.faults.outcomes import assert_holds, assert_reads_back, store_files
 
 Won = Mapping[ShardId, bool]
 Work = Callable[[Path, MadeRows, Files], Won]
 
-THREE_SHARDS = small_plan(targets=(ORIGINAL_LABELS,))
+THREE_SHARDS = small_plan(targets=(ORIGINAL_LABELS,), **NEW_LAYOUT)
 ONE_SHARD = small_plan(
-    "float16", bins=(Bin(height_px=32, width_px=32, rows=2, shard_rows=2),), targets=(ORIGINAL_LABELS,)
+    "float16",
+    bins=(Bin(height_px=32, width_px=32, rows=2, shard_rows=2),),
+    targets=(ORIGINAL_LABELS,),
+    **NEW_LAYOUT,
 )
 """With as few files of both kinds as possible, since every operation has a turn."""
 

@@ -30,11 +30,12 @@ from tests.faults.faulty_files import (
     kills_half_way,
     shortens,
 )
-from tests.faults.made_stores import ORIGINAL_LABELS, MadeRows, extract, small_plan
+from tests.faults.made_stores import NEW_LAYOUT, ORIGINAL_LABELS, MadeRows, extract, small_plan
 from tests.faults.outcomes import assert_finished, assert_reads_back, store_files, without_writers
 from tests.faults.unsynced_disk import FilesOnUnsyncedDisk, UnsyncedDisk
 
 PLANS = {
+    "packed": MadeRows(small_plan("int8", **NEW_LAYOUT)),
     "int8": MadeRows(small_plan("int8")),
     "float16": MadeRows(small_plan("float16", targets=(ORIGINAL_LABELS,))),
 }
@@ -62,7 +63,13 @@ def clean_runs(module_path: Path) -> dict[str, CleanRun]:
     return {name: CleanRun(module_path / name, rows) for name, rows in PLANS.items()}
 
 
-@pytest.fixture(params=["int8", pytest.param("float16", marks=pytest.mark.slow)])
+@pytest.fixture(
+    params=[
+        "packed",
+        pytest.param("int8", marks=pytest.mark.slow),
+        pytest.param("float16", marks=pytest.mark.slow),
+    ]
+)
 def clean(request: pytest.FixtureRequest, clean_runs: dict[str, CleanRun]) -> CleanRun:
     return clean_runs[request.param]
 
@@ -197,7 +204,7 @@ def test_every_operation_fails(memory_path: Path, clean: CleanRun, code: int) ->
 
 def test_a_failed_shard_leaves_no_file_behind(memory_path: Path, clean_runs: dict[str, CleanRun]) -> None:
     """It would take space on a full disk."""
-    clean = clean_runs["int8"]
+    clean = clean_runs["packed"]
     for n, root in roots(memory_path, some(clean.numbers("create", "write", "sync"), 60, "leaves")):
         with pytest.raises(OSError):
             extract(root, clean.rows, FaultyFiles({n: fails(errno.ENOSPC)}))
@@ -229,7 +236,7 @@ def test_too_little_space_is_reported_before_anything_is_written(memory_path: Pa
         def free_bytes(self, path: Path) -> int:
             return 100
 
-    rows = PLANS["int8"]
+    rows = PLANS["packed"]
     with pytest.raises(SpaceError) as caught:
         extract(memory_path, rows, Small())
     assert caught.value.free_bytes == 100 and caught.value.needed_bytes == rows.plan.total_bytes

@@ -16,10 +16,10 @@ from stores.errors import IntegrityError
 from stores.format import arrays
 from stores.format.arrays import metadata_files
 from stores.format.canonical_json import canonical_json, sha256_hex
-from stores.format.features import CONSOLIDATED, FLAT_KEYS, NAMES
+from stores.format.features import NAMES
 from stores.format.pixel_differences import PIXEL_DIFFERENCES
 from stores.format.plan import DenseTarget, RaggedTarget
-from tests.faults.made_stores import P4, P5, TARGETS, MadeRows, extract, fill_shards, small_plan
+from tests.faults.made_stores import NEW_LAYOUT, P4, P5, TARGETS, MadeRows, extract, fill_shards, small_plan
 from tests.faults.outcomes import assert_reads_back
 from tests.unsynced import unsynced  # noqa: F401 - a fixture of this module
 
@@ -33,8 +33,8 @@ MANY_TARGETS = (
     RaggedTarget("boxes", "float32", (-1, 4), 48),
 )
 NEW = {
-    "required_features": (FLAT_KEYS, PIXEL_DIFFERENCES),
-    "optional_features": (NAMES, CONSOLIDATED),
+    "required_features": (*NEW_LAYOUT["required_features"], PIXEL_DIFFERENCES),
+    "optional_features": NEW_LAYOUT["optional_features"],
     "pixels": True,
 }
 ROWS = MadeRows(small_plan(levels=(P4, P5), targets=MANY_TARGETS, data_licence="CC BY 4.0", **NEW))

@@ -1,0 +1,81 @@
+"""Estimated size of a store: bytes, files and inodes, from its plan."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from stores.format.arrays import PlannedStore, all_arrays, metadata_files, sharded_arrays
+from stores.format.features import FLAT_KEYS, NAMES, PACKED
+from stores.format.packing import COMPRESSED_TARGETS
+from stores.format.targets import DenseTarget
+
+_COMPRESSED_SHARE = {"pixels": 0.7, "differences": 0.5, "targets": COMPRESSED_TARGETS}
+"""Compressed over raw size, for estimates only; measured on views of COCO: pixels 0.67, differences 0.46."""
+_JSON_FILE_BYTES = 700
+"""A typical zarr.json, for estimates only."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileCount:
+    """How many files a store has."""
+
+    files: int
+    """Of the finished store."""
+    inodes: int
+    """Files and folders of the finished store."""
+    inodes_while_written: int
+    """At most, with the receipts and spools of all work units."""
+
+
+def count_files(plan: PlannedStore) -> FileCount:
+    """The files and folders of a store by its plan, without its log."""
+    metadata, units = len(metadata_files(plan)), sum(b.shards for b in plan.bins)
+    is_packed, is_flat = PACKED in plan.features, FLAT_KEYS in plan.features
+    files = metadata + (NAMES in plan.features) + 2  # plan.json and MANIFEST.json
+    folders = metadata + 1  # one a zarr.json, and that of the receipts
+    for spec in all_arrays(plan):
+        chunks = -(-spec.shape[0] // spec.shard_rows) if spec.shard_rows else 1
+        files += chunks
+        if not is_flat:  # c, and one below for each axis but the last
+            folders += 1 + chunks * (len(spec.shape) - 1)
+    files += 1 if is_packed else units
+    waiting = 2 * units + 2 if is_packed else 0  # receipts, spools and the folders of these
+    return FileCount(files, files + folders, files + folders + waiting)
+
+
+def estimated_bytes(plan: PlannedStore) -> int:
+    """Bytes on disk: exact for features, scales and tables, an estimate for compressed arrays."""
+    total = compressed_estimate(plan)
+    for index, b in enumerate(plan.bins):
+        for spec in sharded_arrays(plan, index).values():
+            total += -(-b.rows // (spec.shard_rows or 1)) * spec.index_bytes + (
+                0 if spec.compressed else b.rows * spec.stored_row_bytes
+            )
+        total += b.shards * _JSON_FILE_BYTES
+    tables = [spec for spec in all_arrays(plan) if spec.shard_rows is None]
+    return (
+        int(total) + sum(spec.total_bytes for spec in tables) + _JSON_FILE_BYTES * len(metadata_files(plan))
+    )
+
+
+def compressed_estimate(plan: PlannedStore) -> float:
+    """The part of `estimated_bytes` that is compressed: targets and pixels."""
+    total = 0.0
+    for index, b in enumerate(plan.bins):
+        for name, spec in sharded_arrays(plan, index).items():
+            if spec.compressed:
+                raw = b.rows * spec.stored_row_bytes
+                if name.startswith("targets/"):
+                    raw = _raw_target_bytes(plan, index, name.removeprefix("targets/"), raw)
+                kind = name.split("/")[0]
+                if name == "pixels" and plan.pixel_differences:
+                    kind = "differences"
+                total += _COMPRESSED_SHARE[kind] * raw
+    return total
+
+
+def _raw_target_bytes(plan: PlannedStore, bin_index: int, name: str, dense_bytes: int) -> int:
+    target = next(target for target in plan.targets if target.name == name)
+    if isinstance(target, DenseTarget):
+        return dense_bytes
+    return sum(target.planned_bytes(hw) for hw in plan.rows.original_hw[plan.bin_rows[bin_index]].tolist())

@@ -1,0 +1,170 @@
+"""Spool of a work unit: the chunks of its packed arrays in one file, until the commit packs them.
+
+Chunks stand in the order of their writing, without CRC32Cs, which the unit's receipt holds. At the end stands
+an index: for each packed array in the order of the plan, for each row of the unit, offset and length of its
+chunk (absent: 2^64-1 twice), little-endian, and the CRC32C of all that. A spool is no part of a store: it
+lies under `work/`, readers ignore it, and the committer deletes it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+
+from stores.errors import IntegrityError
+from stores.format.array_spec import CRC_BYTES, ArraySpec
+from stores.shards.disk import Files, naming, partial_of, remove_if_there, sync_file, write_all
+from stores.shards.shard_file import flat_bytes, stored_chunk
+from stores.shards.shard_index import ABSENT, crc32c, decode_index, empty_index, encode_index
+from stores.shards.written_digest import ChunkDigests, chunks_sha256, digest_threads
+from stores.work.folder import WORK
+
+SPOOLS = f"{WORK}/spools"
+_ENTRY_BYTES = 16
+
+Chunks = dict[str, list[bytes | None]]
+"""By array, the stored chunk of each row of a unit without its CRC32C; None for a skipped row."""
+
+
+def spool_path(unit_name: str) -> str:
+    """From the root of the store.
+
+    >>> spool_path("512x512-3")
+    'work/spools/512x512-3.spool'
+    """
+    return f"{SPOOLS}/{unit_name}.spool"
+
+
+@dataclass(frozen=True, slots=True)
+class SpoolFigures:
+    """Size and checksums of a spool, as its receipt records them."""
+
+    bytes: int
+    digest: str
+    """SHA-256 in hex over that of each chunk, by array and row, and that of the index."""
+    crc32c: Mapping[str, tuple[int | None, ...]]
+    """By array, of every row's chunk; None for a row without one."""
+
+
+class SpoolFile:
+    """A spool being written; `arrays` are the packed arrays of the unit's bin by name."""
+
+    def __init__(
+        self, files: Files, path: Path, arrays: Mapping[str, ArraySpec], rows: int, writer_id: str
+    ) -> None:
+        self._files, self._arrays, self._rows = files, arrays, rows
+        self.partial = partial_of(path, writer_id)
+        self._first = {name: number * rows for number, name in enumerate(arrays)}
+        self._index = empty_index(len(arrays) * rows)
+        self._crcs: dict[str, list[int | None]] = {name: [None] * rows for name in arrays}
+        self._digests = ChunkDigests(digest_threads())
+        self._end, self._index_bytes = 0, b""
+        self._fd: int | None = files.create(self.partial)
+
+    def put(self, position: int, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Writes the chunks of one row; its memory must not change before `wait` returns."""
+        pieces: list[memoryview | bytes] = []
+        at = self._end
+        for name, array in arrays.items():
+            spec, data, entry = self._arrays[name], flat_bytes(array), self._first[name] + position
+            stored = stored_chunk(spec, data)
+            crc = self._crcs[name][position] = crc32c(stored)
+            if spec.compressed:
+                self._digests.take_decoded(entry, data)
+            self._digests.take_chunk(entry, stored, struct.pack("<I", crc), is_decoded=not spec.compressed)
+            self._index[entry] = at, len(stored)
+            at += len(stored)
+            pieces.append(stored)
+        self._write(pieces)
+
+    def _write(self, pieces: Sequence[memoryview | bytes]) -> None:
+        assert self._fd is not None
+        with naming(self.partial):
+            write_all(self._files, self._fd, [piece for piece in pieces if len(piece)], self._end)
+        self._end += sum(map(len, pieces))
+
+    def wait(self) -> None:
+        """Returns once the memory of all rows put so far may be reused."""
+        self._digests.wait()
+
+    def content(self, position: int) -> dict[str, bytes]:
+        """SHA-256 of the bytes of each array of a row, after `wait`; empty for a skipped row."""
+        found = {name: self._digests.decoded.get(first + position) for name, first in self._first.items()}
+        return {name: digest for name, digest in found.items() if digest is not None}
+
+    def write_index(self) -> None:
+        """Writes the index, the last bytes of the file."""
+        self._index_bytes = encode_index(self._index)
+        self._write([self._index_bytes])
+
+    def sync(self) -> None:
+        """Waits until the file is on the disk."""
+        assert self._fd is not None
+        sync_file(self._files, self._fd, self.partial)
+
+    def figures(self) -> SpoolFigures:
+        """Size and checksums of the whole file."""
+        digest = self._digests.finish(self._index_bytes)
+        return SpoolFigures(self._end, digest, {name: tuple(crcs) for name, crcs in self._crcs.items()})
+
+    def close(self) -> None:
+        """Closes the file and keeps it."""
+        if self._fd is not None:
+            fd, self._fd = self._fd, None
+            self._files.close(fd)
+
+    def discard(self) -> None:
+        """Closes the file and deletes it."""
+        self.close()
+        remove_if_there(self._files, self.partial)
+
+
+def decode_spool(data: bytes, names: Sequence[str], rows: int, figures: SpoolFigures, what: str) -> Chunks:
+    """The chunks of a spool, every one compared with the receipt's figures.
+
+    Args:
+        data: the whole file.
+        names: of the packed arrays, in the order of the plan.
+        rows: of the unit.
+        figures: from its receipt.
+        what: names the file in errors.
+
+    Raises IntegrityError for any difference.
+    """
+    if len(data) != figures.bytes:
+        raise IntegrityError(f"{what} has {len(data)} bytes, expected {figures.bytes}")
+    length = len(names) * rows * _ENTRY_BYTES + CRC_BYTES
+    if len(data) < length:
+        raise IntegrityError(f"{what} has {len(data)} bytes, too few for its index")
+    index = decode_index(data[-length:], what).astype(object).tolist()  # Python integers: sums may be large
+    found: Chunks = {}
+    digests = []
+    for number, name in enumerate(names):
+        found[name] = []
+        for (offset, stored), expected in zip(
+            index[number * rows : (number + 1) * rows], figures.crc32c[name], strict=True
+        ):
+            is_absent = offset == ABSENT
+            if is_absent != (expected is None) or (not is_absent and offset + stored > len(data)):
+                raise IntegrityError(f"{what} has an index of other rows than were written")
+            chunk = None if expected is None else data[offset : offset + stored]
+            found[name].append(chunk)
+            if chunk is None or expected is None:
+                continue
+            if crc32c(chunk) != expected:
+                raise IntegrityError(f"{what}: a chunk of {name} does not have its CRC32C")
+            digests.append(hashlib.sha256(chunk + struct.pack("<I", expected)).digest())
+    if chunks_sha256(digests, data[-length:]) != figures.digest:
+        raise IntegrityError(f"{what} was changed: its digest is not the receipt's")
+    return found
+
+
+def is_empty(crcs: Mapping[str, Sequence[int | None]]) -> bool:
+    """Whether no row of a unit has a chunk, as where all were skipped."""
+    return not any(crc is not None for values in crcs.values() for crc in values)

@@ -1,0 +1,26 @@
+"""What a commit leaves to delete: spools, and receipts that it packed into one file.
+
+Deleted after the manifest, and by whoever finishes the store next where the committer was killed. Nothing of
+it is part of the store.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from stores.format.manifest import Manifest
+from stores.format.plan import StorePlan
+from stores.shards.disk import Files, remove_if_there
+from stores.shards.receipts import receipt_path
+from stores.shards.spool import spool_path
+
+
+def remove_spooled(files: Files, root: Path, plan: StorePlan, manifest: Manifest) -> None:
+    """Deletes the spools and the single receipts of a committed store. May be repeated.
+
+    The lowest generation of a receipt goes first: a higher one is never taken for the first.
+    """
+    for shard in plan.shards():
+        for generation in range(manifest.generations.get(shard, 0) + 1):
+            remove_if_there(files, root / receipt_path(plan, shard, generation))
+        remove_if_there(files, root / spool_path(plan.shard_name(shard)))
