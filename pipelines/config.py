@@ -70,8 +70,8 @@ class PlanConfig(VerbConfig):
     view_recipe: str | None = None
     """Augmentation recipe of a training split. Default: the recipe named after the data set."""
     crop_size: int | str | None = None
-    """Size of a training view in pixels, of videos also of a test view, in multiples of 32: the side of a
-    square, or HEIGHTxWIDTH such as 512x1024. Default: as in the view recipe."""
+    """Size of a training view in pixels, of videos also of a test view, in multiples of 32, for a plain ViT
+    of its patches: the side of a square, or HEIGHTxWIDTH such as 512x1024. Default: as in the view recipe."""
     short_side: int | None = None
     """Short side of a single-scale test view in pixels. Default: as in the view recipe."""
     seed: int = 0
@@ -83,6 +83,17 @@ class PlanConfig(VerbConfig):
     Default: all records."""
     model_args: dict[str, Any] = field(default_factory=dict)
     """Constructor arguments that override those of the model, such as --model-args.img_size 256."""
+    mean: tuple[float, ...] | None = None
+    """Mean of red, green and blue in 0..1 that the backbone's input is normalised by, such as
+    0.485,0.456,0.406. Default: as timm records it for the model."""
+    std: tuple[float, ...] | None = None
+    """Standard deviation that it is divided by. Default: as timm records it for the model."""
+    pretrained_tag: str | None = None
+    """Which published weights of timm:<id> a weights file is like, such as mae or augreg_in21k: mean,
+    deviation and size are theirs. Same as timm:<id>.<tag>."""
+    pos_resample: Literal["timm", "dinov2"] | None = None
+    """How a ViT's position embeddings follow the image size. timm: bicubic with antialias; dinov2: without,
+    as DINOv2 and transformers. Default: timm."""
     window_rule: Literal["partition", "cover"] | None = None
     """Rule for Swin windows at least as large as the feature map. partition: pad the map and shift windows;
     cover: shrink the window to the map, without shift. Default: cover for videos and classification,

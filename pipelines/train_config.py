@@ -125,6 +125,17 @@ class TrainConfig(VerbConfig):
     the view recipe."""
     model_args: dict[str, Any] = field(default_factory=dict, metadata=marks(one_stream=True))
     """Constructor arguments of the backbone, for `online`."""
+    mean: tuple[float, ...] | None = field(default=None, metadata=marks(one_stream=True))
+    """Mean of red, green and blue in 0..1 that the backbone's input is normalised by, such as
+    0.485,0.456,0.406, for `online`. Default: as timm records it for the model."""
+    std: tuple[float, ...] | None = field(default=None, metadata=marks(one_stream=True))
+    """Standard deviation that it is divided by, for `online`. Default: as timm records it for the model."""
+    pretrained_tag: str | None = field(default=None, metadata=marks(one_stream=True))
+    """Which published weights of timm:<id> a weights file is like, such as mae or augreg_in21k: mean,
+    deviation and size are theirs, for `online`. Same as timm:<id>.<tag>."""
+    pos_resample: Literal["timm", "dinov2"] | None = field(default=None, metadata=marks(one_stream=True))
+    """How a ViT's position embeddings follow the image size, for `online`. timm: bicubic with antialias;
+    dinov2: without, as DINOv2 and transformers. Default: timm."""
     window_rule: Literal["partition", "cover"] | None = field(default=None, metadata=marks(one_stream=True))
     """Window rule of a Swin backbone, for `online`. Default: as in extract."""
     subset: str | None = field(default=None, metadata=marks(fixed=True, one_stream=True, one_report_row=True))

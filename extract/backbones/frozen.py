@@ -20,6 +20,7 @@ from extract.backbones.frozen_swin import FoldedSwin, step_makers
 from extract.backbones.level_values import LevelReader
 from extract.backbones.levels import blocks_of, pad_px
 from extract.backbones.out_of_memory import is_out_of_memory, reason
+from extract.backbones.position_resampling import without_antialias
 from extract.backbones.precision import PROBE_HW, fit_steps, fit_whole, report
 from extract.backbones.registry import BackboneCard
 from extract.backbones.timm_pyramid import TimmMaps
@@ -190,6 +191,8 @@ def _timm_maps(
     def make(dtype: torch.dtype) -> TimmMaps:
         trunk = _trunk(card)
         trunk.load_state_dict(dict(weights.tensors))
+        if card.pos_resample == "dinov2":
+            without_antialias(trunk)
         return TimmMaps(
             trunk,
             stages=stages,

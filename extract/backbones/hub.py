@@ -39,6 +39,19 @@ def require_published(timm_id: str) -> Any:
     return published
 
 
+def pretrained_tags(name: str) -> dict[str, tuple[tuple[float, ...], tuple[float, ...]]]:
+    """The mean and deviation of RGB by the tags of a timm model's published weights; asks nobody.
+
+    >>> pretrained_tags("vit_base_patch16_224")["mae"]
+    ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    """
+    found = {}
+    for full in timm.list_pretrained(f"{name}.*"):
+        cfg = timm.get_pretrained_cfg(full)
+        found[full.partition(".")[2]] = (tuple(cfg.mean), tuple(cfg.std))
+    return found
+
+
 def _from_hugging_face(repository: str) -> str:
     repository, _, revision = repository.partition("@")
     cached = try_to_load_from_cache(repository, _FILE, revision=revision or None)

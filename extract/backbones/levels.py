@@ -111,9 +111,14 @@ def patch_of(trunk: Any) -> int | None:
 
 
 def pad_px(trunk: Any) -> int:
-    """What the sides of images are padded to a multiple of, at the bottom and the right, in pixels: the
+    """What the network pads the sides of images to a multiple of, at the bottom and the right, in pixels: the
     patches of a plain model, else 4, those of Swin."""
     return int(feature_info(trunk)[0]["reduction"]) if family_of(trunk) == PLAIN else 4
+
+
+def view_multiple_px(trunk: Any) -> int:
+    """What the sides of views are multiples of, in pixels: the patches of a plain model, else 32."""
+    return pad_px(trunk) if family_of(trunk) == PLAIN else STRIDES_PX[-1]
 
 
 def last_stride_px(trunk: Any) -> int:

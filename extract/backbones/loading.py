@@ -11,7 +11,13 @@ from torch import nn
 
 from extract.backbones.compiler import compiles
 from extract.backbones.frozen import PRECISIONS, BackboneTooLarge, FrozenBackbone
-from extract.backbones.registry import BACKBONES, REVISIONS, BackboneCard, backbone_card
+from extract.backbones.registry import (
+    BACKBONES,
+    REVISIONS,
+    BackboneCard,
+    backbone_card,
+    card_of_identity,
+)
 from extract.backbones.weights import WeightsMismatch, WeightsUnavailable, get_weights
 from extract.swin.timm_swin import create_trunk, probe
 
@@ -25,6 +31,7 @@ __all__ = [
     "WeightsUnavailable",
     "backbone_card",
     "build_trunk",
+    "card_of_identity",
     "load_backbone",
     "weights_sha256",
 ]

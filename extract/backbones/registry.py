@@ -5,11 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 from torch import nn
 
-from extract.backbones.levels import FEATURES, PLAIN, class_tokens, family_of, last_stride_px, pyramid_of
+from extract.backbones.levels import (
+    FEATURES,
+    PLAIN,
+    class_tokens,
+    family_of,
+    last_stride_px,
+    pyramid_of,
+    view_multiple_px,
+)
+from extract.backbones.position_resampling import resamples_positions
 from extract.swin.timm_swin import SWIN_FAMILIES, pretrained_windows_of, probe, stages_of, windows_of
 from extract.swin.window_rule import WindowRule
 from stores.plugins import Plugin, entry_plugins, missing_package, package_of, provided_by
@@ -20,6 +29,10 @@ REVISIONS: Mapping[str, int] = {"swinv2": 1, "swinv2_cr": 1, "swin": 1, FEATURES
 """Family -> its revision, raised whenever the numbers of that family change; part of every identity."""
 
 Windows = tuple[tuple[int, int], ...]
+Rgb = tuple[float, float, float]
+PosResample = Literal["timm", "dinov2"]
+"""Bicubic, with antialias as timm (`timm`) or without as DINOv2 and transformers (`dinov2`): features differ
+by 2 to 6 % at other sizes than the model's own."""
 
 
 GROUP = "permafrost.backbones"
@@ -32,9 +45,9 @@ class BackboneRow:
 
     timm_id: str
     args: Mapping[str, Any] = field(default_factory=dict)
-    mean: tuple[float, float, float] | None = None
+    mean: Rgb | None = None
     """Of RGB in 0..1, subtracted first; None: as timm's entry has it."""
-    std: tuple[float, float, float] | None = None
+    std: Rgb | None = None
     """Of RGB in 0..1, divided by; None: as timm's entry has it."""
 
 
@@ -75,11 +88,17 @@ class BackboneCard:
     """The windows SwinV2's position coordinates are relative to; empty for other families."""
     window_rule: WindowRule
     """What becomes of windows that a map does not fill; `partition` for a model that is no Swin."""
-    mean: tuple[float, float, float]
+    mean: Rgb
     """Of RGB in 0..1, subtracted first."""
-    std: tuple[float, float, float]
+    std: Rgb
     """Of RGB in 0..1, divided by."""
 
+    multiple_px: int = 32
+    """Sides of views are multiples of it, in pixels: of a plain ViT its patches."""
+    pos_resample: PosResample = "timm"
+    """How a plain ViT's position embeddings follow the size of the image, see `PosResample`."""
+    licence: str | None = None
+    """Of the weights that timm names for the model, as timm records it."""
     last_stride_px: int = 32
     """Pixels of a cell's side in the last map, which pooled levels are means of."""
     class_tokens: int = 0
@@ -121,7 +140,9 @@ class BackboneCard:
             weights_sha256: 64 hex digits, of `extract.backbones.weights.tensors_sha256`.
             precision: fp32, fp16 or bf16.
         """
-        rule = {} if self.window_rule == "partition" else {"window_rule": self.window_rule}
+        rule: dict[str, Any] = {} if self.window_rule == "partition" else {"window_rule": self.window_rule}
+        if self.pos_resample != "timm":
+            rule["pos_resample"] = self.pos_resample
         return {
             "model": self.model,
             "timm_id": self.timm_id,
@@ -145,6 +166,9 @@ def backbone_card(
     window_rule: str = "partition",
     *,
     package: str | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    pos_resample: str = "timm",
 ) -> BackboneCard:
     """The card of a backbone, without building its weights.
 
@@ -158,10 +182,12 @@ def backbone_card(
             them, of a plain ViT the last block's map.
         package: that provided the backbone when a store was made, for the error.
         window_rule: partition or cover, see `extract.swin.window_rule.WindowRule`.
+        mean, std: of RGB in 0..1; None: as the row, else timm's entry, has them.
+        pos_resample: timm or dinov2, see `PosResample`.
 
     Raises:
         ValueError: unknown model, argument, level or window rule; lists the names there are. Cover for a
-            model that is no Swin.
+            model that is no Swin, dinov2 for one whose position embeddings are not resampled.
     """
     rule = _rule(window_rule)
     row = _row(model, package)
@@ -190,10 +216,53 @@ def backbone_card(
         pretrained_windows=pretrained,
         window_rule=rule,
         last_stride_px=last_stride_px(trunk),
+        multiple_px=view_multiple_px(trunk),
+        pos_resample=_pos_resample(pos_resample, model, trunk),
+        licence=trunk.pretrained_cfg.get("license"),
         class_tokens=class_tokens(trunk) if family == PLAIN else 0,
-        mean=row.mean or tuple(trunk.pretrained_cfg["mean"]),
-        std=row.std or tuple(trunk.pretrained_cfg["std"]),
+        mean=_rgb("mean", mean or row.mean or trunk.pretrained_cfg["mean"], 0),
+        std=_rgb("std", std or row.std or trunk.pretrained_cfg["std"], 1e-3),
     )
+
+
+def card_of_identity(wanted: Mapping[str, Any], levels: Sequence[str] | None = None) -> BackboneCard:
+    """The card of the backbone that a store's identity names; levels and errors as of `backbone_card`.
+
+    Args:
+        wanted: the identity's `backbone`; without a window rule it is of `partition`, as in earlier releases.
+    """
+    return backbone_card(
+        wanted["model"],
+        wanted["args"],
+        levels,
+        str(wanted.get("window_rule", "partition")),
+        package=wanted.get("package"),
+        mean=wanted.get("mean"),
+        std=wanted.get("std"),
+        pos_resample=str(wanted.get("pos_resample", "timm")),
+    )
+
+
+def _rgb(name: str, values: Sequence[float], least: float) -> Rgb:
+    if len(values) != 3 or not all(least <= value <= 1 for value in values):
+        raise ValueError(
+            f"{name} {','.join(f'{value:g}' for value in values)}: expected three numbers from {least:g} to "
+            f"1, of red, green and blue in 0..1, such as 0.485,0.456,0.406"
+        )
+    red, green, blue = values
+    return red, green, blue
+
+
+def _pos_resample(rule: str, model: str, trunk: nn.Module) -> PosResample:
+    for known in get_args(PosResample):
+        if rule == known:
+            if rule != "timm" and not resamples_positions(trunk):
+                raise ValueError(
+                    f"pos_resample {rule}: {model} has no position embeddings that timm resamples; leave it "
+                    f"out"
+                )
+            return cast(PosResample, known)
+    raise ValueError(f"pos_resample {rule!r}: expected {' or '.join(get_args(PosResample))}")
 
 
 def _rule(name: str) -> WindowRule:

@@ -9,6 +9,8 @@ from extract.views.view import MULTIPLE_PX, Hw
 
 CropSize = int | str | Hw
 """A side in pixels, "HEIGHTxWIDTH", or (height, width)."""
+PATCHES_PX = (14, 16)
+"""Patches of plain ViTs, whose views are multiples of them; those of 8 or 32 px take sides of 32 too."""
 _WRITTEN = re.compile(r"\s*(\d{1,6})\s*(?:[xX]\s*(\d{1,6}))?\s*")
 
 
@@ -60,11 +62,14 @@ def size_text(size: Any) -> str:
 
 
 def check_crop(size: CropSize, most_px: int) -> None:
-    """Raises ValueError for sides that no crop can have."""
+    """Raises ValueError for sides that no crop can have; `padded_for` judges those of one backbone."""
     for side_px in crop_hw(size):
-        if not MULTIPLE_PX <= side_px <= most_px or side_px % MULTIPLE_PX:
+        fits = any(side_px % multiple == 0 for multiple in (MULTIPLE_PX, *PATCHES_PX))
+        if not MULTIPLE_PX <= side_px <= most_px or not fits:
+            patches = " or ".join(map(str, PATCHES_PX))
             raise ValueError(
-                f"crop_size {size_text(size)}: expected a multiple of {MULTIPLE_PX} px up to {most_px}"
+                f"crop_size {size_text(size)}: expected a multiple of {MULTIPLE_PX} px up to {most_px} (of "
+                f"plain ViTs of their patches, {patches} px)"
             )
 
 

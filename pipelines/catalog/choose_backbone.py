@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
+from extract.backbones.hub import pretrained_tags
 from extract.backbones.loading import BackboneCard, backbone_card
 from extract.datasets import Named, default_window, default_window_rule
 from extract.views.recipes import ViewRecipe
 from pipelines.catalog.stores import list_stores
+from pipelines.config import PlanConfig, TrainConfig
+from pipelines.errors import UsageError
 from stores.format.canonical_json import diff_identity
 
 _OF_WINDOWS = {"backbone.window_rule", "backbone.windows", "backbone.args.window_size"}
@@ -23,6 +26,9 @@ def chosen_card(
     model_args: Mapping[str, Any],
     levels: Sequence[str] | None,
     window_rule: str | None,
+    *,
+    default_levels: Sequence[str] | None = None,
+    **pixels: Any,
 ) -> BackboneCard:
     """The card of a backbone; a Swin has the data set's window rule by default, and with `cover` its windows.
 
@@ -33,17 +39,72 @@ def chosen_card(
         recipe: of the views, whose size decides the windows.
         model, model_args, levels, window_rule: as of `extract.backbones.loading.backbone_card`; None: the
             data set's default.
+        default_levels: where `levels` is None: the data set's, as far as the model has all of them.
+        pixels: mean, std and pos_resample of `backbone_card`.
 
     Raises ValueError as `backbone_card` does.
     """
-    card = backbone_card(model, model_args, levels, window_rule=window_rule or "partition")
+    if levels is None and default_levels is not None and _has(model, model_args, default_levels):
+        levels = default_levels
+    card = backbone_card(model, model_args, levels, window_rule=window_rule or "partition", **pixels)
     if not card.windows:
         return card
     args, rule = dict(model_args), window_rule or default_window_rule(dataset)
     window = default_window(dataset, recipe) if rule == "cover" else None
     if window is not None:
         args.setdefault("window_size", window)
-    return backbone_card(model, args, levels, window_rule=rule)
+    return backbone_card(model, args, levels, window_rule=rule, **pixels)
+
+
+def _has(model: str, model_args: Mapping[str, Any], levels: Sequence[str]) -> bool:
+    try:
+        backbone_card(model, model_args, levels)
+    except ValueError:  # another fault of the model is reported when its card is made
+        return False
+    return True
+
+
+class Pixels(TypedDict):
+    """What a config says of a backbone's input, for `chosen_card`."""
+
+    mean: Sequence[float] | None
+    std: Sequence[float] | None
+    pos_resample: str
+
+
+def pixels_of(config: PlanConfig | TrainConfig) -> Pixels:
+    """Raises UsageError where a file's weights leave mean and deviation open: see `tagged_model`."""
+    return {"mean": config.mean, "std": config.std, "pos_resample": config.pos_resample or "timm"}
+
+
+def tagged_model(config: PlanConfig | TrainConfig) -> str:
+    """The model with its pretrained tag, `timm:<id>.<tag>`, which gives mean, deviation and size.
+
+    Raises UsageError for a tag of a model that is not `timm:<id>`, or beside another tag; for weights of a
+    file without a tag where the tags of the model differ in mean or deviation, unless both are given.
+    """
+    model, tag = str(config.model), config.pretrained_tag
+    name = model.removeprefix("timm:")
+    if tag is not None:
+        if name == model or "." in name:
+            raise UsageError(f"--pretrained-tag {tag}: {model} is no timm:<id> without a tag")
+        return f"{model}.{tag}"
+    weights = config.weights or "timm"
+    from_file = weights != "timm" and not weights.startswith("random:")
+    if name == model or "." in name or not from_file or (config.mean and config.std):
+        return model
+    tags = pretrained_tags(name)
+    if len(set(tags.values())) > 1:
+        lines = "".join(f"\n  {tag}: mean {_numbers(m)}, std {_numbers(s)}" for tag, (m, s) in tags.items())
+        raise UsageError(
+            f"--weights {weights}: the file does not say how images are normalised, and weights of {model} "
+            f"differ in it; pass --pretrained-tag with one of these, or --mean and --std:{lines}"
+        )
+    return model
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return ",".join(f"{value:g}" for value in values)
 
 
 def begun_by_another_rule(stores: Path, identity: Mapping[str, Any]) -> list[Path]:

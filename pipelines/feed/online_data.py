@@ -23,8 +23,9 @@ from extract.backbones.loading import BackboneCard, FrozenBackbone, backbone_car
 from extract.datasets import Dataset, choose, default_levels, open_dataset
 from extract.planning.plan import only_boxes, own_description
 from extract.sources.byte_sources import SourceError
+from extract.views.padded_views import padded_for
 from extract.views.recipes import ViewRecipe
-from pipelines.catalog.choose_backbone import chosen_card
+from pipelines.catalog.choose_backbone import chosen_card, pixels_of, tagged_model
 from pipelines.config import TrainConfig
 from pipelines.errors import UsageError, WorkFailed
 from pipelines.feed.datamodule import Stretch, TrainingData
@@ -43,15 +44,24 @@ logger = logging.getLogger(__name__)
 
 def _card(config: TrainConfig, dataset: str, model: str, recipe: ViewRecipe) -> BackboneCard:
     """The backbone; a run that is resumed keeps the windows and the rule it began with."""
-    levels = config.levels or default_levels(dataset)
     if not (config.resume and config.run):
-        return chosen_card(dataset, recipe, model, config.model_args, levels, config.window_rule)
+        return chosen_card(
+            dataset,
+            recipe,
+            model,
+            config.model_args,
+            config.levels,
+            config.window_rule,
+            default_levels=default_levels(dataset),
+            **pixels_of(config),
+        )
     begun = read_run(Path(config.run)).identity["backbone"]
     args = dict(config.model_args)
     if "window_size" in begun["args"]:
         args.setdefault("window_size", begun["args"]["window_size"])
     rule = config.window_rule or window_rule_of(begun) or "partition"
-    return backbone_card(model, args, levels, window_rule=rule)
+    levels = config.levels or default_levels(dataset)
+    return backbone_card(model, args, levels, window_rule=rule, **pixels_of(config))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,9 +116,12 @@ class OnlineData(TrainingData):
         if chosen.views is None:
             raise UsageError(f"--split {chosen.split} is a test split; --online trains on a training split")
         dataset = open_dataset(config.dataset, config.data, chosen.split, config.subset)
-        card = _card(config, config.dataset, config.model, chosen.recipe)
+        card = _card(config, config.dataset, tagged_model(config), chosen.recipe)
+        recipe = padded_for(
+            chosen.recipe, card.multiple_px, card.model, crop_given=config.crop_size is not None
+        )
         backbone = load_backbone(card, config.weights or "timm", device=device)
-        return cls(dataset, chosen.recipe, backbone, config)
+        return cls(dataset, recipe, backbone, config)
 
     def describe(self) -> str:
         return f"{len(self._dataset.records)} {self._dataset.split} images through {self._config.model}"

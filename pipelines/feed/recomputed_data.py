@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from extract.backbones.loading import backbone_card
+from extract.backbones.loading import card_of_identity
 from extract.backbones.weights import require_source
 from pipelines.catalog.known_weights import first_known_weights
 from pipelines.catalog.missing_levels import check_recomputable, lacking
@@ -49,7 +49,7 @@ class DeepData(StoreData):
         backbone = self.identity["backbone"]
         folders = (Path(config.stores), *(store.path.parent for store in stores))
         self._weights = config.weights or first_known_weights(folders, backbone["weights_sha256"])
-        require_source(backbone_card(backbone["model"], backbone["args"]), self._weights or "timm")
+        require_source(card_of_identity(backbone), self._weights or "timm")
         missing = lacking(self.pyramid.names, stores.pyramid.names)
         pixels = check_recomputable(self._first.plan, missing, config.pixels, self.describe())
         self._source = open_pixels(self._first, pixels, config.data, len(os.sched_getaffinity(0)))

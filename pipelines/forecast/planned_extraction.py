@@ -16,8 +16,9 @@ from extract.datasets import Dataset, choose, open_dataset
 from extract.planning.compressed_size import measured
 from extract.planning.label_sample import LabelSample, sample_labels
 from extract.planning.plan import Estimate, estimate_plan
+from extract.views.padded_views import padded_for
 from extract.views.recipes import ViewRecipe
-from pipelines.catalog.choose_backbone import chosen_card
+from pipelines.catalog.choose_backbone import chosen_card, pixels_of, tagged_model
 from pipelines.catalog.stores import FoundStore, existing_folder, list_stores, local_folder
 from pipelines.config import PlanConfig
 from pipelines.errors import UsageError
@@ -79,10 +80,17 @@ def prepare(config: PlanConfig) -> Extraction:
         crop_size=config.crop_size,
         short_side=config.short_side,
     )
-    levels = config.levels or chosen.levels
     card = chosen_card(
-        config.dataset, chosen.recipe, config.model, config.model_args, levels, config.window_rule
+        config.dataset,
+        chosen.recipe,
+        tagged_model(config),
+        config.model_args,
+        config.levels,
+        config.window_rule,
+        default_levels=chosen.levels,
+        **pixels_of(config),
     )
+    recipe = padded_for(chosen.recipe, card.multiple_px, card.model, crop_given=config.crop_size is not None)
     device = choose_device(config.device)
     stores = local_folder(config.stores)
     logger.info("%s: listing records and reading the headers of their images", config.dataset)
@@ -91,7 +99,7 @@ def prepare(config: PlanConfig) -> Extraction:
     require_usable(dataset, labels, config.max_failed, config.max_unusable)
     estimate = estimate_plan(
         dataset,
-        chosen.recipe,
+        recipe,
         card,
         codec=chosen_codec(config.codec, card.pyramid),
         views=chosen.views,
@@ -103,7 +111,7 @@ def prepare(config: PlanConfig) -> Extraction:
     return Extraction(
         dataset=dataset,
         labels=labels,
-        recipe=chosen.recipe,
+        recipe=recipe,
         card=card,
         estimate=measured(estimate, dataset),
         device=device,

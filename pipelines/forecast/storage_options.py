@@ -16,6 +16,7 @@ from extract.backbones.loading import FrozenBackbone, backbone_card, build_trunk
 from extract.backbones.weights import Weights
 from extract.planning.compressed_size import measured
 from extract.planning.plan import needed_bytes
+from pipelines.catalog.missing_levels import lacks_first_levels
 from pipelines.forecast.caching_advice import HeadForecast
 from pipelines.forecast.measurement_cache import Figures, SpeedCache
 from pipelines.forecast.planned_extraction import Extraction, free_bytes
@@ -256,6 +257,8 @@ def _mean_seconds(work: Callable[[], object]) -> float:
 def with_all_levels(extraction: Extraction) -> Extraction:
     """The extraction of p2..p5 where the one planned leaves the first levels out."""
     plan = extraction.estimate.plan
+    if not lacks_first_levels(plan.pyramid):
+        return extraction
     first = min(level.stage for level in plan.pyramid)
     card = backbone_card(extraction.card.model, extraction.card.args)
     missing = [level for level in card.pyramid if level.stage < first]

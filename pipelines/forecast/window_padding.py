@@ -1,13 +1,17 @@
-"""What `plan` reports of a Swin's windows: their rule, padding tokens, and windows without any."""
+"""What `plan` reports of padding: in a Swin's windows, and among a plain ViT's patches."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
+from extract.backbones.levels import PLAIN
 from extract.backbones.registry import BackboneCard
 from extract.planning.padding_tokens import dividing_window, padding_shares
 from stores.format.plan import Bin
+from stores.format.row_table import RowTable
 
 
 def padding_summary(card: BackboneCard, bins: Sequence[Bin]) -> dict[str, Any]:
@@ -21,6 +25,17 @@ def padding_summary(card: BackboneCard, bins: Sequence[Bin]) -> dict[str, Any]:
         "padding_tokens": [round(share, 4) for share in shares],
         "window_without_padding": dividing_window(card, bins) if any(shares) else None,
     }
+
+
+def patch_padding(card: BackboneCard, rows: RowTable) -> dict[str, Any]:
+    """The share of a plain ViT's patches that show nothing of an image; nothing for another backbone."""
+    if card.family != PLAIN:
+        return {}
+    shown, all_ = (
+        (-(-sizes_R2.astype(np.int64) // card.multiple_px)).prod(1).sum()
+        for sizes_R2 in (rows.valid_hw, rows.padded_hw)
+    )
+    return {"padding_patches": round(1 - float(shown / all_), 4)}
 
 
 def padding_line(summary: Mapping[str, Any]) -> str:

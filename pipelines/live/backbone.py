@@ -10,11 +10,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from extract.backbones.loading import FrozenBackbone, backbone_card, load_backbone
+from extract.backbones.loading import FrozenBackbone, card_of_identity, load_backbone
 from extract.datasets import dataset_module, view_recipe
+from extract.views.padded_views import padded_for
 from extract.views.recipes import ViewRecipe
 from pipelines.runs.run_folder import RunRecord
-from pipelines.runs.same_source import window_rule_of, without_precision
+from pipelines.runs.same_source import without_precision
 from pipelines.runs.view_scale import is_sized_by_crop
 from stores.errors import IdentityError
 from stores.format.canonical_json import diff_identity
@@ -52,8 +53,7 @@ def load_same_backbone(
 
     Raises as `load_run_backbone`.
     """
-    rule, package = window_rule_of(wanted) or "partition", wanted.get("package")
-    card = backbone_card(wanted["model"], wanted["args"], levels, rule, package=package)
+    card = card_of_identity(wanted, levels)
     backbone = load_backbone(card, source, device=device, precision=precision)
     for field, theirs, ours in diff_identity(
         without_precision(wanted), without_precision(backbone.identity())
@@ -88,11 +88,16 @@ def live_features(
 def run_test_recipe(record: RunRecord, views: str | None = None, short_side: int | None = None) -> ViewRecipe:
     """The default test views of a run: the paper's, or those of its training scale at ratio 1 where that is
     not the paper's."""
+    name = views or dataset_module(record.identity["dataset"]).TEST_VIEWS[0]
+    recipe, multiple_px = _sized(record, name, short_side), record.identity["views"].get("multiple_px")
+    return recipe if multiple_px is None else padded_for(recipe, multiple_px, record.model)
+
+
+def _sized(record: RunRecord, name: str, short_side: int | None) -> ViewRecipe:
     source = record.identity["dataset"]
-    module = dataset_module(source)
     scale_px = record.identity["views"].get("scale_px")
-    papers_px = view_recipe(source, module.TRAINING_VIEWS[0]).identity().get("scale_px")
-    name = views or module.TEST_VIEWS[0]
+    trained = dataset_module(source).TRAINING_VIEWS[0]
+    papers_px = view_recipe(source, trained).identity().get("scale_px")
     side_px = int(scale_px[1]) if short_side is None and scale_px != papers_px else short_side
     if not is_sized_by_crop(record.identity["views"]):
         return view_recipe(source, name, short_side=side_px)

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from extract.backbones.frozen import FrozenBackbone
-from extract.backbones.loading import backbone_card
+from extract.backbones.loading import card_of_identity
 from extract.datasets import Dataset, open_dataset
 from extract.sources.byte_sources import SourceError, retried
 from pipelines.catalog.missing_levels import PixelsFrom, check_recomputable, lacking
@@ -126,7 +126,7 @@ class ShallowLevels:
 def full_pyramid(identity: Mapping[str, Any], stored: PyramidSpec) -> PyramidSpec:
     """The levels that there are once those above the store's are recomputed: raw ones, finest first."""
     backbone = identity["backbone"]
-    whole = backbone_card(backbone["model"], backbone["args"], package=backbone.get("package")).pyramid
+    whole = card_of_identity(backbone).pyramid
     first = min(level.stage for level in stored)
     return PyramidSpec((*(level for level in whole if level.stage < first), *stored))
 

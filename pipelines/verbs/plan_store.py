@@ -25,7 +25,7 @@ from pipelines.forecast.speed_probe import Speed, measure_speed, program_seconds
 from pipelines.forecast.storage_options import Way, compare_ways, with_all_levels
 from pipelines.forecast.training_length import Length, Sources, recipe_line, training_line
 from pipelines.forecast.usable_data import unusable_lines, unusable_summary
-from pipelines.forecast.window_padding import padding_line, padding_summary
+from pipelines.forecast.window_padding import padding_line, padding_summary, patch_padding
 from pipelines.machine.free_memory import available_bytes
 from pipelines.tasks import task_of
 from pipelines.units import byte_rate, duration, gigabytes
@@ -102,6 +102,7 @@ def geometry(extraction: Extraction) -> dict[str, Any]:
         "free_bytes": free_bytes(extraction.stores),
         **unusable_summary(extraction.dataset, extraction.labels),
         **padding_summary(extraction.card, plan.bins),
+        **patch_padding(extraction.card, plan.rows),
     }
 
 
@@ -148,6 +149,11 @@ def print_geometry(extraction: Extraction, summary: dict[str, Any]) -> None:
     )
     if "windows" in summary:
         print(f"  windows   {padding_line(summary)}")
+    if summary.get("padding_patches"):
+        print(
+            f"  padding   {summary['padding_patches']:.0%} of the patches show nothing of an image; the "
+            f"backbone attends to them, as ViTDet's does"
+        )
     verdict = "fits" if summary["bytes"] <= summary["free_bytes"] else "DOES NOT FIT"
     print(f"  free      {gigabytes(summary['free_bytes'])} on {extraction.stores.absolute()}: {verdict}")
 

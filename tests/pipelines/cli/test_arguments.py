@@ -94,7 +94,7 @@ def test_every_setting_is_a_flag_that_round_trips_through_yaml(verb: str, tmp_pa
             value = setting.choices[-1]
         elif setting.is_mapping:
             value = "{a: 1}"
-        elif setting.name in ("optimizer.betas", "schedule.milestones"):
+        elif setting.name in ("optimizer.betas", "schedule.milestones", "mean", "std"):
             value = "0.5,0.6"
         words += [setting.flag] if setting.is_switch else [setting.flag, value]
     config = parse(config_class, words)
