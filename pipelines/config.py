@@ -112,6 +112,8 @@ class PlanConfig(VerbConfig):
     max_failed: int | None = field(default=None, metadata=marks(least=0))
     """Maximum number of unusable records to skip; more end the extraction with exit code 1. Default: 1 % of
     the records but at least 10, and never all of them."""
+    max_source_mb: int = field(default=1024, metadata=marks(least=1))
+    """Maximum size of a source file in MiB; larger ones are skipped without being read."""
     max_unusable: float | None = None
     """Maximum share of unusable annotations, 0 to 1; more end with exit code 1. Default: 0.05; small sets may
     have 10, at most half."""

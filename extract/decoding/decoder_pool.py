@@ -17,7 +17,8 @@ import subprocess
 import sys
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ import numpy.typing as npt
 from extract.decoding.decoder_process import receive, send
 from extract.decoding.video_container import ClipFacts
 from extract.decoding.video_frames import decoders_here
-from extract.sources.byte_sources import SourceError, TookTooLong
+from extract.sources.byte_sources import DecoderLost, SourceError, TookTooLong
 from extract.sources.record import DECODER_NAMES
 from extract.views.clip_view import ClipView
 from extract.views.crop_view import CropView
@@ -41,6 +42,7 @@ LIMIT_S = 120.0
 """Seconds for one request: decoding ten seconds of 4K video takes a tenth of that on one core."""
 _FROM_OUTSIDE = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGXCPU)
 """Signals that people and schedulers send; no source makes a decoder send them to itself."""
+_NO_MEMORY = "the decoder had no memory left"
 COMMAND = (sys.executable, "-P", "-m", "extract.decoding.decoder_process")
 
 
@@ -73,7 +75,10 @@ class DecoderPool:
         self.limit_s = limit_s
         self.decoders = tuple(decoders or decoders_here())
         self._command = tuple(command)
-        self._room = threading.BoundedSemaphore(processes or len(os.sched_getaffinity(0)))
+        self._processes = processes or len(os.sched_getaffinity(0))
+        self._room = threading.BoundedSemaphore(self._processes)
+        self._alone = threading.Lock()
+        self._thread_alone: int | None = None
         self._idle: list[subprocess.Popen[bytes]] = []
         self._owner = os.getpid()
         self._warned = False
@@ -90,6 +95,8 @@ class DecoderPool:
         try:
             header, _ = self._ask(request)
         except DecoderDied as death:
+            if death.signal_number == signal.SIGKILL:  # says nothing about what a container holds
+                raise OSError(errno.ENOMEM, _NO_MEMORY) from None
             raise self._reason(death) from None
         facts = header["facts"]
         return ClipFacts(**{**facts, "hw": tuple(facts["hw"])})
@@ -108,8 +115,9 @@ class DecoderPool:
             uint8 (T, padded H, W, 3) of each view.
 
         Raises:
-            SourceError: a frame cannot be decoded by any decoder, or within the time limit.
-            OSError: the decoder was ended from outside, or has no memory.
+            SourceError: a frame cannot be decoded by any decoder; DecoderLost where the decoder crashed, had
+            no memory or did not finish within the time limit.
+            OSError: the decoder was ended from outside.
         """
         request = {
             "do": "video",
@@ -142,8 +150,9 @@ class DecoderPool:
         """Views of an image, which is decoded once; see extract.decoding.decoder_process.
 
         Raises:
-            SourceError: the image cannot be decoded, or not within the time limit.
-            OSError: the decoder was ended from outside, or has no memory.
+            SourceError: the image cannot be decoded; DecoderLost where the decoder crashed, had no memory or
+            did not finish within the time limit.
+            OSError: the decoder was ended from outside.
         """
         request = {
             "do": "image",
@@ -168,7 +177,25 @@ class DecoderPool:
     def _reason(self, death: DecoderDied) -> SourceError:
         if death.signal_number == signal.SIGALRM:
             return TookTooLong(UNDECODABLE, f"the decoder did not finish within {self.limit_s:.0f} s")
-        return SourceError(UNDECODABLE, f"the decoder crashed (signal {death.signal_number})")
+        if death.signal_number == signal.SIGKILL:
+            return DecoderLost(UNDECODABLE, _NO_MEMORY)
+        return DecoderLost(UNDECODABLE, f"the decoder crashed (signal {death.signal_number})")
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Inside, no other thread's request is under way, and the first one of this thread starts a process:
+        what fails then fails by itself."""
+        with self._alone:
+            for _ in range(self._processes):
+                self._room.acquire()
+            self._thread_alone = threading.get_ident()
+            try:
+                _end_all(self._idle)
+                yield
+            finally:
+                self._thread_alone = None
+                for _ in range(self._processes):
+                    self._room.release()
 
     def _ask(
         self, request: dict[str, Any], blobs: Sequence[bytes] = ()
@@ -185,10 +212,13 @@ class DecoderPool:
     def _ask_once(
         self, request: dict[str, Any], blobs: Sequence[bytes]
     ) -> tuple[dict[str, Any], list[bytearray]]:
-        with self._room:
+        is_alone = self._thread_alone == threading.get_ident()
+        with nullcontext() if is_alone else self._room:
             process = self._taken()
             try:
                 reply = _exchange(process, {**request, "limit_s": self.limit_s}, blobs)
+                if "no_memory" in reply[0]:
+                    raise DecoderDied(signal.SIGKILL)
             except BaseException:
                 _end(process)
                 raise
@@ -198,8 +228,6 @@ class DecoderPool:
             raise SourceError(*header["source_error"])
         if "os_error" in header:
             raise OSError(*header["os_error"])
-        if "no_memory" in header:
-            raise MemoryError("the decoder has no memory")
         return header, parts
 
     def _taken(self) -> subprocess.Popen[bytes]:
@@ -235,8 +263,6 @@ def _exchange(
     if reply is not None:
         return reply
     code = process.wait()
-    if code == -signal.SIGKILL:
-        raise OSError(errno.ENOMEM, "the system killed the decoder, probably for lack of memory")
     if -code in _FROM_OUTSIDE:
         name = signal.Signals(-code).name
         raise OSError(errno.EINTR, f"the decoder was ended from outside ({name}): run the command again")

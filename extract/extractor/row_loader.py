@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,11 +14,25 @@ import numpy as np
 import numpy.typing as npt
 
 from extract.datasets.contract import Dataset, Pixels
-from extract.sources.byte_sources import NOT_IN_SUBSET, SourceError, TookTooLong, retried
+from extract.decoding.decoder_pool import decoder_pool
+from extract.sources.byte_sources import (
+    BAD_TARGET,
+    NOT_IN_SUBSET,
+    DecoderLost,
+    SourceError,
+    TookTooLong,
+    retried,
+)
 from extract.views.view import View
 from stores.errors import IdentityError
 from stores.format.plan import StorePlan
+from stores.format.row_table import UNDECODABLE
+from stores.work.attempts import MOST_DEATHS, Attempts, record_name
 
+logger = logging.getLogger(__name__)
+
+ENDED_THE_PROCESS = "loading it ended the process, with nothing beside it"
+"""Reason of a record that ends this process."""
 _ADVICE = "the data set is not the one that was planned; restore it, or extract into another store"
 
 
@@ -62,9 +78,27 @@ class SourceDigests:
 
 
 class RowLoader:
-    """Loads rows of a plan. Thread-safe."""
+    """Loads rows of a plan. Thread-safe.
 
-    def __init__(self, dataset: Dataset, plan: StorePlan, digests: SourceDigests) -> None:
+    Args:
+        dataset: the one that was planned.
+        plan: of the store.
+        digests: of the sources that were read before.
+        attempts: counts what ended a decoder or this process; None: in memory only.
+        one_by_one: count each record before it is loaded, so that a record that ends this process is known
+            to the next one; rows must then be loaded one after another.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        plan: StorePlan,
+        digests: SourceDigests,
+        attempts: Attempts | None = None,
+        *,
+        one_by_one: bool = False,
+    ) -> None:
+        self._attempts, self._one_by_one = attempts or Attempts(None), one_by_one
         self._dataset, self._rows, self._digests = dataset, plan.rows, digests
         self._target_names = tuple(target.name for target in plan.targets)
         self._index_of = {record.key: index for index, record in enumerate(dataset.records)}
@@ -88,6 +122,17 @@ class RowLoader:
         if subset is not None and key not in subset:
             skipped = SkippedRow(code=NOT_IN_SUBSET, reason="not in the subset", source_sha256=None)
             return dict.fromkeys(rows, skipped)
+        if not self._one_by_one:
+            return self._load(key, rows)
+        name = record_name(key)
+        reasons = self._attempts.reasons(name)
+        if len(reasons) >= MOST_DEATHS:
+            skipped = SkippedRow(code=UNDECODABLE, reason=reasons[-1], source_sha256=None)
+            return dict.fromkeys(rows, skipped)
+        with self._attempts.counted(name, ENDED_THE_PROCESS):
+            return self._load(key, rows)
+
+    def _load(self, key: str, rows: Sequence[int]) -> dict[int, LoadedRow | SkippedRow]:
         index = self._index_of[key]
         try:
             data = self._read(index, key)
@@ -96,7 +141,11 @@ class RowLoader:
             return dict.fromkeys(rows, skipped)
         sha256 = hashlib.sha256(data).digest()
         self._digests.check(key, sha256)
-        annotation = retried(lambda: self._dataset.read_annotation(index), f"annotation of {key}")
+        try:
+            annotation = retried(lambda: self._dataset.read_annotation(index), f"annotation of {key}")
+        except SourceError as error:
+            skipped = SkippedRow(code=BAD_TARGET, reason=error.reason, source_sha256=sha256)
+            return dict.fromkeys(rows, skipped)
         views = [self._dataset.media.view_from_params(self._rows.params[row]) for row in rows]
         rendered = self._rendered(data, index, views)
         found: dict[int, LoadedRow | SkippedRow] = {}
@@ -119,15 +168,31 @@ class RowLoader:
 
     def _rendered(self, data: bytes, index: int, views: Sequence[View]) -> list[Pixels | SourceError]:
         """Each view's pixels, or why it has none: of a damaged video some views may be sound."""
-        record, media = self._dataset.records[index], self._dataset.media
         try:
-            return list(media.render(data, record, views))
-        except TookTooLong as error:
+            return self._decoded(data, index, views)
+        except DecoderLost as error:
             return [error] * len(views)
         except SourceError as error:
             if len(views) == 1:
                 return [error]
         return [self._rendered(data, index, [view])[0] for view in views]
+
+    def _decoded(self, data: bytes, index: int, views: Sequence[View]) -> list[Pixels | SourceError]:
+        """Tried again where it ends its decoder, in a fresh process, the last time with nothing beside it.
+        Raises the DecoderLost of the last try; that of an earlier run where that one was the last."""
+        record, media = self._dataset.records[index], self._dataset.media
+        name = record_name(record.key)
+        reasons = self._attempts.reasons(name)
+        while len(reasons) < MOST_DEATHS:
+            is_last = len(reasons) == MOST_DEATHS - 1
+            try:
+                with decoder_pool().alone() if is_last else nullcontext():
+                    return list(media.render(data, record, views))
+            except DecoderLost as death:
+                is_certain = isinstance(death, TookTooLong)  # after two processes
+                reasons = self._attempts.add(name, death.reason, times=MOST_DEATHS if is_certain else 1)
+                logger.warning("%s: %s (attempt %d)", record.key, death.reason, len(reasons))
+        raise DecoderLost(UNDECODABLE, reasons[-1])
 
     def _read(self, index: int, key: str) -> bytes:
         planned = self._dataset.records[index].source_bytes

@@ -39,6 +39,7 @@ from extract.sources.byte_sources import retried
 from stores.errors import IdentityError
 from stores.format.plan import ShardId, StorePlan
 from stores.shards.receipts import Receipt
+from stores.work.attempts import MOST_DEATHS, Attempts, shard_attempts
 from stores.writing.writer import StoreWriter
 
 __all__ = ["BatchTooLarge", "Progress", "Summary", "TooManyFailed", "extract"]
@@ -143,10 +144,12 @@ class _Run:
         is_complete = writer.complete
         finished = {} if is_complete else retried(writer.finished, str(writer.path))
         todo = () if is_complete else [shard for shard in self._plan.shards() if shard not in finished]
-        self._shards = SharedShards(writer, todo, self._done_elsewhere)
+        self._attempts = Attempts(writer.path)
+        writer.claims.on_death = self._count_death
+        self._shards = SharedShards(writer, self._attempts, todo, self._done_elsewhere)
         self._tally = Tally(self._plan, todo, dataset.subset, max_failed)
         self._digests = SourceDigests(self._recorded_sources(finished))
-        self._loader = RowLoader(dataset, self._plan, self._digests)
+        self._dataset = dataset
         self._warn_of_another_machine(finished)
         self._jobs: dict[ShardId, ShardJob] = {}
         self._tries: dict[ShardId, int] = {}
@@ -166,6 +169,9 @@ class _Run:
         rows = zip(self._plan.shard_rows(shard), receipt.source, strict=True)
         return {self._tally.key(shard, row): bytes.fromhex(source) for row, source in rows if source}
 
+    def _count_death(self, shard_name: str) -> None:
+        self._attempts.add(shard_attempts(shard_name), "its process ended")
+
     def _done_elsewhere(self, shard: ShardId, receipt: Receipt) -> None:
         """Another process has finished a shard meanwhile."""
         self._tally.drop_work(shard, receipt)
@@ -183,6 +189,17 @@ class _Run:
                 return
 
     def carry_out(self, *, workers: int, batch_rows: int | None) -> Summary:
+        self._fill(workers=workers, batch_rows=batch_rows, one_by_one=False)
+        if self._shards.one_by_one():
+            logger.warning(
+                "%d shards have ended %d processes or more: their records are loaded one by one",
+                *(len(self._shards.todo), MOST_DEATHS),
+            )
+            self._fill(workers=1, batch_rows=batch_rows, one_by_one=True)
+        return self._tally.summary(retried(self._writer.finish, f"commit of {self._writer.path}"))
+
+    def _fill(self, *, workers: int, batch_rows: int | None, one_by_one: bool) -> None:
+        loader = RowLoader(self._dataset, self._plan, self._digests, self._attempts, one_by_one=one_by_one)
         with (
             ThreadPoolExecutor(workers, "decode") as decoders,
             ThreadPoolExecutor(self._shards_at_once, "shard") as shard_pool,
@@ -192,7 +209,7 @@ class _Run:
                     for batch, rows in loaded_batches(
                         self._plan,
                         self._shards.todo,
-                        self._loader,
+                        loader,
                         decoders,
                         self._tally.watch,
                         workers=workers,
@@ -212,7 +229,6 @@ class _Run:
                 self._stop.set()  # the shards' threads give up, delete their files and end
                 decoders.shutdown(wait=False, cancel_futures=True)
                 raise
-        return self._tally.summary(retried(self._writer.finish, f"commit of {self._writer.path}"))
 
     def _compute(self, batch: Batch, rows: Rows, shard_pool: ThreadPoolExecutor) -> None:
         """Sends a batch through the backbone and hands it to its shard's thread."""

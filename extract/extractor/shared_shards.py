@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 
 from stores.format.plan import ShardId
 from stores.shards.receipts import Receipt
+from stores.work.attempts import MOST_DEATHS, Attempts, shard_attempts
 from stores.writing.writer import StoreWriter
 
 logger = logging.getLogger(__name__)
@@ -26,6 +27,7 @@ class SharedShards:
 
     Args:
         writer: of the store.
+        attempts: of the store.
         shards: in the order in which this process tries to take them.
         on_done: called with each shard that another process has finished, and its receipt.
         sleep: waits so many seconds; for tests.
@@ -34,6 +36,7 @@ class SharedShards:
     def __init__(
         self,
         writer: StoreWriter,
+        attempts: Attempts,
         shards: Iterable[ShardId],
         on_done: Callable[[ShardId, Receipt], None],
         *,
@@ -41,19 +44,32 @@ class SharedShards:
     ) -> None:
         self.todo = deque(shards)
         """Not taken yet, as far as this process knows."""
-        self._writer, self._on_done, self._sleep = writer, on_done, sleep
+        self._writer, self._attempts, self._on_done, self._sleep = writer, attempts, on_done, sleep
         self._elsewhere: list[ShardId] = []
+        self._fragile: list[ShardId] = []
+        self._one_by_one = False
         self._waited = False
 
     def __bool__(self) -> bool:
-        """Whether anything may be left to do."""
+        """Whether anything may be left to do, but for what `one_by_one` is about."""
         return bool(self.todo or self._elsewhere)
+
+    def one_by_one(self) -> bool:
+        """Whether shards are left whose writers died again and again. They are to be done next, alone and
+        record by record."""
+        self._one_by_one = True
+        self.todo.extend(self._fragile)
+        self._fragile.clear()
+        return bool(self.todo)
 
     def claim(self, shard: ShardId) -> bool:
         """Whether this process takes the shard; if not, another has finished it or is at it."""
         if self._is_done(shard):
             return False
         name = self._writer.plan.shard_name(shard)
+        if not self._one_by_one and len(self._attempts.reasons(shard_attempts(name))) >= MOST_DEATHS:
+            self._fragile.append(shard)
+            return False
         if not self._writer.claims.take(name):
             self._elsewhere.append(shard)
             return False

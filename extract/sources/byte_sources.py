@@ -10,7 +10,9 @@ from __future__ import annotations
 import errno
 import io
 import logging
+import os
 import re
+import stat
 import time
 import warnings
 from collections.abc import Callable
@@ -33,6 +35,8 @@ DECODER = "pillow; EXIF orientation applied; alpha dropped; 16 bits a channel to
 """Names the decoder in a store's identity. Versions are provenance: they stand in the receipts."""
 LIMIT_PX = 64_000_000
 """Larger images are skipped: 192 MB decoded, three times the largest photographs of the data sets here."""
+DEFAULT_SOURCE_BYTES = 1 << 30  # 1 GiB
+"""Far more than any photograph, label map or clip; a source is held in memory whole."""
 BAD_TARGET = 5
 """Outcome code (see stores.format.row_table): the record's annotation cannot be used."""
 NOT_IN_SUBSET = 6
@@ -67,8 +71,13 @@ class SourceError(ValueError):
         super().__init__(reason)
 
 
-class TookTooLong(SourceError):
-    """The time limit passed; decoding parts of the source would take as long again."""
+class DecoderLost(SourceError):
+    """The source ended its decoder: it crashed it or used up the memory. Other work beside it may have had a
+    part in that, so it is tried again before the record is skipped."""
+
+
+class TookTooLong(DecoderLost):
+    """The time limit passed, twice; decoding parts of the source would take as long again."""
 
 
 class ByteSource(Protocol):
@@ -82,6 +91,22 @@ class ByteSource(Protocol):
         """All current bytes, or the first `limit` of them. Raises OSError."""
 
 
+class SourceLimit:
+    """How long a source may be, of this process. Longer ones are skipped without being read."""
+
+    def __init__(self) -> None:
+        self.bytes = DEFAULT_SOURCE_BYTES
+
+    def check(self, size: int) -> None:
+        """Raises SourceError for a source of more bytes."""
+        if size > self.bytes:
+            raise SourceError(OVER_LIMIT, f"{size} bytes, at most {self.bytes} are read")
+
+
+MAX_SOURCE = SourceLimit()
+"""Set by the verbs (--max-source-mb)."""
+
+
 @dataclass(frozen=True, slots=True)
 class FileSource:
     """A file."""
@@ -90,8 +115,16 @@ class FileSource:
     size: int
 
     def read(self, limit: int | None = None) -> bytes:
-        with open(self.path, "rb", buffering=0) as file:
-            return file.read() if limit is None else file.read(limit)
+        """See ByteSource. Raises SourceError for no regular file, and for one beyond MAX_SOURCE."""
+        # Without waiting: a pipe that nobody writes to would wait for ever.
+        with open(os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise SourceError(UNDECODABLE, "not a regular file")
+            if limit is not None:
+                return file.read(limit)
+            MAX_SOURCE.check(status.st_size)
+            return file.read(max(self.size, status.st_size) + 1)
 
 
 def retried(read: Callable[[], T], what: str) -> T:
@@ -122,6 +155,7 @@ def image_size(source: ByteSource, limit_px: int = LIMIT_PX) -> tuple[int, int]:
     except SourceError as error:
         if error.code == OVER_LIMIT:
             raise
+        MAX_SOURCE.check(source.size)
         return _header_size(source.read(), limit_px)  # the header is longer, as with a large colour profile
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from extract.sources.byte_sources import MAX_SOURCE
 from extract.sources.record import DatasetLayoutError
 
 _MAX_HEADER_BYTES = 1 << 20  # 1 MiB: tar headers that name a longer path or attribute are no sample's
@@ -30,7 +31,10 @@ class TarMember:
     size: int
 
     def read(self, limit: int | None = None) -> bytes:
-        """All its bytes, or the first `limit`; fewer where the tar has shrunk. Raises OSError."""
+        """All its bytes, or the first `limit`; fewer where the tar has shrunk. Raises OSError; SourceError
+        where it is longer than MAX_SOURCE allows."""
+        if limit is None:
+            MAX_SOURCE.check(self.size)
         with open(self.tar, "rb", buffering=0) as file:
             file.seek(self.offset)
             length = self.size if limit is None else min(limit, self.size)

@@ -16,6 +16,7 @@ from extract.datasets import Dataset, choose, open_dataset
 from extract.planning.compressed_size import measured
 from extract.planning.label_sample import LabelSample, sample_labels
 from extract.planning.plan import Estimate, estimate_plan
+from extract.sources.byte_sources import MAX_SOURCE
 from extract.views.padded_views import padded_for
 from extract.views.recipes import ViewRecipe
 from pipelines.catalog.choose_backbone import chosen_card, pixels_of, tagged_model
@@ -72,6 +73,7 @@ def prepare(config: PlanConfig) -> Extraction:
     """
     if config.codec is not None:
         check_codec(config.codec)
+    MAX_SOURCE.bytes = config.max_source_mb << 20
     chosen = choose(
         config.dataset,
         config.split,

@@ -65,7 +65,7 @@ class Claims:
         token: str | None = None,
     ) -> None:
         self._folder = root / WORK / CLAIMS
-        self._stall_s, self._beat_s, self._clock, self._on_death = stall_s, beat_s, clock, on_death
+        self._stall_s, self._beat_s, self._clock, self.on_death = stall_s, beat_s, clock, on_death
         self._holder = this_process() if token is None else replace(this_process(), token=token)
         self._held: dict[str, int] = {}
         """Descriptors by name: a claim that was taken over is another file."""
@@ -125,7 +125,7 @@ class Claims:
         who = holder.describe() if holder else "a process that left no record"
         if self._remove(path, holder):
             logger.info("shard %s: %s has ended or stopped; this process takes it over", name, who)
-            self._on_death(name)
+            self.on_death(name)
         return True
 
     def _is_gone(self, name: str, holder: Holder | None) -> bool:

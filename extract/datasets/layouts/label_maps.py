@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from extract.datasets.layouts.annotation_digest import annotation_digest
 from extract.decoding.image_media import Images
-from extract.sources.byte_sources import BAD_TARGET, ByteSource, SourceError, image_size, retried
+from extract.sources.byte_sources import BAD_TARGET, MAX_SOURCE, ByteSource, SourceError, image_size, retried
 from extract.sources.listing import MissingFile, missing_reasons
 from extract.sources.record import READ_THREADS, Record
 from extract.views.view import Hw, View
@@ -74,14 +74,19 @@ class LabelMaps:
         return self._pairs[index].image.read()
 
     def read_annotation(self, index: int) -> bytes:
-        """Empty where there is no label map."""
+        """Empty where there is no label map, or one that is too long to be read."""
         source = self._pairs[index].annotation
-        return b"" if isinstance(source, MissingFile) else source.read()
+        is_read = not isinstance(source, MissingFile) and source.size <= MAX_SOURCE.bytes
+        return source.read() if is_read else b""
 
     def parse_annotation(self, index: int, annotation: bytes) -> Labels:
         source = self._pairs[index].annotation
         if isinstance(source, MissingFile):
             raise SourceError(BAD_TARGET, source.reason)
+        try:
+            MAX_SOURCE.check(source.size)
+        except SourceError as error:
+            raise SourceError(BAD_TARGET, f"annotation: {error.reason}") from None
         return self._decode(annotation, self.records[index].original_hw)
 
     def read_truth(self, index: int) -> Labels:

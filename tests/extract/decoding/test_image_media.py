@@ -17,7 +17,7 @@ from PIL import Image
 
 from extract.decoding.decoder_pool import DecoderPool, decoder_pool
 from extract.decoding.decoder_process import render_image
-from extract.sources.byte_sources import SourceError, TookTooLong
+from extract.sources.byte_sources import DecoderLost, SourceError, TookTooLong
 from extract.views.colour import Colour
 from extract.views.view import View
 from stores.format.row_table import UNDECODABLE, WRONG_SIZE
@@ -103,7 +103,9 @@ def test_a_broken_image_is_refused_with_its_reason(
 @pytest.mark.parametrize(
     ("action", "limit_s", "kind", "reason"),
     [
-        ("os.abort()", 60.0, SourceError, r"the decoder crashed \(signal 6\)"),
+        ("os.abort()", 60.0, DecoderLost, r"the decoder crashed \(signal 6\)"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", 60.0, DecoderLost, "the decoder had no memory left"),
+        ("raise MemoryError", 60.0, DecoderLost, "the decoder had no memory left"),
         ("hang()", 1.0, TookTooLong, "the decoder did not finish within 1 s"),
     ],
 )
@@ -115,6 +117,19 @@ def test_an_image_that_ends_its_decoder_is_refused_and_the_next_is_decoded(
         pool.render_image(b"bad", HW, views())
     assert error.value.code == UNDECODABLE
     assert np.array_equal(pool.render_image(data, HW, views())[1], render_image(data, HW, views())[1])
+
+
+def test_what_runs_alone_has_a_fresh_process_and_none_beside_it(data: bytes) -> None:
+    pool = DecoderPool(processes=2)
+    pool.render_image(data, HW, views())
+    (before,) = pool._idle
+    with ThreadPoolExecutor(1) as thread:
+        with pool.alone():
+            assert before.poll() is not None
+            waiting = thread.submit(pool.render_image, data, HW, views())
+            mine = pool.render_image(data, HW, views())
+            assert len(pool._idle) == 1 and not waiting.done()
+        assert np.array_equal(waiting.result()[1], mine[1])
 
 
 def test_a_suspended_job_does_not_time_out_an_image(data: bytes, tmp_path: Path) -> None:
