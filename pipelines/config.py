@@ -81,6 +81,9 @@ class PlanConfig(VerbConfig):
     subset: str | None = None
     """Part of the records: a share (1%), a fold of COCO (coco-1pct-fold1), or a file with one key per line.
     Default: all records."""
+    stuff: Literal["stuffthingmaps", "panoptic"] | None = None
+    """Stuff maps of COCO that training rows hold too, for heads with a semantic branch such as htc-bifpn5.
+    Default: none."""
     model_args: dict[str, Any] = field(default_factory=dict)
     """Constructor arguments that override those of the model, such as --model-args.img_size 256."""
     mean: tuple[float, ...] | None = None

@@ -123,6 +123,8 @@ class TrainConfig(VerbConfig):
     crop_size: int | str | None = field(default=None, metadata=marks(one_stream=True))
     """Size of a training view in pixels, for `online`: the side of a square, or HEIGHTxWIDTH. Default: as in
     the view recipe."""
+    stuff: Literal["stuffthingmaps", "panoptic"] | None = field(default=None, metadata=marks(one_stream=True))
+    """Stuff maps of COCO, for `online` heads with a semantic branch. Default: none."""
     model_args: dict[str, Any] = field(default_factory=dict, metadata=marks(one_stream=True))
     """Constructor arguments of the backbone, for `online`."""
     mean: tuple[float, ...] | None = field(default=None, metadata=marks(one_stream=True))

@@ -177,7 +177,12 @@ def first_test_split(name: Named) -> str:
 
 
 def open_dataset(
-    name: Named, data: str | Path | None = None, split: str | None = None, subset: str | None = None
+    name: Named,
+    data: str | Path | None = None,
+    split: str | None = None,
+    subset: str | None = None,
+    *,
+    stuff: str | None = None,
 ) -> Dataset:
     """One split of a data set; lists its files and reads the headers of its images.
 
@@ -187,6 +192,7 @@ def open_dataset(
             the folder that it names.
         split: official name of the split; None: the training split.
         subset: the records to fill, see stores.subsets; None: all.
+        stuff: the kind of stuff maps that training rows hold too; None: none, or as an identity says.
 
     Raises:
         DatasetLayoutError: `data` does not hold the data set.
@@ -201,12 +207,31 @@ def open_dataset(
             f"{dataset_name(name)} is own data: pass --data, the folder that `data` of its description names "
             f"({where} does not exist)"
         )
+    more = _stuff_argument(name, module, chosen, stuff)
     try:
-        return module.open_dataset(where, chosen, subset)
+        return module.open_dataset(where, chosen, subset, **more)
     except DatasetLayoutError as error:
         if isinstance(module, OwnData) or DESCRIBE in str(error):
             raise
         raise DatasetLayoutError(f"{error}; {DESCRIBE}") from error
+
+
+def _stuff_argument(name: Named, module: DatasetModule, split: str, stuff: str | None) -> dict[str, str]:
+    """The keyword of a module's `open_dataset`; raises ValueError for maps that it does not have."""
+    kind = stuff or (None if isinstance(name, str) else name.get("stuff"))
+    if kind is None or isinstance(module, OwnData):  # whose description names them
+        if stuff is not None:
+            raise ValueError(
+                f"--stuff {stuff}: a description names the folder of maps, as `stuff` of a split"
+            )
+        return {}
+    kinds: tuple[str, ...] = getattr(module, "STUFF_MAPS", ())
+    if kind not in kinds:
+        there = f"it has {', '.join(kinds)}" if kinds else "it has none"
+        raise ValueError(f"--stuff {kind}: {dataset_name(name)} has no such maps; {there}")
+    if split not in module.TRAINING_SPLITS:
+        raise ValueError(f"--stuff {kind}: heads learn from these maps, and {split} is a test split")
+    return {"stuff": kind}
 
 
 def view_recipe(

@@ -44,6 +44,7 @@ import numpy as np
 from extract.datasets.layouts.coco_files import CocoFile, from_folder, from_tars, is_official, what_is_missing
 from extract.datasets.layouts.coco_sample import write_coco_split
 from extract.datasets.layouts.instance_data import InstanceData
+from extract.datasets.layouts.stuff_maps import STUFF_KINDS, StuffMaps, open_stuff
 from extract.sources.layout_choice import choose_root
 from extract.sources.record import DatasetLayoutError
 from extract.swin.window_rule import WindowRule
@@ -54,6 +55,8 @@ from stores.subsets import fold_file, subset_keys
 DEFAULT_FOLDER = "coco"
 OFFICIAL_SPLITS = ("train2017", "val2017")
 TRAINING_SPLITS = ("train2017",)
+STUFF_MAPS = STUFF_KINDS
+"""Kinds of stuff maps that `--stuff` adds to training rows."""
 
 _CATEGORIES = (
     "1 person; 2 bicycle; 3 car; 4 motorcycle; 5 airplane; 6 bus; 7 train; 8 truck; 9 boat; 10 traffic "
@@ -90,17 +93,21 @@ DEFAULT_WINDOW_RULE: WindowRule = "partition"
 class Coco(InstanceData):
     """One split; a `Dataset`."""
 
-    def __init__(self, split: str, listed_file: CocoFile, subset: str | None) -> None:
-        super().__init__("coco", split, split in TRAINING_SPLITS, CATEGORIES, listed_file, subset)
+    def __init__(
+        self, split: str, listed_file: CocoFile, subset: str | None, stuff: StuffMaps | None = None
+    ) -> None:
+        super().__init__("coco", split, split in TRAINING_SPLITS, CATEGORIES, listed_file, subset, stuff)
 
 
-def open_dataset(data: str | Path, split: str, subset: str | None = None) -> Coco:
+def open_dataset(data: str | Path, split: str, subset: str | None = None, stuff: str | None = None) -> Coco:
     """A split of COCO 2017; reads its annotations, and of the images only their lengths.
 
     Args:
         data: the official folder or its parent; or tars as in `extract.datasets.ade20k`.
         split: train2017 or val2017; a tar or pattern given by itself is taken to be that split.
         subset: see stores.subsets.
+        stuff: the kind of stuff maps that rows hold beside instances, of
+            `extract.datasets.layouts.stuff_maps.STUFF_KINDS`; None: none.
 
     Raises:
         DatasetLayoutError: `data` holds neither, or a file in another layout.
@@ -111,7 +118,12 @@ def open_dataset(data: str | Path, split: str, subset: str | None = None) -> Coc
     if root is None and not tars:
         raise DatasetLayoutError(what_is_missing(Path(data), split, DEFAULT_FOLDER))
     listed_file = from_tars(tars) if root is None else from_folder(root, split, CATEGORIES)
-    dataset = Coco(split, listed_file, subset)
+    if stuff is not None and root is None:
+        raise DatasetLayoutError(
+            f"--stuff {stuff}: stuff maps are read from the official folders, not from tars"
+        )
+    maps = None if stuff is None or root is None else open_stuff(root, split, stuff)
+    dataset = Coco(split, listed_file, subset, maps)
     if subset and (name := fold_file(subset)):
         for root in (Path(data), Path(data) / DEFAULT_FOLDER):
             _check_fold(dataset, subset, root / "annotations" / "semi_supervised" / name)

@@ -352,6 +352,7 @@ def _dataset_identity(dataset: Dataset, annotations: str) -> dict[str, Any]:
 def _exceptions(dataset: Dataset) -> dict[str, Any]:
     """What an identity says of a data set only where it is so: boxes alone, annotations that are left out."""
     unusable, found = unusable_annotations(dataset), only_boxes(dataset)
+    found |= stuff_kind(dataset)
     if unusable is not None:
         found["unusable_annotations"] = {"count": unusable.count, "of": unusable.total}
     return found
@@ -366,6 +367,12 @@ def own_description(dataset: Dataset) -> dict[str, Any]:
 def only_boxes(dataset: Dataset) -> dict[str, Any]:
     """What an identity says of a data set that has boxes and no masks; nothing of any other one."""
     return {"boxes_only": True} if getattr(dataset, "boxes_only", False) else {}
+
+
+def stuff_kind(dataset: Dataset) -> dict[str, Any]:
+    """What an identity says of a data set whose rows hold stuff maps; nothing of any other one."""
+    kind = getattr(dataset, "stuff_maps", None)
+    return {} if kind is None else {"stuff": kind}
 
 
 def unusable_annotations(dataset: Dataset) -> UnusableAnnotations | None:

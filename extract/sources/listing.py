@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,6 +58,14 @@ def is_hidden(name: str) -> bool:
     (True, True, False)
     """
     return name.startswith(".") or name == "__MACOSX"
+
+
+def folders_below(folder: Path) -> Iterator[tuple[str, Path]]:
+    """A folder and those in it, each with its path from there ("" for itself); hidden ones are left out."""
+    for path, names, _ in os.walk(folder):
+        names[:] = sorted(name for name in names if not is_hidden(name))
+        relative = Path(path).relative_to(folder).as_posix()
+        yield "" if relative == "." else relative, Path(path)
 
 
 def number_of(count: int, noun: str) -> str:

@@ -146,6 +146,8 @@ class Instances:
     """K masks."""
     skipped: tuple[tuple[str, str], ...] = ()
     """Id and reason of each other annotation of the image, which cannot be used."""
+    stuff: npt.NDArray[np.uint8] | None = None
+    """(H, W), a class for every pixel, 255 = ignored; None of data without stuff maps."""
 
     def __len__(self) -> int:
         return len(self.shapes)

@@ -21,7 +21,7 @@ import torch
 
 from extract.backbones.loading import BackboneCard, FrozenBackbone, backbone_card, load_backbone
 from extract.datasets import Dataset, choose, default_levels, open_dataset
-from extract.planning.plan import only_boxes, own_description
+from extract.planning.plan import only_boxes, own_description, stuff_kind
 from extract.sources.byte_sources import SourceError
 from extract.views.padded_views import padded_for
 from extract.views.recipes import ViewRecipe
@@ -96,6 +96,7 @@ class OnlineData(TrainingData):
                 "class_names": list(dataset.class_names),
                 **only_boxes(dataset),
                 **own_description(dataset),
+                **stuff_kind(dataset),
             },
             "views": {**recipe.identity(), "count": None, "seed": config.seed},
             "backbone": backbone.identity(),
@@ -115,13 +116,18 @@ class OnlineData(TrainingData):
         chosen = choose(config.dataset, config.split, crop_size=config.crop_size)
         if chosen.views is None:
             raise UsageError(f"--split {chosen.split} is a test split; --online trains on a training split")
-        dataset = open_dataset(config.dataset, config.data, chosen.split, config.subset)
+        dataset = open_dataset(config.dataset, config.data, chosen.split, config.subset, stuff=config.stuff)
         card = _card(config, config.dataset, tagged_model(config), chosen.recipe)
         recipe = padded_for(
             chosen.recipe, card.multiple_px, card.model, crop_given=config.crop_size is not None
         )
         backbone = load_backbone(card, config.weights or "timm", device=device)
         return cls(dataset, recipe, backbone, config)
+
+    @property
+    def target_names(self) -> tuple[str, ...]:
+        has_stuff = "stuff" in self.identity["dataset"]
+        return tuple(name for name in super().target_names if name != "stuff" or has_stuff)
 
     def describe(self) -> str:
         return f"{len(self._dataset.records)} {self._dataset.split} images through {self._config.model}"

@@ -96,7 +96,7 @@ def prepare(config: PlanConfig) -> Extraction:
     device = choose_device(config.device)
     stores = local_folder(config.stores)
     logger.info("%s: listing records and reading the headers of their images", config.dataset)
-    dataset = open_dataset(config.dataset, config.data, chosen.split, config.subset)
+    dataset = open_dataset(config.dataset, config.data, chosen.split, config.subset, stuff=config.stuff)
     labels = sample_labels(dataset)
     require_usable(dataset, labels, config.max_failed, config.max_unusable)
     estimate = estimate_plan(

@@ -36,6 +36,8 @@ _SHOWN_RECORDS = 6
 _SHOWN_CLASSES = 8
 _MADE_INSTANCES = 7
 """Annotated objects of a COCO image: 7.3 on average."""
+_MADE_STUFF = 133
+"""Classes of made stuff maps."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -143,13 +145,13 @@ class Categories:
 class Detection:
     """The task; see `pipelines.tasks.contract.Task`."""
 
-    training_targets = ("boxes", "labels", "mask_bits", "mask_hw", "mask_yx")
+    training_targets = ("boxes", "labels", "mask_bits", "mask_hw", "mask_yx", "stuff")
     test_targets = (
         *("image_id", "original_xywh", "original_labels", "original_crowd", "original_area"),
         *("original_rle", "original_rle_lengths"),
     )
-    optional_targets = ("mask_bits", "mask_hw", "mask_yx", "original_rle", "original_rle_lengths")
-    """What data of boxes alone does not have."""
+    optional_targets = ("mask_bits", "mask_hw", "mask_yx", "original_rle", "original_rle_lengths", "stuff")
+    """What data of boxes alone does not have, and stuff maps, which a store has on request."""
     info = INFO
     source_kind = "images"
     source_endings = IMAGE_ENDINGS
@@ -318,6 +320,7 @@ def _made_row(hw: tuple[int, int], num_classes: int, generator: torch.Generator)
         "mask_bits": torch.full((mask_bytes,), 255, dtype=torch.uint8),
         "mask_hw": hw_K2.int(),
         "mask_yx": yx_K2.int(),
+        "stuff": torch.randint(0, _MADE_STUFF, hw, generator=generator, dtype=torch.uint8),
     }
 
 

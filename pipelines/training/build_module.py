@@ -17,6 +17,9 @@ from pipelines.runs.run_folder import read_run
 from pipelines.training.mask_branch import without_masks
 from pipelines.training.module import HeadModule
 
+_HOW_TO_HAVE = {"stuff": "extract COCO with --stuff stuffthingmaps or --stuff panoptic, or "}
+"""How a store comes to hold a target, by name."""
+
 
 def build_module(config: TrainConfig, data: TrainingData) -> HeadModule:
     """The head of a run; Sets `data.levels` to those it reads.
@@ -40,7 +43,7 @@ def build_module(config: TrainConfig, data: TrainingData) -> HeadModule:
     if missing := [name for name in head.target_names if name not in data.target_names]:
         raise UsageError(
             f"head {config.head} needs the targets {', '.join(missing)}, which {data.describe()} lacks; "
-            f"{_heads_to_take(config.head, data)}"
+            f"{_HOW_TO_HAVE.get(missing[0], '')}{_heads_to_take(config.head, data)}"
         )
     data.levels = head.levels
     return HeadModule(head, config)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
@@ -16,14 +17,16 @@ from extract.datasets.layouts.annotation_digest import annotation_digest
 from extract.datasets.layouts.coco_annotations import annotation_bytes, parse_annotations
 from extract.datasets.layouts.coco_files import CocoFile, ImageEntry
 from extract.datasets.layouts.coco_survey import CocoSurvey, has_boxes_only, none_usable, survey_split
+from extract.datasets.layouts.stuff_maps import StuffMaps
 from extract.decoding.image_media import Images
 from extract.sources.byte_sources import BAD_TARGET, SourceError
+from extract.sources.listing import MissingFile
 from extract.sources.record import DatasetLayoutError, Record
 from extract.sources.unusable import UnusableAnnotations
 from extract.views import box_targets, instance_targets
 from extract.views.instances import Instances
 from extract.views.view import View
-from stores.format.plan import Target
+from stores.format.plan import DenseTarget, Target
 from stores.subsets import subset_keys
 
 logger = logging.getLogger(__name__)
@@ -48,9 +51,11 @@ class InstanceData:
         categories: Mapping[int, str],
         listed_file: CocoFile,
         subset: str | None,
+        stuff: StuffMaps | None = None,
     ) -> None:
         """Args:
         categories: names by category id, in the order of labels.
+        stuff: maps of the images to train on, for the target `stuff`; None for none.
 
         Raises DatasetLayoutError where no image is left, or one is listed twice.
         """
@@ -59,7 +64,8 @@ class InstanceData:
         self._label_of = {category: label for label, category in enumerate(categories)}
         entries = listed_file.entries
         self.boxes_only = has_boxes_only(entries)
-        self._strangers = listed_file.strangers
+        self._strangers, self._stuff = listed_file.strangers, stuff
+        self.stuff_maps = None if stuff is None else stuff.kind
         kept = _trainable(entries) if self.is_training else entries
         self._entries = tuple(sorted(kept, key=lambda entry: entry.key))
         keys = [entry.key for entry in self._entries]
@@ -84,16 +90,24 @@ class InstanceData:
         return self._entries[index].image.read()
 
     def read_annotation(self, index: int) -> bytes:
-        """The canonical JSON of an image's annotations, see `annotation_bytes`."""
+        """The canonical JSON of an image's annotations, see `annotation_bytes`, and its stuff map if any."""
         entry = self._entries[index]
-        return annotation_bytes(entry.image_id, entry.hw, entry.listed, entry.annotations)
+        annotation = annotation_bytes(entry.image_id, entry.hw, entry.listed, entry.annotations)
+        if self._stuff is None or isinstance(self._stuff.source(entry.key), MissingFile):
+            return annotation
+        return self._stuff.joined(entry.key, annotation)
 
     def parse_annotation(self, index: int, annotation: bytes) -> Instances:
         """Raises SourceError also where none of its annotations can be used: that is not background."""
+        entry, stuff = self._entries[index], None
+        if self._stuff is not None:
+            if isinstance(source := self._stuff.source(entry.key), MissingFile):
+                raise SourceError(BAD_TARGET, source.reason)
+            annotation, stuff = self._stuff.split(annotation, entry.hw)
         truth = parse_annotations(annotation, self._label_of, boxes_only=self.boxes_only)
         if problem := none_usable(truth):
             raise SourceError(BAD_TARGET, problem)
-        return truth
+        return truth if stuff is None else replace(truth, stuff=stuff)
 
     def read_truth(self, index: int) -> Instances:
         return self.parse_annotation(index, self.read_annotation(index))
@@ -101,14 +115,16 @@ class InstanceData:
     def target_specs(
         self, with_original: bool, params: Sequence[npt.NDArray[np.float64]]
     ) -> tuple[Target, ...]:
-        if self.boxes_only:
-            return box_targets.target_specs(self._survey.sizes, with_original)
-        return instance_targets.target_specs(self._survey.sizes, with_original, params)
+        found = (
+            box_targets.target_specs(self._survey.sizes, with_original)
+            if self.boxes_only
+            else instance_targets.target_specs(self._survey.sizes, with_original, params)
+        )
+        return found if self._stuff is None else (*found, DenseTarget("stuff", "uint8", ("y", "x")))
 
     def targets(self, truth: Instances, view: View) -> Mapping[str, npt.NDArray[Any]]:
-        if self.boxes_only:
-            return box_targets.targets(truth, view)
-        return instance_targets.targets(truth, view)
+        found = (box_targets if self.boxes_only else instance_targets).targets(truth, view)
+        return found if truth.stuff is None else {**found, "stuff": view.apply_labels(truth.stuff)}
 
     @property
     def unusable_annotations(self) -> UnusableAnnotations | None:
@@ -118,7 +134,15 @@ class InstanceData:
     @property
     def unusable_records(self) -> Mapping[str, str]:
         """Why records cannot be used, by key, as far as the annotations and the list of files say it."""
-        return self._survey.records
+        stuff = self._stuff
+        if stuff is None:
+            return self._survey.records
+        missing = {
+            entry.key: source.reason
+            for entry in self._entries
+            if isinstance(source := stuff.source(entry.key), MissingFile)
+        }
+        return {**missing, **self._survey.records}
 
     @cached_property
     def _survey(self) -> CocoSurvey:

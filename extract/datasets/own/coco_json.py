@@ -16,6 +16,7 @@ from extract.datasets.layouts.coco_files import (
 )
 from extract.datasets.layouts.coco_ids import IdReader, shown_id
 from extract.datasets.layouts.instance_data import InstanceData
+from extract.datasets.layouts.stuff_maps import pixel_maps
 from extract.datasets.own.advice import DESCRIBE, contents
 from extract.datasets.own.description import Description
 from extract.sources.byte_sources import ByteSource
@@ -48,6 +49,9 @@ def open_instances(description: Description, data: Path, split: str, subset: str
         description.classes,
         listed,
         subset,
+        pixel_maps([data / folder for folder in where["stuff"]], DESCRIBE)
+        if "stuff" in where and split in description.training
+        else None,
     )
 
 

@@ -66,7 +66,7 @@ LAYOUTS: Mapping[str, Layout] = {
     ),
     "coco-json": Layout(
         task="detection",
-        split_keys=("annotations", "images"),
+        split_keys=("annotations", "images", "stuff"),
         required=(("annotations", "images"),),
     ),
     "imagefolder": Layout(

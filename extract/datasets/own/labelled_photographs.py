@@ -20,11 +20,11 @@ from extract.datasets.layouts.labelled_images import (
 from extract.datasets.own.advice import DESCRIBE, contents
 from extract.datasets.own.coco_json import in_folders
 from extract.datasets.own.description import Description
-from extract.datasets.own.mask_pairs import folders_below
 from extract.sources.byte_sources import ByteSource
 from extract.sources.listing import (
     IMAGE_ENDINGS,
     MissingFile,
+    folders_below,
     is_hidden,
     number_of,
     require_printable,

@@ -23,7 +23,7 @@ from extract.sources.byte_sources import (
 from extract.sources.listing import (
     IMAGE_ENDINGS,
     MissingFile,
-    is_hidden,
+    folders_below,
     missing_reasons,
     number_of,
     paired,
@@ -171,14 +171,6 @@ def _paired_folders(description: Description, data: Path, split: str) -> list[Pa
         for key in keys - of_images.keys() - of_masks.keys():
             of_images[key] = MissingFile("its image is missing")
     return [Pair(key, *pair) for key, pair in paired(of_images, of_masks, "mask").items()]
-
-
-def folders_below(folder: Path) -> Iterator[tuple[str, Path]]:
-    """A folder and those in it, each with its path from there ("" for itself); hidden ones are left out."""
-    for path, names, _ in os.walk(folder):
-        names[:] = sorted(name for name in names if not is_hidden(name))
-        relative = Path(path).relative_to(folder).as_posix()
-        yield "" if relative == "." else relative, Path(path)
 
 
 def _by_key(

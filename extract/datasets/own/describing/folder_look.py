@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from extract.datasets.own.mask_pairs import folders_below
-from extract.sources.listing import IMAGE_ENDINGS, is_hidden
+from extract.sources.listing import IMAGE_ENDINGS, folders_below, is_hidden
 
 SPLIT_WORDS = ("train", "training", "val", "valid", "validation", "test", "testing", "dev")
 """Names of splits; the first two are trained on."""
