@@ -149,6 +149,9 @@ class ExtractConfig(PlanConfig):
     single_writer: bool = False
     """Promise that no other process writes to the store, for disks that cannot keep two writers apart, as
     `doctor` reports: without hard links and without renames that do not replace."""
+    retry_skipped: bool = False
+    """Make a second store beside a complete one that skipped records: its rows are copied, the skipped ones
+    tried again. The old store is not touched."""
     stall_s: float = 600.0
     """Seconds without progress after which shards of another process are taken over; those of a process that
     has ended on this machine are taken over at once."""

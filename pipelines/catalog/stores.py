@@ -5,6 +5,7 @@ Only plan.json is read, a small file; whether a store can be trusted is `open_st
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -200,7 +201,7 @@ def look_at_each(paths: Sequence[Path], look: Callable[[Path], T]) -> tuple[list
 def find_store(folder: Path, query: StoreQuery) -> FoundStore:
     """The only complete store under `folder` that matches. Raises UsageError for none or several."""
     fitting = [store for store in list_stores(folder) if query.fits(store)]
-    complete = [store for store in fitting if store.complete]
+    complete = _without_retried([store for store in fitting if store.complete])
     if len(complete) == 1:
         return complete[0]
     if complete:
@@ -215,6 +216,17 @@ def find_store(folder: Path, query: StoreQuery) -> FoundStore:
     raise UsageError(
         f"no {query} under {folder}; {_what_is_there(folder)}; make one with:\n  {query.extract_command}"
     )
+
+
+def manifest_sha256(path: Path) -> str:
+    """Of the store's manifest as it stands on the disk; whether it may be trusted is for `open_store`."""
+    return hashlib.sha256((path / MANIFEST).read_bytes()).hexdigest()
+
+
+def _without_retried(complete: list[FoundStore]) -> list[FoundStore]:
+    """Without those whose skipped rows another one has tried again (`extract --retry-skipped`)."""
+    retried = {store.identity["retry_of"] for store in complete if "retry_of" in store.identity}
+    return [store for store in complete if not retried or manifest_sha256(store.path) not in retried]
 
 
 def _as_folder_of_stores(path: Path) -> str:

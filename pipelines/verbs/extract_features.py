@@ -14,6 +14,7 @@ from extract.planning.plan import complete_plan
 from extract.sources.byte_sources import NOT_IN_SUBSET, retried
 from pipelines.catalog.choose_backbone import begun_by_another_rule
 from pipelines.catalog.known_weights import remember_weights
+from pipelines.catalog.retried_stores import fill_from_retried, plan_of_retry
 from pipelines.catalog.skipped_rows import skipped_lines
 from pipelines.catalog.stores import MANIFEST, TRAINING, describe_store
 from pipelines.catalog.usual_heads import usual_heads
@@ -104,6 +105,9 @@ def run(config: ExtractConfig) -> dict[str, Any]:
         print(f"{writer.path} is complete: nothing to do")
         _print_next(writer)
         return {**planned, "store": str(writer.path), "rows_written": 0, "skipped": [], "done_before": True}
+    if config.retry_skipped:
+        with termination_as_interrupt():
+            fill_from_retried(extraction.stores, writer)
     summary = _fill(config, extraction, backbone, writer)
     totals = _totals(writer)
     _print(writer, summary, totals)
@@ -122,6 +126,9 @@ def _open_writer(config: ExtractConfig, extraction: Extraction, backbone: Frozen
             on_record=on_record,
         )
     root = extraction.stores / plan.folder_name
+    if config.retry_skipped:
+        plan = plan_of_retry(root)
+        root = extraction.stores / plan.folder_name
     if not (root / MANIFEST).exists():  # a complete store is not written to, and may be read-only
         require_writable(extraction.stores, root)
     if not root.exists():

@@ -142,12 +142,16 @@ class StoredRows:
     def _row_by_key(self) -> dict[tuple[str, int], int]:
         return {pair: row for row, pair in enumerate(zip(self.keys, self.views.tolist(), strict=True))}
 
+    def find_row(self, key: str, view: int) -> int | None:
+        """The row of a record under a view; None if it was skipped, or not planned."""
+        return self._row_by_key.get((key, view))
+
     def row_of(self, key: str, view: int = 0) -> int:
         """The row of a record under a view.
 
         Raises RowSkipped if it was skipped, KeyError if the store was planned without it.
         """
-        row = self._row_by_key.get((key, view))
+        row = self.find_row(key, view)
         if row is not None:
             return row
         for skipped_key, skipped_view, code, reason in self.skipped:
