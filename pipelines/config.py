@@ -132,8 +132,11 @@ class ForecastConfig(PlanConfig):
     """A planned extraction, and the heads to train from it."""
 
     head: tuple[str, ...] | None = None
-    """Heads you plan to train from the store; plan reports whether caching pays for each. Default: a small
-    and a large head for the task."""
+    """Heads you plan to train from the store; plan measures a step of each and reports whether caching pays.
+    Default: none; with `details` a small and a large head for the task."""
+    details: bool = False
+    """Print and measure everything: levels, windows, labels, stages, and other codecs, levels and ways to
+    train the heads compared. By default plan prints bytes, time, room and the next command."""
     recipe: str | None = None
     """Training recipe of the heads, by name or path; it sets steps and batch size. Default: the recipe
     shipped for each head."""

@@ -41,6 +41,10 @@ KNOWN_LATER = {"dataset.annotations_sha256", "backbone.weights_sha256", "backbon
 """Fields of an identity that an estimate leaves open: they need annotations, weights or the device."""
 
 
+MAX_ROWS = 100_000_000
+"""Of a store: ImageNet-22K, the largest data set of the papers, seven times over."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Extraction:
     """One split, the views of it, a backbone without weights, and the choices about the store."""
@@ -99,6 +103,11 @@ def prepare(config: PlanConfig) -> Extraction:
     dataset = open_dataset(config.dataset, config.data, chosen.split, config.subset, stuff=config.stuff)
     labels = sample_labels(dataset)
     require_usable(dataset, labels, config.max_failed, config.max_unusable)
+    if (rows := len(dataset.records) * (chosen.views or 1)) > MAX_ROWS:
+        raise UsageError(
+            f"--views {chosen.views}: {rows:,} rows of {len(dataset.records):,} records; a store holds at "
+            f"most {MAX_ROWS:,}: pass at most --views {max(1, MAX_ROWS // len(dataset.records))}"
+        )
     estimate = estimate_plan(
         dataset,
         recipe,

@@ -27,9 +27,12 @@ from pipelines.forecast.planned_extraction import Extraction
 from pipelines.machine.free_memory import available_bytes
 
 MEASURED_S = 3.0
-"""Of decoding, and of forward passes of a bin."""
+"""Of decoding, and of forward passes of a bin, where details are asked for."""
+QUICK_S = 1.0
+"""The same for the answer in four lines."""
 BINS = 2
-"""Bins whose forward pass is measured: those with most work. Rows of others cost in proportion to pixels."""
+"""Bins whose forward pass is measured in detail: those with most work. Rows of others cost in proportion to
+pixels."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,11 +77,14 @@ def program_seconds() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
 
 
-def measure_speed(extraction: Extraction, cache: SpeedCache, prepared_s: float = 0.0) -> Speed:
+def measure_speed(
+    extraction: Extraction, cache: SpeedCache, prepared_s: float = 0.0, *, in_detail: bool = False
+) -> Speed:
     """The stages, measured or from the cache; the backbone untrained, whose speed is the same.
 
     Args:
         prepared_s: what the program took until the extraction was prepared, and will take again.
+        in_detail: for longer, and of more bins.
 
     Raises:
         TooLarge: the memory, or the device's, does not suffice for the backbone.
@@ -90,10 +96,14 @@ def measure_speed(extraction: Extraction, cache: SpeedCache, prepared_s: float =
         "source_bytes": sum(record.source_bytes for record in extraction.dataset.records),
         "views": plan.identity["views"],
         "workers": extraction.workers,
+        "in_detail": in_detail,
     }
-    decode = cache.get("decode", data, partial(_measure_decode, extraction))
+    measured_s = MEASURED_S if in_detail else QUICK_S
+    decode = cache.get("decode", data, partial(_measure_decode, extraction, measured_s))
     surveyed = cache.get("survey", data, partial(_measure_survey, extraction))
-    bins = sorted(plan.bins, key=lambda b: b.rows * b.height_px * b.width_px, reverse=True)[:BINS]
+    bins = sorted(plan.bins, key=lambda b: b.rows * b.height_px * b.width_px, reverse=True)[
+        : BINS if in_detail else 1
+    ]
     forward = cache.get(
         "backbone",
         {
@@ -102,8 +112,9 @@ def measure_speed(extraction: Extraction, cache: SpeedCache, prepared_s: float =
             "codec": plan.codec,
             "bins": [b.to_json() for b in bins],
             "device": str(extraction.device),
+            "in_detail": in_detail,
         },
-        partial(_measure_forward, extraction, [plan.bins.index(b) for b in bins]),
+        partial(_measure_forward, extraction, [plan.bins.index(b) for b in bins], measured_s),
     )
     folder = existing_folder(extraction.stores)
     disk_facts = {
@@ -166,10 +177,10 @@ def _area(name: str) -> int:
     return height * width
 
 
-def _measure_decode(extraction: Extraction) -> Figures:
+def _measure_decode(extraction: Extraction, measured_s: float) -> Figures:
     """Seconds a row."""
     plan = extraction.estimate.plan
-    return {"seconds": stage_times.decode_seconds(extraction.dataset, plan, extraction.workers, MEASURED_S)}
+    return {"seconds": stage_times.decode_seconds(extraction.dataset, plan, extraction.workers, measured_s)}
 
 
 def _measure_survey(extraction: Extraction) -> Figures:
@@ -178,7 +189,7 @@ def _measure_survey(extraction: Extraction) -> Figures:
     return {"seconds": stage_times.survey_seconds(dataset, recipe, choices.views, choices.seed)}
 
 
-def _measure_forward(extraction: Extraction, indices: Sequence[int]) -> Figures:
+def _measure_forward(extraction: Extraction, indices: Sequence[int], measured_s: float) -> Figures:
     """Bin name -> seconds a row; `start`: until the first batch of each is done; `others_share`.
 
     Raises `stage_times.TooLarge`.
@@ -193,7 +204,7 @@ def _measure_forward(extraction: Extraction, indices: Sequence[int]) -> Figures:
     figures: Figures = {}
     began, before = time.perf_counter(), _others_seconds()
     for index in indices:
-        first, seconds = stage_times.forward_seconds(plan, index, backbone, MEASURED_S)
+        first, seconds = stage_times.forward_seconds(plan, index, backbone, measured_s)
         figures[plan.bins[index].name] = seconds
         start += first
     others = (_others_seconds() - before) / (_cores() * (time.perf_counter() - began))

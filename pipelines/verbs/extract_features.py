@@ -24,6 +24,7 @@ from pipelines.config import ExtractConfig
 from pipelines.disk_errors import free_inodes
 from pipelines.errors import WorkFailed
 from pipelines.forecast.exclusive_probe import require_exclusive
+from pipelines.forecast.plan_text import geometry, print_geometry
 from pipelines.forecast.planned_extraction import (
     Extraction,
     check_rest,
@@ -36,7 +37,6 @@ from pipelines.forecast.planned_extraction import (
 from pipelines.forecast.usable_data import allowed_failures
 from pipelines.next_step import command, print_next
 from pipelines.units import duration, gigabytes
-from pipelines.verbs.plan_store import geometry, print_geometry
 from pipelines.verbs.verify_store import require_whole
 from stores.checks.verify import store_status
 from stores.errors import SpaceError, StoreError

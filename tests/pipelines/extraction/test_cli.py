@@ -16,6 +16,8 @@ import pipelines.verbs.extract_features
 import pipelines.verbs.plan_store
 from pipelines.__main__ import main
 from pipelines.catalog.known_weights import known_weights
+from pipelines.cli.arguments import parse
+from pipelines.config import ExtractConfig
 from stores import open_store
 from tests.extract.datasets.made_ade20k import write_folder
 from tests.pipelines.extraction.verb import TRAINING, VALIDATION, as_validation, result
@@ -98,7 +100,7 @@ def test_every_flag_of_the_design(words: list[str], capsys: pytest.CaptureFixtur
 def test_plan_says_everything_and_writes_nothing(
     words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, summary, out, _ = result(capsys, "plan", *words, "--views", "2", "--head", "linear")
+    code, summary, out, _ = result(capsys, "plan", *words, "--views", "2", "--details")
     assert code == 0
     assert (summary["rows"], summary["records"], summary["bins"]) == (12, TRAINING, {"64x64": 12})
     assert set(summary["levels"]) == {"p4", "p5"}
@@ -120,6 +122,8 @@ def test_plan_of_a_giant_needs_no_weights_and_extract_says_what_to_pass(
     code, summary, out, _ = result(capsys, "plan", *giant)
     assert (code, summary["rows"]) == (0, TRAINING)
     assert "weights   MISSING: swinv2-g" in out
+    assert "time      not measured: an extraction needs the weights first" in out
+    _, _, out, _ = result(capsys, "plan", *giant[:-1], "random:0")
     assert "time      not measured: 3." in out
     code, _, _, err = result(capsys, "extract", *giant)
     assert code == 2
@@ -187,7 +191,7 @@ def test_the_levels_of_a_subset_are_those_of_its_rows(
 
     monkeypatch.setattr(pipelines.verbs.plan_store, "measure_speed", stop)
     _, whole, _, _ = result(capsys, "plan", *words)
-    _, half, out, _ = result(capsys, "plan", *words, "--subset", "50%")
+    _, half, out, _ = result(capsys, "plan", *words, "--subset", "50%", "--details")
     assert half["levels"] == {name: size // 2 for name, size in whole["levels"].items()}
     assert sum(half["levels"].values()) < half["bytes"]
     assert "kB a row)" in out and "0.00 MB" not in out
@@ -359,3 +363,17 @@ def test_invalid_requests_are_refused(
     code, _, _, err = result(capsys, "extract", *words, *more.split())
     assert code == 2, err
     assert message in err
+
+
+def test_plan_answers_in_four_lines(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """Bytes, room, time and what to type; no head is built or measured unless one is named."""
+    code, summary, out, err = result(capsys, "plan", *words)
+    bytes_line, room, took, following = out.splitlines()[:4]
+    assert code == 0 and f"{TRAINING} rows" in bytes_line and " kB in " in bytes_line
+    assert room.startswith("  room      fits: ") and took.startswith("  time      about ")
+    start = "next: python -m pipelines extract "
+    assert following.startswith(start)
+    assert parse(ExtractConfig, shlex.split(following.removeprefix(start))) == parse(ExtractConfig, words)
+    assert "caching" not in summary and "measuring this machine: head" not in err
+    code, summary, _, _ = result(capsys, "plan", *words, "--views", "100000000")
+    assert code == 2 and "a store holds at most 100,000,000: pass at most --views " in summary["error"]

@@ -44,7 +44,7 @@ def words(data: Path, tmp_path: Path) -> list[str]:
 
 
 def plan(capsys: pytest.CaptureFixture[str], words: list[str]) -> tuple[dict[str, Any], str]:
-    assert main(["plan", *words, "--json"]) == 0
+    assert main(["plan", *words, "--details", "--json"]) == 0
     out = capsys.readouterr().out
     return json.loads(out.splitlines()[-1]), out
 

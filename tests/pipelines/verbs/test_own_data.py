@@ -94,7 +94,7 @@ def test_plan_of_few_records_of_an_official_set_takes_the_recipe_of_small_data(
     dataset_module("ade20k").write_sample(tmp_path / "data", 6, np.random.default_rng(0))
     plan = f"plan --dataset ade20k --data {tmp_path}/data --stores {tmp_path}/f --model swinv2-nano"
     code, summary, text = result(
-        capsys, f"{plan} --weights random:0 --device cpu --crop-size 32x64 --head linear"
+        capsys, f"{plan} --weights random:0 --device cpu --crop-size 32x64 --head linear --details"
     )
     assert code == 0 and summary["caching"]["heads"][0]["steps"] == 75
     assert (
@@ -123,7 +123,7 @@ def test_cityscapes_in_rectangular_crops(
     assert result(capsys, f"train-head {train} --stores f --run runs/a")[0] == 0
     code, summary, _ = result(capsys, "evaluate --run runs/a")
     line = "make extract DATASET=cityscapes MODEL=swinv2-nano SPLIT=val LEVELS=p2,p3,p4,p5"
-    assert code == 2 and f'{line} ARGS="--short-side 32"' in summary["error"]
+    assert code == 2 and f'{line} WEIGHTS=random:0 ARGS="--short-side 32"' in summary["error"]
     assert result(capsys, f"{extract} --split val --short-side 32")[0] == 0
     code, stored, _ = result(capsys, "evaluate --run runs/a")
     assert code == 0 and stored["class_names"][:2] == ["road", "sidewalk"]
