@@ -65,7 +65,7 @@ def test_plan_measures_once_and_writes_nothing_else(
     rows = first["rows"] * (first["decode_seconds"] + first["forward_seconds"])
     assert first["estimated_seconds"] >= rows + first["start_seconds"] - 1e-9
     assert 0 <= first["others_share"] <= 1 and first["write_processor_s_per_gb"] > 0
-    assert "before the first row" in out and "MB/s with fsync" in out
+    assert "before the first row" in out and "B/s with fsync" in out
     assert [path.name for path in tmp_path.iterdir()] == ["cache"]
     monkeypatch.setattr(
         "extract.extractor.stage_times.untrained_weights",
