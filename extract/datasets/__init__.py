@@ -19,7 +19,8 @@ from typing import Any, cast
 from extract.datasets.contract import Dataset, DatasetModule
 from extract.datasets.own.advice import DESCRIBE
 from extract.datasets.own.data_module import OwnData
-from extract.datasets.own.description import Description, description_of, is_description, read_description
+from extract.datasets.own.description import Description, description_of, is_description
+from extract.datasets.own.description_file import read_description
 from extract.datasets.own.ready_made_sets import ready_made_file, ready_made_names
 from extract.sources.record import DatasetLayoutError, Record
 from extract.swin.window_rule import WindowRule

@@ -16,6 +16,7 @@ from functools import partial
 from typing import Any
 
 from extract.sources.record import DECODER_NAMES, Record
+from extract.swin.window_rule import WindowRule
 from extract.views.clip_view import CLIP_FRAMES, ClipView, clip_rule
 from extract.views.crop_size import CropSize, check_crop, covering, crop_hw, size_identity
 from extract.views.recipes import RecipeMaker, SeededViews, ViewRecipe, check_short_side, draw_corner
@@ -232,3 +233,10 @@ TEST_RECIPES: Mapping[str, RecipeMaker] = {
 VIEW_RECIPES: Mapping[str, RecipeMaker] = {"k400": partial(random_clips, "k400"), **TEST_RECIPES}
 TRAINING_VIEWS = ("k400",)
 TEST_VIEWS = ("single", "4x3", "single-ends", "4x3-ends")
+DEFAULT_LEVELS = ("last",)
+"""What a store keeps by default: the last map, after the backbone's own norm where it has one (p5n of a
+Swin)."""
+DEFAULT_WINDOW_RULE: WindowRule = "cover"
+"""As SwinTransformer/Video-Swin-Transformer."""
+DEFAULT_WINDOWS = {224: 7}
+"""Lin et al. (NeurIPS 2022): every map of a frame of 224 px divides into windows of 7."""

@@ -83,7 +83,7 @@ def stored_name(dataset: str) -> str:
     if not dataset.lower().endswith((".yaml", ".yml")):
         return dataset
     # Late: stores are found without the packages that data sets need.
-    from extract.datasets.own.description import read_description
+    from extract.datasets.own.description_file import read_description
 
     return read_description(dataset).name
 

@@ -47,6 +47,7 @@ DESCRIPTIONS = sorted(str(path) for path in Path(__file__).with_name("descriptio
 """Of own data: at least one of each layout."""
 NAMES = [*dataset_names(), *DESCRIPTIONS]
 ALIKE = {"cityscapes-trainids", "coco-stuff", "voc2007", "voc2012", "voc2012-boxes"}
+ALIKE |= {"k600", "k700", "ssv2", "own-video-list"}
 ALIKE |= {"own-instances", "own-offset", "own-labels", "own-photographs", "own-tars"}
 """Of a layout and task that another one stands for: not trained on again."""
 
@@ -67,6 +68,7 @@ def backbones() -> dict[str, FrozenBackbone]:
     return {
         name: load_backbone(backbone_card("swinv2-nano", {}, default_levels(name)), "random:0")
         for name in NAMES
+        if Path(name).stem not in ALIKE
     }
 
 

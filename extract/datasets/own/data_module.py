@@ -11,19 +11,21 @@ import numpy as np
 from extract.datasets.layouts.instance_data import InstanceData
 from extract.datasets.layouts.label_maps import LabelMaps
 from extract.datasets.layouts.labelled_images import LabelledImages
+from extract.datasets.layouts.labelled_videos import LabelledVideos
 from extract.datasets.own.coco_json import open_instances
 from extract.datasets.own.description import Description
+from extract.datasets.own.labelled_clips import open_video_folders, open_video_lists
 from extract.datasets.own.labelled_photographs import open_folders, open_json, open_tars
 from extract.datasets.own.mask_pairs import open_masks
 from extract.datasets.own.samples import write_sample
 from extract.datasets.own.voc_xml import open_voc
 from extract.swin.window_rule import WindowRule
-from extract.views import crop_recipes, detection_recipes, segmentation_recipes
+from extract.views import clip_recipes, crop_recipes, detection_recipes, segmentation_recipes
 from extract.views.crop_size import plain_size
 from extract.views.recipes import RecipeMaker, ViewRecipe
 from extract.views.view import Hw
 
-OwnDataset = LabelMaps | InstanceData | LabelledImages
+OwnDataset = LabelMaps | InstanceData | LabelledImages | LabelledVideos
 Recipes = Mapping[str, RecipeMaker]
 
 _SEGMENTATION: Recipes = {
@@ -40,6 +42,11 @@ _DETECTION: Recipes = {
 _VIEWS: Mapping[str, tuple[Recipes, tuple[str, ...], tuple[str, ...]]] = {
     "segmentation": (_SEGMENTATION, ("crops", "m2f-crops"), ("single", "ms-flip")),
     "detection": (_DETECTION, ("jitter",), ("single", "ms-flip")),
+    "video": (
+        {"clips": partial(clip_recipes.random_clips, "clips"), **clip_recipes.TEST_RECIPES},
+        ("clips",),
+        clip_recipes.TEST_VIEWS,
+    ),
     "classification": (crop_recipes.VIEW_RECIPES, crop_recipes.TRAINING_VIEWS, crop_recipes.TEST_VIEWS),
 }
 """By task: recipes, and the names of those for training and test splits."""
@@ -52,15 +59,14 @@ _OPEN: Mapping[str, Callable[[Description, Path, str, str | None], OwnDataset]] 
     "inat-json": open_json,
     "image-tars": open_tars,
     "voc-xml": open_voc,
+    "videofolder": open_video_folders,
+    "videolist": open_video_lists,
 }
 """By layout."""
 
 
 class OwnData:
     """A `DatasetModule` of own data."""
-
-    DEFAULT_WINDOW_RULE: WindowRule = "partition"
-    """As the Swin of mmsegmentation and mmdetection."""
 
     def __init__(self, description: Description) -> None:
         self.description = description
@@ -73,9 +79,16 @@ class OwnData:
             for name, maker in recipes.items()
         }
         is_labelled = description.task == "classification"
-        self.DEFAULT_WINDOW_RULE: WindowRule = "cover" if is_labelled else "partition"
-        self.DEFAULT_LEVELS = crop_recipes.PROBE_LEVELS if is_labelled else None
-        self.DEFAULT_WINDOWS = crop_recipes.DEFAULT_WINDOWS if is_labelled else {}
+        of_whole_frames = is_labelled or description.task == "video"
+        self.DEFAULT_WINDOW_RULE: WindowRule = "cover" if of_whole_frames else "partition"
+        self.DEFAULT_LEVELS = {
+            "classification": crop_recipes.PROBE_LEVELS,
+            "video": clip_recipes.DEFAULT_LEVELS,
+        }.get(description.task)
+        self.DEFAULT_WINDOWS = {
+            "classification": crop_recipes.DEFAULT_WINDOWS,
+            "video": clip_recipes.DEFAULT_WINDOWS,
+        }.get(description.task, {})
         self.TEST_VIEWS_OF_TRAINING = crop_recipes.TEST_VIEWS_OF_TRAINING if is_labelled else {}
 
     def open_dataset(self, data: str | Path, split: str, subset: str | None = None) -> OwnDataset:

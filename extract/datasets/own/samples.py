@@ -7,6 +7,7 @@ import json
 import tarfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
+from string import Formatter
 from typing import Any
 from xml.sax.saxutils import escape
 
@@ -14,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from extract.datasets.layouts.coco_sample import drawn_things
-from extract.datasets.layouts.sample_files import SAMPLE_SIZES_HW, image_bytes, sample_image
+from extract.datasets.layouts.sample_files import SAMPLE_SIZES_HW, image_bytes, sample_image, sample_video
 from extract.datasets.own.description import Description
 
 Generator = np.random.Generator
@@ -119,6 +120,50 @@ def _labels(description: Description, folder: Path, split: str, records: int, ge
     _write(folder / _first(where, "annotations"), json.dumps(whole).encode())
 
 
+def _video_folders(
+    description: Description, folder: Path, split: str, records: int, generator: Generator
+) -> None:
+    root = folder / _first(description.splits[split], "videos")
+    for label, name, hw in _clips(description, split, records):
+        _write(root / label / f"{name}.mp4", sample_video(generator, hw))
+
+
+def _video_list(
+    description: Description, folder: Path, split: str, records: int, generator: Generator
+) -> None:
+    """A list of the kind that its ending says, with the columns that the description names."""
+    where, rows = description.splits[split], []
+    for label, name, hw in _clips(description, split, records):
+        pattern = description.file or "{path}"
+        columns = [column for _, column, _, _ in Formatter().parse(pattern) if column]
+        row = {column: 10 * place for place, column in enumerate(columns)} | {columns[0]: name}
+        path = f"{label}/{pattern.format(**row)}.mp4"
+        row = {"path": path} if not description.file else row
+        _write(folder / _first(where, "videos", ".") / path, sample_video(generator, hw))
+        rows.append({**row, description.label or "label": label})
+    ending, columns = Path(_first(where, "list")).suffix, list(rows[0])
+    lines = {
+        ".txt": [" ".join(map(str, row.values())) for row in rows],
+        ".json": [json.dumps(rows)],
+        ".csv": [",".join(columns), *(",".join(map(str, row.values())) for row in rows)],
+    }[ending]
+    _write_lists(folder, where["list"], lines)
+    if description.names:
+        names = {label: str(number) for number, label in enumerate(_video_labels(description))}
+        _write(folder / description.names, json.dumps(names).encode())
+
+
+def _clips(description: Description, split: str, records: int) -> Iterator[tuple[str, str, tuple[int, int]]]:
+    """Label, name and size of each video."""
+    labels = _video_labels(description)
+    for number, (name, hw) in enumerate(_names(split, records)):
+        yield labels[number % len(labels)], name, hw
+
+
+def _video_labels(description: Description) -> Sequence[str]:
+    return description.labels or ("clap", "wave")
+
+
 def _tars(description: Description, folder: Path, split: str, records: int, generator: Generator) -> None:
     path = folder / _first(description.splits[split], "tars")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -139,6 +184,8 @@ _WRITERS: Mapping[str, Callable[[Description, Path, str, int, Generator], None]]
     "imagefolder": _class_folders,
     "inat-json": _labels,
     "image-tars": _tars,
+    "videofolder": _video_folders,
+    "videolist": _video_list,
 }
 """By layout."""
 

@@ -8,7 +8,7 @@ from PIL import Image
 
 from extract.datasets import open_dataset
 from extract.datasets.own.describing.describe_folder import describe_folder, description_text
-from extract.datasets.own.description import read_description
+from extract.datasets.own.description_file import read_description
 from extract.sources.record import DatasetLayoutError
 from tests.extract.datasets.made_own import HW, write_masks, write_pair
 from tests.extract.own.test_own_voc import thing as voc_thing

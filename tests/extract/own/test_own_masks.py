@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from extract.datasets import choose, dataset_module, dataset_name, first_test_split, open_dataset
-from extract.datasets.own.description import description_of, read_description
+from extract.datasets.own.description import description_of
+from extract.datasets.own.description_file import read_description
 from extract.datasets.own.mask_pairs import decode_mask
 from extract.planning.plan import own_description
 from extract.sources.byte_sources import SourceError

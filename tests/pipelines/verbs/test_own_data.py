@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from extract.datasets import dataset_module
-from extract.datasets.own.description import read_description
+from extract.datasets.own.description_file import read_description
 from extract.datasets.own.ready_made_sets import ready_made_file
 from pipelines.__main__ import main
 from tests.extract.datasets.made_own import CLASSES, write_instances, write_masks
@@ -103,6 +103,32 @@ def test_plan_of_few_records_of_an_official_set_takes_the_recipe_of_small_data(
     )
     assert "training  linear: 6 images: about 75 steps, " in text and " days" not in text
     assert "bins      1: 32x64 (6)" in text
+
+
+@pytest.mark.ci
+def test_videos_from_description_to_predictions(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clips = Path(__file__).parents[2] / "contracts" / "descriptions" / "own-clips.yaml"
+    dataset_module(str(clips)).write_sample(tmp_path / "acts", 4, np.random.default_rng(0))
+    monkeypatch.chdir(tmp_path)
+    code, summary, _ = result(capsys, "describe acts --out my.yaml")
+    assert code == 0 and summary["classes"] == {"0": "clap", "1": "wave"}
+    extract = "extract --dataset my.yaml --model swinv2-nano --weights random:0 --stores f --device cpu"
+    assert result(capsys, f"{extract} --crop-size 64x96")[0] == 0
+    train = "train-head --head linear --stores f --device cpu --val-every 0 --run runs/a --epochs 1"
+    assert result(capsys, f"{train} --batch-size 2")[0] == 0
+    assert "recipe: small-video" in Path("runs/a/config.yaml").read_text()
+    code, summary, _ = result(capsys, "evaluate --run runs/a")
+    assert code == 2 and 'ARGS="--crop-size 64x96"' in summary["error"]
+    assert result(capsys, f"{extract} --split val --crop-size 64x96")[0] == 0
+    code, summary, _ = result(capsys, "evaluate --run runs/a")
+    assert code == 0 and summary["class_names"] == ["clap", "wave"]
+    code, live, _ = result(capsys, "evaluate --run runs/a --live --data acts")
+    assert code == 0 and live["scores"] == summary["scores"]
+    assert result(capsys, "predict --run runs/a --input acts/val/wave --out out")[0] == 0
+    predicted = [path.read_text() for path in Path("out").glob("val*.json")]
+    assert len(predicted) == 2 and all('"clap"' in text and '"wave"' in text for text in predicted)
 
 
 def test_cityscapes_in_rectangular_crops(

@@ -13,6 +13,7 @@ from extract.datasets.own.describing.folder_look import Draft, Look, few, look_a
 from extract.datasets.own.describing.instance_files import instance_draft
 from extract.datasets.own.describing.label_files import labelled_json_draft, tar_draft
 from extract.datasets.own.describing.mask_folders import mask_draft
+from extract.datasets.own.describing.video_folders import video_draft
 from extract.datasets.own.describing.voc_folders import voc_draft
 from extract.sources.record import DatasetLayoutError
 
@@ -27,7 +28,15 @@ def describe_folder(folder: Path) -> Draft:
     if not folder.is_dir():
         raise DatasetLayoutError(f"{folder} is no folder")
     look = look_at(folder)
-    recognisers = (labelled_json_draft, instance_draft, voc_draft, mask_draft, class_folder_draft, tar_draft)
+    recognisers = (
+        labelled_json_draft,
+        instance_draft,
+        voc_draft,
+        mask_draft,
+        class_folder_draft,
+        tar_draft,
+        video_draft,
+    )
     draft = next((found for recognise in recognisers if (found := recognise(look)) is not None), None)
     if draft is None:
         raise DatasetLayoutError(_no_layout(look))
@@ -101,7 +110,8 @@ def _no_layout(look: Look) -> str:
         f"{look.root}: no known layout: looked for a .json that lists images, annotations and categories "
         "(coco-json), for .xml files of images (voc-xml), for folders of images with label maps (.png, one "
         "value a pixel) of equal names (masks), for folders of images by class (imagefolder), for a .json of "
-        f"labels without boxes (inat-json) and for .tar files of images and .cls labels (image-tars); found "
+        f"labels without boxes (inat-json) and for .tar files of images and .cls labels (image-tars), and "
+        "for videos in class folders (videofolder) or lists (videolist); found "
         f"{found}{lists}; a description can also be written by hand "
         "(docs/own-data.md)"
     )
