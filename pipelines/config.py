@@ -76,6 +76,9 @@ class PlanConfig(VerbConfig):
     """Short side of a single-scale test view in pixels. Default: as in the view recipe."""
     seed: int = 0
     """Seed of the views."""
+    view_revision: int | None = None
+    """Revision of the code of training views: 1 continues a store of an earlier release, whose images were
+    resized whole before they were cropped. Default: the newest."""
     pixels: Literal["source", "stored"] = "source"
     """stored: the store also keeps each view's pixels; source: it does not."""
     subset: str | None = None

@@ -25,7 +25,7 @@ from extract.datasets.own.ready_made_sets import ready_made_file, ready_made_nam
 from extract.sources.record import DatasetLayoutError, Record
 from extract.swin.window_rule import WindowRule
 from extract.views.crop_size import CropSize, plain_size
-from extract.views.recipes import ViewRecipe
+from extract.views.recipes import ViewRecipe, of_revision
 from stores.plugins import missing_package, plugins
 from stores.suggestion import did_you_mean
 
@@ -236,7 +236,12 @@ def _stuff_argument(name: Named, module: DatasetModule, split: str, stuff: str |
 
 
 def view_recipe(
-    dataset: Named, name: str, *, crop_size: CropSize | None = None, short_side: int | None = None
+    dataset: Named,
+    name: str,
+    *,
+    crop_size: CropSize | None = None,
+    short_side: int | None = None,
+    revision: int | None = None,
 ) -> ViewRecipe:
     """A data set's view recipe by name.
 
@@ -246,9 +251,10 @@ def view_recipe(
         crop_size: of training views in pixels, multiples of 32: the side of a square, "HEIGHTxWIDTH" or
             (height, width); None: the paper's.
         short_side: short side at ratio 1 in pixels; None: the crop's size for training, the paper's for test.
+        revision: by which views are replayed (`extract.views.view.REVISIONS`); None: today's.
 
     Raises:
-        ValueError: an unknown name, with all names; a size that a recipe cannot have.
+        ValueError: an unknown name, with all names; a size or a revision that a recipe cannot have.
     """
     recipes = dataset_module(dataset).VIEW_RECIPES
     if name not in recipes:
@@ -256,7 +262,8 @@ def view_recipe(
             f"{dataset_name(dataset)} has no view recipe {name!r}; it has {', '.join(recipes)}"
             f"{did_you_mean(name, recipes)}"
         )
-    return recipes[name](None if crop_size is None else plain_size(crop_size), short_side)
+    recipe = recipes[name](None if crop_size is None else plain_size(crop_size), short_side)
+    return recipe if revision is None else of_revision(recipe, revision)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -280,6 +287,7 @@ def choose(
     recipe: str | None = None,
     crop_size: CropSize | None = None,
     short_side: int | None = None,
+    revision: int | None = None,
 ) -> Choice:
     """The views that a user asks for, checked against the data set.
 
@@ -289,7 +297,7 @@ def choose(
         views: of a training split their number (default 1), of a test split a name of TEST_VIEWS (default the
             first).
         recipe: a name of TRAINING_VIEWS (default the first); for training splits only.
-        crop_size, short_side: in pixels, as of `view_recipe`.
+        crop_size, short_side, revision: as of `view_recipe`.
 
     Raises ValueError for an unknown data set, split or recipe, a bad number or size, and views of the other
     kind of split.
@@ -321,7 +329,7 @@ def choose(
     return Choice(
         dataset=dataset_name(name),
         split=chosen,
-        recipe=view_recipe(name, recipe_name, crop_size=crop_size, short_side=short_side),
+        recipe=view_recipe(name, recipe_name, crop_size=crop_size, short_side=short_side, revision=revision),
         views=count,
         levels=getattr(module, "DEFAULT_LEVELS", None),
     )

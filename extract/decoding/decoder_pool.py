@@ -159,6 +159,7 @@ class DecoderPool:
             "hw": hw,
             "crops": all(isinstance(view, CropView) for view in views),
             "views": [view.to_params().tolist() for view in views],
+            "revisions": [view.revision for view in views],
         }
         try:
             _, blobs = self._ask(request, [data])

@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from extract.decoding.video_container import clip_facts
 from extract.decoding.video_frames import read_frames
-from extract.sources.byte_sources import SourceError, decode_image
+from extract.sources.byte_sources import SourceError, decode_picture
 from extract.views.clip_view import ClipView, render_clips
 from extract.views.crop_view import CropView
 from extract.views.view import Hw, View
@@ -119,7 +119,10 @@ def answer(request: Mapping[str, Any], blobs: Sequence[bytearray]) -> tuple[dict
             return {"facts": asdict(clip_facts(io.BufferedReader(region, 1 << 16)))}, []
     if request["do"] == "image":
         kind = CropView if request.get("crops") else View
-        images = [kind.from_params(params) for params in request["views"]]
+        images = [
+            kind.from_params(params).of_revision(revision)
+            for params, revision in zip(request["views"], request["revisions"], strict=True)
+        ]
         return {}, render_image(bytes(blobs[0]), tuple(request["hw"]), images)
     views = [ClipView.from_params(params) for params in request["views"]]
     clips, decoder = _render_video(bytes(blobs[0]), request, views)
@@ -136,12 +139,12 @@ def render_image(data: bytes, original_hw: Hw, views: Sequence[View]) -> list[np
     Raises:
         SourceError: the bytes are no image, or one of another size.
     """
-    rgb = decode_image(data)
-    if rgb.shape[:2] != original_hw:
+    picture = decode_picture(data)
+    if (picture.height, picture.width) != original_hw:
         height, width = original_hw
-        found = f"{rgb.shape[1]}x{rgb.shape[0]} pixels"
+        found = f"{picture.width}x{picture.height} pixels"
         raise SourceError(WRONG_SIZE, f"decodes to {found}, its header promised {width}x{height}")
-    return [view.apply_image(rgb) for view in views]
+    return [view.apply_picture(picture) for view in views]
 
 
 def _render_video(

@@ -1,8 +1,8 @@
-"""The order of batches: all views of a video together, so that each source is decoded once.
+"""The order of batches: views of a record together, so that each source is decoded once.
 
-Rows are view-major: the views of a record stand as far apart as there are records. Rows of images are loaded
-one by one, shard after shard. Decoding a video begins at a key frame far before the first wanted frame: the
-shards of all its views are filled at once, and rows of one record are loaded together.
+Rows are view-major: the views of a record stand as far apart as there are records. The shards of several
+views are filled side by side, and rows of one record are loaded together: all views of a video, whose
+decoding begins at a key frame far before the first wanted frame, and up to eight of an image.
 """
 
 from __future__ import annotations
@@ -11,10 +11,18 @@ import heapq
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import groupby
 
-from stores.format.plan import ShardId, StorePlan
+from extract.extractor.shard_job import QUEUED_BATCHES
+from stores.format.plan import ShardId, StorePlan, feature_row_bytes
 
 DEFAULT_BATCH_ROWS = 4
+IMAGE_VIEWS = 8
+"""Views of an image that are filled side by side, at most."""
+HELD_BYTES = 2 << 30
+"""2 GiB: encoded batches of all of them."""
+BATCHES_AT_RISK = 64
+"""Of all their unfinished shards: what a killed extraction computes again."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,11 +51,29 @@ def batches_of(plan: StorePlan, shard: ShardId, batch_rows: int | None = None) -
         )
 
 
-def views_at_once(plan: StorePlan) -> int:
-    """How many views of a record are filled side by side: all of a video, one of an image."""
-    if plan.frames is None or len(plan.bins) > 1:
-        return 1
+def view_count(plan: StorePlan) -> int:
+    """Views of each record."""
     return int(plan.rows.view.max()) + 1
+
+
+def views_at_once(plan: StorePlan) -> int:
+    """How many views of a record are filled side by side.
+
+    All of a video. Of an image as many as HELD_BYTES of batches and BATCHES_AT_RISK allow: every shard that
+    is being filled holds batches, and is lost where the process ends. Views of several sizes follow each
+    other.
+    """
+    views = view_count(plan)
+    if len(plan.bins) > 1:
+        return 1
+    if plan.frames is not None:
+        return views
+    b = plan.bins[0]
+    batch_rows = b.batch_rows or DEFAULT_BATCH_ROWS
+    row_bytes = sum(feature_row_bytes(plan.pyramid, plan.codec, b.height_px, b.width_px, None).values())
+    held = HELD_BYTES // ((QUEUED_BATCHES + 1) * batch_rows * max(1, row_bytes))
+    at_risk = BATCHES_AT_RISK * batch_rows // b.shard_rows
+    return max(1, min(views, IMAGE_VIEWS, held, at_risk))
 
 
 def upcoming(
@@ -62,26 +88,28 @@ def upcoming(
     Takes shards out of `todo`, also those added meanwhile, and leaves out those that `claim` refuses when
     their turn comes.
     """
+    together = views_at_once(plan)
     while todo:
-        if views_at_once(plan) == 1:
+        if together == 1:
             shard = todo.popleft()
             for batch in batches_of(plan, shard, batch_rows) if claim(shard) else ():
                 yield batch, [[plan.global_row(batch.shard.bin, row)] for row in batch.rows]
-        else:
-            shards = list(todo)
-            todo.clear()
-            yield from _swept(plan, shards, batch_rows, claim)
+            continue
+        shards, records = sorted(todo), len(plan.rows) // view_count(plan)
+        todo.clear()
+        for _, group in groupby(shards, key=lambda each: plan.shard_rows(each).start // records // together):
+            yield from _swept(plan, list(group), batch_rows, claim)
 
 
 def _swept(
     plan: StorePlan, shards: list[ShardId], batch_rows: int | None, claim: Callable[[ShardId], bool]
 ) -> Iterator[tuple[Batch, list[list[int]]]]:
-    """Batches of a plan of one bin, in the order of their records.
+    """Batches of some views of a plan of one bin, in the order of their records.
 
     A shard may hold the last records of one view and the first of the next: its end comes after all others,
     and those sources are decoded once more.
     """
-    records = len(plan.rows) // views_at_once(plan)
+    records = len(plan.rows) // view_count(plan)
     place_of = {shard: plan.shard_rows(shard).start % records for shard in shards}
     waiting = deque(sorted(shards, key=lambda shard: (place_of[shard], shard)))
     open_shards: list[tuple[int, ShardId, Batch, Iterator[Batch]]] = []

@@ -23,7 +23,7 @@ from extract.sources.byte_sources import (
     TookTooLong,
     retried,
 )
-from extract.views.view import View
+from extract.views.view import View, revision_of
 from stores.errors import IdentityError
 from stores.format.plan import StorePlan
 from stores.format.row_table import UNDECODABLE
@@ -100,6 +100,7 @@ class RowLoader:
     ) -> None:
         self._attempts, self._one_by_one = attempts or Attempts(None), one_by_one
         self._dataset, self._rows, self._digests = dataset, plan.rows, digests
+        self._revision = revision_of(plan.identity["views"])
         self._target_names = tuple(target.name for target in plan.targets)
         self._index_of = {record.key: index for index, record in enumerate(dataset.records)}
 
@@ -146,7 +147,8 @@ class RowLoader:
         except SourceError as error:
             skipped = SkippedRow(code=BAD_TARGET, reason=error.reason, source_sha256=sha256)
             return dict.fromkeys(rows, skipped)
-        views = [self._dataset.media.view_from_params(self._rows.params[row]) for row in rows]
+        media = self._dataset.media
+        views = [media.view_from_params(self._rows.params[row]).of_revision(self._revision) for row in rows]
         rendered = self._rendered(data, index, views)
         found: dict[int, LoadedRow | SkippedRow] = {}
         for row, view, pixels in zip(rows, views, rendered, strict=True):

@@ -181,6 +181,11 @@ def decode_image(data: bytes, limit_px: int = LIMIT_PX) -> npt.NDArray[np.uint8]
     Raises:
         SourceError: not an image of a known kind, damaged, or of more than `limit_px` pixels.
     """
+    return _decoding(lambda: _pixels(decode_picture(data, limit_px)))
+
+
+def decode_picture(data: bytes, limit_px: int = LIMIT_PX) -> Image.Image:
+    """As `decode_image`, as an image of Pillow's in mode RGB, without the copy to an array."""
     with _opened(data, limit_px) as image:
         return _decoding(lambda: _rgb(_upright(image)))
 
@@ -254,17 +259,17 @@ def _upright(image: Image.Image) -> Image.Image:
     return ImageOps.exif_transpose(image)
 
 
-def _rgb(image: Image.Image) -> npt.NDArray[np.uint8]:
+def _rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16") or image.mode == "I":
         gray: npt.NDArray[Any] = np.asarray(image)
         if gray.min() < 0 or gray.max() > 0xFFFF:
             raise SourceError(UNDECODABLE, "gray values beyond 16 bits")
-        return np.repeat((gray >> 8).astype(np.uint8)[:, :, None], 3, axis=2)
+        return Image.fromarray((gray >> 8).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
         raise SourceError(UNDECODABLE, "gray values in floating point")
     if "transparency" in image.info:
         image = image.convert("RGBA")  # without this step Pillow warns that a palette's alpha is lost
-    return _pixels(image if image.mode == "RGB" else image.convert("RGB"))
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _pixels(image: Image.Image) -> npt.NDArray[np.uint8]:

@@ -84,6 +84,10 @@ class ClipView(View):
             frames=tuple(frames),
         )
 
+    def of_revision(self, revision: int | None) -> ClipView:
+        """Itself: views of clips have a revision of their own, and have had one."""
+        return self
+
     def apply_image(self, rgb: Pixels) -> Pixels:
         """The view of one frame, uint8 RGB (H, W, 3): uint8 (padded H, W, 3), zero where it is padding."""
         return self.finish(resized(rgb, self.resized_hw))

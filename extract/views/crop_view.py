@@ -83,6 +83,9 @@ class CropView(View):
             interpolation=INTERPOLATIONS[kind],
         )
 
+    def apply_picture(self, picture: Image.Image) -> Pixels:
+        return self.apply_image(np.asarray(picture))
+
     def apply_image(self, rgb: Pixels) -> Pixels:
         """The view of uint8 RGB (H, W, 3): uint8 (padded H, W, 3), zero where it is padding.
 

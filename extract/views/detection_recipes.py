@@ -18,7 +18,7 @@ from extract.views.crop_size import CropSize, check_crop, crop_hw, size_in_ident
 from extract.views.instances import mask_rule
 from extract.views.recipes import MAX_SIDE_PX, SeededViews, draw_corner, refuse_crop
 from extract.views.seeded_draws import Draws
-from extract.views.view import Hw, View, keep_ratio, padded_up, replay_rule
+from extract.views.view import WHOLE_REVISION, Hw, View, keep_ratio, padded_up, replay_rule
 
 CROP_PX = 1024
 SHORT_PX, LONG_PX = 800, 1333
@@ -36,6 +36,8 @@ class LargeScaleJitter(SeededViews):
     ratio_range: tuple[float, float] = (0.1, 2.0)
     flip: float = 0.5
     """Probability."""
+    revision: int | None = None
+    """By which its views are replayed; None: today's."""
 
     def __post_init__(self) -> None:
         check_crop(self.crop_px, MAX_SIDE_PX)
@@ -47,7 +49,7 @@ class LargeScaleJitter(SeededViews):
             "ratio_range": list(self.ratio_range),
             "crop_px": size_in_identity(self.crop_px),
             "flip": self.flip,
-            "replay": replay_rule(),
+            "replay": replay_rule(self.revision),
             "masks": mask_rule(),
         }
 
@@ -62,6 +64,7 @@ class LargeScaleJitter(SeededViews):
             valid_hw=valid,
             padded_hw=crop,
             flip=draws("flip").happens(self.flip),
+            revision=self.revision,
         )
 
 
@@ -90,7 +93,7 @@ class KeepRatio:
             "recipe": self.name,
             "sizes_px": [list(size) for size in self.sizes_px],
             "flips": list(self.flips),
-            "replay": replay_rule(),
+            "replay": replay_rule(WHOLE_REVISION),
             "masks": mask_rule(),
         }
 

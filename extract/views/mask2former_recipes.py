@@ -46,6 +46,8 @@ class Mask2FormerCrops(SeededViews):
     """Short side at ratio 1; None: the crop's. The long side is at most four times as long."""
     flip: float = 0.5
     """Probability."""
+    revision: int | None = None
+    """By which its views are replayed; None: today's."""
 
     def __post_init__(self) -> None:
         check_crop(self.crop_px, MAX_SIDE_PX)
@@ -72,7 +74,7 @@ class Mask2FormerCrops(SeededViews):
             "crop_px": size_in_identity(self.crop_px),
             "flip": self.flip,
             "colour": {**colour_rule(), "rule": "detectron2 ColorAugSSDTransform, 8-bit HSV", "hues": HUES},
-            "replay": replay_rule(),
+            "replay": replay_rule(self.revision),
         }
 
     def view(self, dataset: str, record: Record, index: int, seed: int, truth: Any = None) -> View:
@@ -87,6 +89,7 @@ class Mask2FormerCrops(SeededViews):
             valid_hw=valid,
             padded_hw=crop,
             flip=draws("flip").happens(self.flip),
+            revision=self.revision,
             colour=draw_colour(draws("colour"), hues=HUES),
         )
 

@@ -9,7 +9,7 @@ Mask2Former does) instead of cv2, labels by the nearest cell centre, and test vi
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar, Protocol
 
@@ -20,7 +20,17 @@ from extract.sources.record import Record
 from extract.views.colour import colour_rule, draw_colour
 from extract.views.crop_size import CropSize, check_crop, crop_hw, size_in_identity, within_crop
 from extract.views.seeded_draws import Draws
-from extract.views.view import IGNORE, Hw, View, keep_ratio, label_crop, padded_up, replay_rule
+from extract.views.view import (
+    IGNORE,
+    REVISIONS,
+    WHOLE_REVISION,
+    Hw,
+    View,
+    keep_ratio,
+    label_crop,
+    padded_up,
+    replay_rule,
+)
 
 CROP_PX = 512
 SHORT_PX = 512
@@ -99,6 +109,8 @@ class RandomCrops(SeededViews):
     tries: int = 10
     flip: float = 0.5
     """Probability."""
+    revision: int | None = None
+    """By which its views are replayed; None: today's."""
 
     def __post_init__(self) -> None:
         check_crop(self.crop_px, MAX_SIDE_PX)
@@ -118,7 +130,7 @@ class RandomCrops(SeededViews):
             "tries": self.tries,
             "flip": self.flip,
             "colour": colour_rule(),
-            "replay": replay_rule(),
+            "replay": replay_rule(self.revision),
         }
 
     def view(
@@ -140,6 +152,7 @@ class RandomCrops(SeededViews):
             valid_hw=valid,
             padded_hw=crop,
             flip=draws("flip").happens(self.flip),
+            revision=self.revision,
             colour=draw_colour(draws("colour")),
         )
 
@@ -183,7 +196,7 @@ class WholeImages:
             "scale_px": [self.short_px * LONG_TO_SHORT, self.short_px],
             "ratios": list(self.ratios),
             "flips": list(self.flips),
-            "replay": replay_rule(),
+            "replay": replay_rule(WHOLE_REVISION),
         }
 
     def view(
@@ -199,6 +212,21 @@ class WholeImages:
         long_px, short_px = int(self.short_px * LONG_TO_SHORT * ratio), int(self.short_px * ratio)
         resized = keep_ratio(record.original_hw, long_px, short_px)
         return View(resized_hw=resized, valid_hw=resized, padded_hw=padded_up(resized), flip=self.flips[flip])
+
+
+def of_revision(recipe: ViewRecipe, revision: int) -> ViewRecipe:
+    """A recipe whose views are replayed by a revision of `extract.views.view.REVISIONS`.
+
+    Raises ValueError for an unknown one, and for views that have no other: those of whole images and clips.
+    """
+    own = recipe.identity().get("replay", {}).get("revision")
+    if revision == own:
+        return recipe
+    if revision not in REVISIONS or not hasattr(recipe, "revision"):
+        known = ", ".join(map(str, REVISIONS)) if hasattr(recipe, "revision") else own
+        raise ValueError(f"views of {recipe.name} have no revision {revision}; available: {known}")
+    changed: ViewRecipe = replace(recipe, revision=revision)  # type: ignore[type-var]
+    return changed
 
 
 def draw_corner(draws: Draws, whole: Hw, part: Hw) -> Hw:

@@ -10,6 +10,7 @@ from extract.backbones.hub import pretrained_tags
 from extract.backbones.loading import BackboneCard, backbone_card
 from extract.datasets import Named, default_window, default_window_rule
 from extract.views.recipes import ViewRecipe
+from extract.views.view import revision_of
 from pipelines.catalog.stores import list_stores
 from pipelines.config import PlanConfig, TrainConfig
 from pipelines.errors import UsageError
@@ -17,6 +18,7 @@ from stores.format.canonical_json import diff_identity
 
 _OF_WINDOWS = {"backbone.window_rule", "backbone.windows", "backbone.args.window_size"}
 """Fields of an identity that differ where only the window rule and the windows that go with it do."""
+_OF_REVISIONS = {"views.replay.revision", "views.replay.image_resize"}
 
 
 def chosen_card(
@@ -105,6 +107,17 @@ def tagged_model(config: PlanConfig | TrainConfig) -> str:
 
 def _numbers(values: Sequence[float]) -> str:
     return ",".join(f"{value:g}" for value in values)
+
+
+def of_another_view_revision(stores: Path, identity: Mapping[str, Any]) -> list[tuple[Path, int]]:
+    """Stores, complete or not, that differ from the one that is asked for in the revision of their views
+    alone, and that revision."""
+    found = []
+    for store in list_stores(stores):
+        fields = {field for field, *_ in diff_identity(identity, store.identity)}
+        if "views.replay.revision" in fields and fields <= _OF_REVISIONS:
+            found.append((store.path, revision_of(store.identity["views"])))
+    return found
 
 
 def begun_by_another_rule(stores: Path, identity: Mapping[str, Any]) -> list[Path]:

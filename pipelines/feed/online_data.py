@@ -25,6 +25,7 @@ from extract.planning.plan import only_boxes, own_description, stuff_kind
 from extract.sources.byte_sources import SourceError
 from extract.views.padded_views import padded_for
 from extract.views.recipes import ViewRecipe
+from extract.views.view import revision_of
 from pipelines.catalog.choose_backbone import chosen_card, pixels_of, tagged_model
 from pipelines.config import TrainConfig
 from pipelines.errors import UsageError, WorkFailed
@@ -62,6 +63,13 @@ def _card(config: TrainConfig, dataset: str, model: str, recipe: ViewRecipe) -> 
     rule = config.window_rule or window_rule_of(begun) or "partition"
     levels = config.levels or default_levels(dataset)
     return backbone_card(model, args, levels, window_rule=rule, **pixels_of(config))
+
+
+def _view_revision(config: TrainConfig) -> int | None:
+    """That of a run that is resumed; None: today's."""
+    if not (config.resume and config.run):
+        return None
+    return revision_of(read_run(Path(config.run)).identity["views"])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -113,7 +121,9 @@ class OnlineData(TrainingData):
         """
         if config.dataset is None or config.model is None or config.store is not None:
             raise UsageError("--online needs --dataset and --model and does not accept --store")
-        chosen = choose(config.dataset, config.split, crop_size=config.crop_size)
+        chosen = choose(
+            config.dataset, config.split, crop_size=config.crop_size, revision=_view_revision(config)
+        )
         if chosen.views is None:
             raise UsageError(f"--split {chosen.split} is a test split; --online trains on a training split")
         dataset = open_dataset(config.dataset, config.data, chosen.split, config.subset, stuff=config.stuff)

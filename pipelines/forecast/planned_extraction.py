@@ -84,6 +84,7 @@ def prepare(config: PlanConfig) -> Extraction:
         views=config.views,
         recipe=config.view_recipe,
         crop_size=config.crop_size,
+        revision=config.view_revision,
         short_side=config.short_side,
     )
     card = chosen_card(

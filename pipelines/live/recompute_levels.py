@@ -25,6 +25,7 @@ from extract.backbones.frozen import FrozenBackbone
 from extract.backbones.loading import card_of_identity
 from extract.datasets import Dataset, open_dataset
 from extract.sources.byte_sources import SourceError, retried
+from extract.views.view import revision_of
 from pipelines.catalog.missing_levels import PixelsFrom, check_recomputable, lacking
 from pipelines.live.backbone import load_same_backbone
 from stores.errors import IdentityError
@@ -85,7 +86,8 @@ class SourcePixels:
             raise IdentityError(what, expected, "no file", advice) from None
         if (found := hashlib.sha256(data).hexdigest()) != expected:
             raise IdentityError(what, expected, found, advice)
-        view = dataset.media.view_from_params(store.params[row])
+        revision = revision_of(store.identity["views"])
+        view = dataset.media.view_from_params(store.params[row]).of_revision(revision)
         try:
             return dataset.media.render(data, dataset.records[index], [view])[0]
         except SourceError as error:  # it was decoded once, when the row was made

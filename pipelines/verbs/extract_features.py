@@ -12,7 +12,7 @@ from extract.extractor.batch_shapes import fit_batches, try_sizes
 from extract.extractor.run import Summary, TooManyFailed, extract
 from extract.planning.plan import complete_plan
 from extract.sources.byte_sources import NOT_IN_SUBSET, retried
-from pipelines.catalog.choose_backbone import begun_by_another_rule
+from pipelines.catalog.choose_backbone import begun_by_another_rule, of_another_view_revision
 from pipelines.catalog.known_weights import remember_weights
 from pipelines.catalog.retried_stores import fill_from_retried, plan_of_retry
 from pipelines.catalog.skipped_rows import skipped_lines
@@ -137,6 +137,14 @@ def _open_writer(config: ExtractConfig, extraction: Extraction, backbone: Frozen
                 "%s was begun under the window rule partition, as in earlier releases, and is not "
                 "complete: --window-rule partition resumes it; this run begins a new store",
                 begun,
+            )
+        for path, revision in of_another_view_revision(extraction.stores, plan.identity):
+            logger.warning(
+                "%s has the same views by revision %d of their code (an earlier release): --view-revision %d "
+                "continues it; this run begins a new store",
+                path,
+                revision,
+                revision,
             )
         if config.batch_size is None:
             plan = fit_batches(plan, backbone)

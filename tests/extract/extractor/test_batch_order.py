@@ -1,4 +1,4 @@
-"""The order in which videos are extracted: every row once, the views of a record together."""
+"""The order of an extraction: every row once, the views of a record together."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from extract.extractor import batch_order
 from extract.extractor.batch_loader import rows_ahead
-from extract.extractor.batch_order import batches_of, upcoming, views_at_once
+from extract.extractor.batch_order import batches_of, upcoming, view_count, views_at_once
 from extract.extractor.run import shards_at_once
 from stores.format.plan import Bin, DenseTarget, ShardId, StorePlan
 from stores.format.row_table import RowTable
@@ -52,6 +53,7 @@ plans = st.builds(
     views=st.integers(1, 5),
     shard_rows=st.sampled_from((1, 2, 4, 8, 16)),
     batch_rows=st.integers(1, 5),
+    frames=st.sampled_from((16, None)),
 )
 
 
@@ -110,7 +112,7 @@ def test_two_processes_share_the_shards(plan: StorePlan, data: st.DataObject) ->
 
 
 @settings(max_examples=60, deadline=None)
-@given(plan=plans)
+@given(plan=plans.filter(lambda plan: views_at_once(plan) == view_count(plan)))
 def test_the_views_of_a_record_are_loaded_together(plan: StorePlan) -> None:
     views, shard_rows = views_at_once(plan), plan.bins[0].shard_rows
     records = len(plan.rows) // views
@@ -122,11 +124,27 @@ def test_the_views_of_a_record_are_loaded_together(plan: StorePlan) -> None:
         assert max(times.values()) <= 2 and sum(times.values()) <= records + shard_rows - 1
 
 
-def test_images_are_extracted_shard_after_shard() -> None:
+def test_an_image_is_decoded_once_for_eight_views_and_again_for_the_next() -> None:
+    plan = made_plan(16, 20, 8, 2, frames=None)
+    assert (views_at_once(plan), view_count(plan)) == (8, 20)
+    groups = [group for _, groups in upcoming(plan, deque(plan.shards()), None) for group in groups]
+    assert sorted(map(len, groups)) == [4] * 16 + [8] * 32
+    for group in groups:
+        assert len({plan.rows.keys[row] for row in group}) == 1
+        assert len({int(plan.rows.view[row]) // 8 for row in group}) == 1
+
+
+def test_images_are_extracted_shard_after_shard_where_much_would_be_lost_or_held(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     plan = made_plan(10, 3, 4, 2, frames=None)
+    monkeypatch.setattr(batch_order, "HELD_BYTES", 50)
     batches = list(upcoming(plan, deque(plan.shards()), None))
     assert [batch.rows for batch, _ in batches] == [range(start, start + 2) for start in range(0, 30, 2)]
     assert all(groups == [[row] for row in batch.rows] for batch, groups in batches)
+    monkeypatch.undo()
+    assert views_at_once(plan) == 3
+    assert views_at_once(made_plan(600, 3, 128, 2, frames=None)) == 1, "a shard is 64 batches"
 
 
 def test_shards_that_are_added_meanwhile_follow() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from PIL import Image
 
 from extract.backbones.loading import FrozenBackbone
 from extract.datasets import Dataset, open_dataset
+from extract.extractor import batch_order
 from extract.extractor.run import Progress, TooManyFailed
 from extract.sources.byte_sources import BAD_TARGET
 from stores import verify_store
@@ -135,8 +137,9 @@ def stop_after(shards: int) -> Callable[[Progress], None]:
 
 
 def test_a_source_replaced_by_one_of_the_same_length_and_time_is_refused_on_resume(
-    root: Path, tmp_path: Path, backbone: FrozenBackbone
+    root: Path, tmp_path: Path, backbone: FrozenBackbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(batch_order, "IMAGE_VIEWS", 1)
     with pytest.raises(KeyboardInterrupt):
         run(root, tmp_path / "stores", backbone, progress=stop_after(3), **SETTINGS)
     store = next((tmp_path / "stores").iterdir())
@@ -153,8 +156,10 @@ def test_a_source_replaced_by_one_of_the_same_length_and_time_is_refused_on_resu
 
 
 def test_a_source_that_changes_between_its_views_is_refused(
-    root: Path, tmp_path: Path, backbone: FrozenBackbone
+    root: Path, tmp_path: Path, backbone: FrozenBackbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Views of one record that are not filled side by side."""
+    monkeypatch.setattr(batch_order, "IMAGE_VIEWS", 1)
     dataset = open_dataset("ade20k", root)
     reads: dict[int, int] = {}
 
@@ -165,6 +170,29 @@ def test_a_source_that_changes_between_its_views_is_refused(
 
     with pytest.raises(IdentityError, match=f"{BAD}.*sha256"):
         run(Tampered(dataset, read), tmp_path / "stores", backbone, workers=1, **SETTINGS)
+
+
+@pytest.mark.parametrize("together", [1, 2])
+def test_a_source_is_read_once_for_its_views_and_the_rows_are_the_same(
+    root: Path,
+    tmp_path: Path,
+    backbone: FrozenBackbone,
+    clean: dict[Row, str],
+    together: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(batch_order, "IMAGE_VIEWS", together)
+    dataset = open_dataset("ade20k", root)
+    reads: Counter[int] = Counter()
+
+    def read(index: int) -> bytes:
+        reads[index] += 1
+        return dataset.read_source(index)
+
+    path, _ = run(Tampered(dataset, read), tmp_path / "stores", backbone, workers=1, **SETTINGS)
+    # One shard holds the last record's first view and the second views of three records.
+    assert sorted(reads.values()) == ([1] * 6 + [2] * 3 if together == 2 else [2] * 9)
+    assert row_digests(path) == clean
 
 
 @pytest.mark.parametrize(("change", "found"), [("longer", r"\(bytes\)"), ("gone", "no file")])

@@ -175,7 +175,7 @@ def test_every_choice_that_changes_bytes_changes_the_identity(
         (extract.views.colour, "HUE_DELTA", 17),
         (extract.views.colour, "PROBABILITY", 0.6),
         (extract.views.view, "MULTIPLE_PX", 64),
-        (extract.views.view, "VIEWS_REVISION", 2),
+        (extract.views.view, "VIEWS_REVISION", 3),
         (extract.decoding.image_media, "DECODER", "another"),
         (extract.decoding.image_media, "LIMIT_PX", 1 << 20),
         (extract.planning.plan, "FORMAT_VERSION", 2),
