@@ -17,6 +17,7 @@ import torch
 
 from extract.backbones.loading import FrozenBackbone
 from extract.datasets import open_dataset
+from extract.extractor import batch_order
 from extract.extractor.row_loader import RowLoader
 from extract.extractor.run import Progress, extract
 from extract.extractor.shard_job import ShardJob
@@ -133,8 +134,16 @@ class Interrupted(Exception):
 
 @pytest.mark.parametrize("after_shards", [0, 1, 3])
 def test_a_resumed_extraction_writes_the_same_bytes(
-    root: Path, tmp_path: Path, trained: Path, backbone: FrozenBackbone, after_shards: int
+    root: Path,
+    tmp_path: Path,
+    trained: Path,
+    backbone: FrozenBackbone,
+    after_shards: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """Begun view after view, continued with both side by side."""
+    monkeypatch.setattr(batch_order, "IMAGE_VIEWS", 1)
+
     def interrupt(progress: Progress) -> None:
         if progress.shards_done >= after_shards:
             raise Interrupted
@@ -146,6 +155,7 @@ def test_a_resumed_extraction_writes_the_same_bytes(
     assert not list(path.rglob("*.partial"))  # what was not finished is gone
     done = 5 - len(store_status(path).missing)
     assert after_shards <= done < 5
+    monkeypatch.undo()
     again, summary = run(root, tmp_path, backbone, batch_rows=1, workers=1, **settings)
     assert (again, summary.shards) == (path, 5 - done)
     assert content(path) == content(trained)
