@@ -1,8 +1,9 @@
 """Reads checkpoint files of every origin; tensors are named as in timm.
 
 Handled: timm's own safetensors, the official Microsoft .pth (dict `model`), SimMIM (`encoder.` prefix),
-EsViT (`teacher` or `student`, `module.` prefix; Swin V1), safetensors in one file or in shards. No code of a
-file is ever run: pickles load with `weights_only`.
+EsViT (`teacher` or `student`, `module.` prefix; Swin V1), safetensors in one file or in shards; for models
+that are no Swin those of extract/backbones/origins. No code of a file is ever run: pickles load with
+`weights_only`.
 """
 
 from __future__ import annotations
@@ -10,11 +11,10 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import sys
 import zipfile
 import zlib
 from collections import OrderedDict
-from collections.abc import Container, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -24,12 +24,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-_CONTAINERS = ("model", "state_dict", "teacher", "student", "module")
-"""Keys a training script may have put its weights under; EsViT evaluates the teacher."""
+from extract.backbones.origins.candidates import named_as_timm
+from extract.backbones.origins.prefixes import all_unwrapped
+from extract.swin.timm_swin import SWIN_FAMILIES
+
+_CONTAINERS = ("model", "state_dict", "teacher", "student", "module", "target_encoder", "model_ema")
+"""Keys a training script may have put its weights under; EsViT, DINO and MSN evaluate the teacher."""
 _NESTED = 2
 """How many nested containers are searched: `{"model": {"state_dict": ...}}` and no cycle."""
-_PREFIXES = ("module.", "model.", "backbone.", "encoder.")
-"""Wrappers of data-parallel training, of Lightning, of EsViT and of SimMIM."""
 _PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".tar")
 """Ends of the names of files that torch.save wrote; `checkpoint.pth.tar` is one too."""
 _CHUNK_BYTES = 16 << 20  # 16 MiB read at a time for a checksum
@@ -69,7 +71,10 @@ def read_checkpoint(path: Path | str, trunk: nn.Module) -> dict[str, Tensor]:
             coordinates that are not the trunk's.
     """
     path = Path(path)
-    tensors = _timm_names(_weights_in(_read(path), path), trunk)
+    content = _weights_in(_read(path), path)
+    if type(trunk) not in SWIN_FAMILIES:
+        return named_as_timm(content, trunk)
+    tensors = _timm_names(content, trunk)
     _require_same_coordinates(tensors, trunk, path)
     return _of_the_trunk(tensors, trunk)
 
@@ -94,12 +99,7 @@ def _reason(error: Exception) -> str:
 
 def _timm_names(tensors: Mapping[str, Tensor], trunk: nn.Module) -> dict[str, Tensor]:
     """Tensors under timm's names: prefixes stripped, patch merges renumbered."""
-    known = trunk.state_dict().keys()
-    unwrapped = {_unwrapped(name, known): tensor for name, tensor in tensors.items()}
-    if len(unwrapped) < len(tensors):
-        raise ValueError(
-            "two names of the checkpoint are the same tensor of the model once prefixes are dropped"
-        )
+    unwrapped = all_unwrapped(tensors, trunk.state_dict().keys())
     if _OFFICIAL_MERGE in unwrapped:
         return {_merge_moved(name): tensor for name, tensor in unwrapped.items()}
     return unwrapped
@@ -108,11 +108,8 @@ def _timm_names(tensors: Mapping[str, Tensor], trunk: nn.Module) -> dict[str, Te
 def _of_the_trunk(tensors: Mapping[str, Tensor], trunk: nn.Module) -> dict[str, Tensor]:
     """Drops classifiers, SimMIM's own parts and buffers derived from the windows."""
     known = trunk.state_dict().keys()
-    classifiers = tuple(f"{name}." for name in _classifiers(trunk))
     return {
-        name: tensor
-        for name, tensor in tensors.items()
-        if name in known or not (_NOT_OF_A_TRUNK.search(name) or name.startswith(classifiers))
+        name: tensor for name, tensor in tensors.items() if name in known or not _NOT_OF_A_TRUNK.search(name)
     }
 
 
@@ -157,16 +154,6 @@ def _pretrained_window(table: Tensor) -> tuple[int, int] | None:
     return round(height), round(width)
 
 
-def filtered_by_timm(tensors: Mapping[str, Tensor], trunk: nn.Module) -> Mapping[str, Tensor]:
-    """Tensors after the conversion timm's module of `trunk` defines for old files, where there is one.
-
-    Not for Swin: timm would silently resize its position tables.
-    """
-    convert = getattr(sys.modules[type(trunk).__module__], "checkpoint_filter_fn", None)
-    converted: Mapping[str, Tensor] = convert(dict(tensors), trunk) if convert else tensors
-    return converted
-
-
 def _merge_moved(name: str) -> str:
     """The official name of a patch merging under timm's numbering; others unchanged.
 
@@ -174,23 +161,6 @@ def _merge_moved(name: str) -> str:
     'layers.1.downsample.norm.bias'
     """
     return re.sub(r"^layers\.(\d+)\.downsample", lambda m: f"layers.{int(m[1]) + 1}.downsample", name)
-
-
-def _unwrapped(name: str, known: Container[str]) -> str:
-    """The name without its wrappers.
-
-    >>> _unwrapped("module.backbone.norm.weight", {"norm.weight"})
-    'norm.weight'
-    """
-    while name not in known and (prefix := next((p for p in _PREFIXES if name.startswith(p)), "")):
-        name = name.removeprefix(prefix)
-    return name
-
-
-def _classifiers(trunk: nn.Module) -> tuple[str, ...]:
-    """Modules that hold the classifier in published files of this model, such as ResNet's `fc`."""
-    named = getattr(trunk, "pretrained_cfg", {}).get("classifier") or ()
-    return (named,) if isinstance(named, str) else tuple(named)
 
 
 def _weights_in(content: Mapping[Any, Any], path: Path) -> Mapping[str, Tensor]:

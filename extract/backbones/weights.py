@@ -12,8 +12,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from extract.backbones.checkpoints import filtered_by_timm, read_checkpoint
+from extract.backbones.checkpoints import read_checkpoint
 from extract.backbones.hub import published_file, require_published
+from extract.backbones.origins.libraries import library_of
 from extract.backbones.registry import BackboneCard
 
 logger = logging.getLogger(__name__)
@@ -83,8 +84,6 @@ def get_weights(card: BackboneCard, source: str, trunk: nn.Module) -> Weights:
         return _random(card, _seed(source), trunk)
     path = _published(card) if source == "timm" else _existing(source)
     tensors: Mapping[str, Tensor] = read_checkpoint(path, trunk)
-    if not card.is_swin:
-        tensors = filtered_by_timm(tensors, trunk)
     require_match(tensors, trunk, f"{source} for {card.model}")
     _require_finite(tensors, source)
     return Weights.of(tensors)
@@ -167,6 +166,14 @@ def require_match(tensors: Mapping[str, Tensor], trunk: nn.Module, what: str) ->
         for name, tensor in sorted(tensors.items())
         if tensor.is_meta or tensor.layout is not torch.strided
     ]
+    theirs, ours = library_of(found), library_of(expected)
+    if theirs not in (None, ours) and 2 * len(expected.keys() & found.keys()) < len(expected):
+        raise WeightsMismatch(
+            f"weights {what} do not fit the model: the file's names look like {theirs} "
+            f"({_listed(sorted(found), 3)}), the model's like {ours or 'no known library'} "
+            f"({_listed(sorted(expected), 3)}). Take the model of this checkpoint (timm:<id>), or pass its "
+            f"constructor arguments by --model-args"
+        )
     problems = [
         f"{len(names)} {word}: {_listed(names)}"
         for word, names in (

@@ -1,0 +1,1 @@
+"""Checkpoints by where they come from: names of other libraries turned into timm's."""
