@@ -302,6 +302,7 @@ def _draft(
         frames=recipe.frames,
         rows=rows,
         pixels=chosen.pixels,
+        weights_licence=getattr(card, "licence", None),
         required_features=_features(pyramid, bins, chosen),
     )
 

@@ -151,6 +151,8 @@ class StorePlan:
     """With the feature `packed`: the targets that are not packed, see stores.format.packing."""
     data_licence: str | None = None
     """Licence of the data set, for the store's README.md."""
+    weights_licence: str | None = None
+    """Licence that timm records for its own weights of the backbone, for the same."""
 
     def __post_init__(self) -> None:
         for name in (

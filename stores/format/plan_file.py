@@ -53,6 +53,7 @@ def encode_plan(plan: StorePlan) -> bytes:
         "optional_features": plan.optional_features,
         **({"own_shards": plan.own_shards} if PACKED in plan.features else {}),
         **({} if plan.data_licence is None else {"data_licence": plan.data_licence}),
+        **({} if plan.weights_licence is None else {"weights_licence": plan.weights_licence}),
         "rows": {
             "count": len(plan.rows),
             "key_bytes": tables["key"].shape[1],
@@ -136,7 +137,7 @@ def decode_plan(data: bytes, read_table: Callable[[ArraySpec], bytes], what: str
 def _decode(content: dict[str, Any], read_table: Callable[[ArraySpec], bytes], what: str) -> StorePlan:
     required = _beyond_codec(content["required_features"], content["codec"]["name"])
     optional = tuple(map(str, content["optional_features"]))
-    licence = content.get("data_licence")
+    licence, of_weights = content.get("data_licence"), content.get("weights_licence")
     return StorePlan(
         name=content["name"],
         identity=dict(content["identity"]),
@@ -155,6 +156,7 @@ def _decode(content: dict[str, Any], read_table: Callable[[ArraySpec], bytes], w
         optional_features=optional,
         own_shards=tuple(map(str, content["own_shards"])) if PACKED in required else (),
         data_licence=None if licence is None else str(licence),
+        weights_licence=None if of_weights is None else str(of_weights),
     )
 
 

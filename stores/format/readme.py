@@ -18,7 +18,7 @@ Feature pyramids{by}: {rows} planned rows, {views} view(s) of each of {records} 
 - levels: {levels}
 - codec: {codec}
 - targets: {targets}
-- licence of the data: {licence}
+- licence of the data: {licence}{weights}
 - identity: {identity}
 
 ## With Permafrost
@@ -65,11 +65,18 @@ def readme(plan: StorePlan) -> bytes:
         codec=plan.codec,
         targets=", ".join(targets) or "none",
         licence=escaped(licence),
+        weights=_weights_line(plan),
         identity=plan.identity_digest,
         folder=plan.folder_name,
         bin=plan.bins[0].name,
         level=plan.pyramid.names[0],
     ).encode()
+
+
+def _weights_line(plan: StorePlan) -> str:
+    """Nothing where the plan records no licence, as those of earlier releases."""
+    licence = plan.weights_licence
+    return f"\n- licence of timm's weights of the backbone: {escaped(licence)}" if licence else ""
 
 
 def _field(plan: StorePlan, part: str, name: str) -> str:

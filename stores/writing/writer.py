@@ -33,7 +33,7 @@ _ADOPTED = ("shard_rows", "batch_rows")
 the layout that the store was begun with."""
 
 
-_OF_LAYOUT = ("data_licence", "own_shards")
+_OF_LAYOUT = ("data_licence", "weights_licence", "own_shards")
 """Fields of plan.json that change how content is laid out or described, and not what it is."""
 
 
@@ -263,6 +263,7 @@ def _settle(plan: StorePlan, data: bytes, what: str) -> StorePlan:
         optional_features=tuple(theirs["optional_features"]),
         own_shards=tuple(theirs.get("own_shards", ())),
         data_licence=theirs.get("data_licence"),
+        weights_licence=theirs.get("weights_licence"),
     )
     if settled.bins != plan.bins:
         logger.info("%s: continuing with the shard and batch rows of its plan", what)

@@ -37,7 +37,15 @@ NEW = {
     "optional_features": NEW_LAYOUT["optional_features"],
     "pixels": True,
 }
-ROWS = MadeRows(small_plan(levels=(P4, P5), targets=MANY_TARGETS, data_licence="CC BY 4.0", **NEW))
+ROWS = MadeRows(
+    small_plan(
+        levels=(P4, P5),
+        targets=MANY_TARGETS,
+        data_licence="CC BY 4.0",
+        weights_licence="dinov3-license",
+        **NEW,
+    )
+)
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +115,7 @@ def test_no_folder_a_shard(path: Path) -> None:
 
 def test_the_readme_says_what_the_store_is_of(path: Path) -> None:
     text = (path / "README.md").read_text()
+    assert "dinov3-license" in text
     assert "CC BY 4.0" in text and ROWS.plan.identity_digest in text and "targets: labels" in text
     (path / "README.md").write_text(text + " ")
     problem = verify_store(path).problems[0]
