@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from extract.backbones.origins.candidates import named_as_timm
 from extract.backbones.origins.prefixes import all_unwrapped
 from extract.swin.timm_swin import SWIN_FAMILIES
+from stores.small_files import read_json
 
 _CONTAINERS = ("model", "state_dict", "teacher", "student", "module", "target_encoder", "model_ema")
 """Keys a training script may have put its weights under; EsViT, DINO and MSN evaluate the teacher."""
@@ -219,7 +220,7 @@ def _read_folder(folder: Path) -> Mapping[str, Any]:
 
 def _read_index(index: Path) -> Mapping[str, Any]:
     try:
-        weight_map = json.loads(index.read_text())["weight_map"]
+        weight_map = read_json(index, 64 << 20)["weight_map"]
         names_all_files = all(isinstance(name, str) for name in weight_map.values())
     except _DAMAGED as error:
         raise _not_whole(index, f"{type(error).__name__}: {error}") from error

@@ -114,6 +114,8 @@ def _existing(source: str) -> Path:
             f"no weights at {source or repr(source)}: expected a .pth, a .safetensors, an index of sharded "
             f"safetensors or their folder{download}; or pass timm, or random:SEED for a test"
         )
+    if not (path.is_file() or path.is_dir()):  # reading a pipe could wait for ever
+        raise WeightsUnavailable(f"weights {source}: expected a file or a folder, found a pipe or a device")
     return path
 
 

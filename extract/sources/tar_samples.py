@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,10 @@ from typing import Any
 from extract.sources.listing import folder_files, require_printable
 from extract.sources.record import DatasetLayoutError
 from extract.sources.tar_index import HostileTarError, TarMember, tar_members
+
+MOST_TARS = 1_000_000
+_INNER_GROUP = re.compile(r"\{([^{}]*)\}")
+_RANGE = re.compile(r"(-?\w+)\.\.(-?\w+)(?:\.\.(-?[0-9]{1,9}))?", re.ASCII)
 
 
 def find_tars(data: str, split: str) -> list[Path]:
@@ -31,6 +36,9 @@ def find_tars(data: str, split: str) -> list[Path]:
         return _tars_in(folder / split) or [
             tar for tar in _tars_in(folder) if split.lower() in tar.name.lower()
         ]
+    count = brace_count(data)
+    if count > MOST_TARS:
+        raise HostileTarError(f"{data[:200]!r} names {count} tars, at most {MOST_TARS} are read")
     tars = [Path(name) for name in _webdataset_shards().expand_urls(data)]
     missing = [tar for tar in tars if not tar.is_file()]
     if missing:
@@ -38,6 +46,29 @@ def find_tars(data: str, split: str) -> list[Path]:
             f"{len(missing)} of the {len(tars)} tars of {data!r} are missing: {missing[0]}"
         )
     return tars
+
+
+def brace_count(pattern: str) -> int:
+    """How many names a brace pattern stands for, at most: inner groups are counted for each outer one. Counts
+    without making them.
+
+    >>> brace_count("ade-{000..019}.tar"), brace_count("{a,b}-{1..3}.tar"), brace_count("a.tar")
+    (20, 6, 1)
+    >>> brace_count("{1..999999999}{1..999999999}.tar") > 10**17
+    True
+    """
+    count = 1
+    while (group := _INNER_GROUP.search(pattern)) is not None:
+        bounds = _RANGE.fullmatch(group[1])
+        if bounds is None:
+            names = group[1].count(",") + 1
+        elif bounds[1].lstrip("-").isdigit() and bounds[2].lstrip("-").isdigit():
+            names = abs(int(bounds[2][:18]) - int(bounds[1][:18])) // max(1, abs(int(bounds[3] or 1))) + 1
+        else:
+            names = 128  # letters
+        count *= names
+        pattern = pattern[: group.start()] + pattern[group.end() :]
+    return count
 
 
 def _tars_in(folder: Path) -> list[Path]:

@@ -18,6 +18,7 @@ from typing import Any
 from pipelines.cli.settings import Setting, settings_of
 from pipelines.config import TrainConfig, VerbConfig
 from pipelines.errors import UsageError
+from stores.small_files import read_parsed
 
 _TRUTH = {"true": "true", "yes": "true", "on": "true", "false": "false", "no": "false", "off": "false"}
 _HEADS = "heads"
@@ -150,11 +151,13 @@ def _document(path: Path) -> dict[str, Any]:
     import yaml  # late, so that doctor can report that it is missing
 
     try:
-        document = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        document = read_parsed(path, yaml.safe_load)
+    except (OSError, ValueError, yaml.YAMLError) as error:
         raise UsageError(f"--config {path}: {error}") from error
     if not isinstance(document, dict):
-        raise UsageError(f"--config {path}: expected settings, one `name: value` a line, found {document!r}")
+        raise UsageError(
+            f"--config {path}: expected settings, one `name: value` a line, found {str(document)[:200]!r}"
+        )
     return document
 
 

@@ -21,6 +21,7 @@ from pipelines.cli.arguments import config_of
 from pipelines.cli.given import CommandLine, Given, read_command_line
 from pipelines.config import GROUP_RECORD, ManyHeadsConfig, TrainConfig, VerbConfig
 from pipelines.errors import UsageError
+from stores.small_files import read_json
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
@@ -89,7 +90,7 @@ def _group_to_resume(line: CommandLine) -> Path | None:
 def _names_to_resume(group: Path) -> list[str]:
     path = group / GROUP_RECORD
     try:
-        record = json.loads(path.read_text())
+        record = read_json(path)
         unstopped = [str(name) for name in record["heads"] if name not in record["stopped"]]
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(

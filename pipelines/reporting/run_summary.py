@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from pipelines.runs.run_folder import METRICS, RUN_RECORD, RunRecord, checkpoint
 from pipelines.runs.settings_history import SettingsChange, read_history
 from pipelines.tasks import task_info
 from stores.format.canonical_json import canonical_json
+from stores.small_files import read_json, read_parsed
 
 WHILE_TRAINING = "single, while training"
 """What the views are called of a score that `evaluate` has not confirmed: the last validation's."""
@@ -99,8 +99,8 @@ def read_figures(folder: Path) -> RunFigures:
 
     record = read_run(folder)
     try:
-        config = yaml.safe_load((folder / RUN_CONFIG).read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        config = read_parsed(folder / RUN_CONFIG, yaml.safe_load)
+    except (yaml.YAMLError, ValueError) as error:
         raise UsageError(f"{folder / RUN_CONFIG} is not the configuration of a run: {error}") from error
     scores, evaluated_step = _evaluated(folder)
     logged = [int(row["step"]) for row in read_metrics(folder / METRICS)]
@@ -121,7 +121,7 @@ def _evaluated(folder: Path) -> tuple[dict[str, dict[str, float]], int | None]:
     found, steps = {}, []
     for path in sorted(folder.glob("evaluate*.json"), key=lambda path: len(path.name)):
         try:
-            summary = json.loads(path.read_text())
+            summary = read_json(path)
         except ValueError as error:
             raise UsageError(
                 f"{path} cannot be read as a result of evaluate: {error}; run evaluate again"

@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
 import re
@@ -21,6 +20,7 @@ from pipelines.errors import UsageError
 from pipelines.json_output import write_json
 from pipelines.runs.run_folder import CHECKPOINTS, checkpoints, last_checkpoint, resume_command
 from stores.errors import IntegrityError
+from stores.small_files import read_json
 
 logger = logging.getLogger(__name__)
 
@@ -161,7 +161,7 @@ def best_path(folder: Path, step: int) -> Path:
 def read_best(folder: Path) -> BestScore | None:
     """The best validation score of a run; None where none is recorded."""
     try:
-        best = BestScore(**json.loads((folder / CHECKPOINTS / _BEST_RECORD).read_text()))
+        best = BestScore(**read_json(folder / CHECKPOINTS / _BEST_RECORD))
     except (FileNotFoundError, ValueError, TypeError):
         return None
     return best if best_path(folder, best.step).is_file() else None

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+from pipelines.errors import UsageError
+from stores.small_files import read_json
 
 COSTS = "costs.json"
 
@@ -38,4 +40,9 @@ class RunCosts:
 def read_costs(folder: Path) -> RunCosts | None:
     """The costs of a run; None where none were written yet."""
     path = folder / COSTS
-    return RunCosts(**json.loads(path.read_text())) if path.is_file() else None
+    if not path.is_file():
+        return None
+    try:
+        return RunCosts(**read_json(path))
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"{path} does not hold the costs of a run: {error}; remove it") from error

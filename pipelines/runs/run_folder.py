@@ -11,7 +11,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -24,9 +23,11 @@ from heads.former_defaults import recorded_settings
 from pipelines.config import RUN_CONFIG, TrainConfig, config_yaml
 from pipelines.errors import UsageError
 from pipelines.json_output import write_json
+from pipelines.runs.record_bounds import check_record
 from pipelines.runs.same_source import check_same_classes, check_same_source
 from stores.errors import IdentityError
 from stores.format.canonical_json import diff_identity
+from stores.small_files import read_json
 
 RUN_RECORD = "run.json"
 CHECKPOINTS = "checkpoints"
@@ -190,9 +191,12 @@ def read_run(folder: Path) -> RunRecord:
         hint = f"; it contains runs, pass one of: {', '.join(inside)}" if inside else ""
         raise UsageError(f"{folder} is not the folder of a run: {path} does not exist{hint}")
     try:
-        return RunRecord.from_json(json.loads(path.read_text()))
-    except (ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{path} is not the record of a run: {error}") from error
+        record = RunRecord.from_json(read_json(path))
+        check_record(record)
+        return record
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        what = f"{type(error).__name__}: {str(error)[:300]}"
+        raise UsageError(f"{path} is not the record of a run: {what}") from error
 
 
 def check_resumable(recorded: RunRecord, found: RunRecord) -> None:

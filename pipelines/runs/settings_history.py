@@ -18,6 +18,7 @@ from pipelines.config_fields import fixed_settings
 from pipelines.errors import UsageError
 from pipelines.json_output import write_json
 from stores.errors import IdentityError
+from stores.small_files import read_json, read_parsed
 
 HISTORY = "history.json"
 _FIXED = {
@@ -46,13 +47,13 @@ def recorded_settings(folder: Path) -> dict[str, Any]:
 
     path = folder / RUN_CONFIG
     try:
-        found = yaml.safe_load(path.read_text())
+        found = read_parsed(path, yaml.safe_load)
     except FileNotFoundError:
         return {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise UsageError(f"{path} is not the configuration of a run: {error}") from error
     if not isinstance(found, dict):
-        raise UsageError(f"{path} is not the configuration of a run: found {found!r}")
+        raise UsageError(f"{path} is not the configuration of a run: found {str(found)[:200]!r}")
     return found
 
 
@@ -91,7 +92,7 @@ def read_history(folder: Path) -> list[SettingsChange]:
                     name: (values["before"], values["after"]) for name, values in entry["changed"].items()
                 },
             )
-            for entry in json.loads(path.read_text())["changes"]
+            for entry in read_json(path)["changes"]
         ]
     except FileNotFoundError:
         return []

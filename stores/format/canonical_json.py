@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from stores.errors import FormatError
+from stores.small_files import require_few_containers
 
 MAX_DEPTH = 32
 
@@ -49,6 +50,7 @@ def parse_canonical(data: bytes, what: str, advice: str = "") -> dict[str, Any]:
     """
     end = f"; {advice}" if advice else ""
     try:
+        require_few_containers(data, "it")
         value = json.loads(data)
         _refuse_depth(value)
         again = canonical_json(value)

@@ -13,6 +13,7 @@ from typing import Any
 from extract.datasets.own.description import LAYOUTS, Description, Layout
 from extract.sources.record import DatasetLayoutError
 from extract.views.crop_size import crop_hw, plain_size
+from stores.small_files import read_parsed
 
 _LIST_FROM = {"masks": 0, "voc-xml": 1}
 """By layout whose `classes` may be a list of names: the number of the first."""
@@ -32,12 +33,12 @@ def read_description(path: str | Path, *, ready_made: bool = False) -> Descripti
 
     path = Path(path)
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+        found = read_parsed(path, yaml.safe_load)
     except FileNotFoundError:
         raise DatasetLayoutError(
             f"{path} does not exist: a description of own data; `describe FOLDER --out {path}` writes one"
         ) from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, yaml.YAMLError) as error:
         raise DatasetLayoutError(f"{path} cannot be read as a description: {error}") from None
     return _Reader(str(path)).description(found, None if ready_made else path.parent)
 

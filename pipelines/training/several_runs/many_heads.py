@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 import gc
-import json
 import logging
 import os
 import threading
@@ -44,6 +43,7 @@ from pipelines.training.open_data import device_of_rank, open_data
 from pipelines.training.run_length import with_steps
 from pipelines.training.run_setup import HeadRun, prepare, report
 from pipelines.training.several_runs.take_turns import SharedBatches
+from stores.small_files import read_json
 
 logger = logging.getLogger(__name__)
 
@@ -126,7 +126,7 @@ def _record(group: Path, names: list[str], stopped: dict[str, str]) -> None:
     path = group / GROUP_RECORD
     before: dict[str, Any] = {"heads": names, "stopped": {}}
     if path.exists():
-        before = json.loads(path.read_text())
+        before = read_json(path)
     write_json(path, {"heads": before["heads"], "stopped": {**before["stopped"], **stopped}})
 
 
