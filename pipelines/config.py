@@ -114,7 +114,7 @@ class PlanConfig(VerbConfig):
     workers: int | None = field(default=None, metadata=marks(least=1))
     """Threads that load images; they share at most one decoding process per core. Default: one per core."""
     shard_rows: int | None = None
-    """Rows per shard, a power of two. Default: shards of at most 128 MiB, and at least eight per bin."""
+    """Rows per shard, a power of two. Default: shards of at most 512 MiB, and at least eight per bin."""
     max_failed: int | None = field(default=None, metadata=marks(least=0))
     """Maximum number of unusable records to skip; more end the extraction with exit code 1. Default: 1 % of
     the records but at least 10, and never all of them."""
@@ -195,6 +195,9 @@ class VerifyConfig(StoreConfig):
     """Folder of the data set, for `source`. Default: data/<official folder name>."""
     manifest_digest: str | None = None
     """Expected sha256 of the manifest, 64 hexadecimal digits. Default: not compared."""
+    content_digest: bool = False
+    """Compute the content digest from every row, print it and compare it with the recorded one. Two stores of
+    equal content have equal digests, however they are laid out."""
     repair: bool = False
     """List the receipts of damaged shards, and with `yes` remove them: extract then writes them again. Run it
     only while no extraction is running."""

@@ -17,6 +17,12 @@ from stores.checks.verify import store_status
 FOLDER = Path(__file__).parent / "golden"
 NAMES = sorted(file.stem for file in FOLDER.glob("*.npz"))
 MANIFEST_SHA256 = {
+    "layout-all": "93cae3335943c24b5d393ae684919bbdfd7a25d0834477755d3d033dcd7475de",
+    "layout-chunk-digests": "ea5a8ead6c968bc3a1154ddb33627dfaa0a11089c6aa9793ad9975da3d91adad",
+    "layout-consolidated": "7fdf24e875144743305e392c2dcb39190d52d4b29a5f7de016437967297afe9f",
+    "layout-flat-keys": "a2b8010bcea53b1acf583cac4377c1bf131bd5f77e80735cffe9b21da301b717",
+    "layout-names": "d99b458da9ef773d9dd97320deb025aa21ba1a02f48bf2580348d96a539cd8aa",
+    "layout-packed": "ece848a1e4bad08fecbdb4a63e1d2661060dc959e837be985d3a07a9bc42a658",
     "blocks-float16": "cf06ebe901e345928432982fd3e776ddeb96728ab7a96415e425d868b14becee",
     "clips-int8": "2cd25c0e0128dd4a7197b1e366fb66eae36bda331a307617cb4556266b190ebd",
     "images-float16": "62308bbb37c5b1730668b70d3cd1ec7386b261e09afa7cd1d17de9d3c5d2f20f",

@@ -80,7 +80,7 @@ def memmap(bench: Bench, threads: int, batch: int) -> Read:
     maps = {
         (name, shard): np.memmap(bench.path / spec.chunk_file(shard), np.uint8, "r")
         for name, spec in bench.specs.items()
-        for shard in range(bench.bin.shards)
+        for shard in range(spec.shards)
     }
     for mapped in maps.values():
         mapped[::4096].max()  # its pages are there before the clock runs
@@ -88,8 +88,8 @@ def memmap(bench: Bench, threads: int, batch: int) -> Read:
     flat = {name: array.reshape(batch, -1).view(np.uint8) for name, array in buffers.items()}
 
     def copy(at: int, row: int) -> None:
-        shard, position = divmod(row, bench.bin.shard_rows)
         for name, spec in bench.specs.items():
+            shard, position = divmod(row, spec.shard_rows or 1)
             start = position * spec.stored_row_bytes
             flat[name][at] = maps[name, shard][start : start + spec.row_bytes]
 
@@ -214,7 +214,7 @@ def measure(path: Path, options: argparse.Namespace) -> dict[str, Any]:
     with open_store(path) as store:
         bench = Bench(store)
     for spec in bench.specs.values():
-        for shard in range(bench.bin.shards):
+        for shard in range(spec.shards):
             (bench.path / spec.chunk_file(shard)).read_bytes()  # warms the cache
     found: dict[str, Any] = {
         "conditions": conditions(path),

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from stores.format.features import NEW_OPTIONAL, NEW_REQUIRED
 from stores.format.plan import Bin, ShardId, StorePlan, feature_row_bytes, shard_rows_for
 from stores.format.row_table import RowTable
 from stores.pyramid import Level, PyramidSpec
@@ -52,6 +53,8 @@ def plan_of(size_gb: float) -> StorePlan:
         targets=(),
         view_params=(),
         rows=table,
+        required_features=NEW_REQUIRED,
+        optional_features=NEW_OPTIONAL,
     )
 
 

@@ -84,7 +84,7 @@ def zarr_python(root: Path, plan: StorePlan, rows: list[Row], threads: int) -> N
             pool.submit(assign, array, WHOLE_SHARDS[name], start)
             for name, spec in sharded_arrays(plan, 0).items()
             for array in [_zarr_array(root, spec)]
-            for start in range(0, spec.shape[0], plan.bins[0].shard_rows)
+            for start in range(0, spec.shape[0], spec.shard_rows or 1)
         ]
         for future in running:
             future.result()
@@ -111,9 +111,9 @@ WRITERS: dict[str, tuple[Write, Write]] = {
 
 
 def put_shards_together(plan: StorePlan, rows: list[Row]) -> None:
-    for name in sharded_arrays(plan, 0):
+    for name, spec in sharded_arrays(plan, 0).items():
         _, level, kind = name.split("/")
-        each = [rows[i % DISTINCT_ROWS][level][kind] for i in range(plan.bins[0].shard_rows)]
+        each = [rows[i % DISTINCT_ROWS][level][kind] for i in range(spec.shard_rows or 1)]
         WHOLE_SHARDS[name] = np.stack(each)
 
 

@@ -152,7 +152,7 @@ def loader_rates(path: Path, options: argparse.Namespace) -> dict[int, dict[str,
     with open_store(path) as store:
         bench = Bench(store)
     for spec in bench.specs.values():
-        for shard in range(bench.bin.shards):
+        for shard in range(spec.shards):
             (bench.path / spec.chunk_file(shard)).read_bytes()  # warms the cache
     litdata_folder = path.parent / "litdata"
     has_litdata = importlib.util.find_spec("litdata") is not None

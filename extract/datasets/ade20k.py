@@ -63,6 +63,8 @@ DEFAULT_WINDOW_RULE: WindowRule = "partition"
 class Ade20k(LabelMaps):
     """One split; a `Dataset`."""
 
+    licence = "images for non-commercial research and education only; annotations BSD-3-Clause"
+
     def __init__(self, split: str, pairs: Sequence[Pair], subset: str | None) -> None:
         super().__init__("ade20k", split, split in TRAINING_SPLITS, CLASS_NAMES, pairs, subset, decode_labels)
 

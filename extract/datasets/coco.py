@@ -93,6 +93,8 @@ DEFAULT_WINDOW_RULE: WindowRule = "partition"
 class Coco(InstanceData):
     """One split; a `Dataset`."""
 
+    licence = "annotations CC BY 4.0; images under their owners' terms, as Flickr states them"
+
     def __init__(
         self, split: str, listed_file: CocoFile, subset: str | None, stuff: StuffMaps | None = None
     ) -> None:

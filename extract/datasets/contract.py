@@ -48,6 +48,7 @@ class Dataset(Protocol):
     It may also have, for data with faults: `unusable_records`, reasons by key of records whose files or
     annotations say already that they will be skipped; `unusable_annotations`, an
     `extract.sources.unusable.UnusableAnnotations` or None; `boxes_only`, True for a detection without masks.
+    And `licence`, one line on the licence of the data for the store's README.md.
     """
 
     @property

@@ -45,6 +45,8 @@ TRAINING_SPLITS = ("train",)
 class K400(LabelledVideos):
     """One split; a `Dataset`."""
 
+    licence = "annotations CC BY 4.0; videos under their owners' terms, as YouTube states them"
+
     def __init__(
         self, split: str, clips: Sequence[Clip], class_names: Sequence[str], subset: str | None
     ) -> None:

@@ -22,16 +22,17 @@ from extract.sources.unusable import UnusableAnnotations
 from extract.views.recipes import ViewRecipe
 from stores.codecs import find_codec
 from stores.format.array_spec import FORMAT_NAME, FORMAT_VERSION
-from stores.format.arrays import bin_tables, metadata_files, outcome_tables, sharded_arrays
-from stores.format.features import DOTTED_LEVEL_NAMES, WIDE_SHARDS
+from stores.format.arrays import sharded_arrays
+from stores.format.features import DOTTED_LEVEL_NAMES, NEW_OPTIONAL, NEW_REQUIRED, WIDE_SHARDS
+from stores.format.packing import targets_with_own_shards
 from stores.format.pixel_differences import PIXEL_DIFFERENCES
 from stores.format.plan import MAX_SHARD_ROWS, Bin, StorePlan
+from stores.format.size_estimate import FileCount, count_files
 from stores.plugins import package_of, provided_by
 from stores.pyramid import PyramidSpec
 
 Params = npt.NDArray[np.float64]
 
-_FILES_BESIDE_ARRAYS = 2  # plan.json and MANIFEST.json
 _NOT_READ = "not read"
 """In the identity of an estimate, for what `complete_plan` fills in."""
 
@@ -81,7 +82,7 @@ class Estimate:
     total_bytes: int
     """Everything on the disk, without the holes of rows outside a subset; compressed targets and pixels by
     rule of thumb."""
-    files: int
+    files: FileCount
 
 
 def estimate_plan(dataset: Dataset, recipe: ViewRecipe, card: Card, **choices: Any) -> Estimate:
@@ -100,21 +101,18 @@ def estimate_plan(dataset: Dataset, recipe: ViewRecipe, card: Card, **choices: A
     params = [_view_params(dataset, recipe, count, chosen.seed, i, None) for i in range(len(dataset.records))]
     plan = _draft(dataset, recipe, card, chosen, params)
     by_level = dict.fromkeys(plan.pyramid.names, 0)
-    files = len(metadata_files(plan)) + len(plan.planned_tables) + _FILES_BESIDE_ARRAYS
-    files += len(outcome_tables(plan))
     for index, b in enumerate(plan.bins):
         specs = sharded_arrays(plan, index)
-        files += b.shards * (len(specs) + 1)  # and its receipt
-        files += len(bin_tables(plan, index))
         for name, spec in specs.items():
             if name.startswith("levels/"):
-                by_level[name.split("/")[1]] += b.rows * spec.stored_row_bytes + b.shards * spec.index_bytes
+                in_shards = b.rows * spec.stored_row_bytes + spec.shards * spec.index_bytes
+                by_level[name.split("/")[1]] += in_shards
     return Estimate(
         choices=chosen,
         plan=plan,
         bytes_by_level=by_level,
         total_bytes=needed_bytes(plan, dataset),
-        files=files,
+        files=count_files(plan),
     )
 
 
@@ -164,7 +162,8 @@ def complete_plan(
     rows, _ = row_table(dataset, placed)
     assert np.array_equal(rows.padded_hw, draft.rows.padded_hw), "a recipe's sizes depend on the annotation"
     targets = dataset.target_specs(recipe.fixed_count is not None, placed)
-    return replace(draft, identity=identity, rows=rows, targets=targets)
+    own_shards = targets_with_own_shards(targets, draft.bins, rows.original_hw.tolist())
+    return replace(draft, identity=identity, rows=rows, targets=targets, own_shards=own_shards)
 
 
 def build_plan(
@@ -304,6 +303,9 @@ def _draft(
         pixels=chosen.pixels,
         weights_licence=getattr(card, "licence", None),
         required_features=_features(pyramid, bins, chosen),
+        optional_features=NEW_OPTIONAL,
+        own_shards=targets_with_own_shards(targets, bins, rows.original_hw.tolist()),
+        data_licence=getattr(dataset, "licence", None),
     )
 
 
@@ -312,6 +314,7 @@ def _features(pyramid: PyramidSpec, bins: Sequence[Bin], chosen: PlanChoices) ->
     dotted = any("." in name for name in pyramid.names)
     wide = any(b.shard_rows > MAX_SHARD_ROWS for b in bins)
     return (
+        *NEW_REQUIRED,
         *[PIXEL_DIFFERENCES] * chosen.pixels,
         *[DOTTED_LEVEL_NAMES] * dotted,
         *[WIDE_SHARDS] * wide,

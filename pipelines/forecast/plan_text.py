@@ -8,7 +8,7 @@ from typing import Any
 from extract.codecs.on_device import has_device_half
 from pipelines.config import TrainConfig
 from pipelines.forecast.caching_advice import WARN_VISITS, Advice, HeadForecast, training_records
-from pipelines.forecast.planned_extraction import Extraction, free_bytes
+from pipelines.forecast.planned_extraction import Extraction, free_bytes, free_inodes
 from pipelines.forecast.speed_probe import Speed
 from pipelines.forecast.storage_options import Way
 from pipelines.forecast.training_length import Length, Sources, recipe_line, training_line
@@ -31,7 +31,10 @@ def geometry(extraction: Extraction) -> dict[str, Any]:
         "rows": len(plan.rows),
         "levels": {name: size * filled // len(plan.rows) for name, size in estimate.bytes_by_level.items()},
         "bytes": estimate.total_bytes,
-        "files": estimate.files,
+        "files": estimate.files.files,
+        "inodes": estimate.files.inodes,
+        "inodes_while_written": estimate.files.inodes_while_written,
+        "free_inodes": free_inodes(extraction.stores),
         "bins": {b.name: b.rows for b in plan.bins},
         "shards": len(plan.shards()),
         "free_bytes": free_bytes(extraction.stores),
@@ -64,6 +67,9 @@ def print_bytes(extraction: Extraction, summary: dict[str, Any]) -> None:
         f"{plan.name}: {summary['rows']} rows ({summary['records']} records, {plan_views(extraction)}), "
         f"{gigabytes(summary['bytes'])} in {summary['files']} files"
     )
+    free, most = summary["free_inodes"], summary["inodes_while_written"]
+    if free is not None and free < most:
+        print(f"  inodes    {_inodes(summary['inodes'], most, free)} on {extraction.stores.absolute()}")
     if missing <= 0:
         print(f"  room      fits: {gigabytes(summary['free_bytes'])} free on {extraction.stores.absolute()}")
         return
@@ -100,6 +106,9 @@ def print_geometry(extraction: Extraction, summary: dict[str, Any]) -> None:
     print(
         f"  bytes     {gigabytes(summary['bytes'])} in {summary['files']} files, {summary['shards']} shards"
     )
+    print(
+        f"  inodes    {_inodes(summary['inodes'], summary['inodes_while_written'], summary['free_inodes'])}"
+    )
     if "windows" in summary:
         print(f"  windows   {padding_line(summary)}")
     print_patch_padding(summary)
@@ -134,6 +143,18 @@ def data_lines(extraction: Extraction) -> list[str]:
     if not has_device_half(codec):
         lines.append(f"  codec     {codec} has no device half: numpy encodes and decodes it on the host")
     return [*lines, *unusable_lines(extraction.dataset, extraction.labels)]
+
+
+def _inodes(finished: int, most: int, free: int | None) -> str:
+    """Files and folders of the store and of its disk.
+
+    >>> _inodes(151, 159, 100), _inodes(151, 159, None)
+    ('151, at most 159 while it is written; 100 free: TOO FEW', '151, at most 159 while it is written')
+    """
+    text = f"{finished}, at most {most} while it is written"
+    if free is None:
+        return text
+    return f"{text}; {free} free" + (": TOO FEW" if free < most else "")
 
 
 def plan_views(extraction: Extraction) -> str:

@@ -170,6 +170,13 @@ def free_bytes(folder: Path) -> int:
     return shutil.disk_usage(existing_folder(folder)).free
 
 
+def free_inodes(folder: Path) -> int | None:
+    """Files and folders that the disk of `folder` still takes; None where its file system has no such
+    limit."""
+    status = os.statvfs(existing_folder(folder))
+    return status.f_favail if status.f_files else None
+
+
 def check_space(extraction: Extraction) -> None:
     """Raises SpaceError where a new store does not fit; `check_rest` checks one that was begun.
 

@@ -103,8 +103,12 @@ def compare_ways(
 
 def deep_plan(plan: StorePlan, levels: Sequence[str], *, pixels: bool) -> StorePlan:
     """The same rows with those levels alone, with or without pixels."""
-    features = (PIXEL_DIFFERENCES,) if pixels else ()
+    features = (*_without_pixels(plan), *[PIXEL_DIFFERENCES] * pixels)
     return replace(plan, pyramid=plan.pyramid.select(levels), pixels=pixels, required_features=features)
+
+
+def _without_pixels(plan: StorePlan) -> tuple[str, ...]:
+    return tuple(name for name in plan.required_features if name != PIXEL_DIFFERENCES)
 
 
 class _Costs:
@@ -265,6 +269,6 @@ def with_all_levels(extraction: Extraction) -> Extraction:
     if not missing or plan.frames is not None:
         return extraction
     pyramid = PyramidSpec((*missing, *plan.pyramid))
-    whole = replace(plan, pyramid=pyramid, pixels=False, required_features=())
+    whole = replace(plan, pyramid=pyramid, pixels=False, required_features=_without_pixels(plan))
     estimate = replace(extraction.estimate, plan=whole, total_bytes=needed_bytes(whole, extraction.dataset))
     return replace(extraction, card=replace(extraction.card, pyramid=pyramid), estimate=estimate)

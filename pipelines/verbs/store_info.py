@@ -20,6 +20,7 @@ from stores.reading.committed_store import read_manifest, read_plan
 
 MAX_LISTED = 8
 """Entries of a list that are printed."""
+NO_CONTENT_DIGEST = "no digest recorded by older releases; verify --content-digest computes it"
 
 
 def run(config: StoreConfig) -> dict[str, Any]:
@@ -37,13 +38,17 @@ def _describe(path: Path) -> dict[str, Any]:
     folder = StoreFolder(path)
     plan = read_plan(folder, None)
     try:
-        manifest_digest: str | None = read_manifest(folder)[1]
+        manifest, digest = read_manifest(folder)
+        manifest_digest: str | None = digest
+        content_digest = manifest.content_digest
     except IncompleteStore:
-        manifest_digest = None
+        manifest_digest = content_digest = None
     return {
         "store": str(path),
         "complete": manifest_digest is not None,
         "manifest_digest": manifest_digest,
+        "content_digest": content_digest,
+        "features": sorted(plan.features),
         "identity_digest": plan.identity_digest,
         "identity": plan.identity,
         "unusable_annotations": plan.identity["dataset"].get("unusable_annotations"),
@@ -96,6 +101,8 @@ def _print(store: Mapping[str, Any]) -> None:
         windows = ", ".join(f"{rows}x{columns}" for rows, columns in store["identity"]["backbone"]["windows"])
         print(f"  windows   {windows}, rule {store['window_rule']}")
     print(f"  on disk   {gigabytes(store['bytes_on_disk'])}, planned {gigabytes(store['planned_bytes'])}")
+    if store["complete"]:
+        print(f"  content   {store['content_digest'] or NO_CONTENT_DIGEST}")
     print(f"  identity  {store['identity_digest']}")
     for field, value in _flat(store["identity"]):
         print(f"    {escaped(field)}: {escaped(_shortened(value))}")

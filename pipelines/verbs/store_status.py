@@ -39,6 +39,7 @@ def _state(path: Path) -> dict[str, Any]:
     return {
         "store": str(path),
         "complete": status.complete,
+        "content_digest": status.content_digest,
         "rows": status.rows,
         "unusable_annotations": describe_store(path).identity["dataset"].get("unusable_annotations"),
         "rows_outside_subset": _rows_outside_subset(path, status.rows),
@@ -63,6 +64,8 @@ def _print(store: dict[str, Any]) -> None:
     left_out = f" ({outside} rows outside the subset)" if outside else ""
     print(f"{store['store']}: {state}")
     print(f"  {store['written']} of {rows} written, {len(skipped)} skipped{left_out}")
+    if store["content_digest"]:
+        print(f"  content {store['content_digest']}")
     if unusable := store["unusable_annotations"]:
         print(f"  {unusable_text(unusable)}")
     lines = skipped_lines((row["key"], row["view"], f"{row['outcome']}: {row['reason']}") for row in skipped)

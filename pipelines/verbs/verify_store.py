@@ -7,6 +7,7 @@ import logging
 import re
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,14 @@ from pipelines.catalog.stores import stores_asked_for
 from pipelines.config import VerifyConfig
 from pipelines.errors import UsageError
 from pipelines.units import gigabytes
+from stores.checks.content import content_digest_of
 from stores.checks.problems import Problem, Repair, Report
 from stores.checks.repair import carry_out, plan_repair
 from stores.checks.verify import verify_store
 from stores.errors import FIX_MANIFEST, FIX_PLAN, IdentityError, IntegrityError
 from stores.format.arrays import outcome_tables
 from stores.reading.committed_store import CommittedStore, read_committed
+from stores.shards.receipt_pack import PACK_PATH
 
 logger = logging.getLogger(__name__)
 
@@ -67,8 +70,8 @@ def run(config: VerifyConfig) -> dict[str, Any]:
     """Prints what was checked, every problem and, with `repair`, every file that the repair removes.
 
     Raises:
-        UsageError: the digest is none, or there are several stores to compare with it; `yes` alone.
-        Damaged: a store is not what its manifest says, or has none, and was not repaired.
+        UsageError: the manifest's digest is none, or there are several stores to compare with it; `yes`
+        alone. Damaged: a store is not what its manifest says, or has none, and was not repaired.
         IdentityError: with `source`, a source file is not the one its rows were made from.
     """
     stores, digest = [], config.manifest_digest and config.manifest_digest.lower()
@@ -81,8 +84,13 @@ def run(config: VerifyConfig) -> dict[str, Any]:
         raise UsageError("--yes confirms the removals of --repair, which was not passed; pass both")
     for path in paths:
         report = verify_store(path, full=config.full, manifest_digest=digest)
+        content = content_digest_of(path) if config.content_digest and report.ok else None
+        report = _with_content(path, report, content)
         _print(path, report, config.full)
         stores.append(_summary(path, report))
+        if content is not None:
+            stores[-1]["content_digest"] = content
+            print(f"  content   {content}")
         if config.repair and not report.ok:
             stores[-1]["repair"] = _repair(path, report, confirmed=config.yes)
         if config.source and report.ok:
@@ -94,6 +102,16 @@ def run(config: VerifyConfig) -> dict[str, Any]:
     return summary
 
 
+def _with_content(path: Path, report: Report, content: str | None) -> Report:
+    """The report, with a problem where the rows have another content digest than the manifest says."""
+    recorded = None if content is None else read_committed(path).manifest.content_digest
+    if recorded in (None, content):
+        return report
+    what = f"the rows have the content digest {content}, the manifest says {recorded}"
+    problem = Problem(store=str(path), shard=None, rows=(), what=what, repair=Repair.NONE)
+    return replace(report, problems=(*report.problems, problem))
+
+
 def _repair(path: Path, report: Report, *, confirmed: bool) -> dict[str, Any]:
     """Lists and, where confirmed, removes the files that the repair of a store removes."""
     repair = plan_repair(path, report)
@@ -101,7 +119,11 @@ def _repair(path: Path, report: Report, *, confirmed: bool) -> dict[str, Any]:
     if removed:
         carry_out(repair)
     for name in repair.files:
-        print(f"  {'removed' if removed else 'to remove'}: {path / name}")
+        if name == PACK_PATH:
+            receipts = f"{len(repair.unpacked)} of its receipts"
+            print(f"  {'removed' if removed else 'to remove'} from {path / name}: {receipts}")
+        else:
+            print(f"  {'removed' if removed else 'to remove'}: {path / name}")
     if removed:
         shards = f"{len(repair.shards)} {'shard' if len(repair.shards) == 1 else 'shards'}"
         again = f"writes {shards} again" if repair.shards else "commits it again"

@@ -52,9 +52,9 @@ def check_packed_shards(
     bound = manifest.packed or {}
     rows = UnitRows(Files(), folder.path, plan)
     expected = set()
-    for index, b in enumerate(plan.bins):
+    for index in range(len(plan.bins)):
         for name, spec in packed_arrays(plan, index).items():
-            for number in range(-(-b.rows // (spec.shard_rows or 1))):
+            for number in range(spec.shards):
                 path = spec.chunk_file(number)
                 expected.add(path)
                 units = _units_in(plan, index, spec, number)
@@ -76,9 +76,9 @@ def packed_paths(plan: StorePlan) -> set[str]:
     """Of every packed shard."""
     return {
         spec.chunk_file(number)
-        for index, b in enumerate(plan.bins)
+        for index in range(len(plan.bins))
         for spec in packed_arrays(plan, index).values()
-        for number in range(-(-b.rows // (spec.shard_rows or 1)))
+        for number in range(spec.shards)
     }
 
 

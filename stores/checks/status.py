@@ -36,6 +36,8 @@ class Status:
     """Unfinished shards, as "<bin>-<shard>"."""
     claimed: Mapping[str, str]
     """Those that a process may be working on, and which."""
+    content_digest: str | None = None
+    """Of what the rows hold; None before the commit and in stores of older layouts."""
 
 
 def store_status(path: str | Path) -> Status:
@@ -80,6 +82,7 @@ def _status_of_committed(store: CommittedStore) -> Status:
         rows=len(store.outcome),
         written=int(np.count_nonzero(store.outcome == WRITTEN)),
         skipped=[(keys[s.row], int(views[s.row]), s.code, s.reason) for s in store.manifest.skipped],
+        content_digest=store.manifest.content_digest,
         missing=(),
         claimed={},
     )

@@ -63,6 +63,11 @@ class ArraySpec:
         return self.shape[0] * self.row_bytes
 
     @property
+    def shards(self) -> int:
+        """Shard files of a sharded array; 1 for a table."""
+        return -(-self.shape[0] // self.shard_rows) if self.shard_rows else 1
+
+    @property
     def stored_row_bytes(self) -> int:
         """Bytes of an uncompressed chunk in its shard file: the row and its CRC32C."""
         return self.row_bytes + CRC_BYTES

@@ -19,7 +19,7 @@ DOTTED_LEVEL_NAMES = "dotted-level-names"
 WIDE_SHARDS = "wide-shards"
 """A shard may have up to 65,536 rows instead of 1024: of pooled vectors, whose rows are a few kilobytes."""
 
-LAYOUT = frozenset({NAMES, CONSOLIDATED, FLAT_KEYS, CHUNK_DIGESTS, PACKED})
+LAYOUT = frozenset({NAMES, CONSOLIDATED, FLAT_KEYS, CHUNK_DIGESTS, PACKED, WIDE_SHARDS})
 """Features that change how content is laid out and not what it is: no part of an identity. A store that was
 begun with some of them is continued with the same."""
 KNOWN_REQUIRED = frozenset(
@@ -27,8 +27,8 @@ KNOWN_REQUIRED = frozenset(
 )
 """Required features that this program reads, beside those of codecs."""
 
-NEW_REQUIRED: tuple[str, ...] = ()
-NEW_OPTIONAL: tuple[str, ...] = ()
+NEW_REQUIRED = (CHUNK_DIGESTS, FLAT_KEYS, PACKED)
+NEW_OPTIONAL = (NAMES, CONSOLIDATED)
 """Layout of new stores."""
 
 MAX_CONSOLIDATED_BYTES = 1_000_000

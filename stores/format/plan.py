@@ -34,8 +34,8 @@ __all__ = [
     "shard_rows_for",
 ]
 
-MAX_SHARD_BYTES = 128 << 20
-"""128 MiB. It sets `shard_rows` of new plans only: stores with another shard size stay readable."""
+MAX_SHARD_BYTES = 512 << 20
+"""512 MiB. It sets `shard_rows` of new plans only: stores with another shard size stay readable."""
 MAX_SHARD_ROWS = 1024
 MAX_WIDE_SHARD_ROWS = 1 << 16
 """With the required feature `wide-shards`."""
@@ -51,7 +51,7 @@ def shard_rows_for(row_bytes_largest: int, rows: int, most_rows: int = MAX_SHARD
 
     At least 1, at most `most_rows` and, so that small stores have several shards, an eighth of the rows.
 
-    >>> shard_rows_for(2 << 20, 20210), shard_rows_for(2 << 20, 100), shard_rows_for(1 << 30, 100)
+    >>> shard_rows_for(8 << 20, 118_287), shard_rows_for(2 << 20, 100), shard_rows_for(1 << 30, 100)
     (64, 8, 1)
     """
     limit = min(MAX_SHARD_BYTES // row_bytes_largest, most_rows, rows // 8)

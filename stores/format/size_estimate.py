@@ -5,14 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from stores.format.arrays import PlannedStore, all_arrays, metadata_files, sharded_arrays
+from stores.format.canonical_json import canonical_json
 from stores.format.features import FLAT_KEYS, NAMES, PACKED
 from stores.format.packing import COMPRESSED_TARGETS
 from stores.format.targets import DenseTarget
 
 _COMPRESSED_SHARE = {"pixels": 0.7, "differences": 0.5, "targets": COMPRESSED_TARGETS}
 """Compressed over raw size, for estimates only; measured on views of COCO: pixels 0.67, differences 0.46."""
-_JSON_FILE_BYTES = 700
-"""A typical zarr.json, for estimates only."""
+_RECEIPT_BYTES, _RECEIPT_FILE_BYTES, _RECEIPT_ROW_BYTES, _RECEIPT_CRC_BYTES = 900, 130, 140, 11
+_SMALL_FILES_BYTES = 12_000
+"""plan.json, MANIFEST.json and README.md of a small store; for estimates only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,28 +36,28 @@ def count_files(plan: PlannedStore) -> FileCount:
     files = metadata + (NAMES in plan.features) + 2  # plan.json and MANIFEST.json
     folders = metadata + 1  # one a zarr.json, and that of the receipts
     for spec in all_arrays(plan):
-        chunks = -(-spec.shape[0] // spec.shard_rows) if spec.shard_rows else 1
-        files += chunks
+        files += spec.shards
         if not is_flat:  # c, and one below for each axis but the last
-            folders += 1 + chunks * (len(spec.shape) - 1)
+            folders += 1 + spec.shards * (len(spec.shape) - 1)
     files += 1 if is_packed else units
     waiting = 2 * units + 2 if is_packed else 0  # receipts, spools and the folders of these
     return FileCount(files, files + folders, files + folders + waiting)
 
 
 def estimated_bytes(plan: PlannedStore) -> int:
-    """Bytes on disk: exact for features, scales and tables, an estimate for compressed arrays."""
+    """Bytes on disk: exact for features, scales, tables and metadata, an estimate for the rest."""
     total = compressed_estimate(plan)
     for index, b in enumerate(plan.bins):
-        for spec in sharded_arrays(plan, index).values():
-            total += -(-b.rows // (spec.shard_rows or 1)) * spec.index_bytes + (
+        specs = sharded_arrays(plan, index).values()
+        for spec in specs:
+            total += spec.shards * spec.index_bytes + (
                 0 if spec.compressed else b.rows * spec.stored_row_bytes
             )
-        total += b.shards * _JSON_FILE_BYTES
+        total += b.shards * (_RECEIPT_BYTES + len(specs) * _RECEIPT_FILE_BYTES)
+        total += b.rows * (_RECEIPT_ROW_BYTES + len(specs) * _RECEIPT_CRC_BYTES)
     tables = [spec for spec in all_arrays(plan) if spec.shard_rows is None]
-    return (
-        int(total) + sum(spec.total_bytes for spec in tables) + _JSON_FILE_BYTES * len(metadata_files(plan))
-    )
+    total += sum(len(canonical_json(content)) for content in metadata_files(plan).values())
+    return int(total) + sum(spec.total_bytes for spec in tables) + _SMALL_FILES_BYTES
 
 
 def compressed_estimate(plan: PlannedStore) -> float:

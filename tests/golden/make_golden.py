@@ -9,11 +9,20 @@ its path in the store, computed without the writer.
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from stores.format.arrays import sharded_arrays
-from stores.format.features import DOTTED_LEVEL_NAMES, WIDE_SHARDS
+from stores.format.features import (
+    CHUNK_DIGESTS,
+    CONSOLIDATED,
+    DOTTED_LEVEL_NAMES,
+    FLAT_KEYS,
+    NAMES,
+    PACKED,
+    WIDE_SHARDS,
+)
 from stores.format.plan import Bin, DenseTarget, RaggedTarget
 from stores.format.pixel_differences import PIXEL_DIFFERENCES, differences
 from stores.pyramid import ONE_CELL_PX, Level
@@ -72,7 +81,31 @@ def golden_stores() -> dict[str, MadeRows]:
             skipped=frozenset({(0, 1029)}),
         ),
         "images-int4": MadeRows(small_plan("int4", bins=TWO_BINS, levels=(WIDE, P5), targets=targets)),
+        "layout-names": _one_feature(optional_features=(NAMES,)),
+        "layout-consolidated": _one_feature(optional_features=(CONSOLIDATED,)),
+        "layout-chunk-digests": _one_feature(required_features=(CHUNK_DIGESTS,)),
+        "layout-flat-keys": _one_feature(required_features=(FLAT_KEYS,)),
+        "layout-packed": _one_feature(required_features=(PACKED,)),
+        "layout-all": MadeRows(
+            small_plan(
+                bins=TWO_BINS,
+                levels=(P5,),
+                targets=(*targets, BOXES),
+                pixels=True,
+                required_features=(CHUNK_DIGESTS, FLAT_KEYS, PACKED, PIXEL_DIFFERENCES),
+                optional_features=(NAMES, CONSOLIDATED),
+                own_shards=("labels",),
+                data_licence="CC BY 4.0",
+            )
+        ),
     }
+
+
+def _one_feature(**features: Any) -> MadeRows:
+    """A store of few files with one feature of the layout alone."""
+    one_bin = (Bin(height_px=32, width_px=32, rows=3, shard_rows=2, batch_rows=2),)
+    plan = small_plan(bins=one_bin, levels=(P5,), targets=(LABELS, ORIGINAL_LABELS), **features)
+    return MadeRows(plan, skipped=frozenset({(0, 1)}))
 
 
 def expected(rows: MadeRows) -> dict[str, Array]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Sequence
@@ -42,6 +41,7 @@ from tests.extract.datasets.made_k400 import (
 )
 from tests.extract.extractor.extraction import live_levels, row_digests, skipped
 from tests.extract.extractor.test_memory import Live
+from tests.unfinished import receipts_of
 from tests.unsynced import unsynced  # noqa: F401 - a fixture of this file
 
 CROP_PX = 32
@@ -151,8 +151,7 @@ def test_a_store_of_videos_describes_itself(trained: Path) -> None:
         assert store.identity["dataset"]["task"] == "video"
         assert store.identity["views"]["stride"] == 4
         assert [target.name for target in store.plan.targets] == ["label"]
-    receipts = [json.loads(path.read_text()) for path in (trained / "receipts").iterdir()]
-    assert {receipt["provenance"]["decord"] for receipt in receipts} == {version("decord")}
+    assert {receipt["provenance"]["decord"] for receipt in receipts_of(trained)} == {version("decord")}
 
 
 @pytest.mark.parametrize(("workers", "shard_rows", "batch_rows"), [(1, 1, 1), (3, 4, 3), (2, 8, 2)])

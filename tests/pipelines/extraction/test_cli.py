@@ -21,6 +21,7 @@ from pipelines.config import ExtractConfig
 from stores import open_store
 from tests.extract.datasets.made_ade20k import write_folder
 from tests.pipelines.extraction.verb import TRAINING, VALIDATION, as_validation, result
+from tests.unfinished import forget
 
 
 def test_extract_then_nothing_to_do_then_verify(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -42,8 +43,7 @@ def test_resume_does_what_is_missing(words: list[str], capsys: pytest.CaptureFix
     _, first, _, _ = result(capsys, "extract", *words, "--shard-rows", "2")
     store = Path(first["store"])
     before = {file: file.read_bytes() for file in (store / "bins").rglob("c/*/*/*/*")}
-    (store / "MANIFEST.json").unlink()
-    (store / "receipts" / "64x64-1.json").unlink()
+    forget(store, "64x64-1")
     assert result(capsys, "status", "--store", str(store))[1]["stores"][0]["missing_shards"] == ["64x64-1"]
     code, second, _, _ = result(capsys, "extract", *words, "--shard-rows", "2")
     assert (code, second["rows_written"], second["shards_written"]) == (0, 2, 1)
@@ -58,9 +58,7 @@ def test_a_resumed_extraction_reports_its_part_and_the_whole_store(
     image.write_bytes(image.read_bytes()[:200])
     words = [*words, "--data", str(broken), "--shard-rows", "2"]
 
-    def summary_line(*undone: str) -> tuple[str, dict[str, Any]]:
-        for name in undone:
-            (store / name).unlink()
+    def summary_line() -> tuple[str, dict[str, Any]]:
         _, summary, out, _ = result(capsys, "extract", *words)
         assert (summary["total_rows_written"], summary["total_rows_skipped"]) == (TRAINING - 1, 1)
         return next(line for line in out.splitlines() if " is complete: " in line), summary
@@ -68,10 +66,12 @@ def test_a_resumed_extraction_reports_its_part_and_the_whole_store(
     line, first = summary_line()
     store = Path(first["store"])
     assert "is complete: 5 rows written, 1 skipped, in " in line and "images/s" in line
-    line, second = summary_line("MANIFEST.json", "receipts/64x64-0.json")
+    forget(store, "64x64-0")
+    line, second = summary_line()
     assert "is complete: 5 rows, 1 skipped; in this run 2 rows written, 0 skipped, in " in line
     assert "images/s" in line and (second["rows_written"], second["skipped"]) == (2, [])
-    line, third = summary_line("MANIFEST.json")
+    forget(store)
+    line, third = summary_line()
     assert "is complete: 5 rows, 1 skipped; in this run 0 rows written, 0 skipped, in " in line
     assert "images/s" not in line and third["rows_written"] == 0
 
@@ -232,8 +232,7 @@ def test_records_outside_the_subset_are_not_reported_as_skipped(
 
     whole = state()
     assert (whole["complete"], whole["written"]) == (True, 6)
-    (store / "MANIFEST.json").unlink()
-    (store / "receipts" / "64x64-1.json").unlink()
+    forget(store, "64x64-1")
     begun = state()  # outcomes cover two shards only
     assert (begun["complete"], begun["missing_shards"]) == (False, ["64x64-1"])
 
@@ -275,8 +274,7 @@ def test_a_source_that_changed_stops_a_resumed_run(
     words = [*words, "--data", str(own), "--views", "2", "--shard-rows", "4"]
     _, summary, _, _ = result(capsys, "extract", *words)
     store = Path(summary["store"])
-    (store / "MANIFEST.json").unlink()
-    (store / "receipts" / "64x64-1.json").unlink()
+    forget(store, "64x64-1")
     image = min((own / "images" / "training").iterdir())
     changed = bytearray(image.read_bytes())
     changed[-3] ^= 1

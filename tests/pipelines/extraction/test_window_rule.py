@@ -27,6 +27,7 @@ from stores.errors import IdentityError
 from tests.extract.backbones.small import images
 from tests.extract.datasets.made_k400 import write_folder
 from tests.pipelines.extraction.verb import result
+from tests.unfinished import forget
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "run-linear"
 GOLDEN_TEST_STORE = GOLDEN / "stores" / "k400-val-swinv2-nano-int8-97ce4afe"
@@ -100,9 +101,8 @@ def test_an_unfinished_store_of_an_earlier_release_is_pointed_out(
     _, begun, _, _ = result(capsys, "extract", *words_of(clips, tmp_path / "features", *old))
     result(capsys, "extract", *words_of(clips, tmp_path / "features"))
     assert "partition resumes it" not in caplog.text, "it is complete"
-    (Path(begun["store"]) / "MANIFEST.json").unlink()
-    shutil.rmtree(tmp_path / "features" / Path(begun["store"]).name / "receipts")
-    (Path(begun["store"]) / "receipts").mkdir()
+    forget(Path(begun["store"]))
+    shutil.rmtree(Path(begun["store"]) / "receipts")
     for store in (tmp_path / "features").iterdir():
         if store.is_dir() and str(store) != begun["store"]:
             shutil.rmtree(store)
