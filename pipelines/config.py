@@ -29,6 +29,7 @@ __all__ = [
     "OptimizerConfig",
     "PlanConfig",
     "PredictConfig",
+    "ProbeConfig",
     "ReportConfig",
     "ScheduleConfig",
     "StoreConfig",
@@ -82,8 +83,8 @@ class PlanConfig(VerbConfig):
     pixels: Literal["source", "stored"] = "source"
     """stored: the store also keeps each view's pixels; source: it does not."""
     subset: str | None = None
-    """Part of the records: a share (1%), a fold of COCO (coco-1pct-fold1), or a file with one key per line.
-    Default: all records."""
+    """Part of the records: a share (1%), so many of each class (5shot, 5shot-seed1), a fold of COCO
+    (coco-1pct-fold1), or a file with one key per line. Default: all records."""
     stuff: Literal["stuffthingmaps", "panoptic"] | None = None
     """Stuff maps of COCO that training rows hold too, for heads with a semantic branch such as htc-bifpn5.
     Default: none."""
@@ -276,6 +277,59 @@ class PredictConfig(VerbConfig):
     """Weights of the backbone. Default: those recorded in the run."""
     device: str = "auto"
     """cpu, cuda, cuda:1, ... or auto: a GPU if available, else the CPU."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ProbeConfig(VerbConfig):
+    """A classification of stored features without training a head."""
+
+    store: str | None = None
+    """Store of the training split. Default: the only complete one that fits; of several, that of the views of
+    tests (--views single)."""
+    val_store: str | None = None
+    """Store of the split to measure on. Default: the only complete test store that fits."""
+    method: Literal["knn", "logreg"] = "knn"
+    """knn: nearest neighbours by cosine; logreg: logistic regression."""
+    stores: str = "features"
+    """Folder that holds the stores."""
+    dataset: str | None = None
+    """Data set of the stores. Default: any."""
+    model: str | None = None
+    """Backbone of the stores. Default: any."""
+    weights: str | None = None
+    """Weights of the stores' backbone, as passed to extract. Default: any."""
+    feature: Literal["auto", "cls", "avg", "cls+avg", "pooled", "map"] = "auto"
+    """What is classified: class token, mean of the last map, both, the model's own pooling, or the mean of
+    the last map that is stored; auto: the first of cls, avg, pooled and map that the store holds."""
+    blocks: int = field(default=1, metadata=marks(least=1))
+    """Class tokens of so many last blocks are concatenated."""
+    k: tuple[int, ...] = (5, 10, 20, 100, 200)
+    """Neighbours of knn; of several the result is that of 20, or of the number nearest to it."""
+    temperature: float = 0.07
+    """Of knn's votes exp(similarity / temperature)."""
+    c_grid: Literal["nine", "dinov2"] = "nine"
+    """Values of C of logreg, chosen by a held-out tenth of the training rows: nine, or DINOv2's 45."""
+    c: float | None = None
+    """One C of logreg, without a choice."""
+    engine: Literal["auto", "sklearn", "torch"] = "auto"
+    """Of logreg: scikit-learn, or the same objective on the device. Default: scikit-learn up to 50 million
+    features."""
+    subset: str | None = None
+    """Part of the training records: a share (1%), so many of each class (5shot, 5shot-seed1), or a file with
+    one key per line. Default: all records."""
+    out: str | None = None
+    """Folder for probe.json and the tables. Default: runs/<training store>-<method>."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1, ... or auto: a GPU if available, else the CPU."""
+
+    def __post_init__(self) -> None:
+        VerbConfig.__post_init__(self)  # not super(): slots make a new class of this one
+        if not self.k or min(self.k) < 1:
+            raise ValueError(f"k {','.join(map(str, self.k))}: expected numbers of 1 or more")
+        for name in ("temperature", "c"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ValueError(f"{name} {value:g}: expected a number above 0")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

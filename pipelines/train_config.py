@@ -141,8 +141,8 @@ class TrainConfig(VerbConfig):
     window_rule: Literal["partition", "cover"] | None = field(default=None, metadata=marks(one_stream=True))
     """Window rule of a Swin backbone, for `online`. Default: as in extract."""
     subset: str | None = field(default=None, metadata=marks(fixed=True, one_stream=True, one_report_row=True))
-    """Part of the records: a share (1%), a fold of COCO (coco-1pct-fold1), or a file with one key per line.
-    Default: all records."""
+    """Part of the records: a share (1%), so many of each class (5shot, 5shot-seed1), a fold of COCO
+    (coco-1pct-fold1), or a file with one key per line. Default: all records."""
     data_fraction: float | None = None
     """Same as `subset`, as a number: 0.1 is 10%."""
     max_steps: int = field(default=160_000, metadata=marks(least=1, one_report_row=True))

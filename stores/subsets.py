@@ -1,4 +1,5 @@
-"""Subsets of records: a share, a fold of the semi-supervised benchmarks, or the keys in a file."""
+"""Subsets of records: a share, so many of each class, a fold of the semi-supervised benchmarks, or keys of a
+file."""
 
 from __future__ import annotations
 
@@ -12,10 +13,13 @@ from pathlib import Path
 import numpy as np
 
 _SHARE = re.compile(r"(\d+(?:\.\d+)?)\s*(?:%|pct)")
+_SHOTS = re.compile(r"(\d{1,6})-?shots?(?:-seed(\d{1,9}))?")
 _FOLD = re.compile(r"coco-(\d+(?:\.\d+)?)pct-fold(\d+)")
 
 LISTED = "listed"
 """The store target with a record's position in the list that folds are drawn from, and the list's length."""
+Labels = Mapping[str, int]
+"""By record key: the number of its class."""
 Listed = Mapping[str, tuple[int, int]]
 """By record key: the record's position in the list that folds were drawn from, and the length of that
 list."""
@@ -51,8 +55,28 @@ def fold_file(subset: str) -> str | None:
     return f"instances_train2017.{int(fold[2])}@{float(fold[1]):g}.json" if fold else None
 
 
+def shots(labels: Labels, count: int, seed: int = 0) -> frozenset[str]:
+    """So many records of each class, of a smaller class all: the first in the order of a hash of seed, class
+    and key, so that fewer shots of a seed lie within more.
+
+    >>> sorted(shots({"a": 0, "b": 1, "c": 0, "d": 0, "e": 1, "f": 1}, 1))
+    ['b', 'd']
+    """
+    by_class: dict[int, list[str]] = {}
+    for key, label in labels.items():
+        by_class.setdefault(label, []).append(key)
+    kept: list[str] = []
+    for label, keys in by_class.items():
+        order = {key: hashlib.sha256(f"{seed}\0{label}\0{key}".encode()).digest() for key in keys}
+        kept += sorted(keys, key=order.__getitem__)[:count]
+    return frozenset(kept)
+
+
 def subset_keys(
-    keys: Iterable[str], subset: str, listed: Callable[[], Listed] | None = None
+    keys: Iterable[str],
+    subset: str,
+    listed: Callable[[], Listed] | None = None,
+    labels: Callable[[], Labels] | None = None,
 ) -> frozenset[str]:
     """The keys that a subset keeps.
 
@@ -63,9 +87,11 @@ def subset_keys(
 
     Args:
         keys: of all records, each once.
-        subset: a share such as `1%` or `1pct`; a fold such as `coco-1pct-fold1`, see `fold_positions`; or
-        the path of a file with one key a line, or of a COCO annotation file (.json), whose images it names.
+        subset: a share such as `1%` or `1pct`; `5shot` or `5shot-seed3`, see `shots`; a fold such as
+        `coco-1pct-fold1`, see `fold_positions`; or the path of a file with one key a line, or of a COCO
+        annotation file (.json), whose images it names.
         listed: for folds; None where the records have no such order.
+        labels: for shots; None where the records have no class each.
 
     Raises:
         ValueError: a share outside 0 to 100 %, a fold of records without order, or a file with keys that
@@ -75,6 +101,18 @@ def subset_keys(
     ordered = key_order(keys)
     if share := _SHARE.fullmatch(subset.strip()):
         return frozenset(ordered[: math.ceil(len(ordered) * _percent(share[1], subset) / 100)])
+    if shot := _SHOTS.fullmatch(subset.strip()):
+        if labels is None or not int(shot[1]):
+            raise ValueError(
+                f"subset {subset!r}: "
+                + ("expected 1 or more" if labels else "shots need records of one class each")
+            )
+        of_class = labels()
+        return _named(
+            set(shots({key: of_class[key] for key in ordered}, int(shot[1]), int(shot[2] or 0))),
+            ordered,
+            subset,
+        )
     if fold := _FOLD.fullmatch(subset.strip()):
         if listed is None:
             raise ValueError(
@@ -85,8 +123,8 @@ def subset_keys(
     path = Path(subset)
     if not path.is_file():
         raise FileNotFoundError(
-            f"subset {subset!r} is neither a share such as 1%, a fold such as coco-1pct-fold1, nor a file "
-            "with one key a line"
+            f"subset {subset!r} is neither a share such as 1%, shots such as 5shot, a fold such as "
+            "coco-1pct-fold1, nor a file with one key a line"
         )
     if path.suffix == ".json":
         return _named(_coco_keys(path).intersection(ordered), ordered, subset)

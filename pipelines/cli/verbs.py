@@ -73,6 +73,12 @@ VERBS: dict[str, Verb] = {
         text="Runs the frozen backbone and a trained head on new images or videos.",
         example="--run runs/first --input photo.jpg",
     ),
+    "probe": Verb(
+        module="pipelines.verbs.probe",
+        config_class=config.ProbeConfig,
+        text="Classifies stored features by k-NN or logistic regression, without training a head.",
+        example="--store features/in1k-train-swinv2-b-float16-1f3a9c2e --method knn",
+    ),
     "describe": Verb(
         module="pipelines.verbs.describe_data",
         config_class=config.DescribeConfig,

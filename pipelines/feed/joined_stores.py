@@ -17,7 +17,7 @@ from stores.format.canonical_json import diff_identity
 from stores.pyramid import PyramidSpec
 from stores.reading.array_reader import Verify
 from stores.reading.reader import Store, open_store
-from stores.subsets import LISTED, Listed
+from stores.subsets import LISTED, Labels, Listed
 
 Rows = npt.NDArray[np.int64]
 HostBuffers = Mapping[str, Mapping[str, npt.NDArray[Any]]]
@@ -33,6 +33,8 @@ class RowIndex:
     """Of each row, for those that are read forward; None where nothing is."""
     listed: Callable[[], Listed] | None = None
     """For subsets that are folds; None where the stores do not record them."""
+    labels: Callable[[], Labels] | None = None
+    """For subsets that are shots; None where records have no class each."""
 
 
 class JoinedStores:
@@ -100,7 +102,14 @@ class JoinedStores:
             views=np.concatenate(views),
             shards=np.concatenate(shards),
             listed=self._listed if records_lists else None,
+            labels=self._labels if "label" in self.targets else None,
         )
+
+    def _labels(self) -> Labels:
+        found: Labels = {}
+        for store in self._stores:
+            found = {**labels_of(store, "label"), **found}
+        return found
 
     def _listed(self) -> Listed:
         """Where the data set's annotation file lists each record, from the records' first rows."""
@@ -171,6 +180,13 @@ class JoinedStores:
         for which in range(len(self._stores)):
             if (mine := rows[owner == which]).size:
                 yield which, mine - self._starts[which]
+
+
+def labels_of(store: Store, target: str) -> Labels:
+    """The class of each record of a store, from its first row."""
+    first_rows = {key: row for row, key in reversed(list(enumerate(store.keys)))}
+    targets = store.read_targets(list(first_rows.values()), (target,))
+    return {key: int(found[target]) for key, found in zip(first_rows, targets, strict=True)}
 
 
 def _check_joinable(first: Store, other: Store) -> None:

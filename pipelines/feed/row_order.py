@@ -121,7 +121,7 @@ def rows_of_subset(index: RowIndex, subset: str | None) -> Rows:
     """The rows of the records that a subset keeps. Raises ValueError for one that names unknown records."""
     if subset is None:
         return np.arange(len(index.keys), dtype=np.int64)
-    kept = subset_keys(dict.fromkeys(index.keys), subset, index.listed)
+    kept = subset_keys(dict.fromkeys(index.keys), subset, index.listed, index.labels)
     return np.flatnonzero([key in kept for key in index.keys]).astype(np.int64)
 
 

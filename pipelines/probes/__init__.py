@@ -1,1 +1,1 @@
-"""Probes: classification of features without training a head, and its figures."""
+"""Probes: classification of stored features without training a head."""

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from heads.contract import Head
+from pipelines.accuracy.class_figures import ClassFigures
+from pipelines.accuracy.named_records import TOP, name_record
 from pipelines.machine.devices import autocast
-from pipelines.metrics.named_records import TOP, name_record
-from pipelines.probes.class_figures import ClassFigures
 from pipelines.tasks.contract import IMAGE_ENDINGS, Arrays, TestView
 from pipelines.tasks.info.classification import INFO
 

@@ -17,8 +17,7 @@ import torch
 from torch import Tensor
 
 from heads.contract import Head
-from pipelines.machine.devices import autocast
-from pipelines.metrics.named_records import (
+from pipelines.accuracy.named_records import (
     TOP,
     Counts,
     Named,
@@ -27,6 +26,7 @@ from pipelines.metrics.named_records import (
     shares_by_class,
     top_share,
 )
+from pipelines.machine.devices import autocast
 from pipelines.tasks.contract import Arrays, TestView, percent
 from pipelines.tasks.info.video import INFO
 

@@ -14,6 +14,7 @@ from collections.abc import Container, Iterator, Mapping
 
 from torch import Tensor, nn
 
+from extract.backbones.origins.efficientnet_pytorch import is_efficientnet, timm_names
 from extract.backbones.origins.prefixes import all_unwrapped, without_pretraining
 from extract.backbones.origins.transformers_layouts import is_transformers, renamed
 
@@ -44,6 +45,10 @@ def _candidates(
         yield _filtered(_without_zero_biases(renamed(tensors), known), trunk)
         return
     bare = _without_zero_biases(all_unwrapped(tensors, known), known)
+    if is_efficientnet(bare):
+        names_of = timm_names(bare, trunk)
+        yield {names_of[name]: tensor for name, tensor in bare.items()}
+        return
     for names in (bare, tensors):
         yield _filtered(names, trunk)
         yield names

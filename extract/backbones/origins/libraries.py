@@ -20,6 +20,7 @@ _LIBRARIES = tuple(
         ("a ViT of timm or Meta (DINO, DINOv2, MAE, DeiT)", r"blocks\.\d+\.(attn\.qkv|mlp\.fc1)"),
         ("a ConvNeXt of timm or Meta", r"stages\.\d+\.(blocks\.)?\d+\.(conv_dw|dwconv|gamma)"),
         ("a ResNet of torchvision or timm", r"layer[1-4]\.\d+\.(conv|bn)\d"),
+        ("EfficientNet-PyTorch's", r"^_blocks\.\d+\._(depthwise|project)_conv"),
         ("an EfficientNet of timm", r"blocks\.\d+\.\d+\.conv_(pw|dw)"),
         ("Detectron2's", r"backbone\.bottom_up|\.res[2-5]\."),
         ("torchvision's", r"^features\.\d"),

@@ -61,9 +61,13 @@ class LabelledImages:
         self._images = tuple(sorted(images, key=lambda image: image.key))
         self.unusable_records = missing_reasons({image.key: (image.image,) for image in self._images})
         keys = (image.key for image in self._images)
-        self.subset = subset_keys(keys, subset) if subset else None
+        self.subset = subset_keys(keys, subset, labels=self._labels) if subset else None
         with ThreadPoolExecutor(READ_THREADS) as pool:
             self.records = tuple(pool.map(_record, self._images))
+
+    def _labels(self) -> dict[str, int]:
+        """The class of each record; of one whose label is no class -1."""
+        return {image.key: self._number_of.get(image.label, -1) for image in self._images}
 
     @cached_property
     def annotation_digest(self) -> str:

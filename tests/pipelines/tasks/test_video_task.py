@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from heads import build_head
-from pipelines.metrics.named_records import name_record
+from pipelines.accuracy.named_records import name_record
 from pipelines.pictures.clips import worst_classes
 from pipelines.tasks import TestView, task_of
 from pipelines.tasks.video import Video, VideoFigures, record_probabilities

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pipelines.metrics.named_records import (
+from pipelines.accuracy.named_records import (
     TOP,
     Counts,
     Named,

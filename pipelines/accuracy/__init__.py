@@ -1,0 +1,1 @@
+"""Accuracy of classification: records by their most likely classes, and figures of them."""
