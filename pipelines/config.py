@@ -236,6 +236,9 @@ class EvaluateConfig(VerbConfig):
     """Folder that holds the stores. Default: the folder recorded in the run."""
     live: bool = False
     """Run the backbone on the test images instead of reading a store."""
+    no_truth: bool = False
+    """Write the official results file instead of scores: for splits whose truth is not published, such as
+    test-dev2017."""
     data: str | None = None
     """Folder of the data set, for `live` and `pixels source`. Default: the folder recorded in the run, or
     data/<official name>."""

@@ -14,6 +14,9 @@ with annotations of which none can be used is a skipped record, as is a missing 
 A file whose annotations have boxes and no masks at all makes a data set of boxes only: rows hold no `mask_*`
 and no `original_rle*`, and boxes are the file's own, scaled and cropped (`extract.views.box_targets`).
 
+The annotations of `test-dev2017` and `test2017` are not published: `annotations/image_info_<split>.json`
+lists their images, which lie in `test2017/`. Their rows hold `image_id` alone.
+
 Targets of every row, in view pixels, x1 y1 x2 y2; K and J differ by row and can be 0:
     boxes float32 (K, 4)       tight around what the view shows of each mask, hence integers; never empty
     labels int64 (K,)          0..79
@@ -41,7 +44,14 @@ from pathlib import Path
 
 import numpy as np
 
-from extract.datasets.layouts.coco_files import CocoFile, from_folder, from_tars, is_official, what_is_missing
+from extract.datasets.layouts.coco_files import (
+    SPLITS_WITHOUT_TRUTH,
+    CocoFile,
+    from_folder,
+    from_tars,
+    is_official,
+    what_is_missing,
+)
 from extract.datasets.layouts.coco_sample import write_coco_split
 from extract.datasets.layouts.instance_data import InstanceData
 from extract.datasets.layouts.stuff_maps import STUFF_KINDS, StuffMaps, open_stuff
@@ -53,7 +63,7 @@ from extract.views.recipes import RecipeMaker
 from stores.subsets import fold_file, subset_keys
 
 DEFAULT_FOLDER = "coco"
-OFFICIAL_SPLITS = ("train2017", "val2017")
+OFFICIAL_SPLITS = ("train2017", "val2017", "test-dev2017", "test2017")
 TRAINING_SPLITS = ("train2017",)
 STUFF_MAPS = STUFF_KINDS
 """Kinds of stuff maps that `--stuff` adds to training rows."""
@@ -98,7 +108,10 @@ class Coco(InstanceData):
     def __init__(
         self, split: str, listed_file: CocoFile, subset: str | None, stuff: StuffMaps | None = None
     ) -> None:
-        super().__init__("coco", split, split in TRAINING_SPLITS, CATEGORIES, listed_file, subset, stuff)
+        super().__init__(
+            *("coco", split, split in TRAINING_SPLITS, CATEGORIES, listed_file, subset, stuff),
+            has_truth=split not in SPLITS_WITHOUT_TRUTH,
+        )
 
 
 def open_dataset(data: str | Path, split: str, subset: str | None = None, stuff: str | None = None) -> Coco:

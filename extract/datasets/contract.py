@@ -47,7 +47,8 @@ class Dataset(Protocol):
 
     It may also have, for data with faults: `unusable_records`, reasons by key of records whose files or
     annotations say already that they will be skipped; `unusable_annotations`, an
-    `extract.sources.unusable.UnusableAnnotations` or None; `boxes_only`, True for a detection without masks.
+    `extract.sources.unusable.UnusableAnnotations` or None; `boxes_only`, True for a detection without masks;
+    `has_truth`, False for a test split whose annotations are not published.
     And `licence`, one line on the licence of the data for the store's README.md.
     """
 

@@ -69,7 +69,7 @@ def sample_labels(dataset: Dataset) -> LabelSample | None:
 
     Maps that are missing are left out: the list of files says so already. Raises OSError.
     """
-    if dataset.task != "segmentation":
+    if dataset.task != "segmentation" or not getattr(dataset, "has_truth", True):
         return None
     missing: Mapping[str, str] = getattr(dataset, "unusable_records", {})
     there = [index for index, record in enumerate(dataset.records) if record.key not in missing]

@@ -357,6 +357,8 @@ def _exceptions(dataset: Dataset) -> dict[str, Any]:
     """What an identity says of a data set only where it is so: boxes alone, annotations that are left out."""
     unusable, found = unusable_annotations(dataset), only_boxes(dataset)
     found |= stuff_kind(dataset)
+    if not has_truth(dataset):
+        found["truth"] = False
     if unusable is not None:
         found["unusable_annotations"] = {"count": unusable.count, "of": unusable.total}
     return found
@@ -371,6 +373,11 @@ def own_description(dataset: Dataset) -> dict[str, Any]:
 def only_boxes(dataset: Dataset) -> dict[str, Any]:
     """What an identity says of a data set that has boxes and no masks; nothing of any other one."""
     return {"boxes_only": True} if getattr(dataset, "boxes_only", False) else {}
+
+
+def has_truth(dataset: Dataset) -> bool:
+    """Whether a split has annotations; not a test split whose truth is not published."""
+    return bool(getattr(dataset, "has_truth", True))
 
 
 def stuff_kind(dataset: Dataset) -> dict[str, Any]:

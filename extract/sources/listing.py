@@ -41,6 +41,16 @@ class MissingFile:
         raise SourceError(UNDECODABLE, self.reason)
 
 
+@dataclass(frozen=True, slots=True)
+class NoAnnotation:
+    """The annotation of a record of a split without truth: no bytes; a ByteSource."""
+
+    size: int = 0
+
+    def read(self, limit: int | None = None) -> bytes:
+        return b""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FolderFiles:
     """The files of one folder, not of those below it; hidden ones are left out."""

@@ -92,6 +92,7 @@ def fitting_test_stores(
     views: str | None = None,
     pixels: PixelsFrom | None = None,
     short_side: int | None = None,
+    no_truth: bool = False,
 ) -> list[FoundStore]:
     """The complete test stores a run can be evaluated on, preferring the scale it was trained at, its own
     codec and single views.
@@ -100,7 +101,9 @@ def fitting_test_stores(
     pipelines/catalog/missing_levels.py.
     """
     query = test_store_query(record, split=split)
-    complete = [store for store in list_stores(folder) if store.complete]
+    complete = [store for store in list_stores(folder) if store.complete and (store.has_truth or no_truth)]
+    if no_truth:
+        complete = [store for store in complete if not store.has_truth] or complete
     found = [store for store in complete if query.fits(store)]
     if not found:
         of_any_levels = replace(query, levels=None)
@@ -141,12 +144,14 @@ def find_test_store(
     views: str | None = None,
     pixels: PixelsFrom | None = None,
     short_side: int | None = None,
+    no_truth: bool = False,
 ) -> Path:
     """The one of `fitting_test_stores`. Raises UsageError, with the line that makes one, for none or
     several."""
     found = fitting_test_stores(
-        record, folder, split=split, views=views, pixels=pixels, short_side=short_side
-    )
+        *(record, folder),
+        split=split, views=views, pixels=pixels, short_side=short_side, no_truth=no_truth,
+    )  # fmt: skip
     if len(found) == 1:
         return found[0].path
     if found:

@@ -39,6 +39,11 @@ class FoundStore:
     """training, or test for a store that holds the records' untouched targets."""
     complete: bool
 
+    @property
+    def has_truth(self) -> bool:
+        """Not of a test split whose annotations are not published."""
+        return bool(self.identity["dataset"].get("truth", True))
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StoreQuery:
@@ -126,7 +131,10 @@ def describe_store(path: Path) -> FoundStore:
             weights_sha256=str(identity["backbone"]["weights_sha256"]),
             identity=identity,
             levels=tuple(level["name"] for level in content["levels"]),
-            purpose=TEST if any(t["name"].startswith("original_") for t in content["targets"]) else TRAINING,
+            purpose=TEST
+            if any(t["name"].startswith("original_") for t in content["targets"])
+            or identity["dataset"].get("truth") is False
+            else TRAINING,
             complete=(path / MANIFEST).is_file(),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:

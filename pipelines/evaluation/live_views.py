@@ -9,9 +9,11 @@ import torch
 
 from extract.backbones.loading import FrozenBackbone
 from extract.datasets import Dataset, first_test_split, open_dataset
+from extract.planning.plan import has_truth
 from extract.sources.byte_sources import SourceError
 from extract.views.recipes import ViewRecipe
 from pipelines.config import EvaluateConfig
+from pipelines.errors import UsageError
 from pipelines.feed.prefetch import read_ahead
 from pipelines.live.backbone import live_features, load_run_backbone, run_test_recipe
 from pipelines.runs.run_folder import RunRecord
@@ -31,6 +33,11 @@ def open_live_views(
     source = record.identity["dataset"]
     split = config.split or first_test_split(source)
     dataset = open_dataset(source, config.data or record.data, split)
+    if not has_truth(dataset) and not config.no_truth:
+        raise UsageError(
+            f"{dataset.name} {split}: its truth is not published: pass --no-truth, which writes the results "
+            "file of its server instead of scores"
+        )
     record.check_same_classes(dataset.class_names, f"{dataset.name} {dataset.split}")
     recipe = run_test_recipe(record, config.views, config.short_side)
     backbone = load_run_backbone(record, config.weights, device)
@@ -46,7 +53,10 @@ def live_views(dataset: Dataset, recipe: ViewRecipe, backbone: FrozenBackbone) -
         try:
             targets = dataset.targets(dataset.read_truth(index), views[0])
             task = task_of(dataset.task)
-            truth = {name: targets[name] for name in targets_there(task, task.test_targets, targets)}
+            wanted = (
+                targets_there(task, task.test_targets, targets) if has_truth(dataset) else task.test_targets
+            )
+            truth = {name: targets[name] for name in wanted if name in targets}
             rendered = dataset.media.render(dataset.read_source(index), record, views)
         except SourceError as error:
             logger.warning("skipping %s: %s", record.key, error.reason)

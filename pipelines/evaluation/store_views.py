@@ -70,13 +70,25 @@ def _to_device(parts: Mapping[str, Any], device: torch.device) -> dict[str, Tens
 
 
 def check_measurable(
-    store: Store, levels: Sequence[str], task: Task, shallow: ShallowLevels | None = None
+    store: Store,
+    levels: Sequence[str],
+    task: Task,
+    shallow: ShallowLevels | None = None,
+    *,
+    no_truth: bool = False,
 ) -> None:
     """Raises LevelMissing or UsageError, naming the store, if a head cannot be evaluated on it."""
     if shallow is None and (missing := [level for level in levels if level not in store.levels]):
         raise LevelMissing(
             f"{store.path} lacks {', '.join(missing)}, which the run's head needs "
             f"(it holds {', '.join(store.levels)}); evaluate on another --store"
+        )
+    if no_truth:
+        return
+    if store.identity["dataset"].get("truth") is False:
+        raise UsageError(
+            f"{store.path} is of {store.identity['dataset']['split']}, whose truth is not published: pass "
+            "--no-truth, which writes the results file of its server instead of scores"
         )
     wanted = targets_there(task, task.test_targets, store.targets)
     if missing := [target for target in wanted if target not in store.targets]:

@@ -11,8 +11,10 @@ from typing import Any
 
 import torch
 
+from heads.contract import Head
 from pipelines.catalog.choose_store import find_test_store
 from pipelines.catalog.moved_stores import stores_folder_of
+from pipelines.catalog.stores import describe_store
 from pipelines.config import EvaluateConfig
 from pipelines.evaluation.open_test_store import open_test_store
 from pipelines.evaluation.store_views import check_measurable, store_views, views_name
@@ -42,6 +44,10 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
         views, name, source = _views(config, record, device, opened)
         opened.callback(views.close)
         logger.info("%s, step %d, on %s", folder, step, source)
+        if config.no_truth:
+            split = config.split or ("test" if config.live else describe_store(Path(source)).split)
+            suffix = f"-{split}" + ("" if name == "single" else f"-{name.replace('+', '-')}")
+            return _write_results(config, record, head, views, suffix, device)
         figures = task_for(record.identity["dataset"]).measure(
             head, views, views_name=name, device=device, bf16=uses_bf16(config.precision, device)
         )
@@ -80,6 +86,7 @@ def _views(
             views=config.views,
             pixels=config.pixels,
             short_side=config.short_side,
+            no_truth=config.no_truth,
         )
     )
     store, shallow = open_test_store(
@@ -94,10 +101,45 @@ def _views(
         short_side=config.short_side,
     )
     task = task_for(record.identity["dataset"])
-    check_measurable(store, record.levels, task, shallow)
-    truth = targets_there(task, task.test_targets, store.targets)
+    check_measurable(store, record.levels, task, shallow, no_truth=config.no_truth)
+    truth = (
+        tuple(name for name in task.test_targets if name in store.targets)
+        if config.no_truth
+        else targets_there(task, task.test_targets, store.targets)
+    )
     views = store_views(store, record.levels, truth, device, shallow)
     return read_ahead(views, depth=1), views_name(store), str(path)
+
+
+def _write_results(
+    config: EvaluateConfig,
+    record: RunRecord,
+    head: Head,
+    views: Generator[TestView, None, None],
+    suffix: str,
+    device: torch.device,
+) -> dict[str, Any]:
+    """The official results files of a split without truth, in the run's folder; prints their names."""
+    # Late: needs the data sets, which measuring on a store must not load.
+    from extract.datasets import category_ids
+    from pipelines.evaluation.results_files import Predicted, write_results_files
+
+    dataset = record.identity["dataset"]
+    written = write_results_files(
+        head,
+        views,
+        Predicted(
+            dataset=dataset,
+            folder=Path(config.run),
+            suffix=suffix,
+            device=device,
+            bf16=uses_bf16(config.precision, device),
+            values=category_ids(dataset),
+        ),
+    )
+    shown = ", ".join(map(str, written.files))
+    print(f"{written.records} records predicted, no scores: {shown}")
+    return {"run": config.run, "records": written.records, "files": [str(path) for path in written.files]}
 
 
 def _write(folder: Path, record: RunRecord, figures: Figures, summary: dict[str, Any]) -> None:

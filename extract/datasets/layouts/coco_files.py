@@ -35,9 +35,22 @@ _GET_IT = (
     "get {split}.zip and annotations_trainval2017.zip from the official site, cocodataset.org (direct: "
     "images.cocodataset.org/zips/{split}.zip and "
     "images.cocodataset.org/annotations/annotations_trainval2017.zip), unpack both into one folder "
-    "and pass it as DATA"
+    "and pass it as DATA; of the test splits test2017.zip and image_info_test2017.zip"
 )
 _LONGEST_NAME = 256
+SPLITS_WITHOUT_TRUTH = ("test-dev2017", "test2017")
+"""Whose annotations are not published."""
+
+
+def official_paths(root: Path, split: str) -> tuple[Path, Path]:
+    """The list of a split's images in the official layout, and the folder of the images.
+
+    >>> [path.as_posix() for path in official_paths(Path("coco"), "test-dev2017")]
+    ['coco/annotations/image_info_test-dev2017.json', 'coco/test2017']
+    """
+    if split in SPLITS_WITHOUT_TRUTH:
+        return root / "annotations" / f"image_info_{split}.json", root / "test2017"
+    return root / "annotations" / f"instances_{split}.json", root / split
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +79,8 @@ class CocoFile:
 
 def is_official(root: Path, split: str) -> bool:
     """Whether a folder holds a split in the official layout."""
-    return (root / "annotations" / f"instances_{split}.json").is_file() and holds_any(
-        root / split, IMAGE_ENDINGS
-    )
+    annotations, images = official_paths(root, split)
+    return annotations.is_file() and holds_any(images, IMAGE_ENDINGS)
 
 
 def from_folder(root: Path, split: str, categories: Mapping[int, str]) -> CocoFile:
@@ -79,8 +91,8 @@ def from_folder(root: Path, split: str, categories: Mapping[int, str]) -> CocoFi
         there.
         OSError: it could not be read.
     """
-    annotations, images = root / "annotations" / f"instances_{split}.json", root / split
-    whole, ids = read_instances_file(annotations), IdReader()
+    annotations, images = official_paths(root, split)
+    whole, ids = read_instances_file(annotations, split not in SPLITS_WITHOUT_TRUTH), IdReader()
     _check_categories(annotations, whole, categories, ids)
     listed = [image_fields(annotations, image, ids) for image in whole["images"]]
     by_image, strangers = annotations_by_image(
@@ -115,9 +127,9 @@ def from_folder(root: Path, split: str, categories: Mapping[int, str]) -> CocoFi
 
 def what_is_missing(data: Path, split: str, default_folder: str) -> str:
     """Why a folder is not COCO: what was looked for and what was found."""
-    name = f"instances_{split}.json"
-    root = next((r for r in (data, data / default_folder) if (r / "annotations" / name).is_file()), data)
-    annotations, images = root / "annotations" / name, root / split
+    roots = (data, data / default_folder)
+    root = next((root for root in roots if official_paths(root, split)[0].is_file()), data)
+    annotations, images = official_paths(root, split)
     there = annotations.is_file(), holds_any(images, IMAGE_ENDINGS)
     found = {(True, False): "the first", (False, True): "the second"}.get(there, "neither")
     return (
@@ -203,12 +215,16 @@ def from_tars(tars: Sequence[Path]) -> CocoFile:
     return CocoFile(entries=entries, strangers=Counter())
 
 
-def read_instances_file(path: Path) -> dict[str, Any]:
+def read_instances_file(path: Path, has_truth: bool = True) -> dict[str, Any]:
     """The content of an instances file: lists of images, annotations and categories.
+
+    Args: has_truth: False of a split whose annotations are not published: an empty list of them.
 
     Raises DatasetLayoutError where it is no such file, or lists no images. OSError: it could not be read.
     """
     whole = _parsed(path, retried(path.read_bytes, str(path)))
+    if not has_truth:
+        whole["annotations"] = []
     for name in ("images", "annotations", "categories"):
         _objects(path, whole.get(name), name)
     if not whole["images"]:

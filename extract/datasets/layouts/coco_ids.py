@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,3 +86,16 @@ class IdReader:
                 for (field, kind), count in self._counts.most_common()
             )
             logger.warning("%s: numbers that are not written as integers are read as such: %s", path, shown)
+
+
+def image_ids(names: Sequence[str]) -> list[int]:
+    """Of results files: the number that is an image's name, as in VOC 2007, else its place in the list.
+
+    >>> image_ids(["000007", "000012"]), image_ids(["2012_000004", "2012_000032"])
+    ([7, 12], [1, 2])
+    """
+    if all(name.isdecimal() and len(name) < 16 for name in names):
+        numbers = [int(name) for name in names]
+        if len(set(numbers)) == len(numbers):
+            return numbers
+    return list(range(1, len(names) + 1))

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from extract.datasets.layouts.coco_files import SPLITS_WITHOUT_TRUTH, official_paths
 from extract.datasets.layouts.sample_files import SAMPLE_SIZES_HW, image_bytes, sample_image
 
 _THINGS = 2
@@ -22,8 +23,10 @@ def write_coco_split(
     """`annotations/instances_<split>.json` and `<split>/*.jpg` of so many images, two things on each."""
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    (folder / "annotations").mkdir(parents=True, exist_ok=True)
-    (folder / split).mkdir(exist_ok=True)
+    path, pictures = official_paths(folder, split)
+    has_truth = split not in SPLITS_WITHOUT_TRUTH
+    for each in (path.parent, pictures):
+        each.mkdir(parents=True, exist_ok=True)
     for number in range(1, records + 1):
         hw = SAMPLE_SIZES_HW[number % len(SAMPLE_SIZES_HW)]
         pixels, things = drawn_things(hw, list(categories), generator)
@@ -32,16 +35,16 @@ def write_coco_split(
             for place, thing in enumerate(things, start=1)
         ]
         name = f"{number:012d}.jpg"
-        (folder / split / name).write_bytes(image_bytes(pixels, "JPEG"))
+        (pictures / name).write_bytes(image_bytes(pixels, "JPEG"))
         images.append({"id": number, "file_name": name, "height": hw[0], "width": hw[1], "license": 1})
     whole = {
         "info": {},
         "licenses": [],
         "images": images,
-        "annotations": annotations,
+        **({"annotations": annotations} if has_truth else {}),
         "categories": [{"supercategory": "thing", "id": i, "name": name} for i, name in categories.items()],
     }
-    (folder / "annotations" / f"instances_{split}.json").write_text(json.dumps(whole))
+    path.write_text(json.dumps(whole))
 
 
 def drawn_things(

@@ -52,10 +52,13 @@ class InstanceData:
         listed_file: CocoFile,
         subset: str | None,
         stuff: StuffMaps | None = None,
+        *,
+        has_truth: bool = True,
     ) -> None:
         """Args:
         categories: names by category id, in the order of labels.
         stuff: maps of the images to train on, for the target `stuff`; None for none.
+        has_truth: False of a test split whose annotations are not published.
 
         Raises DatasetLayoutError where no image is left, or one is listed twice.
         """
@@ -63,7 +66,7 @@ class InstanceData:
         self.class_names, self.num_classes = tuple(categories.values()), len(categories)
         self._label_of = {category: label for label, category in enumerate(categories)}
         entries = listed_file.entries
-        self.boxes_only = has_boxes_only(entries)
+        self.boxes_only, self.has_truth = has_boxes_only(entries), has_truth
         self._strangers, self._stuff = listed_file.strangers, stuff
         self.stuff_maps = None if stuff is None else stuff.kind
         kept = _trainable(entries) if self.is_training else entries
@@ -115,6 +118,8 @@ class InstanceData:
     def target_specs(
         self, with_original: bool, params: Sequence[npt.NDArray[np.float64]]
     ) -> tuple[Target, ...]:
+        if not self.has_truth:
+            return (DenseTarget("image_id", "int64", ()),)
         found = (
             box_targets.target_specs(self._survey.sizes, with_original)
             if self.boxes_only
@@ -123,6 +128,8 @@ class InstanceData:
         return found if self._stuff is None else (*found, DenseTarget("stuff", "uint8", ("y", "x")))
 
     def targets(self, truth: Instances, view: View) -> Mapping[str, npt.NDArray[Any]]:
+        if not self.has_truth:
+            return {"image_id": np.array(truth.image_id, np.int64)}
         found = (box_targets if self.boxes_only else instance_targets).targets(truth, view)
         return found if truth.stuff is None else {**found, "stuff": view.apply_labels(truth.stuff)}
 

@@ -50,11 +50,15 @@ class LabelMaps:
         pairs: Sequence[Pair],
         subset: str | None,
         decode: Callable[[bytes, Hw], Labels],
+        *,
+        has_truth: bool = True,
     ) -> None:
         """Args:
         decode: the label map in an annotation file, for an image of that height and width; raises
             SourceError.
+        has_truth: False of a test split whose label maps are not published.
         """
+        self.has_truth = has_truth
         self.name, self.split, self.is_training = name, split, is_training
         self.class_names, self.num_classes = class_names, len(class_names)
         self._decode = decode
@@ -80,6 +84,8 @@ class LabelMaps:
         return source.read() if is_read else b""
 
     def parse_annotation(self, index: int, annotation: bytes) -> Labels:
+        if not self.has_truth:
+            return np.zeros((0, 0), np.uint8)
         source = self._pairs[index].annotation
         if isinstance(source, MissingFile):
             raise SourceError(BAD_TARGET, source.reason)
@@ -95,6 +101,8 @@ class LabelMaps:
     def target_specs(
         self, with_original: bool, params: Sequence[npt.NDArray[np.float64]]
     ) -> tuple[Target, ...]:
+        if not self.has_truth:
+            return ()
         in_view = DenseTarget("labels", "uint8", ("y", "x"))
         if not with_original:
             return (in_view,)
@@ -102,7 +110,7 @@ class LabelMaps:
         return in_view, RaggedTarget("original_labels", "uint8", ("original_y", "original_x"), cap_bytes)
 
     def targets(self, truth: Labels, view: View) -> Mapping[str, Labels]:
-        return {"labels": view.apply_labels(truth), "original_labels": truth}
+        return {"labels": view.apply_labels(truth), "original_labels": truth} if self.has_truth else {}
 
 
 def _record(pair: Pair) -> Record:

@@ -44,6 +44,7 @@ class LabelledVideos:
         self.class_names = tuple(class_names)
         self._number_of = {name: number for number, name in enumerate(self.class_names)}
         self._number_of |= number_of or {}
+        self.has_truth = self.is_training or any(clip.label for clip in self._clips)
         self.subset = subset_keys((clip.key for clip in self._clips), subset) if subset else None
         with ThreadPoolExecutor(READ_THREADS) as pool:
             self.records = tuple(pool.map(self._record, self._clips))
@@ -75,6 +76,8 @@ class LabelledVideos:
 
     def parse_annotation(self, index: int, annotation: bytes) -> int:
         """The number of the class, from 0. Raises SourceError for a label that is no class."""
+        if not self.has_truth:
+            return -1
         label = annotation.decode(errors="replace")
         if label in self._number_of:
             return self._number_of[label]
@@ -88,10 +91,14 @@ class LabelledVideos:
     def target_specs(
         self, with_original: bool, params: Sequence[npt.NDArray[np.float64]]
     ) -> tuple[Target, ...]:
+        if not self.has_truth:
+            return ()
         label = DenseTarget("label", "int64", ())
         # Marks test rows; the same number, as no view changes the class of a video.
         return (label, DenseTarget("original_label", "int64", ())) if with_original else (label,)
 
     def targets(self, truth: int, view: View) -> Mapping[str, npt.NDArray[Any]]:
+        if not self.has_truth:
+            return {}
         label = np.array(truth, dtype=np.int64)
         return {"label": label, "original_label": label}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -14,14 +15,15 @@ from extract.datasets.layouts.coco_files import (
     image_finder,
     read_instances_file,
 )
-from extract.datasets.layouts.coco_ids import IdReader, shown_id
+from extract.datasets.layouts.coco_ids import IdReader, image_ids, shown_id
 from extract.datasets.layouts.instance_data import InstanceData
 from extract.datasets.layouts.stuff_maps import pixel_maps
 from extract.datasets.own.advice import DESCRIBE, contents
 from extract.datasets.own.description import Description
-from extract.sources.byte_sources import ByteSource
-from extract.sources.listing import MissingFile, number_of
+from extract.sources.byte_sources import ByteSource, SourceError, image_size
+from extract.sources.listing import IMAGE_ENDINGS, MissingFile, folders_below, number_of, sources_by_stem
 from extract.sources.record import DatasetLayoutError
+from extract.views.view import Hw
 
 
 def open_instances(description: Description, data: Path, split: str, subset: str | None) -> InstanceData:
@@ -30,6 +32,8 @@ def open_instances(description: Description, data: Path, split: str, subset: str
     Raises DatasetLayoutError where the file or all images are absent, or categories are others.
     """
     where = description.splits[split]
+    if not description.has_truth(split):
+        return _images_alone(description, data, split, subset)
     if len(where["annotations"]) > 1:
         raise DatasetLayoutError(
             f"splits.{split}.annotations of {description.name}: {len(where['annotations'])} files, expected "
@@ -53,6 +57,36 @@ def open_instances(description: Description, data: Path, split: str, subset: str
         if "stuff" in where and split in description.training
         else None,
     )
+
+
+def _images_alone(description: Description, data: Path, split: str, subset: str | None) -> InstanceData:
+    """The images of a test split without truth; their ids are their names where these are numbers."""
+    folders = [data / folder for folder in description.splits[split]["images"]]
+    found = sorted(
+        (f"{below}/{stem}" if below else stem, source)
+        for folder in folders
+        for below, path in folders_below(folder)
+        for stem, source in sources_by_stem(path, IMAGE_ENDINGS, "image").items()
+    )
+    if not found:
+        raise DatasetLayoutError(
+            f"{data}: split {split} of {description.name}: looked for images in "
+            f"{', '.join(map(str, folders))}, found none; {contents(folders[0])}; {DESCRIBE}"
+        )
+    ids = image_ids([key for key, _ in found])
+    entries = [
+        ImageEntry(key, ids[place], _any_hw(source), (place, len(found)), (), source)
+        for place, (key, source) in enumerate(found)
+    ]
+    listed = CocoFile(entries=entries, strangers=Counter())
+    return InstanceData(description.name, split, False, description.classes, listed, subset, has_truth=False)
+
+
+def _any_hw(image: ByteSource) -> Hw:
+    try:
+        return image_size(image)
+    except SourceError:  # the record is skipped, with this reason, when it is decoded
+        return 1, 1
 
 
 def _listed(path: Path, folders: Sequence[Path], categories: Mapping[int, str]) -> CocoFile:

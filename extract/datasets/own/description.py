@@ -41,6 +41,8 @@ class Layout:
     """Of a split, all paths below the folder of the data."""
     required: tuple[tuple[str, ...], ...]
     """Sets of split keys of which one must be there."""
+    without_truth: tuple[str, ...] = ()
+    """Split keys that are enough for a test split whose truth is not published."""
     options: tuple[str, ...] = ()
     """Further keys of the description."""
     labelled: bool = False
@@ -55,6 +57,7 @@ LAYOUTS: Mapping[str, Layout] = {
         task="segmentation",
         split_keys=("images", "masks", "list", "pairs"),
         required=(("images", "masks"), ("pairs",)),
+        without_truth=("images",),
         options=("ignored", "offset", "image_suffix", "mask_suffix"),
         most_classes=MOST_MASK_CLASSES,
     ),
@@ -62,6 +65,7 @@ LAYOUTS: Mapping[str, Layout] = {
         task="detection",
         split_keys=("annotations", "images", "stuff"),
         required=(("annotations", "images"),),
+        without_truth=("images",),
     ),
     "imagefolder": Layout(
         task="classification",
@@ -101,6 +105,7 @@ LAYOUTS: Mapping[str, Layout] = {
         task="detection",
         split_keys=("images", "annotations", "list"),
         required=(("images", "annotations"),),
+        without_truth=("images",),
         options=("first_pixel",),
     ),
 }
@@ -157,6 +162,10 @@ class Description:
     def class_numbers(self) -> tuple[int, ...]:
         """Value in masks, or category id, by label."""
         return tuple(self.classes)
+
+    def has_truth(self, split: str) -> bool:
+        """Whether a split names its annotations; a test split need not."""
+        return any(set(way) <= set(self.splits[split]) for way in LAYOUTS[self.layout].required)
 
     def content(self) -> dict[str, Any]:
         """All but name and folder of the data, as JSON: how it is read, for a store's identity."""

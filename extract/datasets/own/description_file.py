@@ -67,6 +67,12 @@ class _Reader:
         unknown = [split for split in training if split not in splits]
         if unknown or not training:
             raise self._error(f"training: {_shown(unknown)}, expected some of {', '.join(splits)}")
+        for split in training:
+            if not any(set(way) <= set(splits[split]) for way in layout.required):
+                raise self._error(
+                    f"splits.{split}: has {', '.join(splits[split])}; a split to train on needs "
+                    f"{_ways(layout)}"
+                )
         offset = self._whole(found.get("offset", 0), "offset")
         labels, classes = self._classes(found.get("classes"), layout_name, offset)
         ignored = found.get("ignored", [])
@@ -117,7 +123,8 @@ class _Reader:
                 raise self._error(f"{place}: {_shown(where)}, expected {_ways(layout)}")
             self._refuse_unknown(where, layout.split_keys, f"{place}.")
             paths = {key: self._paths(value, f"{place}.{key}") for key, value in where.items()}
-            if not any(set(way) <= set(paths) for way in layout.required):
+            ways = (*layout.required, *([layout.without_truth] if layout.without_truth else []))
+            if not any(set(way) <= set(paths) for way in ways):
                 raise self._error(f"{place}: has {', '.join(paths) or 'nothing'}, expected {_ways(layout)}")
             splits[split] = {key: paths[key] for key in layout.split_keys if key in paths}
         return splits

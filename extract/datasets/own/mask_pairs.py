@@ -23,6 +23,7 @@ from extract.sources.byte_sources import (
 from extract.sources.listing import (
     IMAGE_ENDINGS,
     MissingFile,
+    NoAnnotation,
     folders_below,
     missing_reasons,
     number_of,
@@ -52,6 +53,7 @@ def open_masks(description: Description, data: Path, split: str, subset: str | N
         _pairs(description, data, split),
         subset,
         partial(decode_mask, classes=description.classes, ignored=description.ignored),
+        has_truth=description.has_truth(split),
     )
 
 
@@ -111,6 +113,8 @@ def _ranges(values: Sequence[int]) -> str:
 
 def _pairs(description: Description, data: Path, split: str) -> list[Pair]:
     where = description.splits[split]
+    if not description.has_truth(split):
+        return _images_alone(description, data, split)
     found = (
         list(_listed_pairs(data, where["pairs"]))
         if "pairs" in where
@@ -149,6 +153,22 @@ def _nothing(description: Description, data: Path, split: str, found: Sequence[P
         f"{number_of(counts[0], 'image')} and {number_of(counts[1], 'mask')}{unlike}; {contents(absent)}; "
         f"{DESCRIBE}"
     )
+
+
+def _images_alone(description: Description, data: Path, split: str) -> list[Pair]:
+    """The images of a split without truth."""
+    where = description.splits[split]
+    images = _by_key(data, where["images"], IMAGE_ENDINGS, "image", description.image_suffix)
+    if "list" in where:
+        listed = _listed_keys(data, where["list"], description.image_suffix)
+        images = {key: images.get(key, MissingFile("its image is missing")) for key in listed}
+    if all(isinstance(image, MissingFile) for image in images.values()):
+        shown = next((data / path for path in where["images"] if not (data / path).is_dir()), data)
+        raise DatasetLayoutError(
+            f"{data}: split {split} of {description.name}: looked for {', '.join(where['images'])}/"
+            f"*{description.image_suffix}.jpg (or another image), found none; {contents(shown)}; {DESCRIBE}"
+        )
+    return [Pair(key, image, NoAnnotation()) for key, image in images.items()]
 
 
 def _paired_folders(description: Description, data: Path, split: str) -> list[Pair]:

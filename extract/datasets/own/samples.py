@@ -42,7 +42,8 @@ def _masks(description: Description, folder: Path, split: str, records: int, gen
         image_path = f"{_first(where, 'images', 'images')}/{name}{description.image_suffix}.jpg"
         mask_path = f"{_first(where, 'masks', 'masks')}/{name}{description.mask_suffix}.png"
         _write(folder / image_path, image_bytes(sample_image(generator, hw), "JPEG"))
-        _write(folder / mask_path, image_bytes(mask, "PNG"))
+        if description.has_truth(split):
+            _write(folder / mask_path, image_bytes(mask, "PNG"))
         pairs.append((name, f"{image_path},{mask_path}"))
     _write_lists(folder, where.get("list", ()), [name for name, _ in pairs])
     _write_lists(folder, where.get("pairs", ()), [line for _, line in pairs])
@@ -66,7 +67,8 @@ def _coco(description: Description, folder: Path, split: str, records: int, gene
         ]
     categories = [{"id": number, "name": name} for number, name in description.classes.items()]
     whole = {"images": images, "annotations": annotations, "categories": categories}
-    _write(folder / _first(where, "annotations"), json.dumps(whole).encode())
+    if description.has_truth(split):
+        _write(folder / _first(where, "annotations"), json.dumps(whole).encode())
 
 
 def _voc(description: Description, folder: Path, split: str, records: int, generator: Generator) -> None:
@@ -78,7 +80,8 @@ def _voc(description: Description, folder: Path, split: str, records: int, gener
         height, width = pixels.shape[:2]
         size = f"<size><width>{width}</width><height>{height}</height><depth>3</depth></size>"
         text = f"<annotation><filename>{name}.jpg</filename>{size}{objects}</annotation>\n"
-        _write(folder / _first(where, "annotations") / f"{name}.xml", text.encode())
+        if description.has_truth(split):
+            _write(folder / _first(where, "annotations") / f"{name}.xml", text.encode())
         names.append(name)
     _write_lists(folder, where.get("list", ()), names)
 

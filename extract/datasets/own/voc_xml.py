@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from extract.datasets.layouts.coco_files import CocoFile, ImageEntry
+from extract.datasets.layouts.coco_ids import image_ids
 from extract.datasets.layouts.instance_data import MIN_SIDE_PX, InstanceData
 from extract.datasets.own.advice import DESCRIBE, contents
 from extract.datasets.own.coco_json import in_folders
@@ -55,12 +56,15 @@ def open_voc(description: Description, data: Path, split: str, subset: str | Non
     names = _names(description, data, split)
     find = in_folders([data / folder for folder in where["images"]])
     numbers = {name: number for number, name in description.classes.items()}
-    ids = _image_ids(names)
+    ids, has_truth = image_ids(names), description.has_truth(split)
 
     def entry(position: int) -> ImageEntry:
         name = names[position]
         image = _image(find, name)
         try:
+            if not has_truth:
+                listed = position, len(names)
+                return ImageEntry(name, ids[position], image_size(image), listed, (), image)
             found = read_voc(_xml_bytes(data, where["annotations"], name))
             hw = found.hw or image_size(image)
         except (NotVoc, SourceError) as error:
@@ -84,6 +88,7 @@ def open_voc(description: Description, data: Path, split: str, subset: str | Non
         description.classes,
         CocoFile(entries=entries, strangers=Counter()),
         subset,
+        has_truth=has_truth,
     )
 
 
@@ -155,9 +160,11 @@ def _names(description: Description, data: Path, split: str) -> list[str]:
         for path in where["list"]:
             names += listed_names(data / path)
     else:
-        for folder in where["annotations"]:
+        endings = ["xml"] if "annotations" in where else IMAGE_ENDINGS
+        for folder in where.get("annotations", where["images"]):
             root = data / folder
-            files = sorted(root.rglob("*.xml")) if root.is_dir() else []
+            every = sorted(root.rglob("*")) if root.is_dir() else []
+            files = [path for path in every if path.suffix[1:].lower() in endings]
             names += [
                 path.relative_to(root).with_suffix("").as_posix()
                 for path in files
@@ -203,19 +210,6 @@ def _any_hw(image: ByteSource) -> Hw:
         return MIN_SIDE_PX, MIN_SIDE_PX
 
 
-def _image_ids(names: Sequence[str]) -> list[int]:
-    """Of results files: the number that is an image's name, as in VOC 2007, else its place in the list.
-
-    >>> _image_ids(["000007", "000012"]), _image_ids(["2012_000004", "2012_000032"])
-    ([7, 12], [1, 2])
-    """
-    if all(name.isdecimal() and len(name) < 16 for name in names):
-        numbers = [int(name) for name in names]
-        if len(set(numbers)) == len(numbers):
-            return numbers
-    return list(range(1, len(names) + 1))
-
-
 def _image(find: Any, name: str) -> ByteSource:
     for ending in IMAGE_ENDINGS:
         source: ByteSource = find(f"{name}.{ending}")
@@ -234,9 +228,9 @@ def _xml_bytes(data: Path, folders: Sequence[str], name: str) -> bytes:
 
 def _nothing(description: Description, data: Path, split: str, entries: Sequence[ImageEntry]) -> str:
     where = description.splits[split]
-    images, annotations = ", ".join(where["images"]), ", ".join(where["annotations"])
+    images, annotations = ", ".join(where["images"]), ", ".join(where.get("annotations", ("no annotations",)))
     named = f" of the names in {', '.join(where['list'])}" if "list" in where else ""
-    folders = [data / folder for folder in (*where["images"], *where["annotations"])]
+    folders = [data / folder for folder in (*where["images"], *where.get("annotations", ()))]
     absent = next((folder for folder in folders if not folder.is_dir()), folders[0])
     reason = f", such as {entries[0].key}: {entries[0].image.reason}" if entries else ""  # type: ignore[attr-defined]
     return (

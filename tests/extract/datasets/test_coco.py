@@ -351,8 +351,10 @@ def test_a_wrong_folder_says_what_was_looked_for_and_where_to_get_it(tmp_path: P
     (root / "val2017").rmdir()
     with pytest.raises(DatasetLayoutError, match="found the first"):
         open_dataset("coco", root, "val2017")
-    with pytest.raises(ValueError, match="no split 'test2017'"):
+    with pytest.raises(DatasetLayoutError, match=r"image_info_test2017.json and .*found neither"):
         open_dataset("coco", root, "test2017")
+    with pytest.raises(ValueError, match="no split 'test2014'"):
+        open_dataset("coco", root, "test2014")
 
 
 def test_the_canonical_bytes_are_json_whatever_the_file_says() -> None:

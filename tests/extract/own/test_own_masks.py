@@ -178,7 +178,12 @@ def test_a_wrong_folder_names_what_was_looked_for(described: Path) -> None:
         ("ignored: [255]", "ignored: [1]", "ignored: 1 is the class 'road' too"),
         ("ignored: [255]", "ignored: [a]", "ignored: 'a', expected a whole number from 0"),
         ("masks: masks/test", "mask: masks/test", "splits.test.mask: unknown key; did you mean masks?"),
-        (", masks: masks/test", "", "splits.test: has images, expected {images: ..., masks: ...} or {pairs"),
+        (
+            ", masks: masks/train",
+            "",
+            "splits.train: has images; a split to train on needs {images: ..., masks",
+        ),
+        ("images: images/test, ", "", "splits.test: has masks, expected {images: ..., masks: ...} or {pairs"),
         ("images/test", "../images", "splits.test.images: '../images', expected a path below the folder"),
         ("name: streets", "name: a/b", "name: 'a/b', expected letters, digits"),
         ("name: streets", "name: coco", "name: 'coco' is a data set; choose another name"),
