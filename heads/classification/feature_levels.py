@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 
 from heads.errors import HeadError
+from heads.last_map import last_map
 from stores.pyramid import PyramidSpec
 
 FEATURES = ("auto", "cls", "avg", "cls+avg", "pooled", "map")
@@ -63,19 +64,3 @@ def _last_blocks(names: tuple[str, ...], kind: str) -> list[str]:
         if found and found[1] == kind and (found[3] or int(found[2]) not in by_block):
             by_block[int(found[2])] = name
     return [by_block[block] for block in sorted(by_block, reverse=True)]
-
-
-def last_map(pyramid: PyramidSpec) -> tuple[str, ...]:
-    """The deepest level that is a map, after the backbone's norm where both are there; empty without one.
-
-    >>> from stores.pyramid import Level
-    >>> levels = [Level(name=n, stride_px=32, channels=8, stage=4) for n in ("p5", "p5n", "avg")]
-    >>> last_map(PyramidSpec(tuple(levels)))
-    ('p5n',)
-    """
-    maps = [level for level in pyramid if not level.is_pooled]
-    if not maps:
-        return ()
-    deepest = max(level.stage for level in maps)
-    last = [level.name for level in maps if level.stage == deepest]
-    return (next((name for name in last if name.endswith("n")), last[-1]),)

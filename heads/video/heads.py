@@ -28,13 +28,12 @@ from heads.contract import (
     check_probability,
 )
 from heads.errors import HeadError
+from heads.last_map import require_last_map
 from heads.necks.channel_dropout import drop_channels
 from heads.necks.input_norm import INPUT_NORMS, build_input_norms
 from heads.video.blocks import VideoBlock
 from stores.pyramid import PyramidSpec
 
-LEVELS = ("p5n",)
-"""The last stage after the backbone's own pretrained norm, of each frame."""
 SPANS = ("temporal", "global")
 NAMED_BLOCKS = range(1, 5)
 
@@ -44,7 +43,8 @@ class MeanSettings:
     """Raises HeadError for a value out of range."""
 
     input_norm: str = "none"
-    """Norm over the channels of each cell: none (level p5n has the backbone's own) | ln | ln_no_affine."""
+    """Norm over the channels of each cell: none (levels such as p5n have the backbone's own) | ln |
+    ln_no_affine."""
     dropout: float = 0.5
     """Probability of dropping a channel of the mean before the classifier, 0..0.9."""
 
@@ -66,7 +66,8 @@ class BlockSettings:
     drop_path: float = 0.2
     """Probability of leaving out a block's branch for a clip, 0..0.9; the same for every block."""
     input_norm: str = "none"
-    """Norm over the channels of each cell: none (level p5n has the backbone's own) | ln | ln_no_affine."""
+    """Norm over the channels of each cell: none (levels such as p5n have the backbone's own) | ln |
+    ln_no_affine."""
     dropout: float = 0.5
     """Probability of dropping a channel of the mean before the classifier, 0..0.9."""
 
@@ -192,10 +193,16 @@ class BlockHead(ClipHead):
 
 
 HEADS = {
-    "linear": HeadPreset(task="video", levels=LEVELS, settings=MeanSettings(), build=MeanHead),
+    "linear": HeadPreset(
+        task="video", levels=(), choose=require_last_map, settings=MeanSettings(), build=MeanHead
+    ),
     **{
         f"{span}{blocks}": HeadPreset(
-            task="video", levels=LEVELS, settings=BlockSettings(span=span, blocks=blocks), build=BlockHead
+            task="video",
+            levels=(),
+            choose=require_last_map,
+            settings=BlockSettings(span=span, blocks=blocks),
+            build=BlockHead,
         )
         for span in SPANS
         for blocks in NAMED_BLOCKS

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from extract.backbones.levels import PLAIN
 from extract.backbones.loading import BackboneCard
 from extract.datasets import Dataset, choose, open_dataset
 from extract.planning.compressed_size import measured
@@ -23,6 +24,7 @@ from pipelines.catalog.choose_backbone import chosen_card, pixels_of, tagged_mod
 from pipelines.catalog.stores import FoundStore, existing_folder, list_stores, local_folder
 from pipelines.config import PlanConfig
 from pipelines.errors import UsageError
+from pipelines.forecast.readable_levels import require_readable
 from pipelines.forecast.usable_data import require_usable
 from pipelines.machine.devices import choose_device
 from stores.codecs import codec, codec_names, needs_state
@@ -37,6 +39,8 @@ logger = logging.getLogger(__name__)
 DEFAULT_CODEC, POOLED_CODEC = "int8", "float16"
 _MOST_POOLED_BYTES = 4
 """Of a value of a pooled vector, as float32."""
+STAGES = ("p2", "p3", "p4", "p5")
+"""Levels of images that can be recomputed from pixels, of backbones that have them."""
 KNOWN_LATER = {"dataset.annotations_sha256", "backbone.weights_sha256", "backbone.precision"}
 """Fields of an identity that an estimate leaves open: they need annotations, weights or the device."""
 
@@ -102,6 +106,8 @@ def prepare(config: PlanConfig) -> Extraction:
     stores = local_folder(config.stores)
     logger.info("%s: listing records and reading the headers of their images", config.dataset)
     dataset = open_dataset(config.dataset, config.data, chosen.split, config.subset, stuff=config.stuff)
+    stages = card.family != PLAIN and recipe.frames is None
+    require_readable(dataset.task, card.pyramid, STAGES if stages else (), model=card.model)
     labels = sample_labels(dataset)
     require_usable(dataset, labels, config.max_failed, config.max_unusable)
     if (rows := len(dataset.records) * (chosen.views or 1)) > MAX_ROWS:

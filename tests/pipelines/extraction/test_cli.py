@@ -352,7 +352,7 @@ def test_settings_from_a_file(words: list[str], tmp_path: Path, capsys: pytest.C
         ("--subset 0%", "subset"),
         ("--subset none.txt", "neither a share such as 1%"),
         ("--weights random:0 --model-args.nonsense 3", "nonsense"),
-        ("--levels p4 --shard-rows 3", "power of two"),
+        ("--levels p4,p5 --shard-rows 3", "power of two"),
     ],
 )
 def test_invalid_requests_are_refused(

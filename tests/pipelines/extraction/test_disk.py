@@ -67,7 +67,7 @@ def test_only_a_store_of_the_same_identity_passes_for_a_begun_one(
         loading.setattr(
             pipelines.verbs.extract_features, "load_backbone", lambda *_, **__: pytest.fail("loaded")
         )
-        for other in ("--views 2", "--seed 1", "--subset 50%", "--pixels stored", "--levels p4"):
+        for other in ("--views 2", "--seed 1", "--subset 50%", "--pixels stored", "--levels p5"):
             code, _, _, err = result(capsys, "extract", *words, *other.split())
             assert code == 5, other
             assert f"{store.parent}: the plan needs" in err

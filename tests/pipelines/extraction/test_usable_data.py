@@ -23,7 +23,7 @@ NANO = "--model swinv2-nano --weights random:0 --device cpu --workers 1 --crop-s
 
 def ade20k(tmp_path: Path, records: int = 6) -> tuple[Path, list[str]]:
     root = write_folder(tmp_path, training=records, validation=1)
-    words = f"--dataset ade20k --data {root} --stores {tmp_path / 'features'} --levels p4 {NANO}"
+    words = f"--dataset ade20k --data {root} --stores {tmp_path / 'features'} --levels p5 {NANO}"
     return root, shlex.split(words)
 
 
@@ -139,7 +139,7 @@ def test_the_share_of_unusable_annotations_is_in_every_report(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     words = coco(tmp_path, without_masks_in(3))
-    code, summary, out, _ = result(capsys, "extract", *words, "--levels", "p4")
+    code, summary, out, _ = result(capsys, "extract", *words, "--levels", "p5")
     found = summary["unusable_annotations"]
     total = found["of"]
     assert code == 0 and (found["count"], found["share"]) == (3, 3 / total)
@@ -160,7 +160,7 @@ def test_too_large_a_share_is_refused(tmp_path: Path, capsys: pytest.CaptureFixt
     code, _, _, err = result(capsys, "extract", *words)
     assert code == 1 and "at most 5% may be left out (--max-unusable)" in err
     assert not (tmp_path / "features").exists()
-    code, summary, _, _ = result(capsys, "extract", *words, "--max-unusable", "0.9", "--levels", "p4")
+    code, summary, _, _ = result(capsys, "extract", *words, "--max-unusable", "0.9", "--levels", "p5")
     assert code == 0 and summary["unusable_annotations"]["count"] == 9
     code, _, _, err = result(capsys, "extract", *words, "--max-unusable", "90")
     assert code == 2 and "max_unusable 90: expected a share from 0 to 1" in err
@@ -169,7 +169,7 @@ def test_too_large_a_share_is_refused(tmp_path: Path, capsys: pytest.CaptureFixt
 def test_stores_without_anything_unusable_say_nothing_of_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _, summary, out, _ = result(capsys, "extract", *coco(tmp_path, lambda whole: None), "--levels", "p4")
+    _, summary, out, _ = result(capsys, "extract", *coco(tmp_path, lambda whole: None), "--levels", "p5")
     assert "  unusable" not in out and summary["unusable_annotations"] is None
     with open_store(summary["store"]) as store:
         assert not {"unusable_annotations", "boxes_only"} & set(store.identity["dataset"])
