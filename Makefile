@@ -71,8 +71,8 @@ evaluate: setup  ## Measures a run's metrics on a test store (RUN=)
 predict: setup  ## The frozen backbone and a trained head on new images or videos (RUN= INPUT= [OUT=])
 	$(RUN_PIPELINES) predict $(call flags,RUN INPUT OUT) $(ARGS)
 
-report: setup  ## Compares runs with each other and the paper (RUN="runs/a runs/b")
-	$(RUN_PIPELINES) report $(RUN) $(ARGS)
+report: setup  ## Compares runs with each other and the paper; OUT=page.html writes a page (RUN="runs/a runs/b")
+	$(RUN_PIPELINES) report $(RUN) $(call flags,OUT) $(ARGS)
 
 probe: setup  ## k-NN or logistic regression on stored features, without a training (METHOD=knn|logreg [STORE= VAL_STORE=])
 	$(RUN_PIPELINES) probe $(call flags,STORE VAL_STORE METHOD DATASET MODEL STORES SUBSET OUT) $(ARGS)

@@ -353,8 +353,9 @@ class ReportConfig(VerbConfig):
     """Folders of runs, or folders that contain runs; the flag itself may be left out. Runs that differ only
     in their seed form one row: mean and standard deviation."""
     out: str | None = None
-    """CSV file to write; a plot of score over trainable parameters is written beside it as .png. Default:
-    print the table only."""
+    """File to write, by its ending: .html, a page with tables, curves, classes and pictures in one file;
+    .csv, with a plot of score over trainable parameters beside it as .png; .json. Default: the table is
+    printed only."""
     pretraining: tuple[str, ...] = ()
     """Pretraining of weights that the runs do not name, as the paper calls it: SUP-1K, SUP-22K, EsViT-1K,
     SimMIM-1K, iCAR-Laion, iCAR-Laion-22K, ext22K or other. NAME is for every run with unknown weights,

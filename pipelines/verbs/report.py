@@ -10,6 +10,7 @@ from typing import Any
 
 from pipelines.config import ReportConfig
 from pipelines.errors import UsageError
+from pipelines.json_output import write_json
 from pipelines.reporting.pretraining import given_pretraining
 from pipelines.reporting.report_rows import ReportRow, csv_rows, report_rows
 from pipelines.reporting.report_table import table_text
@@ -26,6 +27,8 @@ def run(config: ReportConfig) -> dict[str, Any]:
     """
     if not config.run:
         raise UsageError("expected folders of runs, such as: python -m pipelines report runs/a runs/b")
+    if config.out is not None and Path(config.out).suffix.lower() not in _WRITERS:
+        raise UsageError(f"--out {config.out}: expected a name that ends with {', '.join(_WRITERS)}")
     pretraining = given_pretraining(config.pretraining)
     folders = run_folders([Path(run) for run in config.run])
     rows = report_rows([read_figures(folder) for folder in folders], pretraining)
@@ -62,8 +65,27 @@ def _write(rows: Sequence[ReportRow], table: Sequence[dict[str, Any]], out: str 
     """The files that were written."""
     if out is None:
         return {}
-    path = Path(out).with_suffix(".csv")
+    path = Path(out)
     path.parent.mkdir(parents=True, exist_ok=True)
+    written = _WRITERS[path.suffix.lower()](rows, table, path)
+    print("written: " + ", ".join(written.values()))
+    return written
+
+
+def _write_page(rows: Sequence[ReportRow], table: Sequence[dict[str, Any]], path: Path) -> dict[str, str]:
+    # Late: the table alone draws nothing, and matplotlib takes a second to load.
+    from pipelines.pages.runs_page import write_runs_page
+
+    write_runs_page(rows, path)
+    return {"page": str(path)}
+
+
+def _write_json(rows: Sequence[ReportRow], table: Sequence[dict[str, Any]], path: Path) -> dict[str, str]:
+    write_json(path, {"rows": table})
+    return {"json": str(path)}
+
+
+def _write_csv(rows: Sequence[ReportRow], table: Sequence[dict[str, Any]], path: Path) -> dict[str, str]:
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(dict.fromkeys(name for row in table for name in row)))
         writer.writeheader()
@@ -74,5 +96,8 @@ def _write(rows: Sequence[ReportRow], table: Sequence[dict[str, Any]], out: str 
 
     if draw_report(rows, path.with_suffix(".png")):
         written["picture"] = str(path.with_suffix(".png"))
-    print("written: " + ", ".join(written.values()))
     return written
+
+
+_WRITERS = {".html": _write_page, ".csv": _write_csv, ".json": _write_json}
+"""By the ending of `--out`."""

@@ -1,0 +1,131 @@
+"""Charts of a page, drawn by matplotlib as SVG: lines, points and bars, one colour and dash for each run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from io import StringIO
+from typing import Any
+
+import matplotlib
+from markupsafe import Markup
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from pipelines.reporting.report_picture import drawable
+from pipelines.reporting.report_rows import shortened
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#7F7F7F")
+"""Of Okabe and Ito (jfly.uni-koeln.de/color), apart for colour-blind readers; repeated with another dash."""
+_DASHES = ("-", "--", ":", "-.")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+_NAME_LETTERS = 28
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """A drawn chart."""
+
+    svg: Markup
+    caption: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Line:
+    """Points of one run."""
+
+    run: int
+    """Its number on the page: it decides the colour, and check boxes hide it."""
+    x: Sequence[float]
+    y: Sequence[float]
+    markers: bool = False
+
+
+def colour_of(run: int) -> str:
+    """
+    >>> colour_of(0), colour_of(8) == colour_of(0)
+    ('#0072B2', True)
+    """
+    return COLOURS[run % len(COLOURS)]
+
+
+def line_chart(
+    name: str, lines: Sequence[Line], *, x: str, y: str, caption: str, log_x: bool = False
+) -> Chart:
+    """Lines over a common axis.
+
+    Args:
+        name: unique on the page; it begins the ids inside the SVG.
+        x, y: labels of the axes, with units.
+    """
+    figure, axes = _axes(x, y)
+    for line in lines:
+        (drawn,) = axes.plot(
+            line.x, line.y,
+            color=colour_of(line.run),
+            linestyle=_DASHES[line.run // len(COLOURS) % len(_DASHES)],
+            marker=_MARKERS[line.run % len(_MARKERS)] if line.markers or len(line.x) == 1 else None,
+            markersize=5,
+        )  # fmt: skip
+        drawn.set_gid(f"{name}-run{line.run}")
+    if log_x:
+        axes.set_xscale("log")
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+    return Chart(_svg(figure, name), caption)
+
+
+def bar_chart(
+    name: str, classes: Sequence[str], bars: Mapping[int, Sequence[float | None]], *, x: str, caption: str
+) -> Chart:
+    """Horizontal bars, a group for each class and a bar in it for each run.
+
+    Args:
+        bars: number of the run -> a value for each class; None draws none.
+        x: label of the axis, with its unit.
+    """
+    height = 0.8 / max(1, len(bars))
+    figure = Figure(figsize=(8, 1.0 + len(classes) * max(0.22, 0.13 * len(bars))), layout="constrained")
+    axes = figure.add_subplot(xlabel=x)
+    for place, (run, values) in enumerate(bars.items()):
+        at = [row + (place - (len(bars) - 1) / 2) * height for row in range(len(classes))]
+        drawn = axes.barh(at, [value or 0.0 for value in values], height=height, color=colour_of(run))
+        for number, bar in enumerate(drawn):
+            bar.set_gid(f"{name}-{number}-run{run}")
+    axes.set_yticks(range(len(classes)), [_label(text) for text in classes], parse_math=False)
+    axes.set_ylim(len(classes) - 0.4, -0.6)
+    axes.axvline(0, color="0.3", linewidth=0.8)
+    axes.grid(axis="x", alpha=0.3)
+    return Chart(_svg(figure, name), caption)
+
+
+def _axes(x: str, y: str) -> tuple[Figure, Any]:
+    figure = Figure(figsize=(6, 3.6), layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_xlabel(x, parse_math=False)
+    axes.set_ylabel(y, parse_math=False)
+    axes.grid(alpha=0.3)
+    return figure, axes
+
+
+def _label(text: str) -> str:
+    return drawable(shortened(text, _NAME_LETTERS))
+
+
+def _svg(figure: Figure, name: str) -> Markup:
+    """The figure as an element of a page: letters as text, ids of its own, no address of anything outside."""
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name, "font.family": "sans-serif"}):
+        written = StringIO()
+        FigureCanvasSVG(figure).print_svg(written, metadata={"Date": None, "Creator": None})
+    text = written.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
+    text = re.sub(r' (xmlns|xmlns:xlink)="[^"]*"', "", text)
+    text = re.sub(
+        r'id="(figure|axes|patch|line2d|text|matplotlib\.axis|xtick|ytick)_(\d+)"',
+        rf'id="{name}-\1_\2"',
+        text,
+    )
+    return Markup(text)
