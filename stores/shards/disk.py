@@ -130,7 +130,7 @@ def make_folders(files: Files, root: Path, relative: str) -> None:
 
 def write_all(files: Files, fd: int, parts: Sequence[Buffer], offset: int) -> None:
     """Writes every byte of the parts, in as many calls as the file system needs."""
-    left = [memoryview(part).cast("B") for part in parts]
+    left = [view for view in (memoryview(part).cast("B") for part in parts) if len(view)]
     while left:
         written = files.write(fd, left, offset)
         if written <= 0:

@@ -28,6 +28,8 @@ from stores.writing.shard_writer import ShardWriter
 
 logger = logging.getLogger(__name__)
 
+COMMIT = "commit"
+"""Name of the claim of a writer that commits the store."""
 _ADOPTED = ("shard_rows", "batch_rows")
 """Geometry taken from the plan on disk: a run with another batch or shard size continues with these, and in
 the layout that the store was begun with."""
@@ -200,7 +202,11 @@ class StoreWriter:
                 manifest = decode_manifest(data, f"{self._root}/{MANIFEST_NAME}")
                 remove_spooled(self._files, self._root, self._plan, manifest)
         else:
-            commit_store(self._files, self._root, self._plan, self._finished)
+            self._claims.take(COMMIT)  # for `gc`; two at once write the same bytes
+            try:
+                commit_store(self._files, self._root, self._plan, self._finished)
+            finally:
+                self._claims.release(COMMIT)
         remove_work(self._root)
         return sha256_hex(read_whole(self._files, self._root / MANIFEST_NAME, MAX_MANIFEST_BYTES))
 
