@@ -67,7 +67,8 @@ class PlanConfig(VerbConfig):
     those of linear probes."""
     views: int | str | None = None
     """Training split: number of seeded views per record. Default: 1. Test split: single (the default),
-    ms-flip (images) or 4x3 (videos); single-ends and 4x3-ends: clips placed as in earlier versions."""
+    ms-flip or slide (images), 4x3 (videos); single-ends and 4x3-ends: clips placed as in earlier
+    versions."""
     view_recipe: str | None = None
     """Augmentation recipe of a training split. Default: the recipe named after the data set."""
     crop_size: int | str | None = None
@@ -247,7 +248,7 @@ class EvaluateConfig(VerbConfig):
     pixels, if the store has them."""
     split: str | None = None
     """Split to evaluate. Default: the data set's test split."""
-    views: Literal["single", "ms-flip", "4x3", "single-ends", "4x3-ends"] | None = None
+    views: Literal["single", "ms-flip", "slide", "4x3", "single-ends", "4x3-ends"] | None = None
     """Test views, of a store or `live`. Default: single; of a store, the views it holds."""
     short_side: int | None = None
     """Short side of a test view at ratio 1 in pixels; None: that of the run's training views."""

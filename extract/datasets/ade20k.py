@@ -22,7 +22,7 @@ from extract.datasets.layouts.sample_files import SAMPLE_SIZES_HW, image_bytes, 
 from extract.sources.byte_sources import BAD_TARGET, SourceError, decode_indices
 from extract.swin.window_rule import WindowRule
 from extract.views.recipes import RecipeMaker
-from extract.views.segmentation_recipes import mask2former_crops, ms_flip, random_crops, single
+from extract.views.segmentation_recipes import mask2former_crops, ms_flip, random_crops, single, slide
 
 DEFAULT_FOLDER = FOLDER
 OFFICIAL_SPLITS = ("training", "validation")
@@ -52,10 +52,11 @@ VIEW_RECIPES: Mapping[str, RecipeMaker] = {
     "ade20k-m2f": partial(mask2former_crops, "ade20k-m2f"),
     "single": single,
     "ms-flip": ms_flip,
+    "slide": slide,
 }
 """Makers of recipes from (crop size, short side at ratio 1), None for the papers' 512 px."""
 TRAINING_VIEWS = ("ade20k", "ade20k-m2f")
-TEST_VIEWS = ("single", "ms-flip")
+TEST_VIEWS = ("single", "ms-flip", "slide")
 DEFAULT_WINDOW_RULE: WindowRule = "partition"
 """As the Swin of mmsegmentation."""
 

@@ -61,10 +61,10 @@ def views_at_once(plan: StorePlan) -> int:
 
     All of a video. Of an image as many as HELD_BYTES of batches and BATCHES_AT_RISK allow: every shard that
     is being filled holds batches, and is lost where the process ends. Views of several sizes follow each
-    other.
+    other, and so do those of records that have several numbers of them, as sliding windows.
     """
     views = view_count(plan)
-    if len(plan.bins) > 1:
+    if len(plan.bins) > 1 or len(plan.rows) != views * int((plan.rows.view == 0).sum()):
         return 1
     if plan.frames is not None:
         return views

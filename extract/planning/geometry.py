@@ -46,24 +46,26 @@ def row_table(dataset: Dataset, params: Sequence[npt.NDArray[np.float64]]) -> tu
 
     Args:
         dataset: its records.
-        params: of each record float64 (V, P), one View.to_params a view.
+        params: of each record float64 (V, P), one View.to_params a view; records may have several V.
     """
     order = record_order(dataset)
-    params_VNP = np.stack([params[index] for index in order], axis=1)
-    views, records = params_VNP.shape[:2]
-    flat = params_VNP.reshape(views * records, -1)
+    counts = np.array([len(params[index]) for index in order])
+    # View by view, and in each all records that have so many.
+    views, records = np.nonzero(np.arange(counts.max())[:, None] < counts)
+    first = np.cumsum(counts) - counts
+    flat = np.concatenate([params[index] for index in order])[first[records] + views]
     original_hw = np.array([dataset.records[index].original_hw for index in order], dtype=np.int32)
     names = dataset.media.view_params
     padded_hw = _columns(flat, names, "padded_y", "padded_x")
     sizes, bins = np.unique(padded_hw, axis=0, return_inverse=True)
     rows = RowTable(
-        keys=tuple(dataset.records[index].key for index in order) * views,
-        view=np.repeat(np.arange(views, dtype=np.int32), records),
+        keys=tuple(dataset.records[order[row]].key for row in records.tolist()),
+        view=views.astype(np.int32),
         params=flat,
         bin=bins.reshape(-1).astype(np.int32),
         padded_hw=padded_hw,
         valid_hw=_columns(flat, names, "valid_y", "valid_x"),
-        original_hw=np.tile(original_hw, (views, 1)),
+        original_hw=original_hw[records],
     )
     return rows, [(int(height), int(width)) for height, width in sizes]
 

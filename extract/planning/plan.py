@@ -19,7 +19,7 @@ from extract.planning.geometry import is_pooled, planned_bin, row_table
 from extract.sources.byte_sources import SourceError, retried
 from extract.sources.record import READ_THREADS
 from extract.sources.unusable import UnusableAnnotations
-from extract.views.recipes import ViewRecipe
+from extract.views.recipes import ViewRecipe, views_of
 from stores.codecs import find_codec
 from stores.format.array_spec import FORMAT_NAME, FORMAT_VERSION
 from stores.format.arrays import sharded_arrays
@@ -249,7 +249,8 @@ def _view_params(
     dataset: Dataset, recipe: ViewRecipe, count: int, seed: int, index: int, truth: Any
 ) -> Params:
     record = dataset.records[index]
-    views = (recipe.view(dataset.name, record, view, seed, truth) for view in range(count))
+    own = range(views_of(recipe, record, count))
+    views = (recipe.view(dataset.name, record, view, seed, truth) for view in own)
     return np.stack([view.to_params() for view in views])
 
 
@@ -281,7 +282,7 @@ def _draft(
         identity={
             "format": {"name": FORMAT_NAME, "version": FORMAT_VERSION},
             "dataset": _dataset_identity(dataset, _NOT_READ),
-            "views": {**recipe.identity(), "count": len(params[0]), "seed": seed},
+            "views": {**recipe.identity(), "count": view_count(recipe, chosen.views), "seed": seed},
             "decoder": dict(dataset.media.decoder),
             "backbone": card.identity(weights_sha256=_NOT_READ, precision=_NOT_READ),
             "levels": list(pyramid.names),

@@ -234,6 +234,12 @@ def draw_corner(draws: Draws, whole: Hw, part: Hw) -> Hw:
     return draws.integer(whole[0] - part[0] + 1), draws.integer(whole[1] - part[1] + 1)
 
 
+def views_of(recipe: ViewRecipe, record: Record, count: int) -> int:
+    """Views of one record, `count` at most: recipes of sliding windows have fewer of smaller images."""
+    own = getattr(recipe, "views_of", None)
+    return count if own is None else min(count, own(record))
+
+
 def check_short_side(short_px: int, most_px: int) -> None:
     """Raises ValueError for a side that no image is resized to."""
     if not 2 <= short_px <= most_px:

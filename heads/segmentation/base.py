@@ -54,6 +54,16 @@ class SegmentationHead(Head):
                 found = label_map(map(_best_class, bands), size)
             yield found
 
+    def view_scores(self, features: Features, valid_hw: Sequence[SizeYX]) -> Tensor:
+        """Scores of one image in pixels of its view, float32 (num_classes, *valid_hw[0]): what is averaged
+        where views overlap, and becomes the prediction by `finished`."""
+        with torch.no_grad():
+            return self.predict(features, valid_hw, valid_hw)[0]
+
+    def finished(self, scores_KYX: Tensor) -> Tensor:
+        """Averaged `view_scores` as `predict` gives them."""
+        return scores_KYX
+
     def stack_labels(self, features: Features, targets: Targets) -> Tensor:
         """uint8 (N, y, x). Raises HeadError if a label map is not as large as the padded image."""
         finest = next(iter(self.source))
@@ -91,6 +101,15 @@ class PixelClassifier(SegmentationHead):
         """{"loss_seg": ...}; `targets[i]["labels"]` is uint8 (padded height, padded width), 255 = ignored."""
         labels_NYX = self.stack_labels(features, targets)
         return {"loss_seg": pixel_cross_entropy(self(features, valid_hw, generator), labels_NYX)}
+
+    def view_scores(self, features: Features, valid_hw: Sequence[SizeYX]) -> Tensor:
+        """Logits, as mmseg averages them."""
+        ((seen_Kyx, size),) = self._seen_logits(features, valid_hw, valid_hw)
+        with torch.no_grad():
+            return resized_rows(seen_Kyx, size, 0, size[0])
+
+    def finished(self, scores_KYX: Tensor) -> Tensor:
+        return scores_KYX.softmax(0)
 
     def predict_each(
         self, features: Features, valid_hw: Sequence[SizeYX], output_hw: Sequence[SizeYX]

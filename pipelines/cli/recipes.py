@@ -21,6 +21,7 @@ DEFAULT_RECIPES = {
     ("ade20k", "m2f-pd1-td"): "ade20k-m2f-frozen",
     ("ade20k", "m2f-pd6-td"): "ade20k-m2f-frozen",
     ("ade20k", "pixeldec"): "ade20k-m2f-frozen",
+    ("ade20k", "dino-linear"): "dino-linear",
     ("ade20k", "simplefpn"): "ade20k-upernet-frozen",
     ("ade20k", "feature2pyramid"): "ade20k-upernet-frozen",
     ("ade20k", "simplefpn-m2f-pd1-td"): "ade20k-m2f-frozen",

@@ -11,7 +11,7 @@ from extract.backbones.loading import FrozenBackbone
 from extract.datasets import Dataset, first_test_split, open_dataset
 from extract.planning.plan import has_truth
 from extract.sources.byte_sources import SourceError
-from extract.views.recipes import ViewRecipe
+from extract.views.recipes import ViewRecipe, views_of
 from pipelines.config import EvaluateConfig
 from pipelines.errors import UsageError
 from pipelines.feed.prefetch import read_ahead
@@ -49,7 +49,10 @@ def open_live_views(
 def live_views(dataset: Dataset, recipe: ViewRecipe, backbone: FrozenBackbone) -> Iterator[TestView]:
     """The views of each record in turn; an unusable record is skipped with a warning."""
     for index, record in enumerate(dataset.records):
-        views = [recipe.view(dataset.name, record, number, 0) for number in range(recipe.fixed_count or 1)]
+        views = [
+            recipe.view(dataset.name, record, number, 0)
+            for number in range(views_of(recipe, record, recipe.fixed_count or 1))
+        ]
         try:
             targets = dataset.targets(dataset.read_truth(index), views[0])
             task = task_of(dataset.task)

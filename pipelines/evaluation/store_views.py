@@ -98,6 +98,6 @@ def check_measurable(
 
 
 def views_name(store: Store) -> str:
-    """single, ms+flip or 4x3: the store's view recipe; a single view of several is single."""
+    """single, ms+flip, slide or 4x3: the store's view recipe; a single view of several is single."""
     recipe = str(store.identity["views"]["recipe"])
-    return "single" if store.view_count == 1 else recipe.replace("-", "+")
+    return "single" if store.view_count == 1 and recipe != "slide" else recipe.replace("-", "+")

@@ -6,7 +6,7 @@ import csv
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +16,10 @@ import torch
 from torch import Tensor
 
 from heads.contract import Head
+from heads.segmentation.base import SegmentationHead
 from pipelines.json_output import write_json
 from pipelines.machine.devices import autocast
+from pipelines.metrics.merge_windows import WindowSum, is_window
 from pipelines.metrics.pixel_scores import PIXEL_SCORES, class_iou, intersections, unions
 from pipelines.metrics.segmentation import Confusion
 from pipelines.tasks.contract import IMAGE_ENDINGS, Arrays, TestView, percent
@@ -160,17 +162,44 @@ def record_probabilities(
 ) -> Iterator[tuple[str, Tensor, Tensor]]:
     """(key, class scores (K, H0, W0), labels (H0, W0)) of each record: the mean over its views, unflipped.
 
-    As mmseg's `aug_test`. Holds one sum and one view at a time, whatever the number of views.
+    As mmseg's `aug_test`; of sliding windows the mean where they overlap, see
+    pipelines/metrics/merge_windows.py. Holds one sum and one view at a time, whatever the number of views.
     """
     for key, of_record in groupby(views, key=lambda view: view.key):
+        first = next(of_record)
+        of_record = chain((first,), of_record)
+        if is_window(first.params, first.valid_hw):
+            probabilities_KHW = _of_windows(head, of_record, device=device, bf16=bf16)
+            yield key, probabilities_KHW, _labels(first)
+            continue
         total_KHW, count = None, 0
         for view in of_record:
             part_KHW = _view_probabilities(head, view, device=device, bf16=bf16)
             total_KHW = part_KHW if total_KHW is None else total_KHW.add_(part_KHW)
-            labels_HW, count = view.truth["original_labels"], count + 1
+            count += 1
         assert total_KHW is not None
         mean_KHW = total_KHW.div_(count) if count > 1 else total_KHW
-        yield key, mean_KHW, torch.from_numpy(np.ascontiguousarray(labels_HW))
+        yield key, mean_KHW, _labels(first)
+
+
+def _labels(view: TestView) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(view.truth["original_labels"]))
+
+
+def _of_windows(head: Head, views: Iterable[TestView], *, device: torch.device, bf16: bool) -> Tensor:
+    """Class scores (K, H0, W0) of an image of which each view is a window."""
+    assert isinstance(head, SegmentationHead)
+    found: WindowSum | None = None
+    for view in views:
+        params = {name: int(view.params[name]) for name in ("resized_y", "resized_x", "crop_y", "crop_x")}
+        if found is None:
+            resized_hw = (params["resized_y"], params["resized_x"])
+            found, original_hw = WindowSum(head.num_classes, resized_hw, device), view.original_hw
+        with autocast(device, bf16):
+            scores_KYX = head.view_scores(view.features, [view.valid_hw])
+        found.add(scores_KYX, (params["crop_y"], params["crop_x"]))
+    assert found is not None
+    return head.finished(found.mean(original_hw))
 
 
 def _view_probabilities(head: Head, view: TestView, *, device: torch.device, bf16: bool) -> Tensor:

@@ -33,6 +33,7 @@ _SEGMENTATION: Recipes = {
     "m2f-crops": partial(segmentation_recipes.mask2former_crops, "m2f-crops"),
     "single": segmentation_recipes.single,
     "ms-flip": segmentation_recipes.ms_flip,
+    "slide": segmentation_recipes.slide,
 }
 _DETECTION: Recipes = {
     "jitter": partial(detection_recipes.large_scale_jitter, name="jitter"),
@@ -40,7 +41,7 @@ _DETECTION: Recipes = {
     "ms-flip": detection_recipes.ms_flip,
 }
 _VIEWS: Mapping[str, tuple[Recipes, tuple[str, ...], tuple[str, ...]]] = {
-    "segmentation": (_SEGMENTATION, ("crops", "m2f-crops"), ("single", "ms-flip")),
+    "segmentation": (_SEGMENTATION, ("crops", "m2f-crops"), ("single", "ms-flip", "slide")),
     "detection": (_DETECTION, ("jitter",), ("single", "ms-flip")),
     "video": (
         {"clips": partial(clip_recipes.random_clips, "clips"), **clip_recipes.TEST_RECIPES},

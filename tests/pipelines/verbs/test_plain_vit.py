@@ -75,6 +75,30 @@ def test_the_run_is_measured(folder: Path, how: list[str], capsys: pytest.Captur
     assert 0 <= found["scores"]["mIoU"] <= 100
 
 
+def test_the_linear_head_is_measured_on_sliding_windows(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = folder / "ADEChallengeData2016"
+    where = ["--dataset", "ade20k", "--model", MODEL, "--data", data, "--stores", folder / "slide", *ARGS]
+    where += ["--weights", "random:0", "--mean", "0.5,0.5,0.5", "--std", "0.25,0.25,0.25"]
+    run("extract", *where, "--split", "validation", "--views", "slide", "--short-side", 70)
+    store = open_store(next((folder / "slide").glob("ade20k*")))
+    assert sorted(zip(store.keys, store.views.tolist(), strict=True)) == [
+        ("validation_0", 0), ("validation_1", 0), ("validation_1", 1)
+    ]  # fmt: skip
+    run(
+        *("train-head", "--head", "dino-linear", "--stores", folder / "features", "--run", folder / "linear"),
+        *("--max-steps", 2, "--batch-size", 2, "--levels", "b4n", "--recipe", "dino-linear"),
+    )
+    scores = []
+    for how in (["--store", store.path], ["--live", "--views", "slide", "--data", data]):
+        run("evaluate", "--run", folder / "linear", "--device", "cpu", "--json", *how)
+        found = json.loads(capsys.readouterr().out.splitlines()[-1])
+        assert found["views"] == "slide" and found["records"] == 2
+        scores.append(found["pixel_accuracy"])
+    assert abs(scores[0] - scores[1]) < 0.02  # int8
+
+
 def test_predictions_read_images_padded_alike(folder: Path) -> None:
     record = read_run(folder / "run")
     assert record.levels == ("b4n",)

@@ -1,0 +1,79 @@
+"""Sliding windows: where they lie, and their mean pixel by pixel against a loop."""
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from extract.sources.record import Record
+from extract.views.padded_views import padded_for
+from extract.views.recipes import views_of
+from extract.views.segmentation_recipes import slide
+from heads import build_head
+from pipelines.tasks.contract import TestView
+from pipelines.tasks.segmentation import record_probabilities
+from stores.pyramid import PyramidSpec
+from tests.heads.pyramids import plain_pyramid
+
+CLASSES = 3
+PYRAMID = PyramidSpec(plain_pyramid(4, 1))
+
+
+def test_windows_are_mmsegs() -> None:
+    """512 px every 341 px, the last one flush; one for a square, and none beyond the image."""
+    recipe = slide(None, None)
+    wide, square, tall = Record("a", 1, (300, 400)), Record("b", 1, (99, 99)), Record("c", 1, (4000, 500))
+    corners = [recipe.view("d", wide, i, 0).crop_yx for i in range(views_of(recipe, wide, 6))]
+    assert corners == [(0, 0), (0, 171)]  # 512 x 683
+    assert views_of(recipe, square, 6) == 1 and views_of(recipe, tall, 6) == 6 == recipe.fixed_count
+    last = recipe.view("d", tall, 5, 0)
+    assert last.resized_hw == (2048, 256) and last.crop_yx == (1536, 0)
+    assert last.valid_hw == (512, 256) and last.padded_hw == (512, 512)
+    assert recipe.identity()["stride_px"] == 341
+
+
+def test_windows_of_patches() -> None:
+    recipe = padded_for(slide(None, None), 14, "a ViT")
+    record = Record("a", 1, (300, 400))
+    assert views_of(recipe, record, 9) == 2 and recipe.view("d", record, 1, 0).padded_hw == (518, 518)
+    assert slide("96x64", 64).identity()["crop_px"] == [96, 64]
+    with pytest.raises(ValueError, match="a short side of 1 px"):
+        slide(None, 1)
+
+
+@torch.no_grad()
+def test_overlaps_are_averaged_before_the_softmax() -> None:
+    head = build_head("dino-linear", "segmentation", PYRAMID, CLASSES, seed=0).eval()
+    head.classifier.weight.mul_(100)
+    recipe, record = slide(64, 64), Record("a", 1, (50, 90))
+    views, logits = [], []
+    generator = torch.Generator().manual_seed(0)
+    for index in range(views_of(recipe, record, 9)):
+        view = recipe.view("d", record, index, 0)
+        features = {"b1n": torch.randn(1, 4, 4, 4, generator=generator)}
+        names = ("resized_y", "resized_x", "crop_y", "crop_x")
+        params = dict(zip(names, (*view.resized_hw, *view.crop_yx), strict=True))
+        truth = {"original_labels": np.zeros((50, 90), np.uint8)}
+        views.append(
+            TestView(
+                key="a",
+                features=features,
+                valid_hw=view.valid_hw,
+                params={name: float(value) for name, value in params.items()},
+                original_hw=record.original_hw,
+                truth=truth,
+            )
+        )
+        scores = F.interpolate(head(features, [(64, 64)]), size=view.valid_hw, mode="bilinear")[0]
+        logits.append((view.crop_yx, scores))
+    assert [corner for corner, _ in logits] == [(0, 0), (0, 42), (0, 51)]  # of 64 x 115 px
+    ((_, found, _),) = record_probabilities(head, views, device=torch.device("cpu"), bf16=False)
+    mean = torch.zeros(CLASSES, 64, 115)
+    for y in range(64):
+        for x in range(115):
+            seen = [s[:, y - top, x - left] for (top, left), s in logits if left <= x < left + 64]
+            mean[:, y, x] = sum(seen) / len(seen)
+    expected = F.interpolate(mean[None], size=(50, 90), mode="bilinear")[0].softmax(0)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="do not cover the image"):
+        list(record_probabilities(head, views[:1], device=torch.device("cpu"), bf16=False))
