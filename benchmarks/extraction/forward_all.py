@@ -15,7 +15,7 @@ def forward_all(backbone: FrozenBackbone, plan: StorePlan) -> None:
     rows, last = [noise_row(shape)] * (b.batch_rows or 1), None
     sampled = sample_cells(plan, ShardId(0, 0), range(len(rows)))
     for _ in range(-(-b.rows // len(rows))):
-        encoded = encode_batch(backbone, plan.codec, rows, shape, sampled)
+        encoded = encode_batch(backbone, plan, rows, shape, sampled)
         if last is not None:
             last.wait()
         last = encoded

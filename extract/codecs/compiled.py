@@ -16,7 +16,7 @@ from torch import Tensor
 
 from extract.backbones.compiler import allow_variants
 from extract.codecs.devices.contract import DeviceCodec, finite
-from extract.codecs.on_device import device_codec, has_device_half
+from extract.codecs.on_device import device_codec
 from extract.codecs.through_numpy import ThroughNumpy
 
 logger = logging.getLogger(__name__)
@@ -24,23 +24,24 @@ logger = logging.getLogger(__name__)
 Coded = tuple[dict[str, Tensor], Tensor, Tensor]
 
 
-def coded(codec: str, x: Tensor) -> Coded:
+def coded(codec: str | DeviceCodec, x: Tensor) -> Coded:
     """What `encode` and `checks` of extract.codecs.on_device give of features, to the last bit."""
-    return _coded(device_codec(codec), x)
+    return _coded(device_codec(codec) if isinstance(codec, str) else codec, x)
 
 
-def compiled_coded(codec: str, x: Tensor) -> Coded:
+def compiled_coded(codec: str | DeviceCodec, x: Tensor) -> Coded:
     """The same compiled, once a level for maps of any size; uncompiled where nothing can be compiled or
     the codec runs through numpy."""
-    if not has_device_half(codec):
-        return coded(codec, x)
+    made = device_codec(codec) if isinstance(codec, str) else codec
+    if isinstance(made, ThroughNumpy):
+        return coded(made, x)
     for axis in range(x.ndim - 1):
         torch._dynamo.maybe_mark_dynamic(x, axis)
     try:
-        return _compiled(codec)(x)
+        return _compiled(made)(x)
     except torch._dynamo.exc.TorchDynamoException as error:
         _warn_once(str(error).splitlines()[0])
-        return coded(codec, x)
+        return coded(made, x)
 
 
 def _coded(codec: DeviceCodec, x: Tensor) -> Coded:
@@ -51,10 +52,21 @@ def _coded(codec: DeviceCodec, x: Tensor) -> Coded:
     return codec.encode(x), are_finite, codec.holds(x, are_finite)
 
 
-@lru_cache(maxsize=8)  # codecs of a process
-def _compiled(codec: str) -> Callable[[Tensor], Coded]:
+_runs: dict[int, tuple[DeviceCodec, Callable[[Tensor], Coded]]] = {}
+"""By the codec's address, which is kept with it: a fitted codec is not to be compared with another."""
+_MOST_RUNS = 32
+
+
+def _compiled(made: DeviceCodec) -> Callable[[Tensor], Coded]:
+    if id(made) not in _runs:
+        while len(_runs) >= _MOST_RUNS:
+            del _runs[next(iter(_runs))]
+        _runs[id(made)] = made, _compiled_run(made)
+    return _runs[id(made)][1]
+
+
+def _compiled_run(made: DeviceCodec) -> Callable[[Tensor], Coded]:
     allow_variants()
-    made = device_codec(codec)  # found before the compiler looks on
 
     def run(x: Tensor) -> Coded:
         return _coded(made, x)

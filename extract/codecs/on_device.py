@@ -7,14 +7,17 @@ runs through numpy on the host: the same bytes, more slowly.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, lru_cache
 from typing import cast
 
+import numpy as np
 from torch import Tensor
 
-from extract.codecs.devices.contract import DeviceCodec, finite
+from extract.codecs.devices.contract import DeviceCodec, FittedDeviceCodec, finite
 from extract.codecs.through_numpy import ThroughNumpy
-from stores.codecs import codec, find_codec
+from stores.codecs import codec, find_codec, needs_state
+from stores.codecs.contract import FittedCodec
+from stores.format.plan import StorePlan
 from stores.plugins import Plugin, plugins
 
 GROUP = "permafrost.codecs.devices"
@@ -33,6 +36,32 @@ def device_codec(name: str) -> DeviceCodec:
         return ThroughNumpy(made)
     module = half.load()
     return cast(DeviceCodec, module.DEVICE_CODEC if number is None else module.parse(number))
+
+
+@lru_cache(maxsize=4)  # plans of a process
+def level_codecs(plan: StorePlan) -> Mapping[str, DeviceCodec]:
+    """The device half of a plan's codec for each level, fitted where it takes a state.
+
+    A plan whose codec has not been fitted yet gets one fitted to noise, to measure with: no store is made of
+    it.
+    """
+    made = device_codec(plan.codec)
+    if not needs_state(codec(plan.codec)):
+        return dict.fromkeys(plan.pyramid.names, made)
+    states = fitted_to_noise(plan).codec_state or {}
+    return {level: cast(FittedDeviceCodec, made).with_state(state) for level, state in states.items()}
+
+
+def fitted_to_noise(plan: StorePlan) -> StorePlan:
+    """The plan with a state of its codec to measure with, where it takes one and has none yet."""
+    made = codec(plan.codec)
+    if not isinstance(made, FittedCodec) or plan.codec_state is not None:
+        return plan
+    noise = {
+        level.name: np.random.default_rng(0).standard_normal((4, 8, 8, level.channels), dtype=np.float32)
+        for level in plan.pyramid
+    }
+    return plan.with_state({level: made.fit(x) for level, x in noise.items()})
 
 
 def has_device_half(name: str) -> bool:

@@ -73,7 +73,7 @@ def try_sizes(plan: StorePlan, backbone: Backbone) -> None:
     for index in {by_area[0], by_area[-1]}:
         sampled = sample_cells(plan, ShardId(index, 0), [0])
         try:
-            encode_batch(backbone, plan.codec, [None], view_shape(plan, index), sampled).wait()
+            encode_batch(backbone, plan, [None], view_shape(plan, index), sampled).wait()
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
@@ -109,7 +109,7 @@ def _try_batch(plan: StorePlan, index: int, backbone: Backbone) -> str | None:
     sampled = sample_cells(plan, ShardId(index, 0), range(len(rows)))
     try:
         encoded = [
-            encode_batch(backbone, plan.codec, rows, view_shape(plan, index), sampled)
+            encode_batch(backbone, plan, rows, view_shape(plan, index), sampled)
             for _ in range(_BATCHES_TRIED)
         ]
         encoded[-1].wait()

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from extract.codecs.compiled import Coded, coded, compiled_coded
-from extract.codecs.on_device import decode
+from extract.codecs.on_device import level_codecs
 from extract.extractor.row_loader import LoadedRow
 from extract.swin.image_threads import map_images
 from stores.codecs import codec as numpy_codec
@@ -85,7 +85,7 @@ def view_shape(plan: StorePlan, bin_index: int) -> tuple[int, ...]:
 
 def encode_batch(
     backbone: Backbone,
-    codec: str,
+    plan: StorePlan,
     rows: Sequence[LoadedRow | None],
     shape: tuple[int, ...],
     sampled: Mapping[str, Tensor],
@@ -94,7 +94,7 @@ def encode_batch(
 
     Args:
         backbone: frozen, on its device.
-        codec: a name of stores.codecs.
+        plan: of the store, for its codec.
         rows: the batch as it is planned; None is filled with an empty image, because on a GPU the shape of a
             batch can change the numbers.
         shape: of a view of the bin, see `view_shape`.
@@ -122,36 +122,44 @@ def encode_batch(
                 level: numbers.pin_memory().to(backbone.device, non_blocking=True)
                 for level, numbers in sampled.items()
             }
-            made = _sent_to_host(codec, features, cells)
+            made = _sent_to_host(plan, features, cells)
             # blocking: a waiting thread leaves the processor to the decoders.
             copied = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
             copied.record(_copies(backbone.device))
             return HostBatch(**made, copied=copied)
         # Row by row in threads that share no work: three times as fast as all rows in torch's own threads.
-        each = map_images(partial(_encoded_row, codec, features, sampled), range(len(rows)))
+        each = map_images(partial(_encoded_row, plan, features, sampled), range(len(rows)))
         (made,) = map_images(_stacked, [each])
         return HostBatch(**made, copied=None)
 
 
 def _sent_to_host(
-    codec: str, features: Mapping[str, Tensor], sampled: Mapping[str, Tensor]
+    plan: StorePlan, features: Mapping[str, Tensor], sampled: Mapping[str, Tensor]
 ) -> dict[str, Any]:
     """The fields of a HostBatch, copied to the host while the GPU continues."""
     return _fields(
-        codec, {level: compiled_coded(codec, x) for level, x in features.items()}, features, sampled
+        plan,
+        {level: compiled_coded(level_codecs(plan)[level], x) for level, x in features.items()},
+        features,
+        sampled,
     )
 
 
 @torch.inference_mode()  # thread-local
 def _encoded_row(
-    codec: str, features: Mapping[str, Tensor], sampled: Mapping[str, Tensor], row: int
+    plan: StorePlan, features: Mapping[str, Tensor], sampled: Mapping[str, Tensor], row: int
 ) -> dict[str, Any]:
     of_row, cells = ({level: x[row : row + 1] for level, x in all_.items()} for all_ in (features, sampled))
-    return _fields(codec, {level: coded(codec, x) for level, x in of_row.items()}, of_row, cells)
+    return _fields(
+        plan, {level: coded(level_codecs(plan)[level], x) for level, x in of_row.items()}, of_row, cells
+    )
 
 
 def _fields(
-    codec: str, levels: Mapping[str, Coded], features: Mapping[str, Tensor], sampled: Mapping[str, Tensor]
+    plan: StorePlan,
+    levels: Mapping[str, Coded],
+    features: Mapping[str, Tensor],
+    sampled: Mapping[str, Tensor],
 ) -> dict[str, Any]:
     """The fields of a HostBatch."""
     return {
@@ -162,7 +170,7 @@ def _fields(
         "finite": {level: _to_host(are_finite) for level, (_, are_finite, _) in levels.items()},
         "holds": {level: _to_host(can_hold) for level, (_, _, can_hold) in levels.items()},
         "sample": {
-            level: _sample(codec, features[level], parts, sampled[level])
+            level: _sample(plan, level, features[level], parts, sampled[level])
             for level, (parts, _, _) in levels.items()
         },
     }
@@ -178,19 +186,23 @@ def _stacked(parts: Sequence[Any]) -> Any:
     return {name: _stacked([part[name] for part in parts]) for name in first}
 
 
-def _sample(codec: str, x: Tensor, encoded: Mapping[str, Tensor], cells_NK: Tensor) -> tuple[Tensor, Tensor]:
+def _sample(
+    plan: StorePlan, level: str, x: Tensor, encoded: Mapping[str, Tensor], cells_NK: Tensor
+) -> tuple[Tensor, Tensor]:
     """Copies of some cells of (N, [T,] y, x, C), which do not keep the whole alive, and the same decoded."""
     row = torch.arange(len(x), device=x.device)[:, None]
     height, width = x.shape[-3:-1]  # not by torch.unravel_index, which would wait for the device
     frame = [cells_NK // (height * width)] if x.dim() == 5 else []
     y, column = cells_NK // width % height, cells_NK % width
     # Each cell as a map of its own, with the scale of its frame.
-    kinds = numpy_codec(codec).parts(x.shape[-1])
+    kinds = numpy_codec(plan.codec).parts(x.shape[-1])
     some = {
         name: part[row, *frame, y, column][:, :, None, None] if kinds[name].per_cell else part[row, *frame]
         for name, part in encoded.items()
     }
-    return _to_host(x[row, *frame, y, column].float()), _to_host(decode(codec, some)[:, :, 0, 0])
+    return _to_host(x[row, *frame, y, column].float()), _to_host(
+        level_codecs(plan)[level].decode(some)[:, :, 0, 0]
+    )
 
 
 def _to_host(tensor: Tensor) -> Tensor:

@@ -274,7 +274,7 @@ class _Run:
             self._in_flight.popleft().synchronize()
         encoded = encode_batch(
             self._backbone,
-            self._plan.codec,
+            self._plan,
             [loaded.get(row) for row in slots],
             view_shape(self._plan, batch.shard.bin),
             sample_cells(self._plan, batch.shard, [row - begin for row in slots]),

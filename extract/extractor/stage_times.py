@@ -128,7 +128,7 @@ def forward_seconds(
     sampled = sample_cells(plan, ShardId(index, 0), range(len(rows)))
 
     def forward() -> None:
-        encode_batch(backbone, plan.codec, rows, shape, sampled).wait()
+        encode_batch(backbone, plan, rows, shape, sampled).wait()
 
     warm_up = PLAIN_CALLS + 1 if shape_matters(backbone.device) else 1
     first, passes = sum(_timed(forward) for _ in range(warm_up)), [_timed(forward)]

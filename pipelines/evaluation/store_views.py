@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from extract.codecs.on_device import level_codecs
 from pipelines.errors import UsageError
 from pipelines.feed.store_feed import dequantise
 from pipelines.tasks import Task, TestView
@@ -33,6 +34,7 @@ def store_views(
         shallow: what recomputes the levels that the store lacks; None where it holds them all.
     """
     truth: Mapping[str, npt.NDArray[Any]] = {}
+    codecs = level_codecs(store.plan)
     shown = None
     for row in _rows_by_record(store):
         if store.keys[row] != shown:
@@ -43,7 +45,7 @@ def store_views(
         yield TestView(
             key=store.keys[row],
             features=_recomputed(shallow, store, row, device)
-            | {level: dequantise(store.codec, parts) for level, parts in on_device.items()},
+            | {level: dequantise(codecs[level], parts) for level, parts in on_device.items()},
             valid_hw=(int(height), int(width)),
             params=dict(zip(store.plan.view_params, store.params[row].tolist(), strict=True)),
             original_hw=(int(original_y), int(original_x)),

@@ -12,8 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from pipelines.errors import UsageError
+from stores.codecs.contract import states_sha256
 from stores.errors import IdentityError, LevelMissing
 from stores.format.canonical_json import diff_identity
+from stores.format.plan import StorePlan
 from stores.pyramid import PyramidSpec
 from stores.reading.array_reader import Verify
 from stores.reading.reader import Store, open_store
@@ -80,6 +82,11 @@ class JoinedStores:
     def codec(self) -> str:
         """The name of the codec of every store."""
         return self._stores[0].codec
+
+    @property
+    def plan(self) -> StorePlan:
+        """Of the first store; the others' have its levels and its codec, with the same state."""
+        return self._stores[0].plan
 
     @property
     def identity(self) -> Mapping[str, Any]:
@@ -195,8 +202,18 @@ def _check_joinable(first: Store, other: Store) -> None:
         raise IdentityError(
             "codec", first.codec, other.codec, f"{first.path} and {other.path} must have the same codec"
         )
+    states = _state_digest(first), _state_digest(other)
+    if states[0] != states[1]:
+        advice = (
+            f"{first.path} and {other.path} were made by codecs fitted to different rows; use one of them"
+        )
+        raise IdentityError("the fitted state of the codec (sha256)", states[0], states[1], advice)
     for field, mine, theirs in diff_identity(dict(first.identity), dict(other.identity)):
         if field.partition(".")[0] != "views":
             raise IdentityError(
                 field, mine, theirs, f"{first.path} and {other.path} must hold views of the same records"
             )
+
+
+def _state_digest(store: Store) -> str | None:
+    return None if store.plan.codec_state is None else states_sha256(store.plan.codec_state)

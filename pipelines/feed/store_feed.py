@@ -21,13 +21,13 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from extract.codecs.on_device import decode, has_device_half
+from extract.codecs.devices.contract import DeviceCodec
+from extract.codecs.on_device import device_codec, has_device_half, level_codecs
 from pipelines.feed.host_ring import Arrays, HostSlot
 from pipelines.feed.joined_stores import JoinedStores, Rows
 from pipelines.feed.pace import Reading
 from pipelines.tasks import Task
 from pipelines.tasks.contract import targets_there
-from stores.codecs import codec as numpy_codec
 
 RING_SLOTS = 4  # one being read into, two waiting, one being dequantised
 
@@ -56,16 +56,17 @@ class Finish(Protocol):
         """The batch as the head gets it. Runs in the step, `read` and the batch being on the device."""
 
 
-def dequantise(codec: str, encoded: Mapping[str, Tensor]) -> Tensor:
+def dequantise(codec: str | DeviceCodec, encoded: Mapping[str, Tensor]) -> Tensor:
     """Rows as a store of this codec keeps them, made float32 (N, C, [T,] H, W), channels last in memory.
 
-    The codec is chosen by its name alone, never by which arrays are present.
+    The codec is chosen by its name alone, never by which arrays are present; a fitted one is given as such.
 
     >>> encoded = {"q": torch.ones(1, 2, 2, 3, dtype=torch.int8), "scale": torch.full((1, 3), 0.5)}
     >>> dequantise("int8", encoded).shape, float(dequantise("int8", encoded).sum())
     (torch.Size([1, 3, 2, 2]), 6.0)
     """
-    return decode(codec, encoded).movedim(-1, 1)
+    made = device_codec(codec) if isinstance(codec, str) else codec
+    return made.decode(encoded).movedim(-1, 1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -108,7 +109,8 @@ class StoreFeed:
         self._stores, self._row_batches, self._task = stores, row_batches, task
         self._targets = targets_there(task, task.training_targets, stores.targets)
         self._levels, self._device, self._finish = tuple(levels), device, finish
-        self._codec, self._on_device = stores.codec, has_device_half(stores.codec)
+        self._plan, self._on_device = stores.plan, has_device_half(stores.codec)
+        self._codecs = level_codecs(stores.plan)
         self._copies = (
             torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
             if device.type == "cuda"
@@ -130,7 +132,7 @@ class StoreFeed:
         loaded = self._wait()
         self._wait_for_copy(loaded)
         features = {level: x.movedim(-1, 1) for level, x in loaded.decoded.items()}
-        features |= {level: dequantise(self._codec, parts) for level, parts in loaded.encoded.items()}
+        features |= {level: dequantise(self._codecs[level], parts) for level, parts in loaded.encoded.items()}
         self._free.put(loaded.slot)
         batch = Batch(features=features, targets=loaded.targets, valid_hw=loaded.valid_hw, keys=loaded.keys)
         return batch if self._finish is None else self._finish.finish(batch, loaded.read)
@@ -199,9 +201,11 @@ class StoreFeed:
 
     def _decoded_on_host(self, slot: HostSlot) -> dict[str, Tensor]:
         """Level -> float32 (N, [T,] H, W, C) by numpy, here and not in the step, which would wait for it."""
-        made = numpy_codec(self._codec)
         # Copied: a codec may return a view of its arrays, whose memory is read into again.
-        return {level: torch.from_numpy(made.decode(parts).copy()) for level, parts in slot.arrays.items()}
+        return {
+            level: torch.from_numpy(self._plan.level_codec(level).decode(parts).copy())
+            for level, parts in slot.arrays.items()
+        }
 
     def _side_stream(self) -> AbstractContextManager[object]:
         return torch.cuda.stream(self._copies) if self._copies else nullcontext()

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
+from extract.codecs.on_device import fitted_to_noise
 from extract.extractor.encode_batch import view_shape
 from extract.extractor.memory import encoded_row_bytes
 from extract.extractor.run import shards_at_once
-from stores.codecs import codec
 from stores.format.plan import Bin, DenseTarget, ShardId, StorePlan, Target
 from stores.format.row_table import UNDECODABLE
 from stores.writing.writer import StoreWriter
@@ -60,6 +60,7 @@ def write_shards(plan: StorePlan, root: Path, shards_at_most: int, most_bytes: i
     Returns:
         Bytes of features, and seconds.
     """
+    plan = fitted_to_noise(plan)
     index = max(range(len(plan.bins)), key=lambda i: plan.bins[i].rows * plan.bins[i].height_px)
     b = plan.bins[index]
     most_rows = max(1, most_bytes // encoded_row_bytes(plan, b))
@@ -75,11 +76,11 @@ def write_shards(plan: StorePlan, root: Path, shards_at_most: int, most_bytes: i
 
 
 def _random_row(plan: StorePlan, height: int, width: int) -> dict[str, dict[str, np.ndarray]]:
-    rng, chosen = np.random.default_rng(0), codec(plan.codec)
+    rng = np.random.default_rng(0)
     time = () if plan.frames is None else (plan.frames,)
     return {
         level.name: dict(
-            chosen.encode(
+            plan.level_codec(level.name).encode(
                 rng.standard_normal(
                     (*time, level.cells(height), level.cells(width), level.channels), dtype=np.float32
                 )

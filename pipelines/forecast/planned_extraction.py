@@ -27,7 +27,7 @@ from pipelines.errors import UsageError
 from pipelines.forecast.readable_levels import require_readable
 from pipelines.forecast.usable_data import require_usable
 from pipelines.machine.devices import choose_device
-from stores.codecs import codec, codec_names, needs_state
+from stores.codecs import codec
 from stores.errors import CodecError, SpaceError
 from stores.format.canonical_json import diff_identity
 from stores.format.plan import ShardId
@@ -161,14 +161,9 @@ def chosen_codec(name: str | None, pyramid: PyramidSpec) -> str:
 def check_codec(name: str) -> None:
     """Raises UsageError for a codec that no store can be made with. Opens and measures nothing."""
     try:
-        found = codec(name)
+        codec(name)
     except CodecError as error:
         raise UsageError(f"--codec {name}: {error}") from error
-    if needs_state(found):
-        raise UsageError(
-            f"--codec {name}: it is fitted to data first, and stores cannot keep its state yet; take one of "
-            f"{', '.join(name for name in codec_names() if not needs_state(codec(name)))}"
-        )
 
 
 def free_bytes(folder: Path) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 from extract.backbones.loading import FrozenBackbone, load_backbone
 from extract.backbones.weights import require_source
 from extract.extractor.batch_shapes import fit_batches, try_sizes
+from extract.extractor.fit_codec import fit_codec
 from extract.extractor.run import Summary, TooManyFailed, extract
 from extract.planning.plan import complete_plan
 from extract.sources.byte_sources import NOT_IN_SUBSET, retried
@@ -40,6 +41,7 @@ from pipelines.units import duration, gigabytes
 from pipelines.verbs.verify_store import require_whole
 from stores.checks.verify import store_status
 from stores.errors import SpaceError, StoreError
+from stores.format.manifest import PLAN_NAME
 from stores.shards.disk import Files
 from stores.work.claims import Claims
 from stores.writing.writer import StoreWriter
@@ -148,6 +150,8 @@ def _open_writer(config: ExtractConfig, extraction: Extraction, backbone: Frozen
             )
         if config.batch_size is None:
             plan = fit_batches(plan, backbone)
+    if not (root / PLAN_NAME).exists():  # another writer's fit is adopted
+        plan = fit_codec(extraction.dataset, plan, backbone)
     writer = retried(
         lambda: StoreWriter.open_or_create(
             extraction.stores,

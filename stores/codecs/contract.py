@@ -97,6 +97,12 @@ def state_sha256(state: State) -> str:
     return digest.hexdigest()
 
 
+def states_sha256(states: Mapping[str, State]) -> str:
+    """The same over the states of several levels."""
+    lines = (f"{level} {state_sha256(state)}\n" for level, state in sorted(states.items()))
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
 def finite_float32(x: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     """Features (..., y, x, channel) as float32. Raises CodecError for other types and non-finite values."""
     if x.dtype not in (np.float32, np.float16) or x.ndim < 3:

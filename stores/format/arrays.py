@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stores.codecs import codec
+from stores.codecs.contract import State, states_sha256
 from stores.format.array_names import DIGEST_DIM, KEY_DIM, PIXEL_DIMS, level_attributes, part_dim, target_dims
 from stores.format.array_spec import FORMAT_NAME, FORMAT_VERSION, ArraySpec, absent_fill
 from stores.format.canonical_json import canonical_json
@@ -73,6 +74,8 @@ class PlannedStore(Protocol):
     def features(self) -> Collection[str]: ...
     @property
     def own_shards(self) -> Collection[str]: ...
+    @property
+    def codec_state(self) -> Mapping[str, State] | None: ...
 
 
 def _table(features: Collection[str], path: str, dtype: str, shape: tuple[int, ...], *dims: str) -> ArraySpec:
@@ -106,6 +109,31 @@ def outcome_tables(plan: PlannedStore) -> dict[str, ArraySpec]:
         "outcome": _table(plan.features, "rows/outcome", "u1", (rows,)),
         "source": _table(plan.features, "rows/source", "u1", (rows, 32), byte),
     }
+
+
+def state_tables(plan: PlannedStore) -> dict[str, dict[str, ArraySpec]]:
+    """The arrays of a fitted codec by level and name. Their folder is named by their digest, since they are
+    written before plan.json, which decides whose are taken."""
+    found: dict[str, dict[str, ArraySpec]] = {}
+    if plan.codec_state is None:
+        return found
+    root = f"codec/{states_sha256(plan.codec_state)[:16]}"
+    for level, state in plan.codec_state.items():
+        found[level] = {
+            name: state_table(f"{root}/{level}/{name}", array.dtype, array.shape, plan.features)
+            for name, array in state.items()
+        }
+    return found
+
+
+def state_table(
+    path: str, dtype: np.dtype[Any], shape: tuple[int, ...], features: Collection[str]
+) -> ArraySpec:
+    """One array of a fitted codec."""
+    name, exact = path.rpartition("/")[2], dtype.newbyteorder("<")
+    dims = tuple(f"{name}_dim_{axis}" for axis in range(len(shape)))
+    fill, flat = absent_fill(exact), FLAT_KEYS in features
+    return ArraySpec(path=path, dtype=exact, shape=shape, dims=dims, fill=fill, flat=flat)
 
 
 def sharded_arrays(plan: PlannedStore, bin_index: int) -> dict[str, ArraySpec]:
@@ -202,6 +230,8 @@ def all_arrays(plan: PlannedStore) -> Iterator[ArraySpec]:
     """Every array of the store."""
     yield from plan.planned_tables.values()
     yield from outcome_tables(plan).values()
+    for tables in state_tables(plan).values():
+        yield from tables.values()
     for index in range(len(plan.bins)):
         yield from sharded_arrays(plan, index).values()
         yield from bin_tables(plan, index).values()

@@ -14,16 +14,18 @@ CHUNK_DIGESTS = "chunk-digests"
 """A shard file's digest is taken over the SHA-256 of its chunks, and rows have digests of their content."""
 PACKED = "packed"
 """Small arrays of many work units in few shards, all receipts in one file; see stores.format.packing."""
+FITTED_CODEC = "fitted-codec"
+"""The codec was fitted to sample rows; what it learned stands in arrays that plan.json binds by a digest."""
 DOTTED_LEVEL_NAMES = "dotted-level-names"
 """A level's name may hold a dot, such as `s3.b5`."""
 WIDE_SHARDS = "wide-shards"
 """A shard may have up to 65,536 rows instead of 1024: of pooled vectors, whose rows are a few kilobytes."""
 
-LAYOUT = frozenset({NAMES, CONSOLIDATED, FLAT_KEYS, CHUNK_DIGESTS, PACKED, WIDE_SHARDS})
+LAYOUT = frozenset({NAMES, CONSOLIDATED, FLAT_KEYS, CHUNK_DIGESTS, PACKED, WIDE_SHARDS, FITTED_CODEC})
 """Features that change how content is laid out and not what it is: no part of an identity. A store that was
 begun with some of them is continued with the same."""
 KNOWN_REQUIRED = frozenset(
-    {FLAT_KEYS, CHUNK_DIGESTS, PACKED, PIXEL_DIFFERENCES, DOTTED_LEVEL_NAMES, WIDE_SHARDS}
+    {FLAT_KEYS, CHUNK_DIGESTS, PACKED, PIXEL_DIFFERENCES, DOTTED_LEVEL_NAMES, WIDE_SHARDS, FITTED_CODEC}
 )
 """Required features that this program reads, beside those of codecs."""
 

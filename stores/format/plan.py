@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from stores.codecs import codec, needs_state
+from stores.codecs import codec
+from stores.codecs.contract import Codec, FittedCodec, State
 from stores.errors import CodecError, PlanError
 from stores.format.array_spec import ArraySpec
 from stores.format.arrays import planned_tables, sharded_arrays
 from stores.format.canonical_json import diff_identity, identity_digest, normalized
-from stores.format.features import DOTTED_LEVEL_NAMES, WIDE_SHARDS
+from stores.format.features import DOTTED_LEVEL_NAMES, FITTED_CODEC, WIDE_SHARDS
 from stores.format.pixel_differences import PIXEL_DIFFERENCES
 from stores.format.row_table import RowTable
 from stores.format.size_estimate import estimated_bytes
@@ -149,6 +151,9 @@ class StorePlan:
 
     own_shards: tuple[str, ...] = ()
     """With the feature `packed`: the targets that are not packed, see stores.format.packing."""
+    codec_state: Mapping[str, State] | None = None
+    """By level what a fitted codec learned, with the feature `fitted-codec`; None for other codecs, and
+    before the codec was fitted."""
     data_licence: str | None = None
     """Licence of the data set, for the store's README.md."""
     weights_licence: str | None = None
@@ -177,10 +182,8 @@ class StorePlan:
             made = codec(self.codec, self.codec_package)
         except CodecError as error:
             raise PlanError(str(error)) from None
-        if needs_state(made):
-            raise PlanError(
-                f"codec {self.codec} is fitted to data first, and this format cannot store its state"
-            )
+        if self.codec_state is not None:
+            self._check_state(made)
         if self.codec_settings:
             raise PlanError(f"codec {self.codec} has no settings, found {self.codec_settings}")
         if self.frames is not None and (type(self.frames) is not int or not 1 <= self.frames <= MAX_FRAMES):
@@ -193,6 +196,44 @@ class StorePlan:
             raise PlanError(f"own_shards names {unknown}, which are not among the targets {names}")
         if len(set(names)) != len(names) or len(set(self.view_params)) != len(self.view_params):
             raise PlanError(f"repeated names in targets {names} or view parameters {self.view_params}")
+
+    def _check_state(self, made: Codec) -> None:
+        assert self.codec_state is not None
+        if not isinstance(made, FittedCodec) or FITTED_CODEC not in self.required_features:
+            raise PlanError(
+                f"codec {self.codec} with a state, which the plan does not announce or it cannot take"
+            )
+        if self.codec_state.keys() != set(self.pyramid.names):
+            raise PlanError(
+                f"codec {self.codec} has the state of {sorted(self.codec_state)}, the levels are "
+                f"{', '.join(self.pyramid.names)}"
+            )
+        for level, state in self.codec_state.items():
+            for name, array in state.items():
+                is_numbers = array.ndim and array.size and array.dtype.kind in "iuf"
+                if not is_numbers or not _NAME.fullmatch(name):
+                    raise PlanError(
+                        f"codec {self.codec}, {level}: {name[:80]!r} of its state is {array.dtype} "
+                        f"{array.shape}, expected numbers with one axis or more"
+                    )
+            try:
+                made.with_state(state)
+            except CodecError as error:
+                raise PlanError(f"level {level}: {error}") from None
+
+    def level_codec(self, level: str) -> Codec:
+        """The codec of a level, with its state. Raises CodecError where it has to be fitted first."""
+        made = codec(self.codec)
+        if not isinstance(made, FittedCodec):
+            return made
+        if self.codec_state is None:
+            raise CodecError(f"codec {self.codec} has to be fitted to sample rows first")
+        return made.with_state(self.codec_state[level])
+
+    def with_state(self, state: Mapping[str, State]) -> StorePlan:
+        """The plan of a fitted codec with what it learned of each level."""
+        others = tuple(name for name in self.required_features if name != FITTED_CODEC)
+        return replace(self, codec_state=dict(state), required_features=(*others, FITTED_CODEC))
 
     def _check_rows(self) -> None:
         if not 1 <= len(self.bins) <= MAX_BINS or len({b.name for b in self.bins}) != len(self.bins):

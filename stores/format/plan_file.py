@@ -2,43 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+import re
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
 
-from stores.codecs import codec
+from stores.codecs import codec, needs_state
+from stores.codecs.contract import State, states_sha256
 from stores.errors import (
     FIX_DERIVED,
     FIX_PLAN,
     CodecError,
     DerivedFileError,
     FormatError,
+    IntegrityError,
     PlanError,
     StoreError,
 )
 from stores.format.array_spec import FORMAT_NAME, FORMAT_VERSION, ArraySpec
-from stores.format.arrays import planned_tables
+from stores.format.arrays import planned_tables, state_table, state_tables
 from stores.format.canonical_json import canonical_json, parse_canonical, sha256_hex
-from stores.format.features import KNOWN_REQUIRED, PACKED
+from stores.format.features import FITTED_CODEC, KNOWN_REQUIRED, PACKED
 from stores.format.plan import MAX_PLAN_BYTES, Bin, StorePlan
 from stores.format.row_table import MAX_KEY_BYTES, MAX_ROWS, RowTable
-from stores.format.targets import target_from_json
+from stores.format.targets import TARGET_DTYPES, target_from_json
 from stores.pyramid import PyramidSpec
 
 MAX_VIEW_PARAMS = 1024
+MAX_STATE_ARRAYS = 64
 
 
 def encode_tables(plan: StorePlan) -> dict[str, bytes]:
-    """The bytes of the planned tables' chunk files by path."""
+    """The bytes of the planned tables' chunk files by path, those of a fitted codec's arrays among them."""
     tables = plan.rows.to_tables()
-    return {spec.chunk_file(): tables[name].tobytes() for name, spec in plan.planned_tables.items()}
+    planned = {spec.chunk_file(): tables[name].tobytes() for name, spec in plan.planned_tables.items()}
+    return {**planned, **encode_state(plan)}
+
+
+def encode_state(plan: StorePlan) -> dict[str, bytes]:
+    """The bytes of the chunk files of a fitted codec's arrays by path; empty for other codecs."""
+    states = plan.codec_state or {}
+    return {
+        spec.chunk_file(): np.ascontiguousarray(states[level][name], spec.dtype).tobytes()
+        for level, specs in state_tables(plan).items()
+        for name, spec in specs.items()
+    }
 
 
 def encode_plan(plan: StorePlan) -> bytes:
-    """The content of plan.json. Raises PlanError above 1 MiB."""
+    """The content of plan.json. Raises PlanError above 1 MiB, and for a codec that has not been fitted."""
+    if plan.codec_state is None and needs_state(codec(plan.codec)):
+        raise PlanError(f"codec {plan.codec} has to be fitted to sample rows before a store is made")
+    data = canonical_json(plan_content(plan))
+    if len(data) > MAX_PLAN_BYTES:
+        raise PlanError(
+            f"plan.json has {len(data)} bytes, at most {MAX_PLAN_BYTES}; keep digests in the identity"
+        )
+    return data
+
+
+def plan_content(plan: StorePlan) -> dict[str, Any]:
+    """The fields of plan.json."""
     tables = plan.rows.to_tables()
-    content = {
+    return {
         "format": {"name": FORMAT_NAME, "version": FORMAT_VERSION},
         "name": plan.name,
         "identity": plan.identity,
@@ -59,13 +86,52 @@ def encode_plan(plan: StorePlan) -> bytes:
             "key_bytes": tables["key"].shape[1],
             "sha256": {name: sha256_hex(tables[name].tobytes()) for name in plan.planned_tables},
         },
+        **({} if plan.codec_state is None else {"codec_state": _state_json(plan.codec_state)}),
     }
-    data = canonical_json(content)
-    if len(data) > MAX_PLAN_BYTES:
-        raise PlanError(
-            f"plan.json has {len(data)} bytes, at most {MAX_PLAN_BYTES}; keep digests in the identity"
+
+
+def _state_json(states: Mapping[str, State]) -> dict[str, Any]:
+    arrays = {
+        level: {name: {"dtype": a.dtype.name, "shape": list(a.shape)} for name, a in state.items()}
+        for level, state in states.items()
+    }
+    return {"sha256": states_sha256(states), "arrays": arrays}
+
+
+def decode_state(
+    content: dict[str, Any], read_table: Callable[[ArraySpec], bytes], what: str
+) -> dict[str, State] | None:
+    """The state of a fitted codec in the fields of a plan.json; None for other codecs.
+
+    Raises FormatError for fields or types out of bounds, IntegrityError for arrays of another digest.
+    """
+    if FITTED_CODEC not in content["required_features"]:
+        return None
+    fields, features = content["codec_state"], {*content["required_features"], *content["optional_features"]}
+    digest, found = str(fields["sha256"]), dict[str, State]()
+    if not re.fullmatch("[0-9a-f]{64}", digest) or len(fields["arrays"]) > MAX_STATE_ARRAYS:
+        raise FormatError(f"{what}: codec_state is out of bounds")
+    for level, arrays in fields["arrays"].items():
+        state = {}
+        for name, form in list(arrays.items())[:MAX_STATE_ARRAYS]:
+            shape = tuple(form["shape"])
+            is_name = re.fullmatch(r"[a-z][a-z0-9_.]{0,99}", f"{level}") and re.fullmatch(
+                r"[a-z][a-z0-9_]{0,99}", name
+            )
+            if not is_name or form["dtype"] not in TARGET_DTYPES or not 1 <= len(shape) <= 8:
+                raise FormatError(f"{what}: codec_state of {level[:80]!r} {name[:80]!r} is out of bounds")
+            if any(type(size) is not int or not 1 <= size <= 1 << 28 for size in shape):
+                raise FormatError(f"{what}: codec_state of {level} {name} has the shape {shape}")
+            spec = state_table(
+                f"codec/{digest[:16]}/{level}/{name}", np.dtype(form["dtype"]), shape, features
+            )
+            state[name] = np.frombuffer(read_table(spec), dtype=spec.dtype).reshape(shape)
+        found[level] = state
+    if states_sha256(found) != digest:
+        raise IntegrityError(
+            f"{what}: the fitted arrays of the codec were changed: their digest is not the plan's"
         )
-    return data
+    return found
 
 
 def check_format(content: dict[str, Any], what: str) -> None:
@@ -154,6 +220,7 @@ def _decode(content: dict[str, Any], read_table: Callable[[ArraySpec], bytes], w
         pixels=bool(content["pixels"]),
         required_features=required,
         optional_features=optional,
+        codec_state=decode_state(content, read_table, what),
         own_shards=tuple(map(str, content["own_shards"])) if PACKED in required else (),
         data_licence=None if licence is None else str(licence),
         weights_licence=None if of_weights is None else str(of_weights),

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Self, overload
 import numpy as np
 import numpy.typing as npt
 
-from stores.codecs import codec
 from stores.errors import IntegrityError, LevelMissing
 from stores.format.pixel_differences import undo_differences
 from stores.reading.array_reader import VERIFY_MODES, Verify
@@ -75,6 +74,7 @@ class Store(EncodedRows):
 
     def __init__(self, committed: CommittedStore, *, verify: Verify, threads: int) -> None:
         super().__init__(committed, verify=verify, threads=threads)
+        self._codecs = {level: self.plan.level_codec(level) for level in self.levels}
         self._targets = TargetRows(str(self.path), self.plan, self._arrays, at_once=threads)
 
     def __repr__(self) -> str:
@@ -119,14 +119,13 @@ class Store(EncodedRows):
             encoded, targets = self.read_encoded(some), self.read_targets(some)
             for at, row in enumerate(some.tolist()):
                 found[row] = _row_of(encoded, at), targets[at]
-        made = codec(self.plan.codec)
         for row in rows.tolist():
             levels, row_targets = found.pop(row)
             yield Row(
                 key=self.keys[row],
                 view=int(self.views[row]),
                 features={
-                    level: np.array(np.moveaxis(made.decode(kinds), -1, 0), order="C")
+                    level: np.array(np.moveaxis(self._codecs[level].decode(kinds), -1, 0), order="C")
                     for level, kinds in levels.items()
                 },
                 # A copy: a view of the block would keep all of it in memory.
@@ -178,10 +177,9 @@ class Store(EncodedRows):
 
         Raises LevelMissing where the store does not hold a level.
         """
-        made = codec(self.plan.codec)
         encoded = self.read_encoded(rows, levels)
         return {
-            level: np.ascontiguousarray(np.moveaxis(made.decode(arrays), -1, -3))
+            level: np.ascontiguousarray(np.moveaxis(self._codecs[level].decode(arrays), -1, -3))
             for level, arrays in encoded.items()
         }
 

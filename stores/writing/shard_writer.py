@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stores.codecs import codec
 from stores.errors import CodecError, PlanError
 from stores.format.array_spec import ArraySpec
 from stores.format.arrays import sharded_arrays
@@ -50,7 +49,7 @@ class ShardWriter:
         self._writer_id = uuid.uuid4().hex
         self._generation = finished.next_generation(shard)
         self._claimed = False
-        self._codec = codec(plan.codec)
+        self._codecs = {level: plan.level_codec(level) for level in plan.pyramid.names}
         self._outcome = [UNKNOWN] * len(self.rows)
         self._source: list[str | None] = [None] * len(self.rows)
         self._reasons: dict[str, str] = {}
@@ -156,7 +155,7 @@ class ShardWriter:
             check_row(self._specs[name], array)
         for level, encoded in levels.items():
             try:
-                self._codec.check(encoded)
+                self._codecs[level].check(encoded)
             except CodecError as error:
                 raise CodecError(f"row {row}, level {level}: {error}") from None
         original_hw = self._plan.rows.original_hw[self._plan.global_row(self.shard.bin, row)].tolist()

@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from stores.errors import FIX_PLAN, IdentityError, IntegrityError, PlanError, SpaceError, StoreError
-from stores.format.canonical_json import diff_identity, parse_canonical, sha256_hex
+from stores.format.array_spec import ArraySpec
+from stores.format.canonical_json import diff_identity, normalized, parse_canonical, sha256_hex
 from stores.format.features import KNOWN_REQUIRED, LAYOUT, PACKED
 from stores.format.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, PLAN_NAME, decode_manifest
 from stores.format.plan import MAX_PLAN_BYTES, Bin, ShardId, StorePlan
-from stores.format.plan_file import check_features, check_format, encode_plan, encode_tables
+from stores.format.plan_file import (
+    check_features,
+    check_format,
+    decode_state,
+    encode_plan,
+    encode_state,
+    encode_tables,
+    plan_content,
+)
 from stores.shards.disk import Files, make_folders, read_whole, replace_files, sync_folders
 from stores.shards.exclusive import write_exclusive
 from stores.shards.finished import FinishedShards
@@ -35,7 +45,7 @@ _ADOPTED = ("shard_rows", "batch_rows")
 the layout that the store was begun with."""
 
 
-_OF_LAYOUT = ("data_licence", "weights_licence", "own_shards")
+_OF_LAYOUT = ("data_licence", "weights_licence", "own_shards", "codec_state")
 """Fields of plan.json that change how content is laid out or described, and not what it is."""
 
 
@@ -85,7 +95,7 @@ class StoreWriter:
                 )
         if data is None:
             data = _create(files, root, plan, plan.total_bytes if needed_bytes is None else needed_bytes)
-        settled = _settle(plan, data, str(root))
+        settled = _settle(plan, data, str(root), partial(_read_state_table, files, root))
         writer = cls(files, root, settled)
         manifest = _read_if_there(files, root / MANIFEST_NAME, MAX_MANIFEST_BYTES)
         if manifest is None:
@@ -243,16 +253,36 @@ def _create(files: Files, root: Path, plan: StorePlan, needed_bytes: int) -> byt
     for folder in missing:
         files.make_folder(folder)
         sync_folders(files, [folder.parent])
-    write_exclusive(files, root / PLAN_NAME, data, uuid.uuid4().hex)
-    return read_whole(files, root / PLAN_NAME, MAX_PLAN_BYTES)
+    state = encode_state(plan)
+    replace_files(files, root, state, uuid.uuid4().hex)  # before the plan, which binds it
+    won = write_exclusive(files, root / PLAN_NAME, data, uuid.uuid4().hex)
+    there = read_whole(files, root / PLAN_NAME, MAX_PLAN_BYTES)
+    if state and not won and _state_digest(there) != _state_digest(data):
+        files.remove_tree(root / "/".join(next(iter(state)).split("/")[:2]))
+    return there
 
 
-def _settle(plan: StorePlan, data: bytes, what: str) -> StorePlan:
+def _state_digest(data: bytes) -> object:
+    fields = parse_canonical(data, PLAN_NAME, FIX_PLAN).get("codec_state")
+    return fields.get("sha256") if isinstance(fields, dict) else None
+
+
+def _read_state_table(files: Files, root: Path, spec: ArraySpec) -> bytes:
+    try:
+        data = read_whole(files, root / spec.chunk_file(), spec.total_bytes)
+    except (FileNotFoundError, StoreError):
+        data = b""
+    if len(data) != spec.total_bytes:
+        raise IntegrityError(f"{root}: {spec.chunk_file()} is missing or has another length; {FIX_PLAN}")
+    return data
+
+
+def _settle(plan: StorePlan, data: bytes, what: str, read_table: Callable[[ArraySpec], bytes]) -> StorePlan:
     """The plan with the geometry of the plan.json in `data`; raises if anything else differs."""
     theirs = parse_canonical(data, f"{what}/{PLAN_NAME}", FIX_PLAN)
     check_format(theirs, what)
     check_features(theirs, what)
-    ours = parse_canonical(encode_plan(plan), "the plan")
+    ours = normalized(plan_content(plan))
     if not isinstance(theirs.get("identity"), dict) or not isinstance(theirs.get("bins"), list):
         raise IntegrityError(f"{what}/{PLAN_NAME} is damaged: it has no identity or bins; {FIX_PLAN}")
     for field, expected, found in diff_identity(ours["identity"], theirs["identity"]):
@@ -268,6 +298,7 @@ def _settle(plan: StorePlan, data: bytes, what: str) -> StorePlan:
         required_features=tuple(name for name in theirs["required_features"] if name in KNOWN_REQUIRED),
         optional_features=tuple(theirs["optional_features"]),
         own_shards=tuple(theirs.get("own_shards", ())),
+        codec_state=decode_state(theirs, read_table, what),
         data_licence=theirs.get("data_licence"),
         weights_licence=theirs.get("weights_licence"),
     )

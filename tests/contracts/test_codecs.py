@@ -6,6 +6,7 @@ one of them fitted to data.
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,18 @@ from extract.codecs.through_numpy import ThroughNumpy
 from pipelines.feed.joined_stores import JoinedStores
 from pipelines.feed.store_feed import StoreFeed
 from pipelines.tasks import task_of
+from stores.checks.verify import verify_store
 from stores.codecs import codec, codec_names, needs_state
-from stores.codecs.contract import Codec, FittedCodec, state_sha256
-from stores.errors import CodecError, FormatError, PlanError
+from stores.codecs.contract import Codec, FittedCodec, state_sha256, states_sha256
+from stores.errors import CodecError, FormatError, IdentityError, IntegrityError, PlanError
 from stores.reading.reader import open_store
+from stores.writing.writer import StoreWriter
 from tests.contracts.installed import installed, write_package
 from tests.contracts.toy_codecs import ENTRY_POINTS, MODULES
+from tests.faults.faulty_files import FaultyFiles
+from tests.faults.interleaving import SteppedFiles, Turns, switch_once
+from tests.faults.made_stores import NEW_LAYOUT, MadeRows, extract, small_plan
+from tests.faults.outcomes import assert_reads_back
 from tests.pipelines.made_stores import make_store
 
 SHIPPED = codec_names()
@@ -180,16 +187,16 @@ def test_rows_beyond_a_codecs_range_through_numpy() -> None:
     assert parts["gain"].tolist() == [[1, 1, 1], [0, 0, 0]]
 
 
-@pytest.mark.parametrize("name", [*SHIPPED, "steps10"])
+@pytest.mark.parametrize("name", [*SHIPPED, *TOYS])
 def test_a_store_gives_what_the_codec_decodes_to_readers_and_to_training(name: str, tmp_path: Path) -> None:
     """By the codec's name: arrays called otherwise than those of int8 are no less its own."""
     levels = ("p4", "p5")
     path = make_store(tmp_path, codec_name=name, records=3, views=1, levels=levels)
     with open_store(path) as store:
         expected = store.read_features([0, 1, 2])
-        made, encoded = codec(name), store.read_encoded([0, 1, 2])
+        encoded = store.read_encoded([0, 1, 2])
         for level in levels:
-            decoded = np.moveaxis(made.decode(encoded[level]), -1, 1)
+            decoded = np.moveaxis(store.plan.level_codec(level).decode(encoded[level]), -1, 1)
             np.testing.assert_array_equal(expected[level], decoded)
             assert np.abs(decoded).max() > 2, "the labels are in the features"
         feed = StoreFeed(
@@ -222,7 +229,7 @@ class TestFamilies:
 
 
 class TestFitted:
-    """Codecs with a state, as far as stores go today: fitted, bound by a digest, refused by plans."""
+    """Codecs with a state: fitted by whoever creates the store, bound by a digest, adopted by all others."""
 
     def test_the_state_decides_and_is_bound_by_its_digest(self) -> None:
         made = codec("fit2")
@@ -247,9 +254,71 @@ class TestFitted:
         with pytest.raises(CodecError, match="no state"):
             device_codec("steps10").with_state({})  # type: ignore[attr-defined]
 
-    def test_no_plan_names_it(self, tmp_path: Path) -> None:
-        with pytest.raises(PlanError, match="codec fit2 is fitted to data first"):
-            make_store(tmp_path, codec_name="fit2", records=1, views=1)
+    def test_no_store_is_made_before_it_is_fitted(self, tmp_path: Path) -> None:
+        plan = small_plan("fit2")
+        with pytest.raises(PlanError, match="codec fit2 has to be fitted to sample rows before"):
+            StoreWriter.open_or_create(tmp_path, plan)
+        with pytest.raises(CodecError, match="has to be fitted"):
+            plan.level_codec("p5")
+        with pytest.raises(PlanError, match=r"the state of \['p4'\], the levels are p5"):
+            plan.with_state({"p4": fitted_state(3)})
+        with pytest.raises(PlanError, match="not a state of this codec"):
+            plan.with_state({"p5": {"mean": np.zeros(3, np.float32)}})
+        with pytest.raises(PlanError, match="codec int8 with a state"):
+            small_plan("int8").with_state({"p5": fitted_state(3)})
+
+    def test_the_first_writers_state_is_everybodys(self, tmp_path: Path) -> None:
+        first = small_plan("fit2", **NEW_LAYOUT).with_state({"p5": fitted_state(3)})
+        other = small_plan("fit2", **NEW_LAYOUT).with_state({"p5": fitted_state(3, seed=5)})
+        unfitted = small_plan("fit2", **NEW_LAYOUT)
+        assert first.folder_name == other.folder_name, "what was fitted is no part of the identity"
+        rows = MadeRows(StoreWriter.open_or_create(tmp_path, first).plan)
+        for plan in (other, unfitted):
+            adopted = StoreWriter.open_or_create(tmp_path, plan).plan
+            np.testing.assert_array_equal(adopted.codec_state["p5"]["mean"], fitted_state(3)["mean"])
+        extract(tmp_path, rows)
+        path = tmp_path / first.folder_name
+        assert_reads_back(path, rows)
+        assert verify_store(path, full=True).ok
+        with open_store(path) as store:
+            group = store.zarr()["codec"]
+            (digest,) = group.group_keys()
+            np.testing.assert_array_equal(group[digest]["p5"]["mean"][:], fitted_state(3)["mean"])
+        table = next((path / "codec").rglob("mean/c.0"))
+        table.write_bytes(bytes(len(table.read_bytes())))
+        with pytest.raises(IntegrityError, match="the fitted arrays of the codec were changed"):
+            open_store(path)
+
+    def test_two_creators_leave_one_state(self, tmp_path: Path) -> None:
+        """At each operation of one creator the other does all its work."""
+        plans = [small_plan("fit2").with_state({"p5": fitted_state(3, seed)}) for seed in (0, 5)]
+        counted = FaultyFiles()
+        StoreWriter.open_or_create(tmp_path / "alone", plans[0], files=counted)
+        for at in range(0, len(counted.names), 7):
+            root = tmp_path / str(at)
+            root.mkdir()
+            turns = Turns(2)
+            jobs = [
+                partial(StoreWriter.open_or_create, root, plan, files=SteppedFiles(turns, i))
+                for i, plan in enumerate(plans)
+            ]
+            first, second = turns.run(jobs, switch_once(0, at))
+            assert states_sha256(first.plan.codec_state) == states_sha256(second.plan.codec_state)
+            assert len(list((first.path / "codec").iterdir())) == 2, "one state and zarr.json"
+            extract(root, MadeRows(first.plan))
+            assert verify_store(first.path, full=True).ok
+
+    def test_stores_of_different_states_are_not_joined(self, tmp_path: Path) -> None:
+        paths = [make_store(tmp_path / str(seed), codec_name="fit2", records=2, seed=seed) for seed in (0, 1)]
+        stores = [open_store(path) for path in paths]
+        with pytest.raises(IdentityError, match="the fitted state of the codec"):
+            JoinedStores(stores)
+
+
+def fitted_state(channels: int, seed: int = 0) -> dict[str, Any]:
+    made = codec("fit2")
+    assert isinstance(made, FittedCodec)
+    return dict(made.fit(features((8, 6, 7, channels), seed)))
 
 
 def test_a_store_of_an_absent_codec_names_the_package_it_came_from(tmp_path: Path) -> None:

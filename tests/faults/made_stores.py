@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stores.codecs import codec
 from stores.format.features import CHUNK_DIGESTS, CONSOLIDATED, FLAT_KEYS, NAMES, PACKED
 from stores.format.plan import Bin, DenseTarget, RaggedTarget, ShardId, StorePlan, Target
 from stores.format.row_table import UNDECODABLE, RowTable
@@ -120,7 +119,10 @@ class MadeRows:
 
     @cache  # noqa: B019 - a few rows of a few stores
     def encoded(self, bin_index: int, row: int) -> dict[str, dict[str, Array]]:
-        return {level: codec(self.plan.codec).encode(x) for level, x in self.features(bin_index, row).items()}
+        return {
+            level: self.plan.level_codec(level).encode(x)
+            for level, x in self.features(bin_index, row).items()
+        }
 
     @cache  # noqa: B019
     def targets(self, bin_index: int, row: int) -> dict[str, Array]:

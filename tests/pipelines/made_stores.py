@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from stores.codecs import codec
+from stores.codecs.contract import FittedCodec
 from stores.format.plan import Bin, DenseTarget, RaggedTarget, StorePlan
 from stores.format.row_table import UNDECODABLE, RowTable
 from stores.pyramid import Level, PyramidSpec
@@ -50,7 +51,13 @@ def make_store(
     plan = _plan(split, records, views, codec_name, weights, seed, PYRAMID.select(levels), is_test)
     keys = [key.format(split=split, record=name.rpartition("-")[2]) for name in plan.rows.keys]
     plan = replace(plan, rows=replace(plan.rows, keys=tuple(keys)))
+    made = codec(codec_name)
+    if isinstance(made, FittedCodec):
+        rows = [made_row(plan, row, seed)[1] for row in range(min(4, len(plan.rows)))]
+        sample = {level: np.stack([features[level] for features in rows]) for level in levels}
+        plan = plan.with_state({level: made.fit(x) for level, x in sample.items()})
     writer = StoreWriter.open_or_create(root, plan)
+    plan = writer.plan
     for shard in writer.pending():
         shard_writer = writer.open_shard(shard)
         for local in shard_writer.rows:
@@ -61,7 +68,7 @@ def make_store(
                 shard_writer.skip(local, UNDECODABLE, "not an image", source_sha256=source)
                 continue
             original, features = made_row(plan, row, seed)
-            encoded = {level: codec(codec_name).encode(x) for level, x in features.items()}
+            encoded = {level: plan.level_codec(level).encode(x) for level, x in features.items()}
             padded = np.full(plan.rows.padded_hw[row], 255, np.uint8)
             height, width = plan.rows.valid_hw[row]
             padded[:height, :width] = _resized(original, (height, width), _is_flipped(plan, row))

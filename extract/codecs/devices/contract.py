@@ -8,6 +8,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from stores.codecs.contract import State
+
 SMALLEST_NORMAL = torch.finfo(torch.float32).smallest_normal
 
 
@@ -39,6 +41,13 @@ class DeviceCodec(Protocol):
             x: as of `encode`.
             are_finite: (N,) bool, `finite(x)`: the answer of a codec that holds every finite value.
         """
+
+
+class FittedDeviceCodec(DeviceCodec, Protocol):
+    """The device half of a `stores.codecs.contract.FittedCodec`."""
+
+    def with_state(self, state: State) -> DeviceCodec:
+        """The codec of one level. Raises CodecError for arrays that `fit` cannot have made."""
 
 
 def finite(x: Tensor) -> Tensor:

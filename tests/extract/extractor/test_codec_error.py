@@ -47,7 +47,7 @@ def figures_of(plan: StorePlan, x: torch.Tensor) -> dict[str, float]:
     hw = tuple(32 * size for size in x.shape[1:3])
     row = LoadedRow(pixels=torch.zeros(*hw, 3).byte().numpy(), valid_hw=hw, targets={}, source_sha256=b"")
     cells = sample_cells(plan, SHARD, range(len(x)))
-    batch = encode_batch(Features(plan, x), plan.codec, [row] * len(x), hw, cells)
+    batch = encode_batch(Features(plan, x), plan, [row] * len(x), hw, cells)
     errors = CodecErrors(None)
     errors.add(batch, list(range(len(x))))
     return errors.figures("a shard")["p5"]
@@ -114,7 +114,7 @@ def test_cells_of_frames_are_decoded_with_their_frames_scale() -> None:
     cells = sample_cells(plan, SHARD, range(3))
     for codec in ("int8", "float16", "int4"):
         backbone = Features(plan, x.flatten(0, 1))
-        batch = encode_batch(backbone, codec, [row] * 3, (4, *hw), cells)
+        batch = encode_batch(backbone, replace(plan, codec=codec), [row] * 3, (4, *hw), cells)
         kept, decoded = batch.sample["p5"]
         at, by_cell = torch.arange(3)[:, None], decode(codec, batch.levels["p5"]).flatten(1, 3)
         assert kept.equal(x.flatten(1, 3)[at, cells["p5"]])

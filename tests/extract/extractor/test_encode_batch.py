@@ -12,6 +12,7 @@ from extract.codecs.on_device import decode
 from extract.extractor.encode_batch import encode_batch
 from extract.extractor.row_loader import LoadedRow
 from tests.extract.backbones.small import SMALL
+from tests.faults.made_stores import small_plan
 
 HW = (96, 128)
 LEVELS = ("p2", "p5")
@@ -30,7 +31,8 @@ def test_batches_in_flight_equal_a_cpus_encoding(codec: str) -> None:
     backbone = load_backbone(backbone_card("swinv2-t", SMALL, LEVELS), "random:0", device=gpu)
     batches = [[loaded_row(2 * number), None, loaded_row(2 * number + 1)] for number in range(6)]
     cells = {level: torch.tensor([[3, 0], [11, 5], [1, 2]]) for level in LEVELS}
-    on_their_way = [encode_batch(backbone, codec, rows, HW, cells) for rows in batches]
+    plan = small_plan(codec, levels=tuple(backbone.pyramid))
+    on_their_way = [encode_batch(backbone, plan, rows, HW, cells) for rows in batches]
     for rows, batch in zip(batches, on_their_way, strict=True):
         batch.wait()
         pixels = torch.stack(
