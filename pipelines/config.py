@@ -375,8 +375,9 @@ class CompletionConfig(VerbConfig):
 class DemoConfig(VerbConfig):
     """An end-to-end run on generated data with the bundled small backbone."""
 
-    dataset: Literal["ade20k", "coco", "k400"] = "ade20k"
-    """Data set whose layout the generated scenes or clips follow; it determines the task."""
+    dataset: Literal["ade20k", "coco", "k400", "own"] = "ade20k"
+    """Data set whose layout the generated scenes or clips follow; it determines the task. own: images and
+    masks of own classes, described by `describe` first."""
     run: str = "runs/demo"
     """Folder for everything the demo creates: data, stores, runs, table and picture."""
     head: str | None = None

@@ -9,7 +9,8 @@ if TYPE_CHECKING:
 
 
 def run(config: DemoConfig) -> dict[str, Any]:
-    """See `run_demo` of pipelines/demo/ade20k.py, `run_coco_demo` of coco.py, `run_k400_demo` of k400.py."""
+    """See `run_demo` of pipelines/demo/ade20k.py, `run_coco_demo` of coco.py, `run_k400_demo` of k400.py,
+    `run_own_demo` of own.py."""
     # Late: each loads torch and its data set's decoder; made scenes and pretraining need none of it.
     from pipelines.demo.ade20k import DemoSize, run_demo
 
@@ -23,4 +24,9 @@ def run(config: DemoConfig) -> dict[str, Any]:
         from pipelines.demo.k400 import ClipDemoSize, run_k400_demo
 
         return run_k400_demo(config, ClipDemoSize())
+    if config.dataset == "own":
+        # Late, as above.
+        from pipelines.demo.own import OwnDemoSize, run_own_demo
+
+        return run_own_demo(config, OwnDemoSize())
     return run_demo(config, DemoSize())

@@ -47,7 +47,7 @@ def draw_predictions(data: Path, run: Path, picture: Path, scenes: int) -> None:
         rgb = decode_image(dataset.read_source(index))
         predicted = model([rgb])[0].argmax(0).numpy().astype(np.uint8)
         columns.append((rgb, _coloured(dataset.read_truth(index)), _coloured(predicted)))
-    _draw(columns, picture)
+    draw_columns(columns, COLOURS, picture)
 
 
 def _coloured(labels: Pixels) -> Pixels:
@@ -62,7 +62,15 @@ def _rgb(colour: str) -> tuple[int, int, int]:
     return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)
 
 
-def _draw(columns: Sequence[tuple[Pixels, Pixels, Pixels]], picture: Path) -> None:
+def draw_columns(
+    columns: Sequence[tuple[Pixels, Pixels, Pixels]], colours: Mapping[str, str], picture: Path
+) -> None:
+    """Writes a PNG of images, their truth and predictions below each other, and a legend.
+
+    Args:
+        columns: image, truth and prediction of each, uint8 (H, W, 3).
+        colours: of the classes by name, as #rrggbb.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # a second to load, at the end of a demo only
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
@@ -76,7 +84,7 @@ def _draw(columns: Sequence[tuple[Pixels, Pixels, Pixels]], picture: Path) -> No
             axes[row][column].set(xticks=[], yticks=[])
     for row, title in enumerate(("image", "truth", "prediction")):
         axes[row][0].set_ylabel(title)
-    patches = [Patch(color=colour, label=name) for name, colour in COLOURS.items()]
+    patches = [Patch(color=colour, label=name) for name, colour in colours.items()]
     figure.legend(handles=patches, loc="lower center", ncols=6, frameon=False)
     figure.tight_layout(rect=(0, 0.08, 1, 1))
     figure.savefig(picture, dpi=110)
