@@ -25,6 +25,7 @@ __all__ = [
     "ExtractConfig",
     "ForecastConfig",
     "GcConfig",
+    "InfoConfig",
     "ManyHeadsConfig",
     "OptimizerConfig",
     "PlanConfig",
@@ -183,6 +184,14 @@ class StoreConfig(VerbConfig):
     """Folder of the store. Default: every store in `stores`."""
     stores: str = "features"
     """Folder that holds the stores."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class InfoConfig(StoreConfig):
+    """Stores to describe, on the terminal or as a page."""
+
+    out: str | None = None
+    """HTML page to write, of one store: .html. Default: none."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

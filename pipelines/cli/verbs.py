@@ -38,8 +38,8 @@ VERBS: dict[str, Verb] = {
     ),
     "info": Verb(
         module="pipelines.verbs.store_info",
-        config_class=config.StoreConfig,
-        text="Prints identity, geometry and sizes of a store.",
+        config_class=config.InfoConfig,
+        text="Prints identity, geometry and sizes of a store; --out page.html writes a page of it.",
         example="--store features/ade20k-training-swinv2-t-int8-1f3a9c2e",
     ),
     "verify": Verb(

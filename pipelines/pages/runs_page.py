@@ -141,7 +141,7 @@ def _costs(runs: Sequence[ShownRun]) -> Iterator[Chart]:
     scored = [each for each in scored if each[2] == label]  # one unit on an axis
     if len(scored) < 2:
         return
-    costs: dict[str, dict[int, float | None]] = {
+    axes: dict[str, dict[int, float | None]] = {
         "trainable parameters, millions": {
             place: runs[place].figures.parameters / 1e6 for place, _, _ in scored
         },
@@ -150,7 +150,7 @@ def _costs(runs: Sequence[ShownRun]) -> Iterator[Chart]:
             for place, _, _ in scored
         },
     }
-    for number_of_chart, (x, of) in enumerate(costs.items()):
+    for number_of_chart, (x, of) in enumerate(axes.items()):
         lines = [
             Line(run=place, x=[value], y=[score], markers=True)
             for place, score, _ in scored

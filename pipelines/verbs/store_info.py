@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pipelines.catalog.skipped_rows import unusable_text
 from pipelines.catalog.stores import DamagedStores, look_at_each, stores_asked_for
-from pipelines.config import StoreConfig
+from pipelines.config import InfoConfig
+from pipelines.errors import UsageError
 from pipelines.runs.same_source import window_rule_of
 from pipelines.units import gigabytes
 from stores.errors import IncompleteStore
@@ -23,15 +24,32 @@ MAX_LISTED = 8
 NO_CONTENT_DIGEST = "no digest recorded by older releases; verify --content-digest computes it"
 
 
-def run(config: StoreConfig) -> dict[str, Any]:
-    """Prints identity and sizes of one store, or of each under the folder; DamagedStores at the end."""
+def run(config: InfoConfig) -> dict[str, Any]:
+    """Prints identity and sizes of one store, or of each under the folder; DamagedStores at the end.
+
+    Raises UsageError for a page of several stores, or of another ending than .html.
+    """
+    if config.out is not None and Path(config.out).suffix.lower() != ".html":
+        raise UsageError(f"--out {config.out}: expected a name that ends with .html")
     stores, damaged = look_at_each(stores_asked_for(config.store, config.stores), _describe)
     for store in stores:
         _print(store)
+    if config.out is not None:
+        _write_page(stores, Path(config.out))
     summary = {"stores": stores, "damaged": damaged}
     if damaged:
         raise DamagedStores(summary)
     return summary
+
+
+def _write_page(stores: Sequence[Mapping[str, Any]], path: Path) -> None:
+    if len(stores) != 1:
+        raise UsageError(f"--out {path}: a page shows one store, found {len(stores)}; pass --store")
+    # Late: the text alone needs no template, and opens no features.
+    from pipelines.pages.store_page import write_store_page
+
+    write_store_page(stores[0], _flat(stores[0]["identity"]), path)
+    print(f"written: {path}")
 
 
 def _describe(path: Path) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from pipelines.__main__ import main
 from pipelines.pages.page import MAX_BYTES
+from tests.pipelines.pages.browser import opened
 
 GOLDEN_RUN = Path(__file__).parents[2] / "golden" / "run-linear" / "run"
 CLASSES = ("road & kerb", "<car>", "tree")
@@ -81,32 +82,17 @@ def test_the_ending_decides(runs: list[Path], tmp_path: Path, capsys: pytest.Cap
 @pytest.mark.ci
 def test_a_browser_sorts_and_switches(page: Path) -> None:
     """With the network off, by mouse and keyboard, on a narrow screen."""
-    chromium = next(
-        (found for name in ("chromium", "chromium-browser") if (found := shutil.which(name))), None
-    )
-    playwright = pytest.importorskip("playwright.sync_api")
-    if chromium is None:
-        pytest.skip("no Chromium: apt-get install chromium")
-    with playwright.sync_playwright() as running:
-        browser = running.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        try:
-            view = browser.new_context(offline=True, viewport={"width": 360, "height": 740}).new_page()
-            complaints: list[str] = []
-            view.on("console", lambda message: complaints.append(message.text))
-            view.on("pageerror", lambda error: complaints.append(str(error)))
-            view.goto(page.as_uri())
-            heading = view.get_by_role("button", name="top-1", exact=False).first
-            first_row = view.locator("table tbody tr").first
-            heading.click()
-            assert "25.00" in first_row.inner_text()
-            heading.focus()
-            view.keyboard.press("Enter")
-            assert "75.00" in first_row.inner_text()
-            line = view.locator("#loss-run1")
-            assert line.count() == 1 and line.is_visible()
-            view.locator("input[data-run='1']").uncheck()
-            assert not line.is_visible()
-            assert view.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
-            assert complaints == []
-        finally:
-            browser.close()
+    with opened(page) as (view, complaints):
+        heading = view.get_by_role("button", name="top-1", exact=False).first
+        first_row = view.locator("table tbody tr").first
+        heading.click()
+        assert "25.00" in first_row.inner_text()
+        heading.focus()
+        view.keyboard.press("Enter")
+        assert "75.00" in first_row.inner_text()
+        line = view.locator("#loss-run1")
+        assert line.count() == 1 and line.is_visible()
+        view.locator("input[data-run='1']").uncheck()
+        assert not line.is_visible()
+        assert view.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+        assert complaints == []
