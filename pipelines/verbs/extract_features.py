@@ -20,6 +20,7 @@ from pipelines.catalog.skipped_rows import skipped_lines
 from pipelines.catalog.stores import MANIFEST, TRAINING, describe_store
 from pipelines.catalog.usual_heads import usual_heads
 from pipelines.cli.progress_bar import ExtractionProgress, counted
+from pipelines.cli.run_log import logged_run
 from pipelines.cli.termination import termination_as_interrupt
 from pipelines.config import ExtractConfig
 from pipelines.disk_errors import free_inodes
@@ -174,7 +175,11 @@ def _fill(
     check_rest(writer, pending, extraction.estimate.total_bytes)
     allowed = allowed_failures(extraction.dataset) if config.max_failed is None else config.max_failed
     try:
-        with termination_as_interrupt(), ExtractionProgress(writer.path.name) as progress:
+        with (
+            termination_as_interrupt(),
+            ExtractionProgress(writer.path.name) as shown,
+            logged_run(writer.path, shown, device=str(extraction.device), pending=len(pending)) as progress,
+        ):
             return extract(
                 extraction.dataset,
                 writer.plan,

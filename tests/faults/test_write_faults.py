@@ -110,6 +110,12 @@ def assert_whole_or_unfinished(path: Path, rows: MadeRows) -> None:
             open_store(path)
 
 
+def test_a_kill(memory_path: Path, clean: CleanRun) -> None:
+    for n, root in roots(memory_path, some(clean.changing, 60, "kill")):
+        kill_and_run_again(root, clean, FaultyFiles({n: kills}))
+
+
+@pytest.mark.ci
 def test_a_kill_at_every_operation(memory_path: Path, clean: CleanRun) -> None:
     """Before each that changes the disk, which leaves what a kill after the one before it leaves."""
     for n, root in roots(memory_path, clean.changing):
@@ -122,6 +128,12 @@ def test_a_kill_of_a_run_without_scales(memory_path: Path, clean_runs: dict[str,
         kill_and_run_again(root, clean, FaultyFiles({n: kills}))
 
 
+def test_a_kill_half_way_through_a_write(memory_path: Path, clean: CleanRun) -> None:
+    for n, root in roots(memory_path, some(clean.numbers("write"), 25, "half way")):
+        kill_and_run_again(root, clean, FaultyFiles({n: kills_half_way}))
+
+
+@pytest.mark.ci
 def test_a_kill_half_way_through_every_write(memory_path: Path, clean: CleanRun) -> None:
     for n, root in roots(memory_path, clean.numbers("write")):
         kill_and_run_again(root, clean, FaultyFiles({n: kills_half_way}))
