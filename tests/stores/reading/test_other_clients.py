@@ -16,6 +16,8 @@ from tests.faults.made_stores import MadeRows, extract, small_plan
 
 Q = "bins/64x64/levels/p5/q"
 RAISES, FILLS, OTHER = "raises", "fills", "other numbers"
+EMPTY_SHARD = RAISES if tuple(map(int, zarr.__version__.split(".")[:2])) >= (3, 4) else FILLS
+"""zarr-python 3.1.6 takes it for a shard that was never written, 3.4.2 does not."""
 Array = np.ndarray
 
 
@@ -78,7 +80,7 @@ def outcome(read: Callable[[Path], Array], path: Path, expected: Array) -> str:
         (lambda path: flip(shard(path), 0), RAISES, RAISES),
         (lambda path: flip(shard(path), -6), RAISES, RAISES),
         (lambda path: shard(path).write_bytes(shard(path).read_bytes()[:-30]), RAISES, RAISES),
-        (lambda path: shard(path).write_bytes(b""), FILLS, RAISES),
+        (lambda path: shard(path).write_bytes(b""), EMPTY_SHARD, RAISES),
         (lambda path: shard(path).unlink(), FILLS, FILLS),
         (swap, OTHER, OTHER),
         (edit_metadata, OTHER, OTHER),
