@@ -9,9 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 OVERLAY_SHARE = 0.5
+NAMED_SHARE = 0.02
+"""Classes of fewer pixels have no room for their name."""
+_NAMED_CELLS = 512
+"""Longest side of the map that the places of names are found on."""
 _BAND_PIXELS = 1 << 20  # of float64 colours: 25 MB
 Labels = npt.NDArray[np.uint8]
 
@@ -30,6 +34,35 @@ def overlay(rgb: npt.NDArray[np.uint8], labels: Labels) -> Image.Image:
         mixed[_borders(labels[max(0, first - 1) : first + rows])[-len(mixed) :]] = 255
         picture.paste(Image.fromarray(mixed.round().astype(np.uint8)), (0, first))
     return picture
+
+
+def name_classes(picture: Image.Image, labels: Labels, class_names: Sequence[str]) -> None:
+    """Writes the name of each class that covers enough of a picture into the middle of its pixels.
+
+    Args:
+        picture: RGB of the size of the labels; drawn into.
+        labels: (H, W); those without a name stay without one.
+    """
+    step = max(1, max(labels.shape) // _NAMED_CELLS)
+    coarse = labels[::step, ::step]
+    size_px = max(10, min(labels.shape) // 24)
+    font, draw = ImageFont.load_default(size_px), ImageDraw.Draw(picture)
+    for label in np.flatnonzero(np.bincount(coarse.reshape(-1)) >= NAMED_SHARE * coarse.size).tolist():
+        if label >= len(class_names):
+            continue
+        rows, columns = np.nonzero(coarse == label)
+        middle = np.argmin(
+            (rows - rows.mean()) ** 2 + (columns - columns.mean()) ** 2
+        )  # one of its own pixels
+        draw.text(
+            (float(columns[middle] * step), float(rows[middle] * step)),
+            class_names[label],
+            fill=(255, 255, 255),
+            font=font,
+            anchor="mm",
+            stroke_width=max(1, size_px // 8),
+            stroke_fill=(0, 0, 0),
+        )
 
 
 def _borders(labels: Labels) -> npt.NDArray[np.bool_]:

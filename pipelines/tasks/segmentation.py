@@ -116,12 +116,20 @@ class Segmentation:
         """
         # Late: training from a store must not load an image decoder.
         from pipelines.live.image_files import read_image
-        from pipelines.pictures.label_maps import overlay, palette, write_label_map, write_legend
+        from pipelines.pictures.label_maps import (
+            name_classes,
+            overlay,
+            palette,
+            write_label_map,
+            write_legend,
+        )
 
         rgb = read_image(source)
         found = model.predict_labels(rgb)
         labels = found.labels_YX.to("cpu").numpy()
-        overlay(rgb, labels).save(f"{base}.overlay.png")
+        picture = overlay(rgb, labels)
+        name_classes(picture, labels, model.class_names)
+        picture.save(f"{base}.overlay.png")
         write_label_map(Path(f"{base}.labels.png"), labels)
         write_legend(base.parent / "labels.csv", model.class_names)
         counts = _class_counts(labels, len(model.class_names))

@@ -155,7 +155,8 @@ def _panoptic_map(data: bytes, pairs: Sequence[tuple[int, int]]) -> StuffMap:
     if unknown:
         raise SourceError(BAD_TARGET, f"panoptic map holds segment {unknown[0]}, which its json lacks")
     classes = np.array([class_of[int(number)] for number in there], np.uint8)
-    return classes[inverse].reshape(numbers.shape)
+    found: StuffMap = classes[inverse].reshape(numbers.shape)
+    return found
 
 
 def _decoded(decode: Callable[[], Any]) -> Any:

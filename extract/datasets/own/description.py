@@ -232,5 +232,7 @@ def description_of(dataset: Mapping[str, Any]) -> Description | None:
         image_suffix=str(content.get("image_suffix", "")),
         mask_suffix=str(content.get("mask_suffix", "")),
         first_pixel=int(content.get("first_pixel", 1)),
-        **{name: str(content.get(name, "")) for name in _TEXTS},
+        file=str(content.get("file", "")),
+        label=str(content.get("label", "")),
+        names=str(content.get("names", "")),
     )

@@ -80,9 +80,9 @@ def _rows(path: Path, index: VideoIndex) -> tuple[list[Row], dict[str, object]] 
         there = sum(index.find(file, label) is not None for _, file, label in sample)
         labels = {label for _, _, label in rows}
         if sample and 2 * there >= len(sample) and "" not in labels and 2 * len(labels) <= 2 * len(rows):
-            best = dict(options)
+            best: dict[str, object] = dict(options)
             if not options and path.suffix.lower() == ".json" and _has_templates(path):
-                best = {"label": "template"}
+                best["label"] = "template"
                 rows = list_rows(_reading(best), path)
             return rows, best
     return None
