@@ -14,6 +14,7 @@ from pipelines.reporting.paper_results import (
     paper_cost,
     paper_dataset,
     paper_head,
+    paper_model,
     paper_rows,
     paper_rows_of,
 )
@@ -51,7 +52,7 @@ class PaperMatch:
 
 def match_paper(record: RunRecord, share: float, weights: RunWeights) -> PaperMatch:
     """The paper's rows of a run's classes, backbone, pretraining, head and share of the records."""
-    dataset, model = paper_dataset(record.dataset), record.model
+    dataset, model = paper_dataset(record.dataset), paper_model(record.model)
     head, differs = paper_head(record.head)
     rows_of_head = [row for row in paper_rows() if (row.dataset, row.head) == (record.dataset, head)]
     reason = (
@@ -71,7 +72,7 @@ def match_paper(record: RunRecord, share: float, weights: RunWeights) -> PaperMa
     notes = (
         differs,
         rows[0].note,
-        _weights_note(record),
+        "" if rows[0].paper else _weights_note(record),
         _settings_note(record),
         _records_note(record, dataset),
     )
@@ -97,7 +98,8 @@ def _other_classes(record: RunRecord, dataset: PaperDataset | None) -> str:
 
 def _other_backbone(record: RunRecord) -> str:
     backbone = record.identity["backbone"]
-    if record.model not in {row.model for row in paper_rows()} or backbone.get("package") is not None:
+    known = {row.model for row in paper_rows() if row.dataset == record.dataset}
+    if paper_model(record.model) not in known or backbone.get("package") is not None:
         return f"no backbone of the paper: {record.model}"
     args: Mapping[str, Any] = backbone.get("args", {})
     expected = _PAPER_ARGS.get(record.model, {})

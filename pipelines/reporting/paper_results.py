@@ -37,6 +37,8 @@ class PaperRow:
     """With the backbone trained too; empty where the paper prints none."""
     note: str = ""
     """What of the head the paper does not print."""
+    paper: str = ""
+    """Short name of another paper than Lin et al. (NeurIPS 2022)."""
 
     def describe(self) -> str:
         """Where it stands and which backbone it is of.
@@ -45,7 +47,8 @@ class PaperRow:
         'table 10, FPN, swinv2-b SUP-22K'
         """
         share = f", {100 * self.share:g} % of the records" if self.share != 1 else ""
-        return f"table {self.table}, {self.printed}, {self.model} {self.pretraining}{share}"
+        where = f"{self.paper} table {self.table}" if self.paper else f"table {self.table}"
+        return f"{where}, {self.printed}, {self.model} {self.pretraining}{share}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -124,6 +127,15 @@ def paper_head(head: str) -> tuple[str, str]:
     return found.get(head, (tables["aliases"].get(head, head), ""))
 
 
+def paper_model(model: str) -> str:
+    """The name under which the paper's rows hold a backbone: timm's without the tag of its weights.
+
+    >>> paper_model("timm:vit_base_patch16_224.mae"), paper_model("swinv2-b")
+    ('timm:vit_base_patch16_224', 'swinv2-b')
+    """
+    return model.partition(".")[0] if model.startswith("timm:") else model
+
+
 def paper_dataset(name: str) -> PaperDataset | None:
     """The paper's data set of this name; None where it has none."""
     found = _tables()["datasets"].get(name)
@@ -153,11 +165,12 @@ PAPER_VIEWS: dict[str, dict[str, Any]] = {
         "flip": 0.5,
     },
     "k400": {"recipe": "k400", "scale_px": [224, 224], "frames": 16, "flip": 0.5},
+    "in1k": {"recipe": "probe", "scale_px": [224, 224], "area_range": [0.08, 1.0], "flip": 0.5},
 }
 """By data set: tables 11 to 13 of Lin et al. (NeurIPS 2022), of ADE20K the rest from mmseg
 configs/_base_/datasets/ade20k.py; those of Mask2Former's heads are its own:
 extract/views/mask2former_recipes.py."""
-PAPER_CLASSES = {"ade20k": 150, "coco": 80, "k400": 400}
+PAPER_CLASSES = {"ade20k": 150, "coco": 80, "k400": 400, "in1k": 1000}
 """Classes of the papers' data sets; others in the same layout are another data set."""
 _MASK2FORMER_HEADS = ("m2f-", "pixeldec")
 

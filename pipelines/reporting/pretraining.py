@@ -13,11 +13,14 @@ from pipelines.errors import UsageError
 from pipelines.reporting.paper_results import paper_rows
 from pipelines.runs.run_folder import RunRecord
 
-_TAGS = {"ms_in1k": "SUP-1K", "ms_in22k": "SUP-22K"}
+_TAGS = {"ms_in1k": "SUP-1K", "ms_in22k": "SUP-22K", "mae": "MAE"}
 """Of timm's names of published weights, behind the dot; ms_in22k_ft_in1k was trained twice and is neither."""
 _FILES = (
     (re.compile(r"(?!.*finetune).*simmim.*", re.IGNORECASE), "SimMIM-1K"),
     (re.compile(r"(?!.*finetune).*esvit.*", re.IGNORECASE), "EsViT-1K"),
+    (re.compile(r"mae_pretrain_vit_.*"), "MAE"),
+    (re.compile(r"(?!.*finetune).*ibot.*", re.IGNORECASE), "iBOT"),
+    (re.compile(r"beit_(base|large)_patch16_224_pt22k\..+"), "BEiT"),
     (re.compile(r"swin(v2)?_(tiny|small|base|large)_patch4_window\d+_\d+_22k\..+"), "SUP-22K"),
     (re.compile(r"swin(v2)?_(tiny|small|base|large)_patch4_window\d+_\d+\..+"), "SUP-1K"),
 )

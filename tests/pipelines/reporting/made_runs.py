@@ -18,7 +18,7 @@ from stores.pyramid import Level, PyramidSpec
 PYRAMID = PyramidSpec(
     tuple(Level(name=f"p{s + 1}", stride_px=2 << s, channels=8 << s, stage=s) for s in (1, 2, 3, 4))
 )
-TASKS = {"ade20k": "segmentation", "coco": "detection", "k400": "video"}
+TASKS = {"ade20k": "segmentation", "coco": "detection", "k400": "video", "in1k": "classification"}
 TIMM_IDS = {
     "swinv2-t": "swinv2_tiny_window8_256.ms_in1k",
     "swinv2-b": "swinv2_base_window12_192.ms_in22k",
@@ -26,7 +26,7 @@ TIMM_IDS = {
     "swinv2-g": "swinv2_cr_giant_384.untrained",
     "swinv2-nano": "swinv2_tiny_window8_256.ms_in1k",
 }
-RECORDS = {"ade20k": 20210, "coco": 117266, "k400": 240436}
+RECORDS = {"ade20k": 20210, "coco": 117266, "k400": 240436, "in1k": 1_281_167}
 
 
 def class_names_of(dataset: str) -> tuple[str, ...]:
@@ -39,6 +39,10 @@ def class_names_of(dataset: str) -> tuple[str, ...]:
         from extract.datasets.coco import CLASS_NAMES as COCO_NAMES
 
         return COCO_NAMES
+    if dataset == "in1k":
+        from extract.datasets.layouts.synsets import imagenet_synsets, short_names
+
+        return tuple(short_names(imagenet_synsets()) or ())
     from torchvision.models._meta import _KINETICS400_CATEGORIES
 
     return tuple(_KINETICS400_CATEGORIES)

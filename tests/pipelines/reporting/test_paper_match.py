@@ -73,6 +73,23 @@ def test_every_row_is_found_by_a_run_of_its_own() -> None:
 
 
 @pytest.mark.parametrize(
+    ("model", "weights", "expected"),
+    [
+        ("timm:vit_base_patch16_224.mae", "timm", "GLID table 1, MAE, timm:vit_base_patch16_224 MAE"),
+        ("timm:vit_large_patch16_224.mae", "timm", "RevColV2 table 5, MAE-L, timm:vit_large_patch16_224 MAE"),
+        ("timm:vit_base_patch16_224", "/w/mae_pretrain_vit_base.pth", "GLID table 1, MAE, "),
+        ("timm:vit_base_patch16_224", "/w/ibot_vitb16.pth", "GLID table 1, iBOT, "),
+        ("timm:vit_base_patch16_224", "/w/beit_base_patch16_224_pt22k.pth", "RevColV2 table 5, BEIT-B, "),
+    ],
+)
+def test_linear_probes_of_imagenet(model: str, weights: str, expected: str) -> None:
+    """Rows of other papers name them, and say nothing of SwinV2's windows."""
+    found = match(dataset="in1k", head="linear", model=model, weights=weights)
+    assert found.row is not None and found.row.describe().startswith(expected), found.reason
+    assert not any("window 7" in note for note in found.notes)
+
+
+@pytest.mark.parametrize(
     ("weights", "expected"),
     [
         ("timm", 48.8),
