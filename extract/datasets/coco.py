@@ -8,7 +8,7 @@ Records are the images, by the stem of their file name. The test split keeps all
 leaves out what mmdet leaves out (filter_empty_gt and min_size 32 of mmdetection@19bceba
 configs/common/lsj-100e_coco-instance.py): images without an annotation, and those with a side below 32 px. A
 row may still show no object, where the crop lies beside all of them, or all are crowds. Annotations that
-cannot be used are left out, counted and reported (`extract.datasets.layouts.coco_annotations`); an image
+cannot be used are left out, counted and reported (`extract.datasets.coco_json.annotations`); an image
 with annotations of which none can be used is a skipped record, as is a missing image.
 
 A file whose annotations have boxes and no masks at all makes a data set of boxes only: rows hold no `mask_*`

@@ -230,6 +230,9 @@ def survey(
 ) -> tuple[str, Params | None]:
     """The sha256 of a record's annotation, and its views where they follow from the annotation."""
     key = dataset.records[index].key
+    known: Callable[[int], str | None] | None = getattr(dataset, "annotation_sha256", None)
+    if known is not None and not recipe.looks_at_truth and (digest := known(index)) is not None:
+        return digest, None
     annotation = retried(lambda: dataset.read_annotation(index), f"annotation of {key}")
     digest = hashlib.sha256(annotation).hexdigest()
     if not recipe.looks_at_truth:

@@ -25,7 +25,7 @@ from extract.views.instances import (
     seen,
     windows_of,
 )
-from extract.views.view import VIEW_PARAMS, View
+from extract.views.view import VIEW_PARAMS, Hw, View
 from stores.format.plan import DenseTarget, RaggedTarget, Target
 from stores.subsets import LISTED
 
@@ -50,6 +50,10 @@ _RUN_BYTES = 6
 """Longest run length in compressed counts: five bits a character, and a run is shorter than 2**27 px."""
 
 
+ImageSurvey = tuple[Hw, Floats, npt.NDArray[np.bool_], list[int]]
+"""Of one image: its size; of its K instances the extents, whether each is a crowd, and `rle_bytes`."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Survey:
     """What caps are computed from: all N instances of a data set's records."""
@@ -67,13 +71,20 @@ class Survey:
     @classmethod
     def of(cls, truths: Iterable[Instances]) -> Survey:
         """Goes through the records once and keeps none of them."""
+        return cls.of_images(
+            (truth.original_hw, truth.extents(), truth.crowd, rle_bytes(truth)) for truth in truths
+        )
+
+    @classmethod
+    def of_images(cls, images: Iterable[ImageSurvey]) -> Survey:
+        """As `of`, of what is kept of each record."""
         hw, counts, extents, crowd, rle_bytes = [], [], [np.zeros((0, 4))], [np.zeros(0, np.bool_)], []
-        for truth in truths:
-            hw.append(truth.original_hw)
-            counts.append(len(truth))
-            extents.append(truth.extents())
-            crowd.append(truth.crowd)
-            rle_bytes += [_rle_bytes(shape) for shape in truth.shapes]
+        for size, extents_K4, crowd_K, rle_K in images:
+            hw.append(size)
+            counts.append(len(crowd_K))
+            extents.append(extents_K4)
+            crowd.append(crowd_K)
+            rle_bytes += rle_K
         return cls(
             record=np.repeat(np.arange(len(counts)), counts),
             extents=np.concatenate(extents),
@@ -105,12 +116,22 @@ def _columns(params: Floats, name: str) -> Floats:
     return params[:, [VIEW_PARAMS.index(f"{name}_y"), VIEW_PARAMS.index(f"{name}_x")]]
 
 
+def rle_bytes(truth: Instances) -> list[int]:
+    """Of each mask: its compressed counts are no longer."""
+    return [_rle_bytes(shape) for shape in truth.shapes]
+
+
 def _rle_bytes(shape: Shape) -> int:
     """A polygon's edge meets each of the columns it crosses once, and each meeting ends one run."""
     if not isinstance(shape, Polygons):
         return len(shape.rle((0, 0)))
     steps = sum(float(outline_steps(part)[:, 0].sum()) + 2 * len(part) + 2 for part in shape.parts)
-    return _RUN_BYTES * (math.ceil(steps) + 1)
+    return rle_bytes_of(math.ceil(steps))
+
+
+def rle_bytes_of(steps: int) -> int:
+    """Upper bound of the bytes of a mask's compressed counts, from the columns that its outline crosses."""
+    return _RUN_BYTES * (steps + 1)
 
 
 def target_specs(survey: Survey, with_original: bool, params: Sequence[Floats]) -> tuple[Target, ...]:

@@ -5,16 +5,16 @@ Only what is needed is kept of them: of each image its key, size and annotations
 
 from __future__ import annotations
 
-import json
 import logging
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from extract.datasets.layouts.coco_ids import IdReader, shown_id
+from extract.datasets.coco_json.ids import IdReader, shown_id
+from extract.datasets.coco_json.instances_file import objects, parsed_file, read_instances_file
 from extract.sources.byte_sources import LIMIT_PX, ByteSource, FileSource, retried
 from extract.sources.layout_choice import archives_hint
 from extract.sources.listing import (
@@ -93,11 +93,9 @@ def from_folder(root: Path, split: str, categories: Mapping[int, str]) -> CocoFi
     """
     annotations, images = official_paths(root, split)
     whole, ids = read_instances_file(annotations, split not in SPLITS_WITHOUT_TRUTH), IdReader()
-    _check_categories(annotations, whole, categories, ids)
-    listed = [image_fields(annotations, image, ids) for image in whole["images"]]
-    by_image, strangers = annotations_by_image(
-        whole["annotations"], {image_id for image_id, _, _ in listed}, ids
-    )
+    _check_categories(annotations, whole.categories, categories, ids)
+    listed = [image_fields(annotations, image, ids) for image in whole.image_entries()]
+    by_image, strangers = whole.annotations_by_image({image_id for image_id, _, _ in listed}, ids)
     ids.report(annotations)
     find = image_finder(images)
     entries = [
@@ -195,7 +193,7 @@ def from_tars(tars: Sequence[Path]) -> CocoFile:
     def entry(position: int) -> ImageEntry:
         key, members = samples[position]
         where = Path(f"{members['json'].tar}:{key}.json")
-        whole = _parsed(where, retried(lambda: members["json"].read(), str(where)))
+        whole = parsed_file(where, retried(lambda: members["json"].read(), str(where)))
         if not isinstance(whole.get("image"), dict) or not isinstance(whole.get("annotations"), list):
             raise DatasetLayoutError(f'{where}: expected {{"image": ..., "annotations": [...]}}')
         image_id, hw, _ = image_fields(where, {"file_name": f"{key}.jpg", **whole["image"]}, ids)
@@ -206,7 +204,7 @@ def from_tars(tars: Sequence[Path]) -> CocoFile:
             (members[ending] for ending in IMAGE_ENDINGS if ending in members),
             MissingFile("its image is missing"),
         )
-        annotations = [ids.read(each) for each in _objects(where, whole["annotations"], "annotations")]
+        annotations = [ids.read(each) for each in objects(where, whole["annotations"], "annotations")]
         return ImageEntry(key, image_id, hw, (listed[0], listed[1]), annotations, image)
 
     with ThreadPoolExecutor(READ_THREADS) as pool:
@@ -215,68 +213,16 @@ def from_tars(tars: Sequence[Path]) -> CocoFile:
     return CocoFile(entries=entries, strangers=Counter())
 
 
-def read_instances_file(path: Path, has_truth: bool = True) -> dict[str, Any]:
-    """The content of an instances file: lists of images, annotations and categories.
-
-    Args: has_truth: False of a split whose annotations are not published: an empty list of them.
-
-    Raises DatasetLayoutError where it is no such file, or lists no images. OSError: it could not be read.
-    """
-    whole = _parsed(path, retried(path.read_bytes, str(path)))
-    if not has_truth:
-        whole["annotations"] = []
-    for name in ("images", "annotations", "categories"):
-        _objects(path, whole.get(name), name)
-    if not whole["images"]:
-        raise DatasetLayoutError(f"{path} lists no images")
-    return whole
-
-
-def _parsed(path: Path, data: bytes) -> dict[str, Any]:
-    try:
-        whole = json.loads(
-            data, parse_constant=lambda _: None
-        )  # NaN and Infinity: their instance is unusable
-    except (ValueError, RecursionError) as error:
-        raise DatasetLayoutError(f"{path} is not JSON: {type(error).__name__}: {str(error)[:160]}") from None
-    if not isinstance(whole, dict):
-        raise DatasetLayoutError(f"{path} holds a {type(whole).__name__}, expected a JSON object")
-    return whole
-
-
-def _objects(path: Path, value: Any, name: str) -> list[Mapping[str, Any]]:
-    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
-        raise DatasetLayoutError(f"{path}: {name} is not a list of objects, as in COCO's instances_*.json")
-    return value
-
-
 def _check_categories(
-    path: Path, whole: Mapping[str, Any], categories: Mapping[int, str], ids: IdReader
+    path: Path, found: Sequence[Mapping[str, Any]], categories: Mapping[int, str], ids: IdReader
 ) -> None:
-    for category in whole["categories"]:
+    for category in found:
         number, name = ids.whole("id of categories", category.get("id")), category.get("name")
         if number is None or categories.get(number) != name:
             raise DatasetLayoutError(
                 f"{path} has category {shown_id(category.get('id'))} {str(name)[:40]!r}, which is none of "
                 f"COCO's {len(categories)} categories: this data set is COCO 2017 alone"
             )
-
-
-def annotations_by_image(
-    annotations: Sequence[Mapping[str, Any]], known: Collection[int], ids: IdReader
-) -> tuple[Mapping[int, list[Mapping[str, Any]]], Counter[str]]:
-    """The annotations of each image, and why others have no image."""
-    found: dict[int, list[Mapping[str, Any]]] = defaultdict(list)
-    strangers: Counter[str] = Counter()
-    for written in annotations:
-        annotation = ids.read(written)
-        image_id = annotation.get("image_id")
-        if type(image_id) is int and image_id in known:
-            found[image_id].append(annotation)
-        else:
-            is_listed = "is not listed" if type(image_id) is int else "has no whole number as its id"
-            strangers[f"its image {is_listed}"] += 1
-    return found, strangers
 
 
 def image_fields(

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from extract.datasets.layouts.coco_annotations import has_mask, instances_of
+import numpy as np
+
+from extract.datasets.coco_json.annotations import annotation_bytes, has_mask, instances_of
+from extract.datasets.coco_json.instances_file import RangedAnnotations
+from extract.datasets.coco_json.ordinary import OrdinaryBlock, canonical_bytes, entries_of
 from extract.datasets.layouts.coco_files import ImageEntry
 from extract.sources.listing import MissingFile
 from extract.sources.unusable import UnusableAnnotations, UnusableCounter
-from extract.views.instance_targets import Survey
+from extract.views.instance_targets import ImageSurvey, Survey, rle_bytes
 from extract.views.instances import Instances
 
 logger = logging.getLogger(__name__)
+
+_BLOCK = 512
+"""Images that are read and measured together: 2 MB of annotations."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,6 +33,8 @@ class CocoSurvey:
     """Those that cannot be used; None where all can."""
     records: Mapping[str, str]
     """Why records cannot be used, by key: no image, or no annotation that can be used."""
+    digests: bytes
+    """32 bytes a record: the sha256 of each record's `annotation_bytes`."""
 
 
 def survey_split(
@@ -43,21 +53,24 @@ def survey_split(
         label_of: 0-based label by category id.
         boxes_only: see `has_boxes_only`.
     """
-    counter, reasons = UnusableCounter(), dict[str, str]()
+    counter, reasons, digests = UnusableCounter(), dict[str, str](), list[bytes]()
 
-    def truths() -> Iterator[Instances]:
-        for entry in entries:
-            truth = instances_of(
-                entry.image_id, entry.hw, entry.listed, entry.annotations, label_of, boxes_only=boxes_only
-            )
-            counter.add(len(truth), truth.skipped, f"image {entry.key}")
-            if isinstance(entry.image, MissingFile):
-                reasons[entry.key] = entry.image.reason
-            elif problem := none_usable(truth):
-                reasons[entry.key] = problem
-            yield truth
+    def images() -> Iterator[ImageSurvey]:
+        for start in range(0, len(entries), _BLOCK):
+            block = entries[start : start + _BLOCK]
+            for entry, (kept, skipped, digest) in zip(
+                block, _read_block(block, label_of, boxes_only), strict=True
+            ):
+                digests.append(digest)
+                usable = len(kept[2])
+                counter.add(usable, skipped, f"image {entry.key}")
+                if isinstance(entry.image, MissingFile):
+                    reasons[entry.key] = entry.image.reason
+                elif problem := _none_usable(usable, skipped):
+                    reasons[entry.key] = problem
+                yield kept
 
-    sizes = Survey.of(truths())
+    sizes = Survey.of_images(images())
     counter.add_strangers(strangers)
     unusable = counter.result()
     if unusable is not None:
@@ -66,18 +79,60 @@ def survey_split(
         logger.warning(
             "%s: annotations have boxes and no masks: the store and its heads are of boxes only", split
         )
-    return CocoSurvey(sizes=sizes, annotations=unusable, records=reasons)
+    return CocoSurvey(sizes=sizes, annotations=unusable, records=reasons, digests=b"".join(digests))
+
+
+Skipped = Sequence[tuple[str, str]]
+"""Id and reason of each annotation that cannot be used."""
+
+
+def _read_block(
+    entries: Sequence[ImageEntry], label_of: Mapping[int, int], boxes_only: bool
+) -> list[tuple[ImageSurvey, Skipped, bytes]]:
+    """Of each image what targets need, its unusable annotations and the sha256 of its `annotation_bytes`."""
+    ordinary = OrdinaryBlock(label_of)
+    digests: list[bytes] = []
+    in_block: list[int] = []
+    for number, entry in enumerate(entries):
+        found = None
+        if isinstance(entry.annotations, RangedAnnotations) and not boxes_only:
+            found = entries_of(entry.annotations.texts())
+        text = None
+        if found is not None:
+            text = canonical_bytes(entry.image_id, entry.hw, entry.listed, found)
+            if ordinary.add(entry.hw, found):
+                in_block.append(number)
+        if text is None:
+            text = annotation_bytes(entry.image_id, entry.hw, entry.listed, list(entry.annotations))
+        digests.append(hashlib.sha256(text).digest())
+    measured = dict(zip(in_block, ordinary.measured(), strict=True))
+    results: list[tuple[ImageSurvey, Skipped, bytes]] = []
+    for number, entry in enumerate(entries):
+        if (sizes := measured.get(number)) is not None:
+            kept: ImageSurvey = (entry.hw, sizes[0], np.zeros(len(sizes[1]), np.bool_), sizes[1])
+            results.append((kept, (), digests[number]))
+            continue
+        truth = instances_of(
+            entry.image_id, entry.hw, entry.listed, list(entry.annotations), label_of, boxes_only=boxes_only
+        )
+        kept = (truth.original_hw, truth.extents(), truth.crowd, rle_bytes(truth))
+        results.append((kept, truth.skipped, digests[number]))
+    return results
 
 
 def has_boxes_only(entries: Sequence[ImageEntry]) -> bool:
     """Whether annotations exist, and none of them has a mask."""
-    annotations = [annotation for entry in entries for annotation in entry.annotations]
-    return bool(annotations) and not any(map(has_mask, annotations))
+    some = any(len(entry.annotations) for entry in entries)
+    return some and not any(has_mask(annotation) for entry in entries for annotation in entry.annotations)
 
 
 def none_usable(truth: Instances) -> str | None:
     """Why an image with annotations is no record, as nothing says it is background; None where it is one."""
-    if len(truth) or not truth.skipped:
+    return _none_usable(len(truth), truth.skipped)
+
+
+def _none_usable(usable: int, skipped: Skipped) -> str | None:
+    if usable or not skipped:
         return None
-    number, reason = truth.skipped[0]
-    return f"none of its {len(truth.skipped)} annotations can be used: annotation {number}: {reason}"
+    number, reason = skipped[0]
+    return f"none of its {len(skipped)} annotations can be used: annotation {number}: {reason}"

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from extract.datasets.coco_json.annotations import annotation_bytes, parse_annotations
 from extract.datasets.layouts.annotation_digest import annotation_digest
-from extract.datasets.layouts.coco_annotations import annotation_bytes, parse_annotations
 from extract.datasets.layouts.coco_files import CocoFile, ImageEntry
 from extract.datasets.layouts.coco_survey import CocoSurvey, has_boxes_only, none_usable, survey_split
 from extract.datasets.layouts.stuff_maps import StuffMaps
@@ -89,6 +89,12 @@ class InstanceData:
     def annotation_digest(self) -> str:
         return annotation_digest(self, [record.key for record in self.records])
 
+    def annotation_sha256(self, index: int) -> str | None:
+        """64 hex digits of `read_annotation`, known from the survey; None where a stuff map is part of it."""
+        if self._stuff is not None:
+            return None
+        return self._survey.digests[32 * index : 32 * index + 32].hex()
+
     def read_source(self, index: int) -> bytes:
         return self._entries[index].image.read()
 
@@ -157,7 +163,7 @@ class InstanceData:
 
 
 def _trainable(entries: Sequence[ImageEntry]) -> list[ImageEntry]:
-    kept = [entry for entry in entries if min(entry.hw) >= MIN_SIDE_PX and entry.annotations]
+    kept = [entry for entry in entries if min(entry.hw) >= MIN_SIDE_PX and len(entry.annotations)]
     if len(kept) < len(entries):
         message = "%d of %d images are not trained on: without annotations, or with a side below %d px"
         logger.info(message, len(entries) - len(kept), len(entries), MIN_SIDE_PX)

@@ -7,15 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from extract.datasets.coco_json.ids import IdReader, image_ids, shown_id
+from extract.datasets.coco_json.instances_file import read_instances_file
 from extract.datasets.layouts.coco_files import (
     CocoFile,
     ImageEntry,
-    annotations_by_image,
     image_fields,
     image_finder,
-    read_instances_file,
 )
-from extract.datasets.layouts.coco_ids import IdReader, image_ids, shown_id
 from extract.datasets.layouts.instance_data import InstanceData
 from extract.datasets.layouts.stuff_maps import pixel_maps
 from extract.datasets.own.advice import DESCRIBE, contents
@@ -91,11 +90,9 @@ def _any_hw(image: ByteSource) -> Hw:
 
 def _listed(path: Path, folders: Sequence[Path], categories: Mapping[int, str]) -> CocoFile:
     whole, ids = read_instances_file(path), IdReader()
-    _check_categories(path, whole, categories, ids)
-    images = [image_fields(path, image, ids, in_folders=True) for image in whole["images"]]
-    by_image, strangers = annotations_by_image(
-        whole["annotations"], {image_id for image_id, _, _ in images}, ids
-    )
+    _check_categories(path, whole.categories, categories, ids)
+    images = [image_fields(path, image, ids, in_folders=True) for image in whole.image_entries()]
+    by_image, strangers = whole.annotations_by_image({image_id for image_id, _, _ in images}, ids)
     ids.report(path)
     find = in_folders(folders)
     entries = [
@@ -141,9 +138,9 @@ def _finder(finders: dict[Path, Callable[[str], ByteSource]], folder: Path) -> C
 
 
 def _check_categories(
-    path: Path, whole: Mapping[str, Any], categories: Mapping[int, str], ids: IdReader
+    path: Path, found: Sequence[Mapping[str, Any]], categories: Mapping[int, str], ids: IdReader
 ) -> None:
-    for category in whole["categories"]:
+    for category in found:
         number, name = ids.whole("id of categories", category.get("id")), category.get("name")
         described = None if number is None else categories.get(number)
         if described is None or described != str(name).strip():

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from extract.datasets.layouts.coco_files import read_instances_file
-from extract.datasets.layouts.coco_ids import IdReader, shown_id
+from extract.datasets.coco_json.ids import IdReader, shown_id
+from extract.datasets.coco_json.instances_file import read_instances_file
 from extract.datasets.layouts.labelled_images import (
     LabelledImage,
     LabelledImages,
@@ -217,7 +217,7 @@ def _require_below(path: Path, number: int, file_name: str) -> None:
 def _of_json(path: Path, folders: Sequence[Path], description: Description) -> Iterator[LabelledImage]:
     whole, ids = read_instances_file(path), IdReader()
     label_of: dict[int, int] = {}
-    for annotation in whole["annotations"]:
+    for annotation in whole.annotation_entries():
         entry = ids.read(annotation)
         image, category = entry.get("image_id"), entry.get("category_id")
         if type(image) is not int or type(category) is not int:
@@ -236,7 +236,7 @@ def _of_json(path: Path, folders: Sequence[Path], description: Description) -> I
                 f"names of the file; {DESCRIBE}"
             )
     find, known = in_folders(folders), set[str]()
-    for entry in whole["images"]:
+    for entry in whole.image_entries():
         number, file_name = ids.whole("id of images", entry.get("id")), entry.get("file_name")
         if number is None or not isinstance(file_name, str):
             raise DatasetLayoutError(f"{path}: image {str(entry)[:120]} lacks its id or its file_name")

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from extract.datasets.coco_json.ids import image_ids
 from extract.datasets.layouts.coco_files import CocoFile, ImageEntry
-from extract.datasets.layouts.coco_ids import image_ids
 from extract.datasets.layouts.instance_data import MIN_SIDE_PX, InstanceData
 from extract.datasets.own.advice import DESCRIBE, contents
 from extract.datasets.own.coco_json import in_folders

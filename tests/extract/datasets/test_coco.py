@@ -18,7 +18,7 @@ from pycocotools.coco import COCO
 
 from extract.datasets import Dataset, DatasetLayoutError, open_dataset
 from extract.datasets.coco import CATEGORY_IDS, CLASS_NAMES, LABELS
-from extract.datasets.layouts.coco_annotations import _decoded_counts, annotation_bytes, parse_annotations
+from extract.datasets.coco_json.annotations import _decoded_counts, annotation_bytes, parse_annotations
 from extract.sources.byte_sources import BAD_TARGET, SourceError
 from extract.sources.tar_index import HostileTarError
 from extract.views.instances import Instances

@@ -13,7 +13,7 @@ import pytest
 from pycocotools import mask as coco_mask
 
 from extract.datasets import Dataset, DatasetLayoutError, open_dataset
-from extract.datasets.layouts.coco_ids import whole_number
+from extract.datasets.coco_json.ids import whole_number
 from extract.sources.byte_sources import BAD_TARGET, SourceError
 from extract.views.view import View
 from tests.extract.datasets.made_coco import made_split, write_split

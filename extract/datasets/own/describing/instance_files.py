@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from extract.datasets.layouts.coco_annotations import has_mask
-from extract.datasets.layouts.coco_ids import whole_number
+from extract.datasets.coco_json.annotations import has_mask
+from extract.datasets.coco_json.ids import whole_number
 from extract.datasets.own.coco_json import in_folders
 from extract.datasets.own.describing.folder_look import (
     ONE_SPLIT,

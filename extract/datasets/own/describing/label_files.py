@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from extract.datasets.layouts.coco_ids import whole_number
+from extract.datasets.coco_json.ids import whole_number
 from extract.datasets.layouts.labelled_images import images_of_tars
 from extract.datasets.own.coco_json import in_folders
 from extract.datasets.own.describing.folder_look import (

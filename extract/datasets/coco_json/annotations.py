@@ -18,7 +18,7 @@ from typing import Any, TypeGuard
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from extract.datasets.layouts.coco_ids import shown_id
+from extract.datasets.coco_json.ids import shown_id
 from extract.sources.byte_sources import BAD_TARGET, SourceError
 from extract.views.instances import (
     Floats,
@@ -33,8 +33,8 @@ from extract.views.view import Hw
 from stores.format.canonical_json import canonical_json
 
 Xywh = tuple[float, float, float, float]
-_FIELDS = ("id", "category_id", "bbox", "area", "iscrowd", "segmentation")
-_MAX_OUTLINE = 100
+FIELDS = ("id", "category_id", "bbox", "area", "iscrowd", "segmentation")
+MAX_OUTLINE = 100
 """Longest outline of one instance, in widths plus heights of its image; of 869 real ones the longest has
 3.1. Drawing takes memory for every pixel of an outline, so that one of a hostile file could take all there
 is."""
@@ -53,7 +53,7 @@ def annotation_bytes(
     Numbers that JSON cannot hold (NaN, infinities) become null, and halves of characters, which UTF-8 cannot,
     question marks: their instance is unusable.
     """
-    kept = [{field: entry[field] for field in _FIELDS if field in entry} for entry in _in_order(entries)]
+    kept = [{field: entry[field] for field in FIELDS if field in entry} for entry in _in_order(entries)]
     image = {"id": image_id, "height": hw[0], "width": hw[1], "listed": list(listed)}
     whole = {"image": image, "annotations": kept}
     try:
@@ -207,7 +207,7 @@ def _polygons(parts: Sequence[Any], hw: Hw) -> Polygons:
             raise _Unusable(f"a polygon far outside its image of {hw[1]}x{hw[0]} pixels")
         outline += float(outline_steps(points).max(axis=1).sum())
         found.append(points)
-    if outline > _MAX_OUTLINE * sum(hw):
+    if outline > MAX_OUTLINE * sum(hw):
         raise _Unusable(f"an outline of {outline:.0f} px in an image of {hw[1]}x{hw[0]} pixels")
     return Polygons(tuple(found))
 

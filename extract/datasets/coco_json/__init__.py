@@ -1,0 +1,1 @@
+"""Annotation files in COCO's format: ids, byte ranges, annotations as instances."""
