@@ -93,5 +93,8 @@ clean:  ## Removes caches and build folders, never .venv, data, stores or runs
 file-map: setup  ## Rewrites the file map of docs/architecture.md from the files' docstrings
 	$(BIN)/python docs/file_map.py
 
+trust-table: setup  ## Runs the tests of faults and rewrites the table of docs/trust.md
+	$(BIN)/python -m pytest -q -m 'not slow and not gpu' --junitxml .trust.xml $$($(BIN)/python docs/trust_table.py --files) && $(BIN)/python docs/trust_table.py .trust.xml; rm -f .trust.xml
+
 benchmark-read: setup  ## Reading speed beside memmap, zarr-python and tensorstore
 	$(BIN)/python -m benchmarks.stores.read $(ARGS)

@@ -187,11 +187,15 @@ def test_a_store_whose_every_shard_is_damaged_is_repaired(memory_path: Path, lay
     assert_reads_back(path, rows)
 
 
-class TestStore(StoreMachine.TestCase):
+class TestAnyHistoryOfAStore(StoreMachine.TestCase):
+    """Extraction, kills, damage, verification, repair and gc in drawn orders end in a clean run's store."""
+
     settings = settings(max_examples=8, stateful_step_count=12, deadline=None)
 
 
 @pytest.mark.ci
-class TestStoreForLong(StoreMachine.TestCase):
+class TestLongHistoriesOfAStore(StoreMachine.TestCase):
+    """The same, more and longer ones."""
+
     # Without shrinking, which takes minutes: the steps that failed are printed as they were drawn.
     settings = settings(max_examples=60, stateful_step_count=20, deadline=None, phases=[Phase.generate])
