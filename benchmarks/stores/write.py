@@ -111,9 +111,10 @@ WRITERS: dict[str, tuple[Write, Write]] = {
 
 
 def put_shards_together(plan: StorePlan, rows: list[Row]) -> None:
+    unit = plan.bins[0].shard_rows
     for name, spec in sharded_arrays(plan, 0).items():
         _, level, kind = name.split("/")
-        each = [rows[i % DISTINCT_ROWS][level][kind] for i in range(spec.shard_rows or 1)]
+        each = [rows[i % unit % DISTINCT_ROWS][level][kind] for i in range(spec.shard_rows or 1)]
         WHOLE_SHARDS[name] = np.stack(each)
 
 

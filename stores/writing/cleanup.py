@@ -6,8 +6,12 @@ it is part of the store.
 
 from __future__ import annotations
 
+import contextlib
+import re
+import shutil
 from pathlib import Path
 
+from stores.codecs.contract import states_sha256
 from stores.format.manifest import Manifest
 from stores.format.plan import StorePlan
 from stores.shards.disk import Files, remove_if_there
@@ -24,3 +28,14 @@ def remove_spooled(files: Files, root: Path, plan: StorePlan, manifest: Manifest
         for generation in range(manifest.generations.get(shard, 0) + 1):
             remove_if_there(files, root / receipt_path(plan, shard, generation))
         remove_if_there(files, root / spool_path(plan.shard_name(shard)))
+
+
+def remove_other_states(root: Path, plan: StorePlan) -> None:
+    """Deletes what creators that were killed before they wrote plan.json had fitted a codec to."""
+    if plan.codec_state is None:
+        return
+    kept = states_sha256(plan.codec_state)[:16]
+    with contextlib.suppress(OSError):  # what is left is no part of the store
+        for folder in (root / "codec").iterdir():
+            if re.fullmatch("[0-9a-f]{16}", folder.name) and folder.name != kept:
+                shutil.rmtree(folder)

@@ -32,7 +32,7 @@ from stores.shards.receipts import Receipt
 from stores.work.claims import Claims
 from stores.work.folder import remove_work
 from stores.work.holder import Holder
-from stores.writing.cleanup import remove_spooled
+from stores.writing.cleanup import remove_other_states, remove_spooled
 from stores.writing.commit import commit_store, metadata_bytes
 from stores.writing.shard_writer import ShardWriter
 
@@ -218,6 +218,7 @@ class StoreWriter:
             finally:
                 self._claims.release(COMMIT)
         remove_work(self._root)
+        remove_other_states(self._root, self._plan)
         return sha256_hex(read_whole(self._files, self._root / MANIFEST_NAME, MAX_MANIFEST_BYTES))
 
     def _fill_in(self) -> None:

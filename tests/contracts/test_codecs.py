@@ -22,7 +22,7 @@ from extract.codecs.through_numpy import ThroughNumpy
 from pipelines.feed.joined_stores import JoinedStores
 from pipelines.feed.store_feed import StoreFeed
 from pipelines.tasks import task_of
-from stores.checks.verify import verify_store
+from stores.checks.verify import gc_orphans, verify_store
 from stores.codecs import codec, codec_names, needs_state
 from stores.codecs.contract import Codec, FittedCodec, state_sha256, states_sha256
 from stores.errors import CodecError, FormatError, IdentityError, IntegrityError, PlanError
@@ -30,7 +30,7 @@ from stores.reading.reader import open_store
 from stores.writing.writer import StoreWriter
 from tests.contracts.installed import installed, write_package
 from tests.contracts.toy_codecs import ENTRY_POINTS, MODULES
-from tests.faults.faulty_files import FaultyFiles
+from tests.faults.faulty_files import FaultyFiles, Killed, kills
 from tests.faults.interleaving import SteppedFiles, Turns, switch_once
 from tests.faults.made_stores import NEW_LAYOUT, MadeRows, extract, small_plan
 from tests.faults.outcomes import assert_reads_back
@@ -307,6 +307,22 @@ class TestFitted:
             assert len(list((first.path / "codec").iterdir())) == 2, "one state and zarr.json"
             extract(root, MadeRows(first.plan))
             assert verify_store(first.path, full=True).ok
+
+    def test_what_a_killed_creator_had_fitted_is_removed(self, tmp_path: Path) -> None:
+        plans = [small_plan("fit2").with_state({"p5": fitted_state(3, seed)}) for seed in (0, 5)]
+        counted = FaultyFiles()
+        StoreWriter.open_or_create(tmp_path / "alone", plans[0], files=counted)
+        before_plan = counted.names.index("link")
+        root = tmp_path / "killed"
+        root.mkdir()
+        with pytest.raises(Killed):
+            StoreWriter.open_or_create(root, plans[0], files=FaultyFiles({before_plan - 1: kills}))
+        extract(root, MadeRows(plans[1]))
+        path = root / plans[1].folder_name
+        assert len(list((path / "codec").iterdir())) == 2, "one state and zarr.json"
+        assert_reads_back(path, MadeRows(plans[1]))
+        gc_orphans(path, delete=True)
+        assert verify_store(path, full=True).ok
 
     def test_stores_of_different_states_are_not_joined(self, tmp_path: Path) -> None:
         paths = [make_store(tmp_path / str(seed), codec_name="fit2", records=2, seed=seed) for seed in (0, 1)]
