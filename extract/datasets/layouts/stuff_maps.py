@@ -143,7 +143,8 @@ def _pixel_map(data: bytes) -> StuffMap:
         raise SourceError(
             BAD_TARGET, f"stuff map holds {int(strange[0])}, expected 0 to {MOST_STUFF - 1} and {IGNORE}"
         )
-    return values.astype(np.uint8)
+    found: StuffMap = values.astype(np.uint8)
+    return found
 
 
 def _panoptic_map(data: bytes, pairs: Sequence[tuple[int, int]]) -> StuffMap:

@@ -38,9 +38,8 @@ def _masks(description: Description, folder: Path, split: str, records: int, gen
     pairs = []
     for name, hw in _names(split, records):
         blocks = generator.choice(values, (_BLOCKS, _BLOCKS)).astype(_mask_dtype(values))
-        mask: npt.NDArray[np.uint8] = np.kron(
-            blocks, np.ones((hw[0] // _BLOCKS, hw[1] // _BLOCKS), blocks.dtype)
-        )
+        cells = np.ones((hw[0] // _BLOCKS, hw[1] // _BLOCKS), blocks.dtype)
+        mask = np.kron(blocks, cells).astype(blocks.dtype)
         image_path = f"{_first(where, 'images', 'images')}/{name}{description.image_suffix}.jpg"
         mask_path = f"{_first(where, 'masks', 'masks')}/{name}{description.mask_suffix}.png"
         _write(folder / image_path, image_bytes(sample_image(generator, hw), "JPEG"))
