@@ -59,9 +59,9 @@ class SlidingWindows:
 
     @property
     def fixed_count(self) -> int | None:
-        """Of the largest image there may be; `views_of` has fewer for others."""
-        long_px = self.base_short_px * LONG_TO_SHORT
-        return len(self._corners((self.base_short_px, long_px)))
+        """Of the widest or the highest image there may be; `views_of` has fewer for others."""
+        sides = self.base_short_px, self.base_short_px * LONG_TO_SHORT
+        return max(len(self._corners(sides)), len(self._corners(sides[::-1])))
 
     def views_of(self, record: Record) -> int:
         """Crops that cover a record's image."""

@@ -28,7 +28,7 @@ from extract.datasets import (
 from extract.datasets.contract import Dataset
 from extract.datasets.own.description import LAYOUTS
 from extract.planning.plan import has_truth
-from extract.views.recipes import ViewRecipe
+from extract.views.recipes import ViewRecipe, views_of
 from heads import build_head, head_names
 from pipelines.cli.arguments import parse
 from pipelines.config import TrainConfig
@@ -135,10 +135,8 @@ def test_views_and_targets(name: str, folders: dict[str, Path]) -> None:
         for recipe_name in module.TRAINING_VIEWS if dataset.is_training else module.TEST_VIEWS:
             sizes = {"crop_size": VIEW_PX} if dataset.is_training else {"short_side": VIEW_PX}
             recipe = view_recipe(name, recipe_name, **sizes)
-            views = [
-                recipe.view(dataset.name, record, number, 0, truth)
-                for number in range(recipe.fixed_count or 2)
-            ]
+            count = views_of(recipe, record, recipe.fixed_count or 2)
+            views = [recipe.view(dataset.name, record, number, 0, truth) for number in range(count)]
             rendered = dataset.media.render(data, record, views)
             planned = dataset.target_specs(not dataset.is_training, _params(dataset, recipe))
             specs = {spec.name: spec for spec in planned}
@@ -196,7 +194,8 @@ def _params(dataset: Dataset, recipe: ViewRecipe) -> list[npt.NDArray[np.float64
     """The parameters of every record's views, as a plan gathers them."""
     found = []
     for index, record in enumerate(dataset.records):
-        truth, count = dataset.read_truth(index), recipe.fixed_count or 2
+        truth = dataset.read_truth(index)
+        count = views_of(recipe, record, recipe.fixed_count or 2)
         views = [recipe.view(dataset.name, record, number, 0, truth) for number in range(count)]
         found.append(np.stack([view.to_params() for view in views]))
     return found

@@ -76,7 +76,7 @@ class OwnData:
         self.DEFAULT_FOLDER = description.data
         recipes, self.TRAINING_VIEWS, self.TEST_VIEWS = _VIEWS[description.task]
         self.VIEW_RECIPES = {
-            name: partial(_of_size, maker, *_default_size(description, name in self.TRAINING_VIEWS))
+            name: partial(_of_size, maker, *_default_size(description, name in self._cropped()))
             for name, maker in recipes.items()
         }
         is_labelled = description.task == "classification"
@@ -91,6 +91,10 @@ class OwnData:
             "video": clip_recipes.DEFAULT_WINDOWS,
         }.get(description.task, {})
         self.TEST_VIEWS_OF_TRAINING = crop_recipes.TEST_VIEWS_OF_TRAINING if is_labelled else {}
+
+    def _cropped(self) -> tuple[str, ...]:
+        """Views that show crops of the description's size: those to train on, and windows that slide."""
+        return (*self.TRAINING_VIEWS, "slide")
 
     def open_dataset(self, data: str | Path, split: str, subset: str | None = None) -> OwnDataset:
         """One split. Raises DatasetLayoutError, which says what was looked for and found."""

@@ -13,6 +13,7 @@ from extract.sources.record import Record
 from extract.views.clip_recipes import ClipsTimesCrops
 from extract.views.crop_size import crop_hw, plain_size, size_in_identity, size_text
 from extract.views.instances import Polygons, seen
+from extract.views.recipes import views_of
 
 sides = st.integers(1, 6).map(lambda number: 32 * number)
 crops = st.tuples(sides, sides)
@@ -79,6 +80,22 @@ def test_test_crops_of_clips_lie_within_their_frames(
         view = recipe.view("set", Record("a", 1, original, frames=80, fps=25.0, decoder="pyav"), index, 0)
         assert view.valid_hw == view.padded_hw == view.crop_hw == crop
         assert all(s >= c for s, c in zip(view.resized_hw, crop, strict=True))
+
+
+@settings(max_examples=30)
+@given(crops, originals)
+def test_sliding_windows_cover_the_image_and_no_more(
+    crop: tuple[int, int], original: tuple[int, int]
+) -> None:
+    recipe, record = view_recipe("ade20k", "slide", crop_size=crop), Record("a", 1, original)
+    count = views_of(recipe, record, recipe.fixed_count or 1)
+    views = [recipe.view("set", record, index, 0) for index in range(count)]
+    seen_px = np.zeros(views[0].resized_hw, np.int64)
+    for view in views:
+        (y, x), (height, width) = view.crop_yx, view.valid_hw
+        assert view.padded_hw == crop and view.resized_hw == seen_px.shape
+        seen_px[y : y + height, x : x + width] += 1
+    assert seen_px.min() >= 1 and count <= (recipe.fixed_count or 1)
 
 
 @settings(max_examples=30)
