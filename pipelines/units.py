@@ -13,6 +13,16 @@ def gigabytes(size: int) -> str:
     return f"{size} B"
 
 
+def giga(count: int) -> str:
+    """Multiply-adds.
+
+    >>> giga(55_096_115_200), giga(314_572_800), giga(115_200), giga(6_516_982_415_360)
+    ('55.1 G', '0.315 G', '0.000115 G', '6,517 G')
+    """
+    value = count / 1e9
+    return f"{value:,.0f} G" if value >= 1000 else f"{value:.1f} G" if value >= 10 else f"{value:.3g} G"
+
+
 def byte_rate(bytes_per_s: float) -> str:
     """
     >>> byte_rate(0), byte_rate(83_412.7), byte_rate(9e8), byte_rate(1.24e9)

@@ -168,7 +168,7 @@ class DetectionHead(Head):
 
         Targets as in heads/boxes/ground_truth.py's `stack_truth`. Images without boxes train background.
         """
-        maps = self._neck_maps(features, valid_hw)
+        maps = self.neck_maps(features, valid_hw)
         device = maps[0].device
         truth = stack_truth(targets, valid_hw, self.num_classes, device, masks=self.settings.masks)
         draw = uniform_draws(generator, device)
@@ -196,7 +196,7 @@ class DetectionHead(Head):
         `each_mask` one at a time.
         """
         check_output_sizes(valid_hw, output_hw)
-        maps = self._neck_maps(features, valid_hw)
+        maps = self.neck_maps(features, valid_hw)
         sizes_N2 = image_sizes(valid_hw, maps[0].device)
         proposals = self.rpn.propose(
             self.rpn(maps), sizes_N2, self.settings.test_candidates, self.settings.test_proposals
@@ -246,7 +246,8 @@ class DetectionHead(Head):
             maps[:-1], self.roi_strides_px, boxes_R4, image_R, cells, aligned=self.conventions.aligned
         )
 
-    def _neck_maps(self, features: Features, valid_hw: Sequence[SizeYX]) -> list[Tensor]:
+    def neck_maps(self, features: Features, valid_hw: Sequence[SizeYX]) -> list[Tensor]:
+        """The maps that region proposals and RoIs are read from, finest first."""
         maps = self.select_maps(features, valid_hw)
         normed = [norm(x_NCYX) for norm, x_NCYX in zip(self.input_norms, maps, strict=True)]
         pyramid: list[Tensor] = self.neck(normed)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -21,6 +21,7 @@ from pipelines.feed.store_feed import Batch, Finish, StoreFeed
 from pipelines.runs.run_folder import StoreReference
 from pipelines.runs.same_source import check_same_source
 from pipelines.tasks import Task, task_of
+from stores.format.plan import feature_row_bytes
 from stores.pyramid import PyramidSpec
 from stores.reading.reader import Store, open_store
 
@@ -104,6 +105,21 @@ class TrainingData(LightningDataModule):
     val_store: str | None = None
     """A test store that Lightning's validation loop measures the head on; None for none."""
     _opened: Store | None = None
+
+    @property
+    def row_costs(self) -> Mapping[str, Any]:
+        """Of `RunCosts` what is known of a row before a head reads it; nothing of an online source."""
+        return {}
+
+    @property
+    def padded_hw(self) -> tuple[int, int] | None:
+        """Size in pixels of the most frequent view; None where it is not known."""
+        return None
+
+    @property
+    def frames(self) -> int | None:
+        """Frames of a row; None of images."""
+        return None
 
     @property
     def task(self) -> Task:
@@ -213,6 +229,28 @@ class StoreData(TrainingData):
 
     def describe(self) -> str:
         return self._joined.describe()
+
+    @property
+    def padded_hw(self) -> tuple[int, int]:
+        b = max(next(iter(self._joined)).plan.bins, key=lambda b: b.rows)
+        return b.height_px, b.width_px
+
+    @property
+    def frames(self) -> int | None:
+        return next(iter(self._joined)).plan.frames
+
+    @property
+    def row_costs(self) -> Mapping[str, Any]:
+        plan = next(iter(self._joined)).plan
+        read = plan.pyramid.select(self.stored_levels)
+        of_levels = feature_row_bytes(read, plan.codec, *self.padded_hw, plan.frames)
+        costs = plan.backbone_costs or {}
+        return {
+            "row_bytes": sum(of_levels.values()),
+            "input_px": list(self.padded_hw),
+            "tokens": costs.get("tokens"),
+            "backbone_multiply_adds": costs.get("multiply_adds"),
+        }
 
     @property
     def target_names(self) -> tuple[str, ...]:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from extract.codecs.on_device import has_device_half
+from extract.planning.backbone_costs import backbone_costs
+from heads.errors import HeadError
 from pipelines.config import TrainConfig
+from pipelines.costs.head_costs import head_costs
 from pipelines.forecast.caching_advice import WARN_VISITS, Advice, HeadForecast, training_records
 from pipelines.forecast.planned_extraction import Extraction, free_bytes, free_inodes
 from pipelines.forecast.speed_probe import Speed
@@ -15,7 +19,7 @@ from pipelines.forecast.training_length import Length, Sources, recipe_line, tra
 from pipelines.forecast.usable_data import unusable_lines, unusable_summary
 from pipelines.forecast.window_padding import padding_line, padding_summary, patch_padding
 from pipelines.tasks import task_of
-from pipelines.units import byte_rate, duration, gigabytes, rough_duration
+from pipelines.units import byte_rate, duration, giga, gigabytes, rough_duration
 
 BUSY = 0.15
 """A share of the processors' time above which other programs are reported."""
@@ -42,6 +46,38 @@ def geometry(extraction: Extraction) -> dict[str, Any]:
         **padding_summary(extraction.card, plan.bins),
         **patch_padding(extraction.card, plan.rows),
     }
+
+
+def print_costs(extraction: Extraction, heads: Sequence[TrainConfig], *, of_heads: bool) -> dict[str, Any]:
+    """What a row costs the backbone and, where they are asked for, the heads; as JSON values too."""
+    plan, dataset = extraction.estimate.plan, extraction.dataset
+    row = backbone_costs(extraction.card, plan.bins, plan.frames)
+    height, width = row["input_px"]
+    tokens = "" if row["tokens"] is None else f", {row['tokens']} tokens"
+    counted = "not counted" if row["multiply_adds"] is None else giga(row["multiply_adds"])
+    print(f"  backbone  {counted} multiply-adds a row of {height}x{width} px{tokens}")
+    found: dict[str, Any] = {"backbone": row, "heads": {}}
+    for training in heads if of_heads else ():
+        try:
+            costs = head_costs(
+                training.head,
+                dataset.task,
+                plan.pyramid,
+                dataset.num_classes,
+                (height, width),
+                frames=plan.frames,
+                **training.head_settings,
+            )
+        except HeadError:  # reported where caching is judged
+            continue
+        neck = f", neck {giga(costs.neck_multiply_adds)}" if costs.neck_parameters else ""
+        of_neck = f", neck {costs.neck_parameters / 1e6:.2f} M" if costs.neck_parameters else ""
+        print(
+            f"  head      {training.head}: {costs.parameters / 1e6:.2f} M parameters{of_neck}; "
+            f"{giga(costs.multiply_adds)} multiply-adds a row{neck}"
+        )
+        found["heads"][training.head] = dataclasses.asdict(costs)
+    return found
 
 
 def recipe_lines(extraction: Extraction, trainings: Sequence[TrainConfig]) -> list[str]:

@@ -13,6 +13,11 @@ from pipelines.reporting.run_summary import RunFigures
 from pipelines.tasks import task_info
 
 _HEAD_LETTERS = 24
+_COUNTED = (
+    *("tokens", "backbone_multiply_adds", "row_bytes"),
+    *("neck_parameters", "multiply_adds", "neck_multiply_adds"),
+)
+"""Columns of a CSV file that are named as in costs.json."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -188,6 +193,8 @@ def _facts(row: ReportRow) -> dict[str, Any]:
         "steps_done": min(each.steps_done for each in row.runs),
         "finished": row.is_finished,
         "peak_bytes": row.peak_bytes,
+        **{name: getattr(run.costs, name, None) for name in _COUNTED},
+        "input_px": "x".join(map(str, run.costs.input_px)) if run.costs and run.costs.input_px else None,
         "device": run.costs.device if run.costs else None,
         "hours": row.hours,
         "store": run.store,

@@ -8,11 +8,13 @@ from collections.abc import Iterator, Sequence
 from pipelines.reporting.paper_match import match_cost
 from pipelines.reporting.paper_results import PaperRow
 from pipelines.reporting.report_rows import ReportRow, shortened
-from pipelines.units import gigabytes
+from pipelines.units import giga, gigabytes
 
 _SHOWN_SCORES = 2
 """Of each kind of views; the CSV file has all."""
 _WEIGHTS_LETTERS = 36
+_COST_COLUMNS = ["input px", "tokens", "backbone", "a row", "head"]
+"""Where runs recorded them: multiply-adds of backbone and head, bytes of the features read."""
 
 
 class _Legend:
@@ -38,9 +40,11 @@ def table_text(rows: Sequence[ReportRow]) -> str:
     """The table of rows of one data set and backbone, with its legend."""
     kinds = list(dict.fromkeys(kind for row in rows for kind in _shown(row)))
     header = ["head", "weights", "parameters", "steps", *(f"{name} ({views})" for views, name in kinds)]
-    header += ["step", "peak", "hours", "store", "run", "paper, frozen (fine-tuned)"]
+    with_costs = any(_counted(row) for row in rows)
+    header += [*_COST_COLUMNS * with_costs, "step", "peak", "hours", "store", "run"]
+    header += ["paper, frozen (fine-tuned)"]
     settings, notes = _Legend([str(n) for n in range(1, 100)]), _Legend(string.ascii_lowercase)
-    lines = [header, *(_cells(row, kinds, settings, notes) for row in rows)]
+    lines = [header, *(_cells(row, kinds, settings, notes, with_costs) for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
     text = [
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
@@ -57,7 +61,34 @@ def _shown(row: ReportRow) -> list[tuple[str, str]]:
     return [kind for of in shown.values() for kind in of[:_SHOWN_SCORES]]
 
 
-def _cells(row: ReportRow, kinds: Sequence[tuple[str, str]], settings: _Legend, notes: _Legend) -> list[str]:
+def _counted(row: ReportRow) -> bool:
+    """Whether its run recorded costs that are counted, as those of earlier versions did not."""
+    return row.first.costs is not None and row.first.costs.input_px is not None
+
+
+def _cost_cells(row: ReportRow) -> list[str]:
+    """Of _COST_COLUMNS."""
+    costs = row.first.costs
+    if costs is None or costs.input_px is None:
+        return ["-"] * len(_COST_COLUMNS)
+    height, width = costs.input_px
+    neck = "" if not costs.neck_multiply_adds else f" (neck {giga(costs.neck_multiply_adds)})"
+    return [
+        f"{height}x{width}",
+        "-" if costs.tokens is None else str(costs.tokens),
+        "-" if costs.backbone_multiply_adds is None else giga(costs.backbone_multiply_adds),
+        "-" if costs.row_bytes is None else gigabytes(costs.row_bytes),
+        "-" if costs.multiply_adds is None else f"{giga(costs.multiply_adds)}{neck}",
+    ]
+
+
+def _cells(
+    row: ReportRow,
+    kinds: Sequence[tuple[str, str]],
+    settings: _Legend,
+    notes: _Legend,
+    with_costs: bool,
+) -> list[str]:
     run, seconds, peak, hours = row.first, row.step_seconds, row.peak_bytes, row.hours
     seeds = f" x{len(row.runs)}" if len(row.runs) > 1 else ""
     share = f", {100 * run.share:g} %" if run.share != 1 else ""
@@ -66,9 +97,10 @@ def _cells(row: ReportRow, kinds: Sequence[tuple[str, str]], settings: _Legend, 
     return [
         f"{row.head}{own}{share}{seeds}",
         weights_cell(row),
-        f"{run.parameters / 1e6:.2f} M",
+        f"{run.parameters / 1e6:.2f} M{_neck_share(row)}",
         row.steps,
         *(str(row.scores[kind]) if kind in row.scores else "-" for kind in kinds),
+        *(_cost_cells(row) if with_costs else ()),
         "-" if seconds is None else f"{seconds * 1e3:.0f} ms",
         "-" if peak is None else gigabytes(peak),
         "-" if hours is None else f"{hours:.2f}",
@@ -76,6 +108,13 @@ def _cells(row: ReportRow, kinds: Sequence[tuple[str, str]], settings: _Legend, 
         row.folders,
         paper_cell(row) + marks,
     ]
+
+
+def _neck_share(row: ReportRow) -> str:
+    costs = row.first.costs
+    if costs is None or not costs.neck_parameters:
+        return ""
+    return f" (neck {costs.neck_parameters / 1e6:.2f} M)"
 
 
 def weights_cell(row: ReportRow) -> str:

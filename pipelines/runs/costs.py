@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -30,6 +31,19 @@ class RunCosts:
     peak_of: Literal["device", "process"]
     """Memory that tensors took on the device; on a CPU what the process held at most."""
     device: str
+    neck_parameters: int | None = None
+    """Those of `parameters` that are in necks; None of earlier versions, as all that follow."""
+    multiply_adds: int | None = None
+    """Of the head for one row, in products and convolutions."""
+    neck_multiply_adds: int | None = None
+    row_bytes: int | None = None
+    """Features of a row that the head reads, as stored."""
+    input_px: Sequence[int] | None = None
+    """Height and width of the most frequent padded view."""
+    tokens: int | None = None
+    """Patches of a row; None where the backbone is no Transformer."""
+    backbone_multiply_adds: int | None = None
+    """Of the backbone for one row."""
 
     @property
     def step_seconds(self) -> float | None:

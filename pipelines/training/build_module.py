@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
 from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,8 @@ from pipelines.training.module import HeadModule
 
 _HOW_TO_HAVE = {"stuff": "extract COCO with --stuff stuffthingmaps or --stuff panoptic, or "}
 """How a store comes to hold a target, by name."""
+
+logger = logging.getLogger(__name__)
 
 
 def build_module(config: TrainConfig, data: TrainingData) -> HeadModule:
@@ -47,6 +51,37 @@ def build_module(config: TrainConfig, data: TrainingData) -> HeadModule:
         )
     data.levels = head.levels
     return HeadModule(head, config)
+
+
+def counted_costs(config: TrainConfig, data: TrainingData, levels: Sequence[str]) -> dict[str, Any]:
+    """Fields of `RunCosts` that are counted: of the head, and of a row of its data."""
+    found, dataset = dict(data.row_costs), data.identity["dataset"]
+    if data.padded_hw is None:
+        return found
+    # Late: counting takes a tenth of a second to load.
+    from pipelines.costs.head_costs import head_costs
+
+    config = without_masks(config, dataset)
+    pyramid, task = data.pyramid.select(levels), dataset["task"]
+    try:
+        costs = head_costs(
+            config.head,
+            task,
+            pyramid,
+            dataset["num_classes"],
+            data.padded_hw,
+            frames=data.frames,
+            **_settings(config, task),
+        )
+    except Exception as error:  # a head of another package may not be countable; it trains all the same
+        logger.warning("multiply-adds of head %s are not counted: %s", config.head, error)
+        return found
+    return {
+        **found,
+        "neck_parameters": costs.neck_parameters,
+        "multiply_adds": costs.multiply_adds,
+        "neck_multiply_adds": costs.neck_multiply_adds,
+    }
 
 
 def _settings(config: TrainConfig, task: str) -> dict[str, Any]:

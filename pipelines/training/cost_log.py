@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -30,17 +31,19 @@ class CostLog(Callback):
         folder: Path,
         *,
         batch_size: int,
+        counted: Callable[[], Mapping[str, Any]] = dict,
         pauses: Callable[[int], bool],
         resumed: bool,
         check: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         """Args:
+        counted: further fields of RunCosts, asked for once.
         pauses: whether validation or checkpoint follow a step, whose work on the device is waited for then.
         clock: seconds of this run; those of others side by side with it left out.
         """
         self._folder, self._batch_size, self._pauses, self._clock = folder, batch_size, pauses, clock
-        self._check = check
+        self._check, self._count = check, cache(counted)
         self._before = read_costs(folder) if resumed else None
         self._timed_steps, self._timed_s = 0, 0.0
         self._began = self._mark = 0.0
@@ -86,6 +89,7 @@ class CostLog(Callback):
             peak_bytes=max(peak, before.peak_bytes if before else 0),
             peak_of="device" if on_gpu else "process",
             device=torch.cuda.get_device_name(device) if on_gpu else "cpu",
+            **self._count(),
         )
 
 

@@ -21,6 +21,7 @@ from pipelines.feed.ranks import Ranks, ranks_of
 from pipelines.machine.devices import uses_bf16
 from pipelines.runs import run_folder as runs
 from pipelines.runs.metrics_file import MetricsFile
+from pipelines.training.build_module import counted_costs
 from pipelines.training.callbacks import StepLog
 from pipelines.training.checkpoints import BestWeights, Checkpoints, WholeCheckpoints
 from pipelines.training.compile_necks import compile_necks, compiles_necks
@@ -84,7 +85,7 @@ def fit(
         limit_val_batches=0,  # Validation measures, at steps of its own
         log_every_n_steps=0,  # StepLog and Validation write the logs, not the module's own `log`
         logger=_loggers(config, folder, resumed_step, check) if ranks.is_first else False,
-        callbacks=_callbacks(config, data, folder, validation, resumed_step, name, check, clock),
+        callbacks=_callbacks(config, data, module, folder, validation, resumed_step, name, check, clock),
         benchmark=device.type == "cuda",  # one input size: the fastest kernels are worth looking for
         enable_checkpointing=False,
         plugins=[WholeCheckpoints(check)],
@@ -120,6 +121,7 @@ def _strategy(device: torch.device, ranks: Ranks) -> str | Strategy:
 def _callbacks(
     config: TrainConfig,
     data: TrainingData,
+    module: HeadModule,
     folder: Path,
     validation: Validation | None,
     resumed_step: int,
@@ -135,6 +137,7 @@ def _callbacks(
     costs = CostLog(
         folder,
         batch_size=config.batch_size,
+        counted=lambda: counted_costs(config, data, module.head.levels),
         pauses=lambda step: any(callback.follows(step) for callback in pausing),
         resumed=resumed_step > 0,
         check=check,

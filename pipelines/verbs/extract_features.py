@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+from dataclasses import replace
 from typing import Any
 
 from extract.backbones.loading import FrozenBackbone, load_backbone
@@ -11,6 +12,7 @@ from extract.backbones.weights import require_source
 from extract.extractor.batch_shapes import fit_batches, try_sizes
 from extract.extractor.fit_codec import fit_codec
 from extract.extractor.run import Summary, TooManyFailed, extract
+from extract.planning.backbone_costs import backbone_costs
 from extract.planning.plan import complete_plan
 from extract.sources.byte_sources import NOT_IN_SUBSET, retried
 from pipelines.catalog.choose_backbone import begun_by_another_rule, of_another_view_revision
@@ -153,6 +155,7 @@ def _open_writer(config: ExtractConfig, extraction: Extraction, backbone: Frozen
             plan = fit_batches(plan, backbone)
     if not (root / PLAN_NAME).exists():  # another writer's fit is adopted
         plan = fit_codec(extraction.dataset, plan, backbone)
+        plan = replace(plan, backbone_costs=backbone_costs(extraction.card, plan.bins, plan.frames))
     writer = retried(
         lambda: StoreWriter.open_or_create(
             extraction.stores,

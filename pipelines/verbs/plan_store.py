@@ -19,6 +19,7 @@ from pipelines.forecast.plan_text import (
     geometry,
     print_advice,
     print_bytes,
+    print_costs,
     print_geometry,
     print_notes,
     print_short_time,
@@ -50,10 +51,13 @@ def run(config: ForecastConfig) -> dict[str, Any]:
     recipes = recipe_lines(extraction, trainings) if config.details or config.head else []
     if not config.details:
         print_bytes(extraction, summary)
+        if config.head:
+            summary["costs"] = print_costs(extraction, trainings, of_heads=True)
         summary |= _answer(config, trainings, extraction, prepared_s, recipes, summary)
         print_notes(extraction, summary)
         return summary
     print_geometry(extraction, summary)
+    summary["costs"] = print_costs(extraction, trainings, of_heads=bool(config.head))
     return summary | _answer(config, trainings, extraction, prepared_s, recipes, summary)
 
 

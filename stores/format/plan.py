@@ -158,6 +158,8 @@ class StorePlan:
     """Licence of the data set, for the store's README.md."""
     weights_licence: str | None = None
     """Licence that timm records for its own weights of the backbone, for the same."""
+    backbone_costs: dict[str, Any] | None = None
+    """What a row costs the backbone, as JSON values: `input_px`, `tokens`, `multiply_adds`; for reports."""
 
     def __post_init__(self) -> None:
         for name in (

@@ -81,6 +81,7 @@ def plan_content(plan: StorePlan) -> dict[str, Any]:
         **({"own_shards": plan.own_shards} if PACKED in plan.features else {}),
         **({} if plan.data_licence is None else {"data_licence": plan.data_licence}),
         **({} if plan.weights_licence is None else {"weights_licence": plan.weights_licence}),
+        **({} if plan.backbone_costs is None else {"backbone_costs": plan.backbone_costs}),
         "rows": {
             "count": len(plan.rows),
             "key_bytes": tables["key"].shape[1],
@@ -224,6 +225,7 @@ def _decode(content: dict[str, Any], read_table: Callable[[ArraySpec], bytes], w
         own_shards=tuple(map(str, content["own_shards"])) if PACKED in required else (),
         data_licence=None if licence is None else str(licence),
         weights_licence=None if of_weights is None else str(of_weights),
+        backbone_costs=content.get("backbone_costs"),
     )
 
 

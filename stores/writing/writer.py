@@ -45,7 +45,7 @@ _ADOPTED = ("shard_rows", "batch_rows")
 the layout that the store was begun with."""
 
 
-_OF_LAYOUT = ("data_licence", "weights_licence", "own_shards", "codec_state")
+_OF_LAYOUT = ("data_licence", "weights_licence", "backbone_costs", "own_shards", "codec_state")
 """Fields of plan.json that change how content is laid out or described, and not what it is."""
 
 
@@ -302,6 +302,7 @@ def _settle(plan: StorePlan, data: bytes, what: str, read_table: Callable[[Array
         codec_state=decode_state(theirs, read_table, what),
         data_licence=theirs.get("data_licence"),
         weights_licence=theirs.get("weights_licence"),
+        backbone_costs=theirs.get("backbone_costs"),
     )
     if settled.bins != plan.bins:
         logger.info("%s: continuing with the shard and batch rows of its plan", what)

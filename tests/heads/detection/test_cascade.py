@@ -171,7 +171,7 @@ def test_detections_by_a_reference(box_head: str) -> None:
     """
     head = small("cascade-fpn", box_head=box_head)
     redraw(head)
-    maps = [x.float() for x in head._neck_maps(features(), VALID_HW)]
+    maps = [x.float() for x in head.neck_maps(features(), VALID_HW)]
     with torch.no_grad():
         proposals = head.rpn.propose(head.rpn(maps), image_sizes(VALID_HW, torch.device("cpu")), 30, 20)
         found = head.eval().predict(features(), VALID_HW, VALID_HW)
@@ -241,7 +241,7 @@ def test_semantic_features_join_every_roi() -> None:
     assert isinstance(head, HTC) and head.semantic is not None
     boxes, images = torch.tensor([[8.0, 12.0, 90.0, 70.0], [30.0, 5.0, 50.0, 100.0]]), torch.tensor([1, 0])
     with torch.no_grad():
-        maps = head._neck_maps(features(), VALID_HW)
+        maps = head.neck_maps(features(), VALID_HW)
         semantic = head.semantic(maps)[1]
         rois = torch.cat([images[:, None].float(), boxes], 1)
         added = roi_align(semantic, rois, (14, 14), 1 / 8, 0, True)

@@ -11,11 +11,13 @@ import pytest
 
 from pipelines.__main__ import main
 from pipelines.catalog.choose_backbone import tagged_model
-from pipelines.config import PlanConfig
+from pipelines.config import ForecastConfig, PlanConfig
+from pipelines.forecast.caching_advice import training_configs
 from pipelines.forecast.planned_extraction import prepare
 from pipelines.live.backbone import run_test_recipe
+from pipelines.runs.costs import read_costs
 from pipelines.runs.run_folder import read_run
-from pipelines.verbs.plan_store import geometry, print_geometry
+from pipelines.verbs.plan_store import geometry, print_costs, print_geometry
 from stores import open_store
 from tests.one_thread import one_thread  # noqa: F401 - a fixture of this file
 from tests.pipelines.extracted import write_coloured_data
@@ -97,6 +99,34 @@ def test_the_linear_head_is_measured_on_sliding_windows(
         assert found["views"] == "slide" and found["records"] == 2
         scores.append(found["pixel_accuracy"])
     assert abs(scores[0] - scores[1]) < 0.02  # int8
+
+
+def test_a_report_shows_what_the_row_and_the_head_cost(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of 70 px: 25 patches; b4n of int8 is 25 x 48 bytes; and plan counts the same."""
+    costs = read_costs(folder / "run")
+    assert costs is not None
+    assert list(costs.input_px or ()) == [70, 70] and costs.tokens == 25 and costs.row_bytes == 25 * 48
+    run("report", "--run", folder / "run", "--out", folder / "report.csv")
+    text = capsys.readouterr().out
+    assert "input px  tokens  backbone" in text and "70x70     25" in text and "1.2 kB" in text
+    table = (folder / "report.csv").read_text()
+    assert f",{costs.backbone_multiply_adds}," in table and f",{costs.neck_multiply_adds}," in table
+    small = {"embed_dim": 48, "depth": 4, "num_heads": 3, "img_size": 70}
+    data = str(folder / "ADEChallengeData2016")
+    config = ForecastConfig(
+        dataset="ade20k", model=MODEL, data=data, model_args=small, crop_size=70, head=("simplefpn",)
+    )
+    extraction = prepare(config)
+    trainings = [
+        replace(t, head_settings={"width": 16, "norm": "gn"}) for t in training_configs(config, extraction)
+    ]
+    found = print_costs(extraction, trainings, of_heads=True)
+    assert found["backbone"]["multiply_adds"] == costs.backbone_multiply_adds
+    assert found["heads"]["simplefpn"]["multiply_adds"] == costs.multiply_adds
+    assert found["heads"]["simplefpn"]["parameters"] == costs.parameters
+    assert "25 tokens" in capsys.readouterr().out
 
 
 def test_predictions_read_images_padded_alike(folder: Path) -> None:

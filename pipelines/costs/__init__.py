@@ -1,0 +1,1 @@
+"""Costs that are counted: parameters and multiply-adds of heads."""
