@@ -76,10 +76,10 @@ def tests_of(path: str) -> Iterator[tuple[str, str, str]]:
 
 def sentence(name: str) -> str:
     """
-    >>> sentence("test_a_kill_at_every_operation"), sentence("TestStoreForLong")
-    ('A kill at every operation', 'Store for long')
+    >>> sentence("test_a_kill_at_every_operation"), sentence("TestAHistory")
+    ('A kill at every operation', 'A history')
     """
-    words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name.removeprefix("Test")).lower()
+    words = re.sub(r"(?<=[A-Za-z])(?=[A-Z])", " ", name.removeprefix("Test")).lower()
     words = words.removeprefix("test_").replace("_", " ").strip()
     return words[:1].upper() + words[1:]
 
