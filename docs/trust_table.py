@@ -34,6 +34,7 @@ SECTIONS: Mapping[str, tuple[str, ...]] = {
         "tests/faults/test_two_writers.py",
         "tests/stores/work/test_claims.py",
         "tests/extract/extractor/test_shared_shards.py",
+        "tests/pipelines/extraction/test_two_processes.py",
         "tests/pipelines/runs/test_run_lock.py",
     ),
     "Disks without hard links, disks that cannot sync": (
