@@ -5,8 +5,8 @@
 A training image is a crop of a made scene in which one class covers most of the area, and its only target is
 that class: label maps choose and name the crops, but no loss is ever taken per pixel. Each of the four stages
 is pooled over the whole image and classified, as in deeply supervised nets (Lee et al., AISTATS 2015), so
-that the shallow levels are useful too. The scenes are of a split of their own that the demo never shows. The
-bundled file was trained under the window rule `partition`; with `--window-rule both` every step draws one.
+that the shallow levels are useful too. The scenes are of a split of their own that the demo never shows.
+Every step draws the window rule, so that the bundled file serves both; `--window-rule` trains for one.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Pretraining:
     """Of matrices only."""
     seed: int = 0
     """Of the first weights, the crops and their augmentation, and the rule of each step."""
-    window_rules: tuple[WindowRule, ...] = ("partition",)
+    window_rules: tuple[WindowRule, ...] = get_args(WindowRule)
     """Every step draws one of them."""
 
 
@@ -214,7 +214,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--window-rule",
         choices=(*get_args(WindowRule), "both"),
-        default="partition",
+        default="both",
         help="of Swin's windows; both: every step draws one",
     )
     parser.add_argument("--threads", type=int, default=1, help="of the processor; the last bits depend on it")
