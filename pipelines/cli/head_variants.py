@@ -6,7 +6,8 @@
       narrow: {head: fpn, head_settings.width: 256}
       fast:   {head: fpn, lr: 4.0e-3}
 
-beside the settings they share. `--resume --run FOLDER` resumes all runs of a folder of several.
+beside the settings they share; or `--head dinov2-grid`, the 52 linear probes of DINOv2.
+`--resume --run FOLDER` resumes all runs of a folder of several.
 """
 
 from __future__ import annotations
@@ -23,6 +24,11 @@ from pipelines.config import GROUP_RECORD, ManyHeadsConfig, TrainConfig, VerbCon
 from pipelines.errors import UsageError
 from stores.small_files import read_json
 
+DINOV2_GRID = "dinov2-grid"
+_GRID_HEADS = ("linear-cls", "linear-cls4", "linear-cls-avg", "linear-cls4-avg")
+_GRID_RATES = (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 1e-1)
+"""For batches of 256 rows (dinov2@b8931f7 dinov2/eval/linear.py: learning_rates)."""
+_GRID_RECIPE = "in1k-linear-dinov2"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
 
@@ -63,6 +69,8 @@ def head_variants(line: CommandLine) -> dict[str, list[Given]]:
     else:
         entries = line.heads
     rates = _values(line, "optimizer.lr", "values")
+    if list(entries) == [DINOV2_GRID] and line.heads is None:
+        entries, rates = _dinov2_grid(line, rates), []
     if len(entries) < 2 and len(rates) < 2 and line.heads is None:
         return {}
     if len(rates) > 1:
@@ -78,6 +86,33 @@ def head_variants(line: CommandLine) -> dict[str, list[Given]]:
             )
     shared = [item for item in line.given if item.name != "run"]
     return {name: [*shared, *own] for name, own in entries.items()}
+
+
+def _dinov2_grid(line: CommandLine, rates: Sequence[str]) -> dict[str, list[Given]]:
+    """Four features times thirteen rates, in proportion to the batch as DINOv2 scales them.
+
+    >>> line = read_command_line(TrainConfig, ["--head", "dinov2-grid", "--batch-size", "512"])
+    >>> variants = head_variants(line)
+    >>> len(variants), [item.text for item in variants["linear-cls4-lr0.01"] if item.name == "optimizer.lr"]
+    (52, ['0.02'])
+
+    Raises UsageError where rates are given too.
+    """
+    if rates:
+        raise UsageError(f"--lr {','.join(rates)}: the heads of {DINOV2_GRID} have rates of their own")
+    batch, recipe = line.last("batch_size"), line.last("recipe")
+    scale = (
+        int(batch.text) / 256 if batch is not None and batch.text.isdecimal() else 4.0
+    )  # the recipe's 1024
+    shared = [] if recipe else [Given("recipe", _GRID_RECIPE, DINOV2_GRID)]
+    return {
+        f"{head}-lr{rate:g}": [
+            *shared,
+            Given("head", head, "--head"),
+            Given("optimizer.lr", f"{rate * scale:.6g}", DINOV2_GRID),
+        ]
+        for head, rate in product(_GRID_HEADS, _GRID_RATES)
+    }
 
 
 def _group_to_resume(line: CommandLine) -> Path | None:

@@ -36,6 +36,7 @@ from pipelines.machine.malloc_arenas import share_one_arena
 from pipelines.runs import run_folder as runs
 from pipelines.runs.new_run import UnbegunRun
 from pipelines.runs.run_lock import RunLockLost
+from pipelines.tasks import task_info
 from pipelines.training.build_module import build_module
 from pipelines.training.fit import fit, quieten_lightning
 from pipelines.training.module import HeadModule
@@ -43,6 +44,7 @@ from pipelines.training.open_data import device_of_rank, open_data
 from pipelines.training.run_length import with_steps
 from pipelines.training.run_setup import HeadRun, prepare, report
 from pipelines.training.several_runs.take_turns import SharedBatches
+from pipelines.units import percent
 from stores.small_files import read_json
 
 logger = logging.getLogger(__name__)
@@ -256,7 +258,7 @@ def _report(group: Path, heads: list[HeadRun], outcomes: dict[str, _Outcome]) ->
         else:
             print(f"{head.folder}: {outcome.failure}")
             summaries[head.name] = {"run": str(head.folder), "stopped": outcome.failure}
-    summary = {"run": str(group), "heads": summaries}
+    summary = {"run": str(group), "heads": summaries, **_best(heads, summaries)}
     if stopped := [name for name, outcome in outcomes.items() if outcome.failure]:
         raise HeadsStopped(
             f"{len(stopped)} of {len(heads)} heads were stopped: "
@@ -264,6 +266,24 @@ def _report(group: Path, heads: list[HeadRun], outcomes: dict[str, _Outcome]) ->
             summary,
         )
     return summary
+
+
+def _best(heads: list[HeadRun], summaries: dict[str, Any]) -> dict[str, Any]:
+    """Names and prints the head of the best last validation; nothing where none was measured."""
+    info = task_info(heads[0].record.task)
+    score, best = info.score(info.main_score), ""
+    for name, summary in summaries.items():
+        value = summary.get(score.name)
+        if value is not None and (not best or score.is_better(value, summaries[best][score.name])):
+            best = name
+    if not best:
+        return {}
+    value = summaries[best][score.name]
+    print(
+        f"best of {len(heads)} heads: {best}, {score.name} {percent(value)}, chosen on the validation "
+        "records themselves"
+    )
+    return {"best": best, "best_score": {score.name: value}}
 
 
 class HeadsStopped(WorkFailed):

@@ -131,3 +131,24 @@ def test_a_linear_head_end_to_end(
     assert (place / "run/confusion.png").is_file()
     assert main(["report", run]) == 0
     assert "100.00" in capsys.readouterr().out
+
+
+@pytest.mark.ci
+def test_dinov2s_grid_in_one_pass(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """52 heads on one read of a ViT's tokens; the best is named, and said to be chosen on the test records."""
+    common = ["--dataset", str(place / "my.yaml"), "--stores", str(place / "vit"), "--device", "cpu"]
+    model = ["--model", "timm:vit_tiny_patch16_224", "--weights", "random:0", "--crop-size", "32"]
+    for words in (["--views", "single"], ["--split", "test"]):
+        assert main(["extract", *common, *model, *words]) == 0
+    run = place / "grid"
+    words = ["--head", "dinov2-grid", "--run", str(run), "--max-steps", "4", "--batch-size", "8"]
+    capsys.readouterr()
+    assert main(["train-head", *common, *words, "--val-every", "0", "--json"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    summary = json.loads(lines[-1])
+    assert len(summary["heads"]) == 52 and summary["best"] in summary["heads"]
+    scores = {name: each["top-1"] for name, each in summary["heads"].items()}
+    assert scores[summary["best"]] == max(scores.values()) == summary["best_score"]["top-1"]
+    assert any(line.startswith("best of 52 heads: ") and "chosen on the validation" in line for line in lines)
+    config = (run / "linear-cls4-avg-lr0.1/config.yaml").read_text()
+    assert "lr: 0.003125" in config and "name: sgd" in config and "recipe: in1k-linear-dinov2" in config

@@ -22,6 +22,12 @@ MODEL = "timm:tf_efficientnet_lite0"
 MEAN, STD = ",".join(["0.498039"] * 3), ",".join(["0.501961"] * 3)
 """127/255 and 128/255, which the weights were trained with."""
 SEEDS = 3
+SMALL_MASK_RCNN = (
+    *("--head-settings.width", "64", "--head-settings.box_width", "128"),
+    *("--head-settings.proposals", "128", "--head-settings.roi_samples", "128"),
+    *("--head-settings.test_proposals", "128", "--head-settings.anchor_scale", "4"),
+)
+"""Blood cells are 30 px wide at this size."""
 
 
 @pytest.fixture(scope="module")
@@ -82,9 +88,9 @@ def test_street_scenes_by_a_linear_head(samples: Path, weights: dict[str, str], 
     dataset, found = described(samples, "camvid_small", tmp_path), {}
     for name, source in weights.items():
         stores = tmp_path / name
-        sizes = ("--views", "4", "--crop-size", "256"), ("--split", "test", "--short-side", "256")
+        sizes = ("--views", "4", "--crop-size", "192"), ("--split", "test", "--short-side", "192")
         extracted(dataset, source, stores, *sizes)
-        words = ("--head", "linear", "--max-steps", "400")
+        words = ("--head", "linear", "--max-steps", "120", "--batch-size", "4")
         found[name], _ = scores_of_seeds(dataset, stores, tmp_path / f"runs-{name}", *words, score="mIoU")
     print(found)
     assert min(found["trained"]) >= 2 * max(found["random"])
@@ -95,9 +101,9 @@ def test_blood_cells_by_boxes_alone(samples: Path, weights: dict[str, str], tmp_
     dataset, found, intervals = described(samples, "bccd_small", tmp_path), {}, {}
     for name, source in weights.items():
         stores = tmp_path / name
-        sizes = ("--views", "4", "--crop-size", "320"), ("--split", "val", "--short-side", "320")
+        sizes = ("--views", "4", "--crop-size", "256"), ("--split", "val", "--short-side", "256")
         extracted(dataset, source, stores, *sizes)
-        words = ("--head", "fpn", "--max-steps", "150", "--batch-size", "4", "--head-settings.width", "128")
+        words = ("--head", "fpn", "--max-steps", "150", "--batch-size", "4", *SMALL_MASK_RCNN)
         found[name], folders = scores_of_seeds(
             dataset, stores, tmp_path / f"runs-{name}", *words, score="box AP50"
         )
