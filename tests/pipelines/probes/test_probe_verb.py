@@ -135,7 +135,7 @@ def test_a_linear_head_end_to_end(
 
 @pytest.mark.ci
 def test_dinov2s_grid_in_one_pass(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """52 heads on one read of a ViT's tokens; the best is named, and said to be chosen on the test records."""
+    """52 heads on one read of the tokens; the best is named, and said to be chosen on the test records."""
     common = ["--dataset", str(place / "my.yaml"), "--stores", str(place / "vit"), "--device", "cpu"]
     model = ["--model", "timm:vit_tiny_patch16_224", "--weights", "random:0", "--crop-size", "32"]
     for words in (["--views", "single"], ["--split", "test"]):
