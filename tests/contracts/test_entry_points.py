@@ -13,8 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from extract import backbone_card
+from extract.backbones.loading import load_backbone
 from extract.codecs.on_device import device_codec
 from extract.datasets import dataset_module
 from heads import head_names
@@ -63,19 +65,55 @@ from extract.backbones.registry import BACKBONES, BackboneRow
 NANO = BACKBONES["swinv2-nano"]
 BACKBONE = BackboneRow(NANO.timm_id, NANO.args, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
 '''
+OWN_NET = '''
+"""own-net: a network of the package's own, which it registers with timm."""
+from timm.models import register_model
+from torch import nn
+
+from extract.backbones.registry import BackboneRow
+
+class OwnNet(nn.Module):
+    pretrained_cfg = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5), "input_size": (3, 64, 64)}
+    num_features = 16
+    feature_info = [
+        {"num_chs": 8, "reduction": 4, "module": "first"}, {"num_chs": 16, "reduction": 8, "module": "second"}
+    ]
+
+    def __init__(self, num_classes=0):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 8, 4, 4), nn.Conv2d(8, 16, 2, 2)
+
+    def forward_intermediates(
+        self, x, indices, stop_early=False, output_fmt="NCHW", intermediates_only=False
+    ):
+        maps = [self.first(x)]
+        maps.append(self.second(maps[0]))
+        found = [maps[index] for index in indices]
+        return found if intermediates_only else (maps[-1], found)
+
+    def forward_head(self, x, pre_logits=False):
+        return x.mean((2, 3))
+
+@register_model
+def own_net(pretrained=False, num_classes=0, **timms):
+    return OwnNet(num_classes)
+
+BACKBONE = BackboneRow("own_net")
+'''
 MODULES = {
     "toy_codec": STEPS,
     "toy_dataset": DATASET,
     "toy_task": TASK,
     "toy_head": HEAD,
     "toy_backbone": BACKBONE,
+    "toy_own_net": OWN_NET,
 }
 ENTRY_POINTS = {
     "permafrost.codecs": {"steps": "toy_codec"},
     "permafrost.datasets": {"blocks": "toy_dataset"},
     "permafrost.tasks": {"blocking": "toy_task"},
     "permafrost.heads": {"blocking.tiny": "toy_head"},
-    "permafrost.backbones": {"nano-grey": "toy_backbone"},
+    "permafrost.backbones": {"nano-grey": "toy_backbone", "own-net": "toy_own_net"},
 }
 EXTRACT = (
     "extract --dataset blocks --model nano-grey --weights random:0 --codec steps10 --levels p4,p5 "
@@ -119,6 +157,19 @@ def test_a_store_and_a_run_record_the_package(made: Path) -> None:
     assert identity["backbone"]["mean"] == [0.5] * 3 and identity["backbone"]["std"] == [0.25] * 3
     run = json.loads((made / "run" / "run.json").read_text())
     assert run["head"] == "tiny" and run["head_package"] == "toy-plugins"
+
+
+def test_a_network_of_a_package_is_a_backbone(package: Path) -> None:
+    """It registers with timm, and gives maps as timm's models do."""
+    with installed(package):
+        card = backbone_card("own-net", None, ["p2", "p3", "pooled"])
+        levels = load_backbone(card, "random:0")(
+            torch.zeros(1, 64, 96, 3, dtype=torch.uint8), torch.tensor([[64, 96]])
+        )
+    assert [tuple(x.shape[1:]) for x in levels.values()] == [(16, 24, 8), (8, 12, 16), (1, 1, 16)]
+    torch.testing.assert_close(levels["pooled"], levels["p3"].mean((1, 2), keepdim=True))
+    identity = card.identity(weights_sha256="", precision="fp32")
+    assert identity["model"] == "own-net" and identity["timm_id"] == "own_net"
 
 
 def test_without_the_package_a_store_names_it(made: Path) -> None:

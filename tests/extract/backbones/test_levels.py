@@ -23,6 +23,7 @@ NANO = ("swinv2-nano", {})
 SWIN = ("timm:swin_tiny_patch4_window7_224", SMALL)
 LITE = ("timm:tf_efficientnet_lite0", {})
 CONVNEXT = ("timm:convnext_atto", {})
+DINOV3_CONVNEXT = ("timm:convnext_tiny.dinov3_lvd1689m", {})
 
 PLAIN = [VIT, REGISTERS, DINOV3, SIGLIP, CLIP, EVA, BEIT, SAM, XCIT]
 
@@ -101,7 +102,9 @@ def test_vectors_and_blocks_of_a_swin(case) -> None:
         assert worst_error(found["avg"], pooled[:, None, None]) < 1e-5
 
 
-@pytest.mark.parametrize("case", [LITE, CONVNEXT], ids=lambda case: case[0])
+@pytest.mark.parametrize(
+    "case", [LITE, CONVNEXT, pytest.param(DINOV3_CONVNEXT, marks=pytest.mark.ci)], ids=lambda case: case[0]
+)
 @torch.inference_mode()
 def test_vectors_of_a_pyramid(case) -> None:
     card, backbone, trunk = made(case, ["p5", "avg", "pooled"])
@@ -111,6 +114,17 @@ def test_vectors_of_a_pyramid(case) -> None:
     pooled = trunk.forward_head(trunk.forward_features(x), pre_logits=True)
     assert card.pyramid["pooled"].channels == pooled.shape[1]
     assert worst_error(found["pooled"], pooled[:, None, None]) < 1e-5
+
+
+@pytest.mark.parametrize("size", ["tiny", "small", "base", "large"])
+def test_the_convnexts_of_dinov3_are_pyramids(size) -> None:
+    """Under the names that timm has them by, with DINOv3's own licence and normalisation."""
+    card = backbone_card(f"timm:convnext_{size}.dinov3_lvd1689m", None, ["p2", "p3", "p4", "p5", "pooled"])
+    assert [level.stride_px for level in card.pyramid][:4] == [4, 8, 16, 32]
+    assert card.multiple_px == 32 and card.licence == "dinov3-license"
+    assert (
+        card.mean == (0.485, 0.456, 0.406) and card.pyramid["pooled"].channels == card.pyramid["p5"].channels
+    )
 
 
 @pytest.mark.parametrize(

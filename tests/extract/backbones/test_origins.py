@@ -87,6 +87,44 @@ def test_transformers_files_give_its_features(tmp_path, name, case, prefix) -> N
             assert worst_error(found["pooled"][:, 0, 0], output.pooler_output) < 2e-5
 
 
+SMALL_VIT = {"hidden_size": 384, "num_hidden_layers": 12, "num_attention_heads": 6}
+
+
+@pytest.mark.ci
+@pytest.mark.oracle
+@pytest.mark.parametrize(
+    ("name", "model", "more", "hw"),
+    [
+        ("Dinov2", "vit_small_patch14_dinov2", {"image_size": 518, "patch_size": 14}, (518, 518)),
+        (
+            "DINOv3ViT",
+            "vit_small_patch16_dinov3_qkvb",
+            {"patch_size": 16, "num_register_tokens": 4, "intermediate_size": 1536},
+            (512, 768),
+        ),
+        ("ViT", "vit_small_patch16_224", {"image_size": 224, "intermediate_size": 1536}, (224, 224)),
+    ],
+)
+@torch.inference_mode()
+def test_whole_models_at_users_sizes(tmp_path, name, model, more, hw) -> None:
+    """ViT-S of twelve blocks as people run it; the norm's eps of transformers is the published one's."""
+    transformers = pytest.importorskip("transformers")
+    config = getattr(transformers, f"{name}Config")(**SMALL_VIT, **more)
+    reference = redrawn(getattr(transformers, f"{name}Model")(config))
+    tensors = {key: value.contiguous() for key, value in reference.state_dict().items()}
+    save_file(tensors, tmp_path / "model.safetensors")
+    card = backbone_card(f"timm:{model}", None, ["b12n", "cls12n"])
+    backbone = load_backbone(card, str(tmp_path / "model.safetensors"))
+    pixels, valid = images(1, hw)
+    found = backbone(pixels, valid)
+    x = backbone.normalise(pixels, valid).permute(0, 3, 1, 2)
+    last = reference(pixel_values=x).last_hidden_state
+    grid = (hw[0] // card.multiple_px, hw[1] // card.multiple_px)
+    expected = last[:, -grid[0] * grid[1] :].unflatten(1, grid)
+    assert worst_error(found["b12n"], expected) < 1e-4
+    assert worst_error(found["cls12n"][:, 0, 0], last[:, 0]) < 1e-4
+
+
 @pytest.mark.oracle
 @torch.inference_mode()
 def test_positions_resampled_as_transformers_does(tmp_path) -> None:
