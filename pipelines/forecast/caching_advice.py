@@ -89,7 +89,7 @@ def training_configs(config: ForecastConfig, extraction: Extraction) -> tuple[Tr
     Raises UsageError for an unknown recipe, HeadError for an unknown head.
     """
     task, found = extraction.dataset.task, []
-    for head in config.head or usual_heads(task):
+    for head in config.head or usual_heads(task, extraction.estimate.plan.pyramid.names):
         head_settings(head, task)  # knows every name
         of_store = extraction.estimate.plan.identity["dataset"]
         records = training_records(extraction)

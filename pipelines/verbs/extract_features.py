@@ -234,7 +234,7 @@ def _print(writer: StoreWriter, summary: Summary, totals: tuple[int, int]) -> No
 def _print_next(writer: StoreWriter) -> None:
     """A head of the task, trained from this store; from a training store, if this one is for tests."""
     store = describe_store(writer.path)
-    head = usual_heads(store.identity["dataset"]["task"])[0]
+    head = usual_heads(store.identity["dataset"]["task"], store.levels)[0]
     is_training = store.purpose == TRAINING
     where = {"store": writer.path} if is_training else {"stores": writer.path.parent}
     print_next(command("train-head", head=head, **where))

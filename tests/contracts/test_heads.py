@@ -41,8 +41,8 @@ TARGETS = {
 }
 HEADS = sorted(head_index())
 ALIKE = {(task, f"bifpn{layers}") for task in ("detection", "segmentation") for layers in (2, 3, 4, 6, 7, 8)}
-ALIKE |= {("segmentation", f"simplefpn-m2f-pd{size}") for size in ("1-td9", "6-td3", "6-td9")}
-ALIKE |= {("detection", "cascade-simplefpn")}
+ALIKE |= {("segmentation", f"simplefpn-m2f-pd{size}") for size in ("1-td3", "1-td9", "6-td3", "6-td9")}
+ALIKE |= {("detection", "simplefpn"), ("detection", "cascade-simplefpn")}
 """Like the heads between which they stand, and two seconds each: only `make test-all` runs them."""
 every_head = pytest.mark.parametrize(
     ("task", "name"),

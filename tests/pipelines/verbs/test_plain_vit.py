@@ -11,6 +11,7 @@ import pytest
 
 from pipelines.__main__ import main
 from pipelines.catalog.choose_backbone import tagged_model
+from pipelines.catalog.usual_heads import usual_heads
 from pipelines.config import ForecastConfig, PlanConfig
 from pipelines.forecast.caching_advice import training_configs
 from pipelines.forecast.planned_extraction import prepare
@@ -46,6 +47,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         *("--schedule.warmup_steps", 1),
     )
     return root
+
+
+def test_the_usual_heads_are_those_of_plain_vits(folder: Path) -> None:
+    store = next((folder / "features").glob("ade20k-training*"))
+    assert usual_heads("segmentation", open_store(store).levels) == ("dino-linear", "simplefpn")
 
 
 def test_views_are_padded_to_patches(folder: Path) -> None:
