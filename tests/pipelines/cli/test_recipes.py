@@ -16,13 +16,15 @@ from pipelines.errors import UsageError
 from pipelines.training.optimisation.optimizer import build_optimizer
 from pipelines.training.optimisation.schedules import learning_rate, warmup_steps
 from pipelines.training.run_length import with_steps
-from tests.heads.pyramids import clip_pyramid, probe_pyramid, pyramid_of
+from stores.pyramid import PyramidSpec
+from tests.heads.pyramids import clip_pyramid, plain_pyramid, probe_pyramid, pyramid_of
 
 UPERNET = ["fpn", *(f"bifpn{layers}" for layers in range(1, 10))]
 M2F = ["m2f-pd1-td3", "m2f-pd6-td3", "m2f-pd1-td9", "m2f-pd6-td9", "pixeldec1", "pixeldec6"]
 
 
 PYRAMIDS = {"video": clip_pyramid(64), "classification": probe_pyramid(64)}
+PYRAMIDS |= {"dino-linear": PyramidSpec(plain_pyramid(64, 4))}
 TASKS = {"k400": "video", "coco": "detection", "detection": "detection"}
 TASKS |= {"in1k": "classification", "classification": "classification"}
 """By a word in a recipe's name."""
@@ -35,8 +37,9 @@ def test_every_recipe_builds_a_head(name: str) -> None:
     task = next((task for word, task in TASKS.items() if word in name), "segmentation")
     head = [] if _names_a_head(name) else ["--head", HEADS.get(task, "fpn")]
     config = parse(TrainConfig, ["--recipe", name, *head])
+    pyramid = PYRAMIDS.get(config.head) or PYRAMIDS.get(task, pyramid_of(8))
     try:
-        build_head(config.head, task, PYRAMIDS.get(task, pyramid_of(8)), 150, **config.head_settings)
+        build_head(config.head, task, pyramid, 150, **config.head_settings)
     except HeadError as error:
         pytest.fail(f"recipe {name}: {error}")
     rates = [
