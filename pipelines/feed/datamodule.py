@@ -15,12 +15,14 @@ from pipelines.config import TrainConfig
 from pipelines.errors import UsageError
 from pipelines.feed.joined_stores import JoinedStores, Rows
 from pipelines.feed.pace import Reading
+from pipelines.feed.resident_rows import ResidentFeed, ResidentRows, fit_in_memory
 from pipelines.feed.row_order import EndlessRows, records_of_subset
 from pipelines.feed.shard_read_ahead import ShardReadAhead
 from pipelines.feed.store_feed import Batch, Finish, StoreFeed
 from pipelines.runs.run_folder import StoreReference
 from pipelines.runs.same_source import check_same_source
 from pipelines.tasks import Task, task_of
+from pipelines.tasks.contract import targets_there
 from stores.format.plan import feature_row_bytes
 from stores.pyramid import PyramidSpec
 from stores.reading.reader import Store, open_store
@@ -224,7 +226,8 @@ class StoreData(TrainingData):
         )
         self.records = records_of_subset(stores.index, config.subset)
         self.levels, self.batch_size, self.val_store = first.levels, config.batch_size, config.val_store
-        self._feed: StoreFeed | None = None
+        self._feed: StoreFeed | ResidentFeed | None = None
+        self._resident: ResidentRows | None = None
         self._ahead: ShardReadAhead | None = None
 
     def describe(self) -> str:
@@ -265,7 +268,7 @@ class StoreData(TrainingData):
         """What else is done to a batch; see pipelines/feed/recomputed_data.py."""
         return None
 
-    def batches(self, stretch: Stretch) -> StoreFeed:
+    def batches(self, stretch: Stretch) -> StoreFeed | ResidentFeed:
         """The batches of those steps; ends the reading for those that were asked for before."""
         self._stop_reading()
         config = self._config
@@ -278,6 +281,10 @@ class StoreData(TrainingData):
             rank=stretch.rank,
             world=stretch.world,
         )
+        if (resident := self._rows_in_memory()) is not None:
+            steps = rows.batches(stretch.start_step, stretch.stop_step)
+            self._feed = ResidentFeed(resident, steps, stretch.device)
+            return self._feed
         self._feed = StoreFeed(
             self._joined,
             self._row_batches(rows, stretch),
@@ -300,6 +307,16 @@ class StoreData(TrainingData):
     def close(self) -> None:
         self._stop_reading()
         self._joined.close()
+
+    def _rows_in_memory(self) -> ResidentRows | None:
+        """All rows, where they are pooled vectors and fit; read once for all stretches of a run."""
+        targets = targets_there(self.task, self.task.training_targets, self._joined.targets)
+        if self._resident is not None and self._resident.levels == tuple(self.stored_levels):
+            return self._resident
+        if fit_in_memory(self._joined, self.stored_levels, targets):
+            self._resident = ResidentRows(self._joined, self.stored_levels, self.task)
+            return self._resident
+        return None
 
     def _stop_reading(self) -> None:
         if self._ahead is not None:

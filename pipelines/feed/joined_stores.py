@@ -142,7 +142,7 @@ class JoinedStores:
 
     def read_encoded(self, rows: Rows, levels: Sequence[str], out: HostBuffers) -> Rows:
         """Fills `out` with the rows and returns them as they stand in it: those of the first store first."""
-        ordered = np.concatenate([part + self._starts[which] for which, part in self._by_store(rows)])
+        ordered = self.in_read_order(rows)
         start = 0
         for which, part in self._by_store(rows):
             place = slice(start, start + len(part))
@@ -150,6 +150,10 @@ class JoinedStores:
             self._stores[which].read_encoded(part, tuple(levels), out=target)
             start += len(part)
         return ordered
+
+    def in_read_order(self, rows: Rows) -> Rows:
+        """The rows as `read_encoded` returns them: those of the first store first."""
+        return np.concatenate([part + self._starts[which] for which, part in self._by_store(rows)])
 
     @property
     def targets(self) -> frozenset[str]:

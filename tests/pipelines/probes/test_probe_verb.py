@@ -152,3 +152,35 @@ def test_dinov2s_grid_in_one_pass(place: Path, capsys: pytest.CaptureFixture[str
     assert any(line.startswith("best of 52 heads: ") and "chosen on the validation" in line for line in lines)
     config = (run / "linear-cls4-avg-lr0.1/config.yaml").read_text()
     assert "lr: 0.003125" in config and "name: sgd" in config and "recipe: in1k-linear-dinov2" in config
+
+
+def test_rows_in_memory_are_the_rows_on_the_disk(place: Path) -> None:
+    """Batch by batch and bit by bit, over the end of an epoch and from two stores."""
+    import torch
+
+    from pipelines.config import TrainConfig
+    from pipelines.feed.datamodule import StoreData, Stretch
+    from pipelines.feed.joined_stores import JoinedStores
+    from pipelines.feed.resident_rows import ResidentFeed
+    from pipelines.feed.row_order import EndlessRows
+    from pipelines.feed.store_feed import StoreFeed
+
+    store = next(path for path in (place / "features").glob("*-*") if '"recipe":"probe"' in _plan(path))
+    config = TrainConfig(head="linear", batch_size=6, subset="6shot", seed=3)
+    data = StoreData(JoinedStores.open([store, store], verify="always", threads=1), config)
+    feed = data.batches(Stretch(start_step=1, stop_step=6, device=torch.device("cpu")))
+    assert isinstance(feed, ResidentFeed)
+    rows = EndlessRows(data._joined.index, batch_size=6, seed=3, subset="6shot")
+    read = StoreFeed(
+        data._joined, rows.batches(1, 6), batch_size=6, levels=("avg",), task=data.task,
+        device=torch.device("cpu"),
+    )  # fmt: skip
+    found, expected = list(feed), list(read)
+    assert len(found) == len(expected) == 5 and feed.reading.batches == 5
+    for one, other in zip(found, expected, strict=True):
+        assert one.keys == other.keys and one.valid_hw == other.valid_hw
+        assert torch.equal(one.features["avg"], other.features["avg"])
+        assert all(
+            torch.equal(a["label"], b["label"]) for a, b in zip(one.targets, other.targets, strict=True)
+        )
+    data.close()
