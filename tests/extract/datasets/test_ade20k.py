@@ -273,7 +273,7 @@ def test_views_are_chosen_with_the_split() -> None:
     assert (training.split, training.recipe.name, training.views) == ("training", "ade20k", 1)
     test = choose("ade20k", "validation", views="ms-flip")
     assert (test.split, test.recipe.name, test.views, test.levels) == ("validation", "ms-flip", None, None)
-    assert choose("k400", views=3).views == 3 and choose("k400").levels == ("p5n",)
+    assert choose("k400", views=3).views == 3 and choose("k400").levels == ("last",)
 
 
 @pytest.mark.parametrize(
