@@ -8,11 +8,13 @@ when the verb runs, and the field says how. Nothing heavy is imported here, so t
 from __future__ import annotations
 
 import dataclasses
+import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pipelines.config_fields import VerbConfig, marks
 from pipelines.train_config import ManyHeadsConfig, OptimizerConfig, ScheduleConfig, TrainConfig
+from pipelines.units import seconds_of
 
 __all__ = [
     "GROUP_RECORD",
@@ -164,6 +166,14 @@ class ExtractConfig(PlanConfig):
     stall_s: float = 600.0
     """Seconds without progress after which shards of another process are taken over; those of a process that
     has ended on this machine are taken over at once."""
+    part: str | None = None
+    """Part of a store that several processes fill, counted from 0: 0/8 to 7/8. Its own shards come first,
+    then those of others that no process computes; what others still compute is left to them. auto/8: the
+    number from the environment (JOB_COMPLETION_INDEX of Kubernetes); none: all of the store. Default: as the
+    environment says (arrays and tasks of SLURM, torchrun), else none."""
+    stop_after: str | None = None
+    """Time such as 3h50m after which no further shard is begun: those begun are finished, and the exit code
+    is 0. SIGTERM and SIGUSR1 do the same. Default: no limit."""
     engine: Literal["local"] = "local"
     """Where the work runs. local: in this process."""
     codec_limit: float | None = None
@@ -174,6 +184,15 @@ class ExtractConfig(PlanConfig):
         PlanConfig.__post_init__(self)
         if self.codec_limit is not None and self.codec_limit <= 0:
             raise ValueError(f"codec_limit {self.codec_limit:g}: expected a number above 0, such as 0.02")
+        if self.part is not None and not re.fullmatch(r"none|(auto|\d+)/0*[1-9]\d*", self.part):
+            raise ValueError(
+                f"part {self.part!r}: expected a part counted from 0 such as 0/8, auto/8 or none"
+            )
+        if self.stop_after is not None:
+            try:
+                seconds_of(self.stop_after)
+            except ValueError as error:
+                raise ValueError(f"stop_after {error}") from None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

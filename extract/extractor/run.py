@@ -34,7 +34,7 @@ from extract.extractor.provenance import differences, provenance
 from extract.extractor.row_loader import LoadedRow, RowLoader, SourceDigests
 from extract.extractor.run_state import Summary, Tally, TooManyFailed
 from extract.extractor.shard_job import QUEUED_BATCHES, Item, Outcome, ShardJob
-from extract.extractor.shared_shards import SharedShards
+from extract.extractor.shared_shards import Part, SharedShards
 from extract.sources.byte_sources import retried
 from stores.errors import IdentityError
 from stores.format.plan import ShardId, StorePlan
@@ -72,9 +72,11 @@ def extract(
     workers: int | None = None,
     max_failed: int | None = None,
     codec_limit: float | None = None,
+    part: Part | None = None,
+    stop: Callable[[], bool] = lambda: False,
     progress: Callable[[Progress], None] | None = None,
 ) -> Summary:
-    """Fills what is missing of a store, then commits it.
+    """Fills what is missing of a store, then commits it, unless shards are left.
 
     Args:
         dataset: the one that was planned.
@@ -86,6 +88,11 @@ def extract(
         max_failed: broken records that may be skipped, earlier runs included; None: 1 % of all, at least 10.
         codec_limit: the codec's largest error of the median channel, relative to its standard deviation; five
         times as much for the worst channel; None: no limit, but a warning above 2 % and 10 %.
+        part: of several processes: its own shards come first, then those of others that nobody computes.
+            What others are computing is left to them, and whoever finds nothing left commits. None: the whole
+            store; it waits for other processes.
+        stop: asked before each batch; once it is true, shards that were begun are finished and no others
+            begun.
         progress: called by this thread after every batch and every shard.
 
     Raises:
@@ -110,6 +117,8 @@ def extract(
             backbone,
             max_failed=max(10, len(dataset.records) // 100) if max_failed is None else max_failed,
             codec_limit=codec_limit,
+            part=part,
+            stop=stop,
             progress=progress or (lambda _: None),
         )
         try:
@@ -135,6 +144,8 @@ class _Run:
         *,
         max_failed: int,
         codec_limit: float | None,
+        part: Part | None,
+        stop: Callable[[], bool],
         progress: Callable[[Progress], None],
     ) -> None:
         self._writer, self._plan, self._backbone, self._report = writer, writer.plan, backbone, progress
@@ -146,13 +157,15 @@ class _Run:
         todo = () if is_complete else [shard for shard in self._plan.shards() if shard not in finished]
         self._attempts = Attempts(writer.path)
         writer.claims.on_death = self._count_death
-        self._shards = SharedShards(writer, self._attempts, todo, self._done_elsewhere)
+        self._shards = SharedShards(writer, self._attempts, todo, self._done_elsewhere, part=part, stop=stop)
+        self._shall_stop = stop
         self._tally = Tally(self._plan, todo, dataset.subset, max_failed)
         self._digests = SourceDigests(self._recorded_sources(finished))
         self._dataset = dataset
         self._warn_of_another_machine(finished)
         self._jobs: dict[ShardId, ShardJob] = {}
         self._tries: dict[ShardId, int] = {}
+        self._dropped: set[ShardId] = set()
         self._stop = threading.Event()
         self._in_flight: deque[torch.cuda.Event] = deque()
         self.computing: int | None = None
@@ -196,6 +209,9 @@ class _Run:
                 *(len(self._shards.todo), MOST_DEATHS),
             )
             self._fill(workers=1, batch_rows=batch_rows, one_by_one=True)
+        left = retried(self._writer.pending, str(self._writer.path)) if self._shards.may_be_left else []
+        if left:
+            return self._tally.summary(None, shards_left=len(left))
         return self._tally.summary(retried(self._writer.finish, f"commit of {self._writer.path}"))
 
     def _fill(self, *, workers: int, batch_rows: int | None, one_by_one: bool) -> None:
@@ -216,6 +232,8 @@ class _Run:
                         batch_rows=batch_rows,
                         claim=self._shards.claim,
                     ):
+                        if self._is_dropped(batch):
+                            continue
                         self._tally.add_rows(batch.shard, rows)
                         self._compute(batch, rows, shard_pool)
                         self._collect(wait_for_all=False)
@@ -229,6 +247,13 @@ class _Run:
                 self._stop.set()  # the shards' threads give up, delete their files and end
                 decoders.shutdown(wait=False, cancel_futures=True)
                 raise
+
+    def _is_dropped(self, batch: Batch) -> bool:
+        """Whether it is of a shard that was claimed ahead and shall not be begun any more."""
+        if batch.is_first and self._shall_stop():
+            self._dropped.add(batch.shard)
+            self._shards.release(batch.shard)
+        return batch.shard in self._dropped
 
     def _compute(self, batch: Batch, rows: Rows, shard_pool: ThreadPoolExecutor) -> None:
         """Sends a batch through the backbone and hands it to its shard's thread."""

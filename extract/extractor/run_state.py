@@ -45,7 +45,10 @@ class Summary:
     """Of features and scales."""
     bottleneck: str
     """decode, backbone or write: which of them the others waited for."""
-    manifest_digest: str
+    shards_left: int
+    """Not finished: others work on them, or this run was asked to stop."""
+    manifest_digest: str | None
+    """None: the store is not complete, see `shards_left`."""
 
 
 class Tally:
@@ -133,8 +136,9 @@ class Tally:
             bottleneck=self.watch.bottleneck,
         )
 
-    def summary(self, manifest_digest: str) -> Summary:
-        """The totals of the run."""
+    def summary(self, manifest_digest: str | None, *, shards_left: int = 0) -> Summary:
+        """The totals of the run. Args: shards_left: those without a receipt at its end."""
+        begun = self._shards_total + self._elsewhere
         seconds, view = self.watch.seconds, self._plan.rows.view
         written = sum(outcome.written for outcome in self._outcomes)
         return Summary(
@@ -146,11 +150,12 @@ class Tally:
                 if why.code != NOT_IN_SUBSET
             ],
             shards=len(self._outcomes),
-            shards_elsewhere=self._elsewhere,
+            shards_elsewhere=max(self._elsewhere, begun - len(self._outcomes) - shards_left),
             shards_lost=self._lost,
             seconds=seconds,
             images_per_s=written / seconds,
             bytes=sum(outcome.bytes for outcome in self._outcomes),
             bottleneck=self.watch.bottleneck,
+            shards_left=shards_left,
             manifest_digest=manifest_digest,
         )

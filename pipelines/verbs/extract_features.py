@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
+import signal
 from dataclasses import replace
 from typing import Any
 
@@ -14,18 +16,24 @@ from extract.extractor.fit_codec import fit_codec
 from extract.extractor.run import Summary, TooManyFailed, extract
 from extract.planning.backbone_costs import backbone_costs
 from extract.planning.plan import complete_plan
-from extract.sources.byte_sources import NOT_IN_SUBSET, retried
+from extract.sources.byte_sources import retried
 from pipelines.catalog.choose_backbone import begun_by_another_rule, of_another_view_revision
 from pipelines.catalog.known_weights import remember_weights
 from pipelines.catalog.retried_stores import fill_from_retried, plan_of_retry
-from pipelines.catalog.skipped_rows import skipped_lines
-from pipelines.catalog.stores import MANIFEST, TRAINING, describe_store
-from pipelines.catalog.usual_heads import usual_heads
+from pipelines.catalog.stores import MANIFEST
 from pipelines.cli.progress_bar import ExtractionProgress, counted
 from pipelines.cli.run_log import logged_run
 from pipelines.cli.termination import termination_as_interrupt
 from pipelines.config import ExtractConfig
 from pipelines.disk_errors import free_inodes
+from pipelines.engines.extraction_summary import (
+    print_next_head,
+    print_summary,
+    summary_fields,
+    totals_of,
+)
+from pipelines.engines.parts import ChosenPart, choose_part
+from pipelines.engines.stop_request import StopRequest
 from pipelines.errors import WorkFailed
 from pipelines.forecast.exclusive_probe import require_exclusive
 from pipelines.forecast.plan_text import geometry, print_geometry
@@ -39,10 +47,8 @@ from pipelines.forecast.planned_extraction import (
     rest_bytes,
 )
 from pipelines.forecast.usable_data import allowed_failures
-from pipelines.next_step import command, print_next
-from pipelines.units import duration, gigabytes
+from pipelines.units import seconds_of
 from pipelines.verbs.verify_store import require_whole
-from stores.checks.verify import store_status
 from stores.errors import SpaceError, StoreError
 from stores.format.manifest import PLAN_NAME
 from stores.shards.disk import Files
@@ -50,11 +56,6 @@ from stores.work.claims import Claims
 from stores.writing.writer import StoreWriter
 
 logger = logging.getLogger(__name__)
-
-MAX_LISTED = 20
-"""Skipped records that are printed; `status` lists more."""
-BOTTLENECKS = {"decode": "decoding", "backbone": "backbone", "write": "writing"}
-"""The stages of an extraction in words."""
 
 
 class DiskFull(SpaceError):
@@ -75,7 +76,7 @@ class NoInodes(StoreError, OSError):
 
 
 def run(config: ExtractConfig) -> dict[str, Any]:
-    """Fills the store that the configuration describes.
+    """Fills the store that the configuration describes, or the part of it that is this process's.
 
     Raises:
         WeightsUnavailable, SpaceError: before the backbone is loaded.
@@ -86,6 +87,22 @@ def run(config: ExtractConfig) -> dict[str, Any]:
         BatchTooLarge: the device's memory does not hold a batch; finished shards stay.
         WorkFailed: more records than `max_failed` cannot be used; finished shards stay.
     """
+    chosen = choose_part(config.part, os.environ)
+    if chosen is not None:
+        print(f"part {chosen.part}, counted from 0: {chosen.source}", flush=True)
+    after = config.stop_after
+    stop = StopRequest(None if after is None else seconds_of(after), after or "")
+    with stop.on_signals(signal.SIGUSR1):  # it would end the process while the store is planned
+        return {**_run(config, chosen, stop), **_part_fields(chosen)}
+
+
+def _part_fields(chosen: ChosenPart | None) -> dict[str, Any]:
+    if chosen is None:
+        return {}
+    return {"part": chosen.part.index, "parts": chosen.part.count, "part_source": chosen.source}
+
+
+def _run(config: ExtractConfig, chosen: ChosenPart | None, stop: StopRequest) -> dict[str, Any]:
     extraction = prepare(config)
     require_source(extraction.card, config.weights)
     planned = geometry(extraction)
@@ -108,15 +125,18 @@ def run(config: ExtractConfig) -> dict[str, Any]:
     if writer.complete:
         require_whole(writer.path)
         print(f"{writer.path} is complete: nothing to do")
-        _print_next(writer)
-        return {**planned, "store": str(writer.path), "rows_written": 0, "skipped": [], "done_before": True}
+        print_next_head(writer)
+        nothing = {"rows_written": 0, "skipped": [], "shards_written": 0, "shards_left": 0}
+        return {**planned, "store": str(writer.path), **nothing, "done_before": True}
     if config.retry_skipped:
         with termination_as_interrupt():
             fill_from_retried(extraction.stores, writer)
-    summary = _fill(config, extraction, backbone, writer)
-    totals = _totals(writer)
-    _print(writer, summary, totals)
-    return {**planned, "store": str(writer.path), **_summary(summary, totals), "done_before": False}
+    summary = _fill(config, extraction, backbone, writer, chosen, stop)
+    totals = totals_of(writer)
+    print_summary(writer, summary, totals, chosen, stop)
+    stopped_by = stop.reason if summary.shards_left else None
+    did = {**summary_fields(summary, totals), "stopped_by": stopped_by}
+    return {**planned, "store": str(writer.path), **did, "done_before": False}
 
 
 def _open_writer(config: ExtractConfig, extraction: Extraction, backbone: FrozenBackbone) -> StoreWriter:
@@ -170,7 +190,12 @@ def _open_writer(config: ExtractConfig, extraction: Extraction, backbone: Frozen
 
 
 def _fill(
-    config: ExtractConfig, extraction: Extraction, backbone: FrozenBackbone, writer: StoreWriter
+    config: ExtractConfig,
+    extraction: Extraction,
+    backbone: FrozenBackbone,
+    writer: StoreWriter,
+    chosen: ChosenPart | None,
+    stop: StopRequest,
 ) -> Summary:
     pending, shards = retried(writer.pending, str(writer.path)), len(writer.plan.shards())
     if len(pending) < shards:
@@ -179,9 +204,15 @@ def _fill(
     allowed = allowed_failures(extraction.dataset) if config.max_failed is None else config.max_failed
     try:
         with (
-            termination_as_interrupt(),
+            stop.on_signals(),
             ExtractionProgress(writer.path.name) as shown,
-            logged_run(writer.path, shown, device=str(extraction.device), pending=len(pending)) as progress,
+            logged_run(
+                writer.path,
+                shown,
+                device=str(extraction.device),
+                pending=len(pending),
+                **_part_fields(chosen),
+            ) as progress,
         ):
             return extract(
                 extraction.dataset,
@@ -192,6 +223,8 @@ def _fill(
                 workers=extraction.workers,
                 max_failed=allowed,
                 codec_limit=config.codec_limit,
+                part=None if chosen is None else chosen.part,
+                stop=stop,
                 progress=progress,
             )
     except TooManyFailed as error:
@@ -206,59 +239,3 @@ def _fill(
             raise NoInodes(str(writer.path)) from error
         rest = rest_bytes(writer, writer.pending(), extraction.estimate.total_bytes)
         raise DiskFull(str(writer.path), rest, free_bytes(writer.path)) from error
-
-
-def _print(writer: StoreWriter, summary: Summary, totals: tuple[int, int]) -> None:
-    lines = skipped_lines(summary.skipped)
-    for line in lines[:MAX_LISTED]:
-        print(f"  skipped   {line}")
-    if len(lines) > MAX_LISTED:
-        print(f"  skipped   {len(lines) - MAX_LISTED} more: python -m pipelines status --store {writer.path}")
-    took = f"in {duration(summary.seconds)}"
-    if summary.rows_written:  # without rows there is no speed
-        took += (
-            f" ({summary.images_per_s:.1f} images/s, {gigabytes(summary.bytes)};"
-            f" bottleneck: {BOTTLENECKS[summary.bottleneck]})"
-        )
-    line = f"{summary.rows_written} rows written, {len(summary.skipped)} skipped, {took}"
-    if summary.shards < len(writer.plan.shards()):  # the others are of earlier runs
-        written, skipped = totals
-        line = f"{written} rows, {skipped} skipped; in this run {line}"
-    print(f"{writer.path} is complete: {line}")
-    if summary.shards_elsewhere:
-        lost = f", {summary.shards_lost} of them computed here too" if summary.shards_lost else ""
-        print(f"  meanwhile {summary.shards_elsewhere} shards were finished by other processes{lost}")
-    _print_next(writer)
-
-
-def _print_next(writer: StoreWriter) -> None:
-    """A head of the task, trained from this store; from a training store, if this one is for tests."""
-    store = describe_store(writer.path)
-    head = usual_heads(store.identity["dataset"]["task"], store.levels)[0]
-    is_training = store.purpose == TRAINING
-    where = {"store": writer.path} if is_training else {"stores": writer.path.parent}
-    print_next(command("train-head", head=head, **where))
-
-
-def _totals(writer: StoreWriter) -> tuple[int, int]:
-    """Rows written and skipped by all runs, without those outside a subset."""
-    status = store_status(writer.path)
-    return status.written, sum(code != NOT_IN_SUBSET for _, _, code, _ in status.skipped)
-
-
-def _summary(summary: Summary, totals: tuple[int, int]) -> dict[str, Any]:
-    """Of this run, but for the totals."""
-    total_written, total_skipped = totals
-    return {
-        "rows_written": summary.rows_written,
-        "skipped": [{"key": key, "view": view, "reason": reason} for key, view, reason in summary.skipped],
-        "total_rows_written": total_written,
-        "total_rows_skipped": total_skipped,
-        "shards_written": summary.shards,
-        "shards_elsewhere": summary.shards_elsewhere,
-        "shards_lost": summary.shards_lost,
-        "seconds": summary.seconds,
-        "images_per_s": summary.images_per_s,
-        "bottleneck": summary.bottleneck,
-        "manifest_digest": summary.manifest_digest,
-    }

@@ -181,6 +181,17 @@ class Claims:
         for name in list(self._held):
             self.release(name)
 
+    def free_silent(self) -> bool:
+        """Frees the claims whose counter stood still for `stall_s` by the clock of the file system, for a
+        process that does not stay to watch them. Returns whether it freed one it had not freed before."""
+        live = live_claims(self._folder.parents[1], stall_s=self._stall_s)
+        freed = False
+        for name, holder in self.others().items():
+            if name not in live and not self._is_gone(name, holder):
+                self._seen[name] = _Seen(holder, self._clock() - self._stall_s)
+                freed = True
+        return freed
+
     def others(self) -> dict[str, Holder | None]:
         """Claims of other processes that are not known to have ended, by shard."""
         found = unfinished_claims(self._folder.parents[1])

@@ -1,9 +1,6 @@
 """`plan` and `extract` from the command line, on small made data and the nano backbone with drawn weights."""
 
-import os
 import shlex
-import signal
-import time
 from pathlib import Path
 from typing import Any
 
@@ -282,23 +279,6 @@ def test_a_source_that_changed_stops_a_resumed_run(
     code, _, _, err = result(capsys, "extract", *words)
     assert code == 3
     assert image.stem in err
-
-
-def test_sigterm_is_an_interrupt(
-    words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The exception unwinds the writers, so that no files are left behind."""
-
-    def terminate(*_: object, **__: object) -> None:
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(5)
-
-    before = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr(pipelines.verbs.extract_features, "extract", terminate)
-    code, _, _, err = result(capsys, "extract", *words)
-    assert code == 130
-    assert f"to continue: python -m pipelines extract {shlex.join(words)}" in err
-    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_interrupted(

@@ -1,0 +1,1 @@
+"""Engines: how several processes and machines share the work of a verb."""
