@@ -1,0 +1,44 @@
+"""docs/cluster.md: its scripts parse, and its commands are commands."""
+
+import re
+import shlex
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pipelines.cli.arguments import parse, split_general_flags
+from pipelines.config import ExtractConfig
+from pipelines.engines.parts import choose_part
+
+TEXT = (Path(__file__).parents[3] / "docs" / "cluster.md").read_text()
+BLOCKS = re.findall(r"```(\w+)\n(.*?)```", TEXT, re.DOTALL)
+
+
+def config_of(words: list[str]) -> ExtractConfig:
+    at = words.index("extract")
+    assert words[at - 3 : at] == ["python", "-m", "pipelines"]
+    return parse(ExtractConfig, split_general_flags(words[at + 1 :]).rest)
+
+
+@pytest.mark.parametrize("script", [text for kind, text in BLOCKS if kind == "sh"])
+def test_scripts(script: str) -> None:
+    subprocess.run(["bash", "-n"], input=script, text=True, check=True)
+    (line,) = [line for line in script.splitlines() if "pipelines extract" in line]
+    config = config_of(shlex.split(line.replace("{}", "3")))
+    if config.part is not None:
+        assert choose_part(config.part, {}) is not None
+
+
+def test_the_indexed_job() -> None:
+    (text,) = [text for kind, text in BLOCKS if kind == "yaml"]
+    job: dict[str, Any] = yaml.safe_load(text)
+    spec = job["spec"]
+    (container,) = spec["template"]["spec"]["containers"]
+    config = config_of(container["command"])
+    for index in range(spec["completions"]):
+        chosen = choose_part(config.part, {"JOB_COMPLETION_INDEX": str(index)})
+        assert chosen is not None and (chosen.part.index, chosen.part.count) == (index, spec["completions"])
+    assert spec["completionMode"] == "Indexed" and config.json
