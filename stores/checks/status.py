@@ -10,7 +10,7 @@ import numpy as np
 
 from stores.errors import FIX_PLAN, FormatError, IncompleteStore, IntegrityError
 from stores.format.bounded_files import StoreFolder
-from stores.format.canonical_json import parse_canonical
+from stores.format.canonical_json import parse_canonical, sha256_hex
 from stores.format.manifest import PLAN_NAME
 from stores.format.plan import MAX_PLAN_BYTES, Bin, StorePlan
 from stores.format.row_table import WRITTEN
@@ -52,7 +52,9 @@ def store_status(path: str | Path) -> Status:
         plan = plan_of_unfinished(folder)
         if plan is None:
             return _status_of_barely_begun(folder)
-        return _status_of_unfinished(plan, FinishedShards(Files(), Path(path), plan), _claimed(Path(path)))
+        digest = sha256_hex(folder.read(PLAN_NAME, limit_bytes=MAX_PLAN_BYTES))
+        finished = FinishedShards(Files(), Path(path), plan, digest)
+        return _status_of_unfinished(plan, finished, _claimed(Path(path)))
 
 
 def plan_of_unfinished(folder: StoreFolder) -> StorePlan | None:

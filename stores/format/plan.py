@@ -301,7 +301,7 @@ class StorePlan:
     @cached_property
     def planned_tables(self) -> dict[str, ArraySpec]:
         """The tables of the planned rows; see RowTable.to_tables."""
-        key_bytes = max(len(key.encode()) for key in self.rows.keys)
+        key_bytes = self.rows.key_bytes
         return planned_tables(len(self.rows), key_bytes, len(self.view_params), self.features)
 
     def bin_index(self, name: str) -> int:

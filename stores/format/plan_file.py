@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from stores.codecs import codec, needs_state
 from stores.codecs.contract import State, states_sha256
@@ -25,7 +27,7 @@ from stores.format.arrays import planned_tables, state_table, state_tables
 from stores.format.canonical_json import canonical_json, parse_canonical, sha256_hex
 from stores.format.features import FITTED_CODEC, KNOWN_REQUIRED, PACKED
 from stores.format.plan import MAX_PLAN_BYTES, Bin, StorePlan
-from stores.format.row_table import MAX_KEY_BYTES, MAX_ROWS, RowTable
+from stores.format.row_table import MAX_KEY_BYTES, MAX_ROWS, LazyTable, RowTable
 from stores.format.targets import TARGET_DTYPES, target_from_json
 from stores.pyramid import PyramidSpec
 
@@ -85,10 +87,14 @@ def plan_content(plan: StorePlan) -> dict[str, Any]:
         "rows": {
             "count": len(plan.rows),
             "key_bytes": tables["key"].shape[1],
-            "sha256": {name: sha256_hex(tables[name].tobytes()) for name in plan.planned_tables},
+            "sha256": {name: _table_sha256(tables[name]) for name in plan.planned_tables},
         },
         **({} if plan.codec_state is None else {"codec_state": _state_json(plan.codec_state)}),
     }
+
+
+def _table_sha256(table: npt.NDArray[Any]) -> str:
+    return sha256_hex(memoryview(np.ascontiguousarray(table)).cast("B"))
 
 
 def _state_json(states: Mapping[str, State]) -> dict[str, Any]:
@@ -263,12 +269,19 @@ def _decode_rows(
         if type(value) is not int or not 1 <= value <= limit:
             raise FormatError(f"{what}: {name} is {str(value)[:40]}, expected 1 to {limit}")
     count = fields["count"]
-    tables = {"params": np.empty((count, 0))}
-    for name, spec in planned_tables(count, fields["key_bytes"], view_params, features).items():
+
+    def table(name: str, spec: ArraySpec) -> npt.NDArray[Any]:
         raw = read_table(spec)
         if sha256_hex(raw) != fields["sha256"][name]:
             raise DerivedFileError(
                 f"{what}: table {spec.path} was changed: its digest is not the plan's; {FIX_DERIVED}"
             )
-        tables[name] = np.frombuffer(raw, dtype=spec.dtype).reshape(spec.shape)
+        return np.frombuffer(raw, dtype=spec.dtype).reshape(spec.shape)
+
+    tables: dict[str, Any] = {"params": np.empty((count, 0))}
+    specs = planned_tables(count, fields["key_bytes"], view_params, features)
+    for name, spec in specs.items():
+        tables[name] = table(name, spec)
+        if name == "params":  # the largest: compared here, and read again by whoever uses it
+            tables[name] = LazyTable(spec.shape, partial(table, name, spec))
     return RowTable.from_tables(tables)

@@ -13,6 +13,7 @@ from stores.errors import RowSkipped
 from stores.format.arrays import outcome_tables
 from stores.format.plan import StorePlan
 from stores.format.row_table import WRITTEN
+from stores.key_table import KeyTable
 from stores.pyramid import PyramidSpec
 from stores.reading.committed_store import CommittedStore
 
@@ -75,6 +76,8 @@ class StoredRows:
     def keys(self) -> tuple[str, ...]:
         """The record key of each row."""
         keys = self.plan.rows.keys
+        if isinstance(keys, KeyTable):
+            return keys.take(self._plan_rows)
         return tuple(keys[row] for row in self._plan_rows.tolist())
 
     @cached_property

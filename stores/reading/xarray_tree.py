@@ -42,7 +42,7 @@ def xarray_tree(committed: CommittedStore, arrays: StoreArrays) -> xr.DataTree:
 def _datasets(committed: CommittedStore, arrays: StoreArrays) -> Iterator[tuple[str, xr.Dataset]]:
     plan = committed.plan
     tables = [*plan.planned_tables.values(), *outcome_tables(plan).values()]
-    keys = np.array(plan.rows.keys, dtype=object)
+    keys = np.array(tuple(plan.rows.keys), dtype=object)
     rows = _dataset(plan, tables, lambda spec: _table(lambda: committed.table(spec)), {})
     yield "rows", rows.assign_coords(record=("row", keys))
     for index, b in enumerate(plan.bins):

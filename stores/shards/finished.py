@@ -28,9 +28,10 @@ _PIECE_BYTES = 1 << 20  # 1 MiB
 class FinishedShards:
     """The receipts of a store that is being written. Caches nothing: every call reads the disk."""
 
-    def __init__(self, files: Files, root: Path, plan: StorePlan) -> None:
+    def __init__(self, files: Files, root: Path, plan: StorePlan, plan_sha256: str | None = None) -> None:
+        """Args: plan_sha256: of plan.json, where it is known; computing it reads every table."""
         self._files, self._root, self._plan = files, root, plan
-        self._plan_sha256 = sha256_hex(encode_plan(plan))
+        self._plan_sha256 = plan_sha256 or sha256_hex(encode_plan(plan))
         self._specs = [tuple(own_arrays(plan, index).values()) for index in range(len(plan.bins))]
         self._pack = ReceiptPack(files, root) if PACKED in plan.features else None
         self.unit_rows = UnitRows(files, root, plan)
