@@ -166,6 +166,10 @@ class ExtractConfig(PlanConfig):
     stall_s: float = 600.0
     """Seconds without progress after which shards of another process are taken over; those of a process that
     has ended on this machine are taken over at once."""
+    devices: str | None = None
+    """Devices with a process each, which share the store: cuda:0,cuda:1, all (GPUs that are visible) or
+    cpu:2, two processes on the CPU. Default: all GPUs, unless `device` names one or a launcher such as srun
+    or torchrun has started a process for each."""
     part: str | None = None
     """Part of a store that several processes fill, counted from 0: 0/8 to 7/8. Its own shards come first,
     then those of others that no process computes; what others still compute is left to them. auto/8: the

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from extract.extractor.run import Summary
@@ -29,11 +31,7 @@ def print_summary(
     chosen: ChosenPart | None,
     stop: StopRequest,
 ) -> None:
-    lines = skipped_lines(summary.skipped)
-    for line in lines[:MAX_LISTED]:
-        print(f"  skipped   {line}")
-    if len(lines) > MAX_LISTED:
-        print(f"  skipped   {len(lines) - MAX_LISTED} more: python -m pipelines status --store {writer.path}")
+    _print_skipped(summary.skipped, writer.path)
     took = f"in {duration(summary.seconds)}"
     if summary.rows_written:  # without rows there is no speed
         took += (
@@ -55,7 +53,7 @@ def print_summary(
         lost = f", {summary.shards_lost} of them computed here too" if summary.shards_lost else ""
         print(f"  meanwhile {summary.shards_elsewhere} shards were finished by other processes{lost}")
     if not left:
-        print_next_head(writer)
+        print_next_head(writer.path)
         return
     others = {holder.describe() for holder in writer.claims.others().values() if holder}
     if others:
@@ -64,12 +62,37 @@ def print_summary(
     print_next(command("status", store=writer.path))
 
 
-def print_next_head(writer: StoreWriter) -> None:
+def print_processes(summary: Mapping[str, Any]) -> None:
+    """The last lines of several processes' extraction: what they did together."""
+    _print_skipped([(row["key"], row["view"], row["reason"]) for row in summary["skipped"]], summary["store"])
+    left, by = summary["shards_left"], summary["stopped_by"]
+    state = "is complete" if not left else f"is not complete, {left} shards left"
+    state += f", stopped by {by}" if left and by else ""
+    print(
+        f"{summary['store']} {state}: in this run {summary['rows_written']} rows written, "
+        f"{len(summary['skipped'])} skipped by {summary['processes']} processes "
+        f"in {duration(summary['seconds'])}"
+    )
+    if not left:
+        print_next_head(Path(summary["store"]))
+    else:
+        print_next(command("status", store=summary["store"]))
+
+
+def _print_skipped(skipped: Sequence[tuple[str, int, str]], store: Path | str) -> None:
+    lines = skipped_lines(skipped)
+    for line in lines[:MAX_LISTED]:
+        print(f"  skipped   {line}")
+    if len(lines) > MAX_LISTED:
+        print(f"  skipped   {len(lines) - MAX_LISTED} more: python -m pipelines status --store {store}")
+
+
+def print_next_head(path: Path) -> None:
     """A head of the task, trained from this store; from a training store, if this one is for tests."""
-    store = describe_store(writer.path)
+    store = describe_store(path)
     head = usual_heads(store.identity["dataset"]["task"], store.levels)[0]
     is_training = store.purpose == TRAINING
-    where = {"store": writer.path} if is_training else {"stores": writer.path.parent}
+    where = {"store": path} if is_training else {"stores": path.parent}
     print_next(command("train-head", head=head, **where))
 
 

@@ -41,6 +41,13 @@ class StopRequest:
             self.reason = f"--stop-after {self._after}"
         return self.reason is not None
 
+    @property
+    def left_s(self) -> float | None:
+        """Seconds until its time is over; 0 where a signal asked for it, None without a limit."""
+        if self.reason is not None:
+            return 0.0
+        return None if self._end is None else self._end - self._clock()
+
     @contextmanager
     def on_signals(self, *numbers: signal.Signals) -> Iterator[None]:
         """These signals, SIGTERM and SIGUSR1 by default, ask for it within, and a later one raises

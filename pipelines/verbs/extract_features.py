@@ -9,6 +9,8 @@ import signal
 from dataclasses import replace
 from typing import Any
 
+import torch
+
 from extract.backbones.loading import FrozenBackbone, load_backbone
 from extract.backbones.weights import require_source
 from extract.extractor.batch_shapes import fit_batches, try_sizes
@@ -26,8 +28,11 @@ from pipelines.cli.run_log import logged_run
 from pipelines.cli.termination import termination_as_interrupt
 from pipelines.config import ExtractConfig
 from pipelines.disk_errors import free_inodes
+from pipelines.engines.device_processes import extract_on
+from pipelines.engines.devices import chosen_devices
 from pipelines.engines.extraction_summary import (
     print_next_head,
+    print_processes,
     print_summary,
     summary_fields,
     totals_of,
@@ -103,7 +108,8 @@ def _part_fields(chosen: ChosenPart | None) -> dict[str, Any]:
 
 
 def _run(config: ExtractConfig, chosen: ChosenPart | None, stop: StopRequest) -> dict[str, Any]:
-    extraction = prepare(config)
+    devices = chosen_devices(config.devices, config.device, torch.cuda.device_count(), os.environ)
+    extraction = prepare(replace(config, device=devices[0]))
     require_source(extraction.card, config.weights)
     planned = geometry(extraction)
     print_geometry(extraction, planned)
@@ -112,6 +118,11 @@ def _run(config: ExtractConfig, chosen: ChosenPart | None, stop: StopRequest) ->
         lambda: require_exclusive(extraction.stores, single_writer=config.single_writer),
         str(extraction.stores),
     )
+    if len(devices) > 1:
+        print(f"{len(devices)} processes: {', '.join(devices)}", flush=True)
+        together = extract_on(devices, config, None if chosen is None else chosen.part, stop)
+        print_processes(together)
+        return {**planned, **together}
     backbone = retried(
         lambda: load_backbone(
             extraction.card, config.weights, device=extraction.device, precision=extraction.precision
@@ -125,7 +136,7 @@ def _run(config: ExtractConfig, chosen: ChosenPart | None, stop: StopRequest) ->
     if writer.complete:
         require_whole(writer.path)
         print(f"{writer.path} is complete: nothing to do")
-        print_next_head(writer)
+        print_next_head(writer.path)
         nothing = {"rows_written": 0, "skipped": [], "shards_written": 0, "shards_left": 0}
         return {**planned, "store": str(writer.path), **nothing, "done_before": True}
     if config.retry_skipped:

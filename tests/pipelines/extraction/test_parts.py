@@ -148,3 +148,42 @@ def test_one_of_two_parts_is_killed(
     assert last["shards_left"] == 0, err
     assert row_digests(Path(last["store"])) == row_digests(Path(alone["store"]))
     assert verify_store(last["store"], full=True).ok
+
+
+@pytest.mark.ci
+def test_two_processes_of_one_command(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    at = words.index("--device")
+    words = [*words[:at], *words[at + 2 :], "--devices", "cpu:2", "--shard-rows", "1", "--batch-size", "1"]
+    code, summary, _, err = result(capsys, "extract", *words, "--stop-after", "0s")
+    assert (code, summary["rows_written"], summary["shards_left"]) == (0, 0, TRAINING), err
+    assert summary["stopped_by"] == "--stop-after 0s"
+    code, summary, out, err = result(capsys, "extract", *words)
+    assert (code, summary["rows_written"], summary["shards_left"]) == (0, TRAINING, 0), err
+    assert (summary["shards_written"], summary["processes"]) == (TRAINING, 2)
+    assert "2 processes: cpu, cpu" in out and f"{TRAINING} rows written, 0 skipped by 2 processes" in out
+    assert "process 0 (cpu): " in err and "process 1 (cpu): " in err
+    assert verify_store(summary["store"], full=True).ok
+
+
+@pytest.mark.ci
+def test_an_interrupt_ends_all_processes(words: list[str], tmp_path: Path) -> None:
+    """They give their claims back, and leave nothing of their unfinished shards."""
+    at = words.index("--device")
+    words = [*words[:at], *words[at + 2 :], "--devices", "cpu:2", "--views", "200", "--shard-rows", "1"]
+    command = subprocess.Popen(
+        [sys.executable, "-m", "pipelines", "extract", *words],
+        cwd=PROJECT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    features = tmp_path / "features"
+    while not list(features.glob("*/work/claims/*")) and command.poll() is None:
+        time.sleep(0.01)
+    command.send_signal(signal.SIGINT)
+    _, err = command.communicate()
+    assert command.returncode == 130, err
+    assert "interrupted; to continue: python -m pipelines extract" in err
+    (store,) = (path for path in features.iterdir() if path.is_dir())
+    assert not list((store / "work" / "claims").iterdir())
