@@ -23,6 +23,13 @@ _RANDOM = "random:"
 
 BUNDLED = Path(__file__).parents[1] / "bundled" / "swinv2_nano.safetensors"
 """Weights of swinv2-nano, used for its `timm`: float16, trained by pipelines/demo."""
+FORMER_BUNDLED = {
+    # trained under the window rule partition alone
+    "589dc1e38b437ee2f5127fdf05a288b93652cd2a6cdfbedeabf8a4afc1088e07": BUNDLED.with_name(
+        "swinv2_nano_partition.safetensors"
+    ),
+}
+"""Files of earlier releases by the `weights_sha256` of the stores and runs that were made with them."""
 
 
 class WeightsUnavailable(OSError):

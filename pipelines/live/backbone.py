@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from extract.backbones.loading import FrozenBackbone, card_of_identity, load_backbone
+from extract.backbones.weights import FORMER_BUNDLED
 from extract.datasets import dataset_module, view_recipe
 from extract.views.padded_views import padded_for
 from extract.views.recipes import ViewRecipe
@@ -54,6 +55,8 @@ def load_same_backbone(
     Raises as `load_run_backbone`.
     """
     card = card_of_identity(wanted, levels)
+    if source == "timm" and wanted["weights_sha256"] in FORMER_BUNDLED:
+        source = str(FORMER_BUNDLED[wanted["weights_sha256"]])
     backbone = load_backbone(card, source, device=device, precision=precision)
     for field, theirs, ours in diff_identity(
         without_precision(wanted), without_precision(backbone.identity())

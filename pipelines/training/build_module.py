@@ -61,7 +61,7 @@ def counted_costs(config: TrainConfig, data: TrainingData, levels: Sequence[str]
     # Late: counting takes a tenth of a second to load.
     from pipelines.costs.head_costs import head_costs
 
-    config = without_masks(config, dataset)
+    config = without_masks(config, dataset, warn=False)
     pyramid, task = data.pyramid.select(levels), dataset["task"]
     try:
         costs = head_costs(

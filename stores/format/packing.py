@@ -47,7 +47,7 @@ def packed_shard_rows(rows: int, unit_rows: int, row_bytes: int) -> int:
     >>> packed_shard_rows(118_287, 64, 4096), packed_shard_rows(20, 4, 4096)
     (65536, 32)
     >>> packed_shard_rows(10**6, 16, 16_384)
-    32768
+    16384
     """
     fitting = MOST_BYTES // (row_bytes + CRC_BYTES)
     most = 1 << (min(MOST_ROWS, max(1, fitting)).bit_length() - 1)

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from heads import head_names
+from heads.errors import HeadError
 from pipelines.tasks import task_info, task_names, task_of
 from tests.contracts.small_heads import build_small_head
 from tests.heads.pyramids import clip_pyramid, probe_pyramid, pyramid_of, random_clips, random_features
@@ -36,7 +37,10 @@ def test_made_targets_train_some_head(name: str) -> None:
     for head_name in head_names(name):
         is_video = task.source_kind == "videos"
         pyramid = {"video": clip_pyramid(32), "classification": probe_pyramid(32)}.get(name, pyramid_of(8))
-        head = build_small_head(head_name, name, pyramid, CLASSES)
+        try:
+            head = build_small_head(head_name, name, pyramid, CLASSES)
+        except HeadError:  # of other levels, such as a plain ViT's
+            continue
         if set(head.target_names) <= set(targets[0]):
             made = random_clips(pyramid, 2, 2, HW) if is_video else random_features(pyramid, 2, HW)
             losses = head.losses(made, targets, [HW, HW], torch.Generator().manual_seed(0))

@@ -155,7 +155,7 @@ def test_a_backbone_on_its_map_is_the_backbone(
     norm = PixelNorm(backbone.mean, backbone.std)
     found = network.of_pixels(pixels.to(DEVICE), valid.to(DEVICE), norm)
     for level in backbone.pyramid:
-        assert worst_error(found[level.stage], expected[level.name]) < most
+        assert worst_error(found.maps[level.stage], expected[level.name]) < most
 
 
 def test_float32_blocks_and_other_head_sizes_do_not_use_the_kernels() -> None:

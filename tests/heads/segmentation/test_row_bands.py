@@ -54,4 +54,4 @@ def test_labels_are_the_largest_of_the_scores(name: str, monkeypatch: pytest.Mon
             expected = (scores_KYX.amax(0) / scores_KYX.sum(0)).mean()
             assert found.mean_confidence == pytest.approx(float(expected), rel=1e-5)
             seen |= set(found.labels_YX.unique().tolist())
-    assert len(seen) > 2, "a map of one class proves nothing"
+    assert len(seen) > 1, "a map of one class proves nothing"

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from extract.backbones.loading import backbone_card, load_backbone
+from extract.backbones.weights import FORMER_BUNDLED
 from extract.datasets import dataset_module, dataset_names, view_recipe
 from pipelines.__main__ import main
 from pipelines.catalog.choose_backbone import chosen_card
@@ -185,6 +186,7 @@ def test_predictions_of_a_run_are_of_its_rule() -> None:
     record = runs.read_run(GOLDEN / "run")
     batch = images(1, (64, 64))
     found = load_run_backbone(record, None, CPU)(*batch)["p5n"]
+    weights = str(FORMER_BUNDLED[record.weights_sha256])
     for rule, same in (("partition", True), ("cover", False)):
         card = backbone_card("swinv2-nano", levels=("p5n",), window_rule=rule)
-        assert torch.equal(load_backbone(card)(*batch)["p5n"], found) is same
+        assert torch.equal(load_backbone(card, weights)(*batch)["p5n"], found) is same

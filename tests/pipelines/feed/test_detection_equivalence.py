@@ -25,7 +25,6 @@ from pipelines.config import ExtractConfig, OptimizerConfig
 from pipelines.demo.thing_files import write_thing_split
 from pipelines.feed.store_feed import dequantise
 from pipelines.live.backbone import live_features
-from pipelines.tasks.detection import TASK
 from pipelines.training.optimisation.optimizer import build_optimizer
 from pipelines.verbs import extract_features
 from stores.reading.reader import Store, open_store
@@ -98,7 +97,7 @@ def losses(
             for level in head.levels
         }
         wanted = [
-            {name: torch.from_numpy(np.array(targets[row][name])) for name in TASK.training_targets}
+            {name: torch.from_numpy(np.array(targets[row][name])) for name in both.store.targets}
             for row in rows
         ]
         valid_hw = [(int(height), int(width)) for height, width in both.store.valid_hw[rows]]
@@ -121,7 +120,7 @@ def from_store(both: Both) -> np.ndarray[Any, Any]:
             for level, parts in encoded.items()
         }
 
-    rows = both.store.read_targets(range(len(both.store)), TASK.training_targets)
+    rows = both.store.read_targets(range(len(both.store)), both.store.targets)
     return losses(both, stored, list(rows))
 
 
@@ -145,8 +144,8 @@ def test_same_codec_same_losses(both: Both) -> None:
 
 
 def test_the_targets_of_a_row_are_those_of_its_view(both: Both) -> None:
-    stored = both.store.read_targets(range(len(both.store)), TASK.training_targets)
+    stored = both.store.read_targets(range(len(both.store)))
     assert any(len(row["boxes"]) for row in stored)
     for row, made in zip(stored, both.targets, strict=True):
-        for name in TASK.training_targets:
+        for name in both.store.targets:
             assert np.array_equal(row[name], made[name]) and row[name].dtype == np.asarray(made[name]).dtype

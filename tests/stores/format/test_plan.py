@@ -53,14 +53,14 @@ def test_shard_rows_are_the_largest_power_of_two_allowed(row_bytes, rows):
     s = shard_rows_for(row_bytes, rows)
 
     def allowed(n):
-        return n <= 1024 and n * row_bytes <= 128 << 20 and n <= rows // 8
+        return n <= 1024 and n * row_bytes <= 512 << 20 and n <= rows // 8
 
     assert s & (s - 1) == 0 and (s == 1 or allowed(s)) and not allowed(2 * s)
 
 
 def test_shard_rows_of_swinv2_b_at_512_px():
     largest = max(feature_row_bytes(SWINV2_B, "int8", 512, 512).values())
-    assert largest == 128 * 128 * 128 and shard_rows_for(largest, 20210) == 64
+    assert largest == 128 * 128 * 128 and shard_rows_for(largest, 20210) == 256
     assert feature_row_bytes(SWINV2_B, "int4", 512, 512)["p2"] == 128 * 128 * (64 + 4)
     assert feature_row_bytes(SWINV2_B, "float16", 512, 512, frames=3)["p5"] == 16 * 16 * 1024 * 2 * 3
 
