@@ -299,7 +299,7 @@ class PredictConfig(VerbConfig):
     """A run and new images or videos to predict."""
 
     run: str
-    """Folder of the run."""
+    """Folder of the run, or a file that `export` wrote."""
     checkpoint: str = "last"
     """Checkpoint of the run: last, best (the best validation score) or the number of a step."""
     input: str
@@ -366,6 +366,20 @@ class ProbeConfig(VerbConfig):
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ValueError(f"{name} {value:g}: expected a number above 0")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExportConfig(VerbConfig):
+    """A run and the file to write its head to."""
+
+    run: str
+    """Folder of the run."""
+    out: str
+    """File to write, such as shared/head.safetensors; config.json and README.md are written beside it."""
+    format: Literal["safetensors"] = "safetensors"
+    """safetensors: the head's weights, with all that builds it again in the header."""
+    checkpoint: str = "last"
+    """Checkpoint of the run: last, best (the best validation score) or the number of a step."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

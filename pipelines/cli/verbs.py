@@ -73,6 +73,12 @@ VERBS: dict[str, Verb] = {
         text="Runs the frozen backbone and a trained head on new images or videos.",
         example="--run runs/first --input photo.jpg",
     ),
+    "export": Verb(
+        module="pipelines.verbs.export_head",
+        config_class=config.ExportConfig,
+        text="Writes the trained head of a run as a file to share, with config.json and a model card.",
+        example="--run runs/first --out shared/head.safetensors",
+    ),
     "probe": Verb(
         module="pipelines.verbs.probe",
         config_class=config.ProbeConfig,

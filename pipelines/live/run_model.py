@@ -19,7 +19,9 @@ from pipelines.errors import UsageError
 from pipelines.live.backbone import live_features, load_run_backbone, run_test_recipe
 from pipelines.live.image_input import Rgb, rgb_images
 from pipelines.machine.devices import choose_device
+from pipelines.machine.memory_format import channels_last
 from pipelines.runs.checkpoint_files import LAST
+from pipelines.runs.head_file import is_head_file, read_head_file
 from pipelines.runs.run_folder import read_run
 from pipelines.runs.trained_head import load_head
 
@@ -98,7 +100,7 @@ def load_run(
     It holds preprocessing, the frozen backbone and the head, and needs no store. See `RunModel.forward`.
 
     Args:
-        run: folder of the run.
+        run: folder of the run, or a file that `export --format safetensors` wrote.
         weights: of the backbone; None: those recorded in the run.
         device: auto, cpu, cuda or cuda:<number>.
         checkpoint: last, best (the best validation score) or the number of a step.
@@ -109,7 +111,13 @@ def load_run(
         DamagedCheckpoint: the checkpoint is not as it was written; names an intact one.
     """
     folder, chosen = Path(run), choose_device(device)
-    record = read_run(folder)
-    head, _ = load_head(folder, chosen, checkpoint)
+    if is_head_file(folder):
+        if checkpoint != LAST:
+            raise UsageError(f"{folder} holds one checkpoint, asked for {checkpoint!r}: export that one")
+        shared = read_head_file(folder, chosen)
+        record, head = shared.record, channels_last(shared.head)
+    else:
+        record = read_run(folder)
+        head, _ = load_head(folder, chosen, checkpoint)
     backbone = load_run_backbone(record, weights, chosen)
     return RunModel(backbone, head, run_test_recipe(record), record.class_names)

@@ -31,7 +31,7 @@ def checkpoint_bytes(content: Mapping[str, Any]) -> memoryview:
 
     Raises WorkFailed where its weights are not finite: nothing could be resumed from it or measured on it.
     """
-    if name := _not_finite(content.get(WEIGHTS)):
+    if name := not_finite(content.get(WEIGHTS)):
         raise WorkFailed(
             f"weights {name} are not finite after step {content.get('global_step')}; the last checkpoint is "
             "from before. Train with a lower --lr or more --warmup-steps"
@@ -65,7 +65,7 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
     if not isinstance(content, dict) or not isinstance(content.get(WEIGHTS), Mapping):
         raise DamagedCheckpoint(f"{path} is damaged: it has no {WEIGHTS}")
     for part in (WEIGHTS, OPTIMIZER):
-        if name := _not_finite(content.get(part)):
+        if name := not_finite(content.get(part)):
             raise DamagedCheckpoint(f"{path} is damaged: {part} {name} is not finite")
     return content
 
@@ -92,7 +92,7 @@ def checkpoint_to_resume(folder: Path) -> Path | None:
     return None
 
 
-def _not_finite(tree: Any) -> str | None:
+def not_finite(tree: Any) -> str | None:
     """The name of the first tensor with a value that is not finite; None where all are."""
     for name, tensor in _tensors(tree, ""):
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -42,13 +43,14 @@ def load_head(
     try:
         state = load_checkpoint(path, device)[WEIGHTS]
         head = new_head(record)
-        _set_weights(head, state, path)
+        set_weights(head, state, path)
     except DamagedCheckpoint as error:
         raise DamagedCheckpoint(f"{error}; {_instead(folder, step, command)}") from error
     return channels_last(head).to(device).eval().requires_grad_(False), step
 
 
-def _set_weights(head: Head, state: dict[str, torch.Tensor], path: Path) -> None:
+def set_weights(head: Head, state: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Raises DamagedCheckpoint, naming the file, for names or shapes that are not the head's."""
     try:
         head.load_state_dict({name.removeprefix("head."): value for name, value in state.items()})
     except RuntimeError as error:  # torch's, over many lines

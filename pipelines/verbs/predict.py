@@ -17,7 +17,7 @@ from pipelines.errors import SPACE, WorkFailed, exit_code
 from pipelines.live.predict_sources import list_sources
 from pipelines.live.run_model import RunModel, load_run
 from pipelines.next_step import command, print_next
-from pipelines.runs.run_folder import read_run
+from pipelines.runs.head_file import is_head_file, record_of
 from pipelines.tasks import task_of
 from pipelines.tasks.contract import Task
 
@@ -33,9 +33,11 @@ def run(config: PredictConfig) -> dict[str, Any]:
     Raises UsageError where the input holds no source; OSError where the disk is full; WorkFailed
     at the end, where no source could be predicted or more than `max_failed` could not.
     """
-    record = read_run(Path(config.run))
+    run_path = Path(config.run)
+    record = record_of(run_path)
     task = task_of(record.task, record.package("dataset", "task_package"))
-    folder = Path(config.out) if config.out else Path(config.run) / "predictions"
+    beside = run_path.with_suffix("") if is_head_file(run_path) else run_path
+    folder = Path(config.out) if config.out else beside / "predictions"
     sources = list_sources(Path(config.input), task.source_kind, task.source_endings, written_to=folder)
     model = load_run(config.run, weights=config.weights, device=config.device, checkpoint=config.checkpoint)
     folder.mkdir(parents=True, exist_ok=True)

@@ -94,7 +94,7 @@ def plan_content(plan: StorePlan) -> dict[str, Any]:
 
 
 def _table_sha256(table: npt.NDArray[Any]) -> str:
-    return sha256_hex(memoryview(np.ascontiguousarray(table)).cast("B"))
+    return sha256_hex(np.ascontiguousarray(table).reshape(-1).view(np.uint8).data)
 
 
 def _state_json(states: Mapping[str, State]) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""Trained heads as files of their own, to share."""
