@@ -151,13 +151,11 @@ class RowLoader:
         views = [media.view_from_params(self._rows.params[row]).of_revision(self._revision) for row in rows]
         rendered = self._rendered(data, index, views)
         found: dict[int, LoadedRow | SkippedRow] = {}
+        truth, problem = self._parsed(index, annotation)  # once for all views: label maps are decoded too
         for row, view, pixels in zip(rows, views, rendered, strict=True):
-            try:
-                if isinstance(pixels, SourceError):
-                    raise pixels
-                truth = self._dataset.parse_annotation(index, annotation)
-            except SourceError as error:
-                found[row] = SkippedRow(code=error.code, reason=error.reason, source_sha256=sha256)
+            reason = pixels if isinstance(pixels, SourceError) else problem
+            if reason is not None or isinstance(pixels, SourceError):
+                found[row] = SkippedRow(code=reason.code, reason=reason.reason, source_sha256=sha256)
                 continue
             targets = self._dataset.targets(truth, view)
             found[row] = LoadedRow(
@@ -167,6 +165,13 @@ class RowLoader:
                 source_sha256=sha256,
             )
         return found
+
+    def _parsed(self, index: int, annotation: bytes) -> tuple[Any, SourceError | None]:
+        """The truth, or why there is none."""
+        try:
+            return self._dataset.parse_annotation(index, annotation), None
+        except SourceError as error:
+            return None, error
 
     def _rendered(self, data: bytes, index: int, views: Sequence[View]) -> list[Pixels | SourceError]:
         """Each view's pixels, or why it has none: of a damaged video some views may be sound."""

@@ -120,10 +120,14 @@ class View:
     def apply_picture(self, picture: Image.Image) -> npt.NDArray[np.uint8]:
         """As `apply_image`, of an image of Pillow's in mode RGB, which is not copied."""
         valid_y, valid_x = self.valid_hw
-        crop = np.asarray(self._crop_whole(picture) if self.revision == 1 else self._crop_alone(picture))
+        crop = self.cropped(picture)
         out = np.zeros((*self.padded_hw, 3), dtype=np.uint8)
         out[:valid_y, :valid_x] = self.colour.apply(crop[:, ::-1] if self.flip else crop)
         return out
+
+    def cropped(self, picture: Image.Image) -> npt.NDArray[np.uint8]:
+        """The resized crop alone, neither flipped nor distorted: uint8 (valid H, W, 3)."""
+        return np.asarray(self._crop_whole(picture) if self.revision == 1 else self._crop_alone(picture))
 
     def _crop_whole(self, picture: Image.Image) -> Image.Image:
         (height, width), (y, x), (valid_y, valid_x) = self.resized_hw, self.crop_yx, self.valid_hw
