@@ -153,9 +153,10 @@ class RowLoader:
         found: dict[int, LoadedRow | SkippedRow] = {}
         truth, problem = self._parsed(index, annotation)  # once for all views: label maps are decoded too
         for row, view, pixels in zip(rows, views, rendered, strict=True):
-            reason = pixels if isinstance(pixels, SourceError) else problem
-            if reason is not None or isinstance(pixels, SourceError):
-                found[row] = SkippedRow(code=reason.code, reason=reason.reason, source_sha256=sha256)
+            if isinstance(pixels, SourceError) or problem is not None:
+                why = pixels if isinstance(pixels, SourceError) else problem
+                assert why is not None
+                found[row] = SkippedRow(code=why.code, reason=why.reason, source_sha256=sha256)
                 continue
             targets = self._dataset.targets(truth, view)
             found[row] = LoadedRow(
