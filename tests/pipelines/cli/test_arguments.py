@@ -85,11 +85,12 @@ def test_every_setting_is_a_flag_that_round_trips_through_yaml(verb: str, tmp_pa
     config_class = VERBS[verb].config_class
     settings = settings_of(config_class)
     examples = {int: "3", float: "0.5", str: "word", bool: "true"}
+    own = {"k": "3,5", "part": "0/2", "stop_after": "3h50m"}
     words = []
     for setting in settings.values():
         if setting.name in ("json", "debug", "recipe", "resume", "data_fraction"):
             continue  # the last is another way to write subset
-        value = "3,5" if setting.name == "k" else examples.get(setting.types[0], "word")
+        value = own.get(setting.name) or examples.get(setting.types[0], "word")
         if setting.choices:
             value = setting.choices[-1]
         elif setting.is_mapping:
