@@ -103,7 +103,7 @@ def test_blood_cells_by_boxes_alone(samples: Path, weights: dict[str, str], tmp_
         stores = tmp_path / name
         sizes = ("--views", "4", "--crop-size", "256"), ("--split", "val", "--short-side", "256")
         extracted(dataset, source, stores, *sizes)
-        words = ("--head", "fpn", "--max-steps", "150", "--batch-size", "4", *SMALL_MASK_RCNN)
+        words = ("--head", "fpn", "--max-steps", "120", "--batch-size", "2", *SMALL_MASK_RCNN)
         found[name], folders = scores_of_seeds(
             dataset, stores, tmp_path / f"runs-{name}", *words, score="box AP50"
         )
