@@ -11,6 +11,8 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from extract.sources.byte_sources import NOT_IN_SUBSET
 from stores.format.plan import ShardId, StorePlan
 from stores.reading.reader import Store
@@ -31,8 +33,10 @@ def skipped_rows(store: Store) -> dict[tuple[str, int], str]:
 
 
 def retry_plan(store: Store) -> StorePlan:
-    """The plan of the store that takes the place of `store`."""
-    return replace(store.plan, identity={**store.plan.identity, RETRY_OF: store.manifest_digest})
+    """The plan of the store that takes the place of `store`, which may be closed after it."""
+    rows = replace(store.plan.rows, params=np.asarray(store.plan.rows.params))  # read now: they are lazy
+    identity = {**store.plan.identity, RETRY_OF: store.manifest_digest}
+    return replace(store.plan, identity=identity, rows=rows)
 
 
 def copy_sound_shards(store: Store, writer: StoreWriter) -> int:

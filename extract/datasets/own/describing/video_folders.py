@@ -79,7 +79,7 @@ def _rows(path: Path, index: VideoIndex) -> tuple[list[Row], dict[str, object]] 
         sample = rows[:: max(1, len(rows) // _SAMPLED)]
         there = sum(index.find(file, label) is not None for _, file, label in sample)
         labels = {label for _, _, label in rows}
-        if sample and 2 * there >= len(sample) and "" not in labels and 2 * len(labels) <= 2 * len(rows):
+        if sample and 2 * there >= len(sample) and "" not in labels:
             best: dict[str, object] = dict(options)
             if not options and path.suffix.lower() == ".json" and _has_templates(path):
                 best["label"] = "template"
