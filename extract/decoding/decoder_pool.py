@@ -91,7 +91,7 @@ class DecoderPool:
             SourceError: see extract.decoding.video_container; also where the decoder hangs or dies.
             OSError: the file could not be read, or the decoder was ended from outside.
         """
-        request = {"do": "facts", "path": os.fspath(path), "offset": offset, "size": size}
+        request = {"do": "facts", "path": os.path.abspath(path), "offset": offset, "size": size}
         try:
             header, _ = self._ask(request)
         except DecoderDied as death:

@@ -43,12 +43,20 @@ def joined(bands: Iterator[Tensor], maps: int, size: SizeYX) -> Tensor:
 
 
 def label_map(bands: Iterator[tuple[Tensor, Tensor]], size: SizeYX) -> LabelMap:
-    """One label map of the labels, integers (r, X), and their confidences, float32 (r, X), of bands."""
-    parts, confidence = [], 0.0
+    """One label map of the labels, integers (r, X), and their confidences, float32 (r, X), of bands.
+
+    The map is there before the first band: what is kept of each band would lie between the memory of bands,
+    which the next band could then not use again.
+    """
+    labels_YX, first, confidence = None, 0, 0.0
     for labels_rX, confidence_rX in bands:
-        parts.append(labels_rX.to(torch.uint8))
+        if labels_YX is None:
+            labels_YX = torch.empty(size, dtype=torch.uint8, device=labels_rX.device)
+        labels_YX[first : first + len(labels_rX)] = labels_rX
+        first += len(labels_rX)
         confidence += float(confidence_rX.sum(dtype=torch.float64))
-    return LabelMap(torch.cat(parts), confidence / (size[0] * size[1]))
+    assert labels_YX is not None, "an image has rows"
+    return LabelMap(labels_YX, confidence / (size[0] * size[1]))
 
 
 def row_bands(size: SizeYX, maps: int, device: torch.device) -> Iterator[tuple[int, int]]:

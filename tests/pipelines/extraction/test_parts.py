@@ -177,6 +177,8 @@ def test_an_interrupt_ends_all_processes(words: list[str], tmp_path: Path) -> No
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        # A program that a shell runs in the background, tests under CI among them, ignores interrupts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     features = tmp_path / "features"
     while not list(features.glob("*/work/claims/*")) and command.poll() is None:

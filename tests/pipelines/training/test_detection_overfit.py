@@ -102,7 +102,9 @@ def train(store: Store) -> Head:
         features = {level: torch.from_numpy(x) for level, x in store.read_features(rows).items()}
         targets = [
             {name: torch.from_numpy(array.copy()) for name, array in row.items()}
-            for row in store.read_targets(rows, TASK.training_targets)
+            for row in store.read_targets(
+                rows, [name for name in TASK.training_targets if name in store.targets]
+            )
         ]
         losses = head.losses(features, targets, sizes(store, rows), torch.Generator().manual_seed(step))
         optimizer.zero_grad()
