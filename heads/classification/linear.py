@@ -12,19 +12,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from heads.class_scores import RowClassHead
 from heads.classification.feature_levels import FEATURES, probe_levels
 from heads.contract import (
     Features,
-    Head,
     HeadPreset,
     SizeYX,
-    Targets,
     check_choice,
     check_int,
-    check_output_sizes,
     check_probability,
 )
 from heads.errors import HeadError
@@ -56,7 +53,7 @@ class ProbeSettings:
         check_probability("dropout", self.dropout)
 
 
-class LinearProbe(Head):
+class LinearProbe(RowClassHead):
     """The mean of each level's valid cells, concatenated, then one linear layer."""
 
     task = "classification"
@@ -100,33 +97,6 @@ class LinearProbe(Head):
             pooled_NC = drop_channels(pooled_NC[..., None, None], self.dropout, generator)[..., 0, 0]
         scores_NK: Tensor = self.classifier(pooled_NC)
         return scores_NK
-
-    def losses(
-        self,
-        features: Features,
-        targets: Targets,
-        valid_hw: Sequence[SizeYX],
-        generator: torch.Generator | None = None,
-    ) -> dict[str, Tensor]:
-        """{"loss_cls": cross entropy}; `targets[i]["label"]` is int64 (), 0..num_classes - 1.
-
-        Raises HeadError for a label out of range if labels are on the CPU; on a GPU the check would stall the
-        step, and torch's own device assertion fails instead.
-        """
-        labels_N = torch.stack([target["label"] for target in targets])
-        if labels_N.device.type == "cpu" and not 0 <= labels_N.min() <= labels_N.max() < self.num_classes:
-            raise HeadError(f"labels {labels_N.tolist()[:20]}, expected 0..{self.num_classes - 1}")
-        scores_NK = self(features, valid_hw, generator).float()
-        return {"loss_cls": F.cross_entropy(scores_NK, labels_N.to(scores_NK.device, non_blocking=True))}
-
-    def predict(
-        self, features: Features, valid_hw: Sequence[SizeYX], output_hw: Sequence[SizeYX]
-    ) -> list[Tensor]:
-        """Class probabilities of each image, float32 (num_classes,); of `output_hw` only the length is
-        used."""
-        check_output_sizes(valid_hw, output_hw)
-        with torch.no_grad():
-            return list(self(features, valid_hw).float().softmax(-1))
 
 
 def _mean(x_NCyx: Tensor, cells: Sequence[SizeYX]) -> Tensor:

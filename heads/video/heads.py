@@ -12,22 +12,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from heads.class_scores import RowClassHead
 from heads.contract import (
     Features,
-    Head,
     HeadPreset,
     SizeYX,
-    Targets,
     check_bool,
     check_choice,
     check_int,
-    check_output_sizes,
     check_probability,
 )
-from heads.errors import HeadError
 from heads.last_map import require_last_map
 from heads.necks.channel_dropout import drop_channels
 from heads.necks.input_norm import INPUT_NORMS, build_input_norms
@@ -80,7 +76,7 @@ class BlockSettings:
         check_probability("dropout", self.dropout)
 
 
-class ClipHead(Head):
+class ClipHead(RowClassHead):
     """A head that predicts class probabilities of clips.
 
     Features are (N, C, T, y, x). Clips of one batch may be of several valid sizes; they then go one by one.
@@ -124,33 +120,6 @@ class ClipHead(Head):
     @abstractmethod
     def mean(self, x_NCTyx: Tensor, generator: torch.Generator | None) -> Tensor:
         """(N, C): the classifier's input for each clip, before dropout."""
-
-    def losses(
-        self,
-        features: Features,
-        targets: Targets,
-        valid_hw: Sequence[SizeYX],
-        generator: torch.Generator | None = None,
-    ) -> dict[str, Tensor]:
-        """{"loss_cls": cross entropy}; `targets[i]["label"]` is int64 (), 0..num_classes - 1.
-
-        Raises HeadError for a label out of range if labels are on the CPU; on a GPU the check would stall the
-        step, and torch's own device assertion fails instead.
-        """
-        labels_N = torch.stack([target["label"] for target in targets])
-        if labels_N.device.type == "cpu" and not 0 <= labels_N.min() <= labels_N.max() < self.num_classes:
-            raise HeadError(f"labels {labels_N.tolist()}, expected 0..{self.num_classes - 1}")
-        scores_NK = self(features, valid_hw, generator).float()
-        return {"loss_cls": F.cross_entropy(scores_NK, labels_N.to(scores_NK.device, non_blocking=True))}
-
-    def predict(
-        self, features: Features, valid_hw: Sequence[SizeYX], output_hw: Sequence[SizeYX]
-    ) -> list[Tensor]:
-        """Class probabilities of each clip, float32 (num_classes,); of `output_hw` only the length is
-        used."""
-        check_output_sizes(valid_hw, output_hw)
-        with torch.no_grad():
-            return list(self(features, valid_hw).float().softmax(-1))
 
 
 class MeanHead(ClipHead):
