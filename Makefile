@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 RUN_PIPELINES := $(BIN)/python -m pipelines
 
 # A Make variable becomes the flag of the same name in lower case, and only when it was given on the command line
-# or in the environment: the defaults stand in one place, the dataclasses of pipelines/config.py.
+# or in the environment: the defaults stand in one place, the dataclasses of pipelines/config.
 flag = $(if $($(1)),--$(subst _,-,$(shell echo $(1) | tr A-Z a-z)) '$($(1))')
 flags = $(foreach name,$(1),$(call flag,$(name)))
 

@@ -25,8 +25,8 @@ ALLOWED = {
 FORBIDDEN = {"extract": {"heads", "pipelines"}, "pipelines": set[str]()}
 HEAVY = {"torch", "timm", "lightning", "zarr"}
 STARTS_FAST = {
-    *("pipelines/__main__.py", "pipelines/config.py", "pipelines/config_fields.py"),
-    *("pipelines/train_config.py", "pipelines/cli/arguments.py", "pipelines/cli/given.py"),
+    *("pipelines/__main__.py", "pipelines/cli/arguments.py", "pipelines/cli/given.py"),
+    *(path.relative_to(ROOT).as_posix() for path in (ROOT / "pipelines" / "config").glob("*.py")),
 }
 """Loaded before the arguments are read: `--help` must not wait for torch."""
 
@@ -152,9 +152,9 @@ def test_layering(path: str) -> None:
         ("heads/a.py", "import timm"),
         ("heads/a.py", "import torchvisionx.ops"),
         ("pipelines/__main__.py", "import torch"),
-        ("pipelines/config.py", "class A:\n    from zarr import Group"),
+        ("pipelines/config/extraction.py", "class A:\n    from zarr import Group"),
         ("pipelines/cli/arguments.py", "try:\n    import lightning.pytorch as pl\nfinally:\n    pass"),
-        ("pipelines/config.py", "import_module('timm')"),
+        ("pipelines/config/extraction.py", "import_module('timm')"),
         ("pipelines/runs/run_folder.py", "from .config import TrainConfig"),
     ],
 )
@@ -182,7 +182,7 @@ def test_the_checker_finds(path: str, source: str) -> None:
         ),
         ("heads/a.py", "from scipy.optimize import linear_sum_assignment"),
         ("pipelines/__main__.py", "def main():\n    import torch\n    from extract import plan"),
-        ("pipelines/config.py", "if TYPE_CHECKING:\n    import torch"),
+        ("pipelines/config/extraction.py", "if TYPE_CHECKING:\n    import torch"),
         ("pipelines/verbs/train_head.py", "import torch, lightning, heads, extract, stores"),
     ],
 )

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.config import RUN_CONFIG, TrainConfig
-from pipelines.config_fields import one_report_row_settings
+from pipelines.config.fields import one_report_row_settings
 from pipelines.errors import UsageError
 from pipelines.runs.costs import RunCosts, read_costs
 from pipelines.runs.metrics_csv import read_metrics

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.config import RUN_CONFIG, OptimizerConfig, TrainConfig, config_yaml
-from pipelines.config_fields import fixed_settings
+from pipelines.config.fields import fixed_settings
 from pipelines.errors import UsageError
 from pipelines.json_output import write_json
 from stores.errors import IdentityError

@@ -27,6 +27,7 @@ from pipelines.cli.progress_bar import ExtractionProgress, counted
 from pipelines.cli.run_log import logged_run
 from pipelines.cli.termination import termination_as_interrupt
 from pipelines.config import ExtractConfig
+from pipelines.config.time_span import seconds_of
 from pipelines.disk_errors import free_inodes
 from pipelines.engines.device_processes import extract_on
 from pipelines.engines.devices import chosen_devices
@@ -52,7 +53,6 @@ from pipelines.forecast.planned_extraction import (
     rest_bytes,
 )
 from pipelines.forecast.usable_data import allowed_failures
-from pipelines.units import seconds_of
 from pipelines.verbs.verify_store import require_whole
 from stores.errors import SpaceError, StoreError
 from stores.format.manifest import PLAN_NAME

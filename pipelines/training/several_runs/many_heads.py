@@ -25,7 +25,7 @@ import torch
 
 from pipelines.catalog.choose_store import find_training_stores
 from pipelines.config import GROUP_RECORD, ManyHeadsConfig, TrainConfig
-from pipelines.config_fields import one_stream_settings
+from pipelines.config.fields import one_stream_settings
 from pipelines.errors import Interrupted, UsageError, WorkFailed
 from pipelines.feed.datamodule import Stretch, TrainingData
 from pipelines.feed.pace import Reading

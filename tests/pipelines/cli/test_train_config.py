@@ -10,7 +10,7 @@ from pipelines.__main__ import main
 from pipelines.cli.arguments import parse
 from pipelines.cli.head_variants import parse_command
 from pipelines.config import ManyHeadsConfig, TrainConfig
-from pipelines.config_fields import one_report_row_settings, one_stream_settings
+from pipelines.config.fields import one_report_row_settings, one_stream_settings
 from pipelines.errors import USAGE, UsageError
 from stores.subsets import subset_keys
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from pipelines.config_fields import VerbConfig, marks
+from pipelines.config.fields import VerbConfig, marks
 
 
 @dataclass(frozen=True, kw_only=True)  # no slots: jsonargparse reads a nested default by vars()

@@ -1,0 +1,43 @@
+"""Settings of the verbs that use a trained head: `predict` and `export`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pipelines.config.fields import VerbConfig, marks
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PredictConfig(VerbConfig):
+    """A run and new images or videos to predict."""
+
+    run: str
+    """Folder of the run, or a file that `export` wrote."""
+    checkpoint: str = "last"
+    """Checkpoint of the run: last, best (the best validation score) or the number of a step."""
+    input: str
+    """An image or a video, whichever the run was trained on, or a folder of them."""
+    out: str | None = None
+    """Folder for the pictures and JSON files. Default: <run>/predictions."""
+    max_failed: int | None = field(default=None, metadata=marks(least=0))
+    """Maximum number of files that cannot be predicted; with more, or where no file can, the exit code is 1.
+    All others are predicted all the same. Default: 1 % of the files but at least 10."""
+    weights: str | None = None
+    """Weights of the backbone. Default: those recorded in the run."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1, ... or auto: a GPU if available, else the CPU."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExportConfig(VerbConfig):
+    """A run and the file to write its head to."""
+
+    run: str
+    """Folder of the run."""
+    out: str
+    """File to write, such as shared/head.safetensors; config.json and README.md are written beside it."""
+    format: Literal["safetensors"] = "safetensors"
+    """safetensors: the head's weights, with all that builds it again in the header."""
+    checkpoint: str = "last"
+    """Checkpoint of the run: last, best (the best validation score) or the number of a step."""
