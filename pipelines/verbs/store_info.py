@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pipelines.catalog.codec_lines import codec_lines, figures_of_level
 from pipelines.catalog.skipped_rows import unusable_text
 from pipelines.catalog.stores import DamagedStores, look_at_each, stores_asked_for
 from pipelines.config import InfoConfig
 from pipelines.errors import UsageError
 from pipelines.runs.same_source import window_rule_of
 from pipelines.units import gigabytes
+from stores.checks.level_figures import level_figures
 from stores.errors import IncompleteStore
 from stores.format.arrays import sharded_arrays
 from stores.format.bounded_files import StoreFolder
@@ -61,6 +63,7 @@ def _describe(path: Path) -> dict[str, Any]:
         content_digest = manifest.content_digest
     except IncompleteStore:
         manifest_digest = content_digest = None
+    figures = level_figures(path)
     return {
         "store": str(path),
         "complete": manifest_digest is not None,
@@ -77,7 +80,9 @@ def _describe(path: Path) -> dict[str, Any]:
             {"name": b.name, "rows": b.rows, "shards": b.shards, "shard_rows": b.shard_rows}
             for b in plan.bins
         ],
-        "levels": _levels(plan),
+        "levels": {
+            name: {**fields, **figures_of_level(figures, name)} for name, fields in _levels(plan).items()
+        },
         "targets": [target.name for target in plan.targets],
         "pixels": plan.pixels,
         "planned_bytes": plan.total_bytes,
@@ -118,6 +123,8 @@ def _print(store: Mapping[str, Any]) -> None:
     if store["window_rule"] is not None:
         windows = ", ".join(f"{rows}x{columns}" for rows, columns in store["identity"]["backbone"]["windows"])
         print(f"  windows   {windows}, rule {store['window_rule']}")
+    for line in codec_lines(store["identity"]["codec"]["name"], store["levels"]):
+        print(f"  {line}")
     print(f"  on disk   {gigabytes(store['bytes_on_disk'])}, planned {gigabytes(store['planned_bytes'])}")
     if store["complete"]:
         print(f"  content   {store['content_digest'] or NO_CONTENT_DIGEST}")

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from extract.sources.byte_sources import BAD_TARGET, NOT_IN_SUBSET
+from pipelines.catalog.codec_lines import codec_lines, figures_of_level
 from pipelines.catalog.skipped_rows import skipped_lines, unusable_text
 from pipelines.catalog.stores import DamagedStores, describe_store, look_at_each, stores_asked_for
 from pipelines.config import StoreConfig
+from stores.checks.level_figures import level_figures
 from stores.checks.verify import store_status
 from stores.format.row_table import OUTCOME_NAMES
 
@@ -30,7 +32,7 @@ def run(config: StoreConfig) -> dict[str, Any]:
 
 
 def _state(path: Path) -> dict[str, Any]:
-    status = store_status(path)
+    status, found, figures = store_status(path), describe_store(path), level_figures(path)
     skipped = [
         {"key": key, "view": view, "outcome": _OUTCOMES.get(code, str(code)), "reason": reason}
         for key, view, code, reason in status.skipped
@@ -41,12 +43,14 @@ def _state(path: Path) -> dict[str, Any]:
         "complete": status.complete,
         "content_digest": status.content_digest,
         "rows": status.rows,
-        "unusable_annotations": describe_store(path).identity["dataset"].get("unusable_annotations"),
+        "unusable_annotations": found.identity["dataset"].get("unusable_annotations"),
         "rows_outside_subset": _rows_outside_subset(path, status.rows),
         "written": status.written,
         "skipped": skipped,
         "missing_shards": [str(shard) for shard in status.missing],
         "claimed_shards": dict(status.claimed),
+        "codec": found.identity["codec"]["name"],
+        "levels": {name: figures_of_level(figures, name) for name in found.levels},
     }
 
 
@@ -68,6 +72,8 @@ def _print(store: dict[str, Any]) -> None:
         print(f"  content {store['content_digest']}")
     if unusable := store["unusable_annotations"]:
         print(f"  {unusable_text(unusable)}")
+    for line in codec_lines(store["codec"], store["levels"]):
+        print(f"  {line}")
     lines = skipped_lines((row["key"], row["view"], f"{row['outcome']}: {row['reason']}") for row in skipped)
     for line in lines[:MAX_LISTED]:
         print(f"    {line}")

@@ -27,6 +27,7 @@ from stores.shards.content_digest import row_digest
 from stores.shards.disk import Files, make_folders, remove_if_there, sync_folders
 from stores.shards.exclusive import write_exclusive
 from stores.shards.finished import FinishedShards
+from stores.shards.level_rates import level_rates
 from stores.shards.receipts import Receipt, receipt_path
 from stores.shards.shard_file import CompressedShardFile, FileFigures, ShardFile, check_row
 from stores.shards.spool import SPOOLS, SpoolFile, spool_path
@@ -201,7 +202,8 @@ class ShardWriter:
 
         Args:
             provenance: device and library versions; no time, host, path or duration.
-            errors: the codec's error figures by level.
+            errors: the codec's error figures by level; the receipt adds `bits_per_value`, what a value takes
+                in the files.
 
         Raises:
             PlanError: a row was neither put nor skipped, `provenance` or `errors` are not JSON, or another
@@ -258,21 +260,30 @@ class ShardWriter:
         return True
 
     def _receipt(self, provenance: Mapping[str, Any], errors: Mapping[str, Any]) -> Receipt:
+        files = self._seal()
         return Receipt(
             shard=self.shard,
             generation=self._generation,
             writer=self._writer_id,
             plan_sha256=self._finished.plan_sha256,
-            files=self._seal(),
+            files=files,
             outcome=tuple(self._outcome),
             source=tuple(self._source),
             reasons=self._reasons,
             lengths={name: tuple(lengths) for name, lengths in self._lengths.items()},
-            errors=errors,
+            errors=self._with_rates(errors, files),
             provenance=provenance,
             content=self._content(),
             spool=None if self._spool is None else self._spool.figures(),
         )
+
+    def _with_rates(self, errors: Mapping[str, Any], files: Mapping[str, FileFigures]) -> dict[str, Any]:
+        written = self._outcome.count(WRITTEN)
+        rates = level_rates(self._plan, self.shard, files, written) if written else {}
+        return {
+            **errors,
+            **{lv: {**errors.get(lv, {}), "bits_per_value": bits} for lv, bits in rates.items()},
+        }
 
     def _content(self) -> tuple[str | None, ...] | None:
         """The digest of each row, in hex; None for a skipped row, and for all of them in older stores."""

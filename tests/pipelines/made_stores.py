@@ -45,8 +45,10 @@ def make_store(
     levels: tuple[str, ...] = PYRAMID.names,
     skipped: frozenset[tuple[str, int]] = frozenset(),
     key: str = "{split}-{record}",
+    errors: bool = False,
 ) -> Path:
-    """Writes a training store of one bin, or a test store of two bins, and returns its folder."""
+    """Writes a training store of one bin, or a test store of two bins, and returns its folder; `errors`: with
+    the codec's error figures in its receipts."""
     is_test = split == "validation"
     plan = _plan(split, records, views, codec_name, weights, seed, PYRAMID.select(levels), is_test)
     keys = [key.format(split=split, record=name.rpartition("-")[2]) for name in plan.rows.keys]
@@ -59,7 +61,7 @@ def make_store(
     writer = StoreWriter.open_or_create(root, plan)
     plan = writer.plan
     for shard in writer.pending():
-        shard_writer = writer.open_shard(shard)
+        shard_writer, figures = writer.open_shard(shard), {}
         for local in shard_writer.rows:
             row = plan.global_row(shard.bin, local)
             key, view = plan.rows.keys[row], int(plan.rows.view[row])
@@ -68,13 +70,15 @@ def make_store(
                 shard_writer.skip(local, UNDECODABLE, "not an image", source_sha256=source)
                 continue
             original, features = made_row(plan, row, seed)
+            if errors:
+                figures = {level: plan.level_codec(level).error_figures(x) for level, x in features.items()}
             encoded = {level: plan.level_codec(level).encode(x) for level, x in features.items()}
             padded = np.full(plan.rows.padded_hw[row], 255, np.uint8)
             height, width = plan.rows.valid_hw[row]
             padded[:height, :width] = _resized(original, (height, width), _is_flipped(plan, row))
             targets = {"original_labels": original} if is_test else {"labels": padded}
             shard_writer.put(local, encoded, targets, source_sha256=source)
-        shard_writer.commit({"numpy": "2"}, {})
+        shard_writer.commit({"numpy": "2"}, figures)
     writer.finish()
     return writer.path
 

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from pipelines.__main__ import main
@@ -66,6 +67,24 @@ def test_info(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert described["levels"]["p5"]["bytes"] == 24 * 2 * 2 * 32 * 2
     assert main(["info", "--store", str(store)]) == 0
     assert "backbone.model: made" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("verb", ["info", "status"])
+def test_rate_and_error_of_every_level(verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """From the receipts: rates of what is stored, the median and the worst error over shards."""
+    path = make_store(tmp_path, codec_name="int8", levels=("p4", "p5"), errors=True)
+    code, summary, _ = result(capsys, verb, "--store", str(path))
+    assert code == 0
+    receipts = [json.loads(file.read_bytes()) for file in (path / "receipts").iterdir()]
+    for level, cells in (("p4", 16), ("p5", 4)):
+        found, errors = summary["stores"][0]["levels"][level], [r["errors"][level] for r in receipts]
+        rate = 8 + 32 / cells  # a scale a row and channel
+        assert found["bits_per_value"] == rate and {e["bits_per_value"] for e in errors} == {rate}
+        assert found["worst"] == max(e["worst"] for e in errors) > 0
+        assert found["median"] == pytest.approx(np.median([e["median"] for e in errors]))
+        assert found["shards"] == len(receipts) == 6
+    assert main([verb, "--store", str(path)]) == 0
+    assert "codec     int8 p4: 10.00 bits a value; error 0." in capsys.readouterr().out
 
 
 def test_verify_finds_damage_only_full_reads_see(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
