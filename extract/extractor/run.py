@@ -18,7 +18,7 @@ import logging
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 
 import torch
@@ -74,6 +74,8 @@ def extract(
     codec_limit: float | None = None,
     part: Part | None = None,
     stop: Callable[[], bool] = lambda: False,
+    most: int | None = None,
+    only: Collection[ShardId] | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> Summary:
     """Fills what is missing of a store, then commits it, unless shards are left.
@@ -93,6 +95,9 @@ def extract(
             store; it waits for other processes.
         stop: asked before each batch; once it is true, shards that were begun are finished and no others
             begun.
+        most: shards that are begun; None: no limit.
+        only: the shards to fill, handed out by whoever called; what others are computing is left to them, as
+            with a part. None: all.
         progress: called by this thread after every batch and every shard.
 
     Raises:
@@ -117,8 +122,10 @@ def extract(
             backbone,
             max_failed=max(10, len(dataset.records) // 100) if max_failed is None else max_failed,
             codec_limit=codec_limit,
-            part=part,
+            part=part if only is None else Part(0, 1),
             stop=stop,
+            most=most,
+            only=only,
             progress=progress or (lambda _: None),
         )
         try:
@@ -146,6 +153,8 @@ class _Run:
         codec_limit: float | None,
         part: Part | None,
         stop: Callable[[], bool],
+        most: int | None,
+        only: Collection[ShardId] | None,
         progress: Callable[[Progress], None],
     ) -> None:
         self._writer, self._plan, self._backbone, self._report = writer, writer.plan, backbone, progress
@@ -154,10 +163,13 @@ class _Run:
         self._provenance = provenance(backbone.device, of_videos=self._plan.frames is not None)
         is_complete = writer.complete
         finished = {} if is_complete else retried(writer.finished, str(writer.path))
-        todo = () if is_complete else [shard for shard in self._plan.shards() if shard not in finished]
+        shards = self._plan.shards() if only is None else only
+        todo = () if is_complete else [shard for shard in shards if shard not in finished]
         self._attempts = Attempts(writer.path)
         writer.claims.on_death = self._count_death
-        self._shards = SharedShards(writer, self._attempts, todo, self._done_elsewhere, part=part, stop=stop)
+        self._shards = SharedShards(
+            writer, self._attempts, todo, self._done_elsewhere, part=part, stop=stop, most=most
+        )
         self._shall_stop = stop
         self._tally = Tally(self._plan, todo, dataset.subset, max_failed)
         self._digests = SourceDigests(self._recorded_sources(finished))

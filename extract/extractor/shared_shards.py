@@ -83,6 +83,7 @@ class SharedShards:
         on_done: called with each shard that another process has finished, and its receipt.
         part: of this process. It leaves the shards that living processes work on to them; None: it waits.
         stop: whether no further shard shall be begun.
+        most: shards that this process begins; None: no limit.
         sleep: waits so many seconds; for tests.
     """
 
@@ -95,6 +96,7 @@ class SharedShards:
         *,
         part: Part | None = None,
         stop: Callable[[], bool] = lambda: False,
+        most: int | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         first, *later = _in_rounds(writer.plan, shards, part)
@@ -102,7 +104,8 @@ class SharedShards:
         """To be taken now, as far as this process knows."""
         self._later = deque(shard for each in later for shard in each)
         self._writer, self._attempts, self._on_done, self._sleep = writer, attempts, on_done, sleep
-        self._part, self._stop = part, stop
+        self._part, self._stop, self._most = part, stop, most
+        self._begun: set[ShardId] = set()
         self._took, self._is_through = False, False
         self._elsewhere: list[ShardId] = []
         self._fragile: list[ShardId] = []
@@ -111,12 +114,20 @@ class SharedShards:
 
     def __bool__(self) -> bool:
         """Whether anything may be left to do, but for what `one_by_one` is about."""
-        return not (self._is_through or self._stop()) and bool(self.todo or self._later or self._elsewhere)
+        if self._is_through or self._stop():
+            return False
+        if self._is_full:
+            return not self._begun.isdisjoint(self.todo)  # one whose files could not be written
+        return bool(self.todo or self._later or self._elsewhere)
+
+    @property
+    def _is_full(self) -> bool:
+        return self._most is not None and len(self._begun) >= self._most
 
     @property
     def may_be_left(self) -> bool:
         """Whether shards may be unfinished after this process has done what it shall."""
-        return self._part is not None or self._stop()
+        return self._part is not None or self._most is not None or self._stop()
 
     def one_by_one(self) -> bool:
         """Whether shards are left whose writers died again and again. They are to be done next, alone and
@@ -129,7 +140,7 @@ class SharedShards:
     def claim(self, shard: ShardId) -> bool:
         """Whether this process takes the shard; if not, another has finished it or is at it, or the process
         shall stop."""
-        if self._stop() or self._is_done(shard):
+        if self._stop() or (self._is_full and shard not in self._begun) or self._is_done(shard):
             return False
         name = self._writer.plan.shard_name(shard)
         if not self._one_by_one and len(self._attempts.reasons(shard_attempts(name))) >= MOST_DEATHS:
@@ -142,6 +153,7 @@ class SharedShards:
             self.release(shard)
             return False
         self._took = True
+        self._begun.add(shard)
         return True
 
     def _is_done(self, shard: ShardId) -> bool:

@@ -145,6 +145,9 @@ class ExtractConfig(PlanConfig):
     stop_after: str | None = None
     """Time such as 3h50m after which no further shard is begun: those begun are finished, and the exit code
     is 0. SIGTERM and SIGUSR1 do the same. Default: no limit."""
+    max_shards: int | None = field(default=None, metadata=marks(least=1))
+    """Number of shards after which no further one is begun, for short jobs; the exit code is 0. Default: no
+    limit."""
     engine: Literal["local"] = "local"
     """Where the work runs. local: in this process."""
     codec_limit: float | None = None

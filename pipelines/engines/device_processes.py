@@ -1,4 +1,4 @@
-"""One process a device: `extract` started for each, with a part of its own, and one summary of all."""
+"""One process a device: `extract` started for each with a part of its own, one progress, one summary."""
 
 from __future__ import annotations
 
@@ -16,12 +16,16 @@ from types import FrameType
 from typing import Any
 
 from extract.extractor.shared_shards import Part
+from pipelines.cli.progress_bar import ExtractionProgress
 from pipelines.config import ExtractConfig
+from pipelines.engines.process_progress import TogetherProgress, print_beside, receiving
 from pipelines.engines.stop_request import StopRequest
 from pipelines.errors import INTERRUPTED, UsageError, WorkFailed
 from pipelines.next_step import PROGRAM, same_extraction
 
 _SUMMED = ("rows_written", "shards_written", "shards_lost", "images_per_s")
+_TOTALS = ("total_rows_written", "total_rows_skipped")
+"""Of all runs: the process that ended last knows all."""
 _PASSED_ON = (signal.SIGTERM, signal.SIGUSR1)
 
 
@@ -49,33 +53,45 @@ def extract_on(
         environment.setdefault("OMP_NUM_THREADS", str(cores))
     whole, left_s = part or Part(0, 1), stop.left_s
     stop_after = None if left_s is None else f"{max(0, int(left_s))}s"
-    processes = []
-    for number, device in enumerate(devices):
-        own = Part(whole.index * len(devices) + number, whole.count * len(devices))
-        one = replace(
-            config,
-            device=device,
-            devices=None,
-            part=str(own),
-            workers=config.workers or cores,
-            stop_after=stop_after,
-        )
-        words = shlex.split(same_extraction(one).removeprefix(PROGRAM))
-        processes.append(_Process(f"{number} ({device})", words, environment))
-    with _passing_signals_on(processes):
-        for process in processes:
-            process.wait()
+    shares = None if config.max_shards is None else _shares(config.max_shards, len(devices))
+    with ExtractionProgress(f"{config.dataset} {config.model}") as shown:
+        together, processes = TogetherProgress(shown), []
+        for number, device in enumerate(devices[: None if shares is None else len(shares)]):
+            own = Part(whole.index * len(devices) + number, whole.count * len(devices))
+            one = replace(
+                config,
+                device=device,
+                devices=None,
+                part=str(own),
+                workers=config.workers or cores,
+                stop_after=stop_after,
+                max_shards=None if shares is None else shares[number],
+            )
+            words = shlex.split(same_extraction(one).removeprefix(PROGRAM))
+            processes.append(_Process(f"{number} ({device})", words, environment, together))
+        with _passing_signals_on(processes):
+            for process in processes:
+                process.wait()
     summary = _summary_of(processes)
-    if str(summary["stopped_by"]).startswith("--stop-after"):
-        summary["stopped_by"] = f"--stop-after {config.stop_after}"
+    for flag, value in (("--stop-after", config.stop_after), ("--max-shards", config.max_shards)):
+        if str(summary["stopped_by"]).startswith(flag):
+            summary["stopped_by"] = f"{flag} {value}"
     return summary
+
+
+def _shares(count: int, processes: int) -> list[int]:
+    """`count` shared among so many processes, without those that would get none."""
+    return [n for i in range(processes) if (n := count // processes + (i < count % processes))]
 
 
 class _Process:
     """One `extract`; its log lines are passed on, with its name before each."""
 
-    def __init__(self, name: str, words: Sequence[str], environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, name: str, words: Sequence[str], environment: Mapping[str, str], together: TogetherProgress
+    ) -> None:
         self.name = name
+        reading, writing, environment = receiving(environment)
         self._popen = subprocess.Popen(
             [sys.executable, "-m", "pipelines", *words, "--json"],
             env=environment,
@@ -85,9 +101,15 @@ class _Process:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             start_new_session=True,  # Ctrl-C reaches the parent alone, which passes it on once
+            pass_fds=(writing,),
         )
+        os.close(writing)
         self._lines: list[str] = []
-        self._readers = [threading.Thread(target=read) for read in (self._read_output, self._read_log)]
+        self._readers = [
+            threading.Thread(target=self._read_output),
+            threading.Thread(target=self._read_log),
+            threading.Thread(target=together.read, args=(name, reading)),
+        ]
         for reader in self._readers:
             reader.start()
 
@@ -101,7 +123,7 @@ class _Process:
         assert self._popen.stderr is not None
         with self._popen.stderr as log:
             for line in log:
-                print(f"process {self.name}: {line}", end="", file=sys.stderr, flush=True)
+                print_beside(f"process {self.name}: {line.rstrip()}")
 
     def wait(self) -> None:
         self._popen.wait()
@@ -151,6 +173,7 @@ def _summary_of(processes: Sequence[_Process]) -> dict[str, Any]:
     merged: dict[str, Any] = {name: sum(each.get(name, 0) for each in done) for name in _SUMMED}
     merged |= {
         "skipped": [row for each in done for row in each["skipped"]],
+        **{name: max((each.get(name, 0) for each in done), default=0) for name in _TOTALS},
         "store": next((each["store"] for each in done), None),
         "shards_left": min((each["shards_left"] for each in done), default=None),
         "stopped_by": next((each["stopped_by"] for each in done if each.get("stopped_by")), None),

@@ -7,9 +7,6 @@ from collections.abc import Mapping
 
 from pipelines.errors import UsageError
 
-_OF_TASKS = ("LOCAL_RANK", "SLURM_PROCID")
-"""Set in each of several processes that a launcher has started: these are a process a GPU already."""
-
 
 def chosen_devices(
     given: str | None, device: str, visible_gpus: int, environment: Mapping[str, str]
@@ -18,8 +15,8 @@ def chosen_devices(
 
     Args:
         given: of `--devices`: `cpu:2` for two processes on the CPU, `all` for all visible GPUs, or names such
-            as `cuda:0,cuda:2`; None: all visible GPUs, unless `device` names one or a launcher has started
-            several processes.
+            as `cuda:0,cuda:2`; None: all visible GPUs, unless `device` names one. Of several processes that a
+            launcher has started on this machine each takes one GPU, by its rank there.
         device: of `--device`.
         visible_gpus: GPUs that torch can use.
         environment: the variables of the process.
@@ -31,8 +28,10 @@ def chosen_devices(
     """
     gpus = tuple(f"cuda:{number}" for number in range(visible_gpus))
     if given is None:
-        by_itself = device == "auto" and len(gpus) > 1 and not any(name in environment for name in _OF_TASKS)
-        return gpus if by_itself else (device,)
+        if device != "auto" or len(gpus) < 2:
+            return (device,)
+        rank = rank_on_this_machine(environment)
+        return gpus if rank is None else (gpus[rank % len(gpus)],)
     if device != "auto":
         raise UsageError(f"--device {device} and --devices {given}: pass one of them")
     if given == "all":
@@ -48,3 +47,20 @@ def chosen_devices(
             "expected names such as cuda:0,cuda:1, all, or cpu:2 for two processes on the CPU"
         )
     return names
+
+
+def rank_on_this_machine(environment: Mapping[str, str]) -> int | None:
+    """Which of several processes that torchrun or srun has started on this machine this one is, from 0; None
+    where it is the only one, or nobody has started it so.
+
+    >>> rank_on_this_machine({"SLURM_LOCALID": "3", "SLURM_STEP_TASKS_PER_NODE": "4(x2)"})
+    3
+    """
+    if "LOCAL_RANK" in environment:
+        several = environment.get("LOCAL_WORLD_SIZE", environment.get("WORLD_SIZE", "")) != "1"
+        rank = environment["LOCAL_RANK"]
+    else:
+        counts = environment.get("SLURM_STEP_TASKS_PER_NODE") or environment.get("SLURM_NTASKS", "1")
+        several = any(int(count) > 1 for count in re.findall(r"(\d+)(?:\(x\d+\))?", counts))
+        rank = environment.get("SLURM_LOCALID", "")
+    return int(rank) if several and rank.isascii() and rank.isdigit() else None

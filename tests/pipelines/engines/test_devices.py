@@ -13,8 +13,15 @@ from pipelines.errors import UsageError
         (None, "auto", 1, {}, ("auto",)),
         (None, "auto", 2, {}, ("cuda:0", "cuda:1")),
         (None, "cpu", 2, {}, ("cpu",)),
-        (None, "auto", 2, {"LOCAL_RANK": "0"}, ("auto",)),
-        (None, "auto", 2, {"SLURM_PROCID": "0"}, ("auto",)),
+        (None, "auto", 4, {"LOCAL_RANK": "2", "LOCAL_WORLD_SIZE": "4"}, ("cuda:2",)),
+        (None, "auto", 2, {"LOCAL_RANK": "3", "WORLD_SIZE": "4"}, ("cuda:1",)),  # more ranks than GPUs
+        (None, "auto", 2, {"LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}, ("cuda:0", "cuda:1")),
+        (None, "auto", 1, {"LOCAL_RANK": "3", "LOCAL_WORLD_SIZE": "4"}, ("auto",)),  # each sees its own alone
+        (None, "cuda:1", 2, {"LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2"}, ("cuda:1",)),
+        (None, "auto", 4, {"SLURM_LOCALID": "1", "SLURM_STEP_TASKS_PER_NODE": "2(x3)"}, ("cuda:1",)),
+        (None, "auto", 4, {"SLURM_LOCALID": "1", "SLURM_NTASKS": "2"}, ("cuda:1",)),
+        (None, "auto", 2, {"SLURM_LOCALID": "0", "SLURM_STEP_TASKS_PER_NODE": "1"}, ("cuda:0", "cuda:1")),
+        (None, "auto", 2, {"SLURM_PROCID": "0"}, ("cuda:0", "cuda:1")),  # a shell of salloc
         ("all", "auto", 2, {"SLURM_PROCID": "0"}, ("cuda:0", "cuda:1")),
         ("cuda:2,cuda:0", "auto", 4, {}, ("cuda:2", "cuda:0")),
         ("cpu:2", "auto", 4, {}, ("cpu", "cpu")),

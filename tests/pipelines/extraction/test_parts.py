@@ -100,6 +100,19 @@ def test_a_signal_finishes_the_running_shard_and_a_rerun_the_store(
     assert summary["stopped_by"] is None and verify_store(summary["store"], full=True).ok
 
 
+def test_a_number_of_shards_ends_a_run(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    words = [*words, "--shard-rows", "1", "--batch-size", "1", "--max-shards", "2"]
+    lefts = []
+    for number in range(3):
+        code, summary, out, _ = result(capsys, "extract", *words, "--part", f"{number}/3")
+        lefts.append(summary["shards_left"])
+        assert (code, summary["shards_written"]) == (0, 2)
+        if lefts[-1]:
+            assert summary["stopped_by"] == "--max-shards 2" and "stopped by --max-shards 2: " in out
+    assert lefts == [4, 2, 0] and summary["stopped_by"] is None
+    assert verify_store(summary["store"], full=True).ok
+
+
 def test_a_part_takes_over_from_a_machine_that_fell_silent(
     words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -151,7 +164,9 @@ def test_one_of_two_parts_is_killed(
 
 
 @pytest.mark.ci
-def test_two_processes_of_one_command(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_two_processes_of_one_command(
+    words: list[str], capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
     at = words.index("--device")
     words = [*words[:at], *words[at + 2 :], "--devices", "cpu:2", "--shard-rows", "1", "--batch-size", "1"]
     code, summary, _, err = result(capsys, "extract", *words, "--stop-after", "0s")
@@ -162,6 +177,9 @@ def test_two_processes_of_one_command(words: list[str], capsys: pytest.CaptureFi
     assert (summary["shards_written"], summary["processes"]) == (TRAINING, 2)
     assert "2 processes: cpu, cpu" in out and f"{TRAINING} rows written, 0 skipped by 2 processes" in out
     assert "process 0 (cpu): " in err and "process 1 (cpu): " in err
+    assert f"{TRAINING} of {TRAINING}; {TRAINING} of {TRAINING} rows" in caplog.text
+    assert ": shard 64x64-" not in err, "one line of progress for both"
+    assert summary["total_rows_written"] == TRAINING
     assert verify_store(summary["store"], full=True).ok
 
 
