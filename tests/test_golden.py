@@ -19,6 +19,7 @@ NAMES = sorted(file.stem for file in FOLDER.glob("*.npz"))
 MANIFEST_SHA256 = {
     "layout-all": "93cae3335943c24b5d393ae684919bbdfd7a25d0834477755d3d033dcd7475de",
     "layout-chunk-digests": "ea5a8ead6c968bc3a1154ddb33627dfaa0a11089c6aa9793ad9975da3d91adad",
+    "layout-blake3": "02e28798b9782ec05c7cc61b051e5064b762109571c893245d4a6a542cbb4ea9",
     "layout-consolidated": "7fdf24e875144743305e392c2dcb39190d52d4b29a5f7de016437967297afe9f",
     "layout-flat-keys": "a2b8010bcea53b1acf583cac4377c1bf131bd5f77e80735cffe9b21da301b717",
     "layout-names": "d99b458da9ef773d9dd97320deb025aa21ba1a02f48bf2580348d96a539cd8aa",

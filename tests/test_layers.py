@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 LAYERS = ("stores", "extract", "heads", "pipelines")
 
 ALLOWED = {
-    "stores": {"stores", "numpy", "zarr", "numcodecs", "crc32c", "obstore", "xarray"},
+    "stores": {"stores", "numpy", "zarr", "numcodecs", "crc32c", "blake3", "obstore", "xarray"},
     "heads": {"heads", "torch", "torchvision.ops", "numpy", "scipy"},
 }
 """What a layer may import besides the standard library; a name allows its submodules."""

@@ -120,6 +120,7 @@ class ShardJob:
                 outcome.skipped.append((row, loaded))
         if item.encoded is not None:
             self._errors.add(item.encoded, stored)
+        shard.wait()  # so that memory is bounded by whole batches
 
     def _put(
         self, shard: ShardWriter, row: int, loaded: LoadedRow, item: Item, outcome: Outcome

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from stores.format.targets import RaggedTarget
 from stores.reading.committed_store import CommittedStore, read_committed
 from stores.reading.store_arrays import StoreArrays
 from stores.shards.content_digest import content_digest, row_digest
+from stores.shards.written_digest import hash_of
 
 _THREADS = 4
 
@@ -34,7 +34,7 @@ def content_digest_of(path: str | Path) -> str:
 
 
 def _rows(committed: CommittedStore, arrays: StoreArrays) -> Iterator[tuple[int, int, bytes]]:
-    plan = committed.plan
+    plan, hashed = committed.plan, hash_of(committed.plan.features)
     lengths = [_lengths(committed, arrays, index) for index in range(len(plan.bins))]
     names = [tuple(sharded_arrays(plan, index)) for index in range(len(plan.bins))]
     local = np.empty(len(plan.rows), dtype=np.int64)
@@ -47,7 +47,7 @@ def _rows(committed: CommittedStore, arrays: StoreArrays) -> Iterator[tuple[int,
             data = arrays.read(index, name, [of_bin])[0].reshape(-1).view(np.uint8)
             if name in lengths[index]:
                 data = data[: int(lengths[index][name][of_bin])]
-            digests[name] = hashlib.sha256(data.data).digest()
+            digests[name] = hashed(data.data).digest()
         yield row, WRITTEN, row_digest(digests)
 
 

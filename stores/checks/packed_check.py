@@ -20,6 +20,7 @@ from stores.shards.receipts import Receipt
 from stores.shards.shard_check import check_shard_file
 from stores.shards.shard_file import FileFigures
 from stores.shards.unit_rows import UnitRows
+from stores.shards.written_digest import hash_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,9 @@ def check_packed_shards(
                 try:
                     if figures is None:
                         raise IntegrityError(f"{path} is not in the manifest")
-                    read = check_shard_file(folder, spec, path, figures, written, full=full, chunked=True)
+                    read = check_shard_file(
+                        folder, spec, path, figures, written, full=full, chunk_hash=hash_of(plan.features)
+                    )
                     yield PackedResult(read, None)
                 except IntegrityError as error:
                     held = [unit for unit in units if unit in receipts]

@@ -37,6 +37,7 @@ from stores.shards.receipt_pack import PACK_PATH, lines_of
 from stores.shards.receipt_tables import ReceiptTables
 from stores.shards.receipts import MAX_RECEIPT_BYTES, Receipt, decode_receipt, receipt_path
 from stores.shards.shard_check import check_shard_file, wrong_lengths
+from stores.shards.written_digest import Hash, hash_of
 from stores.work.folder import is_beside
 
 __all__ = ["Orphan", "Problem", "Repair", "Report", "Status", "gc_orphans", "store_status", "verify_store"]
@@ -254,11 +255,11 @@ class _Check:
     def _shard(self, plan: StorePlan, receipt: Receipt) -> Iterator[tuple[int, str | None]]:
         """Bytes read and what is wrong, for each file of a shard."""
         written = np.array(receipt.outcome) == WRITTEN
-        chunked = CHUNK_DIGESTS in plan.features
+        chunk_hash = hash_of(plan.features) if CHUNK_DIGESTS in plan.features else None
         for spec in own_arrays(plan, receipt.shard.bin).values():
             path = spec.chunk_file(receipt.shard.shard)
             try:
-                yield self._shard_file(spec, path, receipt, written, chunked), None
+                yield self._shard_file(spec, path, receipt, written, chunk_hash), None
             except IntegrityError as error:
                 yield 0, str(error)
         if self._full:
@@ -266,12 +267,17 @@ class _Check:
                 yield 0, f"{self._folder.path}: {what}"
 
     def _shard_file(
-        self, spec: ArraySpec, path: str, receipt: Receipt, written: npt.NDArray[np.bool_], chunked: bool
+        self,
+        spec: ArraySpec,
+        path: str,
+        receipt: Receipt,
+        written: npt.NDArray[np.bool_],
+        chunk_hash: Hash | None,
     ) -> int:
         """Bytes read. A file that a killed writer has not renamed yet counts under its partial name."""
         own = partial_of(Path(path), receipt.writer).as_posix()
         figures = receipt.files[path]
-        check = partial(check_shard_file, self._folder, spec, full=self._full, chunked=chunked)
+        check = partial(check_shard_file, self._folder, spec, full=self._full, chunk_hash=chunk_hash)
         if Path(self._folder.path, own).exists():
             try:
                 return check(own, figures, written)

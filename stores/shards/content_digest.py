@@ -1,10 +1,10 @@
 """Digests of what rows hold, independent of how it is laid out.
 
 Of a row: the SHA-256 over, for each of its arrays in the order of their paths below the bin, a line of the
-SHA-256 of its decoded bytes and the path. Of a store: the SHA-256 over its canonical identity without the
-precision, a line break, and for each written row in plan order a line of its key, view, parameters, outcome
-and digest. Shard size, batch rows, compression, packing and writer do not enter. The bytes of a ragged row
-are its own, without the zeros up to the cap.
+BLAKE3 of its decoded bytes (without the feature `blake3` their SHA-256) and the path. Of a store: the SHA-256
+over its canonical identity without the precision, a line break, and for each written row in plan order a line
+of its key, view, parameters, outcome and digest. Shard size, batch rows, compression, packing and writer do
+not enter. The bytes of a ragged row are its own, without the zeros up to the cap.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from stores.format.plan import StorePlan
 
 
 def row_digest(arrays: Mapping[str, bytes]) -> bytes:
-    """Of one row, 32 bytes; `arrays` are the SHA-256 of its arrays by path below the bin.
+    """Of one row, 32 bytes; `arrays` are the digests of its arrays by path below the bin.
 
     >>> row_digest({"levels/p4/q": bytes(32)}).hex()[:8]
     'b620f47c'

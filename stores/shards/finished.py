@@ -21,6 +21,7 @@ from stores.shards.receipts import MAX_GENERATIONS, MAX_RECEIPT_BYTES, Receipt, 
 from stores.shards.shard_check import digest_of_chunks
 from stores.shards.spool import spool_path
 from stores.shards.unit_rows import UnitRows
+from stores.shards.written_digest import hash_of
 
 _PIECE_BYTES = 1 << 20  # 1 MiB
 
@@ -168,7 +169,7 @@ class FinishedShards:
     def _digest(self, fd: int, size: int, spec: ArraySpec) -> str:
         read = partial(self._files.read, fd)
         if CHUNK_DIGESTS in self._plan.features:
-            return digest_of_chunks(read, size, spec)
+            return digest_of_chunks(read, size, spec, hash_of(self._plan.features))
         digest, at = hashlib.sha256(), 0
         while piece := read(_PIECE_BYTES, at):
             digest.update(piece)

@@ -18,7 +18,7 @@ from stores.format.targets import RaggedTarget
 from stores.shards.receipts import Receipt
 from stores.shards.shard_file import FileFigures
 from stores.shards.shard_index import ABSENT, crc32c, decode_index, wrong_index, wrong_length
-from stores.shards.written_digest import chunks_sha256
+from stores.shards.written_digest import Hash, chunks_sha256
 from stores.shards.zstd_frames import decode_frame
 
 _PIECE_BYTES = 1 << 20  # 1 MiB
@@ -32,7 +32,7 @@ def check_shard_file(
     written: npt.NDArray[np.bool_],
     *,
     full: bool,
-    chunked: bool,
+    chunk_hash: Hash | None,
 ) -> int:
     """Compares a file's length and index with its receipt and its array; with `full` also its sha256 and
     every chunk: its CRC32C and, where it is compressed, that it decodes.
@@ -44,7 +44,7 @@ def check_shard_file(
         figures: from the receipt.
         written: (rows of this shard,) whether each holds data.
         full: reads every byte.
-        chunked: whether the digest is over those of its chunks.
+        chunk_hash: with `chunk-digests` the hash of its chunks; None: the digest is of all its bytes.
 
     Returns the bytes read.
 
@@ -66,8 +66,10 @@ def check_shard_file(
         raise IntegrityError(f"{what} {wrong}")
     if not full:
         return len(tail)
-    if chunked:
-        digest = digest_of_chunks(lambda length, at: os.pread(opened.fd, length, at), opened.size, spec)
+    if chunk_hash is not None:
+        digest = digest_of_chunks(
+            lambda length, at: os.pread(opened.fd, length, at), opened.size, spec, chunk_hash
+        )
     else:
         whole = hashlib.sha256()
         for piece in _pieces(opened, 0, opened.size):
@@ -83,14 +85,14 @@ def check_shard_file(
         if _crc(opened, offset, stored - CRC_BYTES) != expected:
             raise IntegrityError(f"{chunk} does not have its CRC32C")
         beside = os.pread(opened.fd, CRC_BYTES, offset + stored - CRC_BYTES)
-        if chunked and beside != expected.to_bytes(CRC_BYTES, "little"):
+        if chunk_hash is not None and beside != expected.to_bytes(CRC_BYTES, "little"):
             raise IntegrityError(f"{chunk} does not have its CRC32C beside it")
         if spec.compressed:
             decode_frame(os.pread(opened.fd, stored - CRC_BYTES, offset), decoded, chunk)
     return opened.size
 
 
-def digest_of_chunks(read: Callable[[int, int], bytes], size: int, spec: ArraySpec) -> str:
+def digest_of_chunks(read: Callable[[int, int], bytes], size: int, spec: ArraySpec, hashed: Hash) -> str:
     """The digest of a shard file by its chunks, see stores.shards.written_digest. A file whose index does not
     lead through all its bytes, but for zeros in the place of skipped rows, has none: the answer is empty.
 
@@ -98,6 +100,7 @@ def digest_of_chunks(read: Callable[[int, int], bytes], size: int, spec: ArraySp
         read: returns at most so many bytes from an offset of the file; none at its end.
         size: of the file in bytes.
         spec: its array.
+        hashed: the hash of chunks.
     """
     tail = _exactly(read, spec.index_bytes, size - spec.index_bytes)
     if len(tail) != spec.index_bytes:
@@ -108,7 +111,7 @@ def digest_of_chunks(read: Callable[[int, int], bytes], size: int, spec: ArraySp
         if offset < end or offset + stored > size - len(tail) or not _is_zero(read, end, offset):
             return ""
         end = offset + stored
-        digest = hashlib.sha256()
+        digest = hashed(b"")
         for at in range(offset, end, _PIECE_BYTES):
             digest.update(_exactly(read, min(_PIECE_BYTES, end - at), at))
         digests.append(digest.digest())

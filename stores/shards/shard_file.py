@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import threading
 from collections.abc import Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from stores.errors import PlanError
 from stores.format.array_spec import CRC_BYTES, ArraySpec
 from stores.shards.disk import Files, naming, partial_of, remove_if_there, sync_file, write_all
 from stores.shards.shard_index import crc32c, empty_index, encode_index
-from stores.shards.written_digest import ChunkDigests, WrittenDigest, digest_threads
+from stores.shards.written_digest import ChunkDigests, Hash, WrittenDigest
 from stores.shards.zstd_frames import encode_frame
 
 _WRITEBACK_BYTES = 2 << 20  # 2 MiB: the largest folio of Linux's page cache
@@ -62,26 +63,32 @@ def stored_chunk(spec: ArraySpec, data: memoryview) -> memoryview | bytes:
 class ShardFile:
     """A shard whose chunks have one length: offsets are known, so rows may come in any order.
 
+    With the feature `chunk-digests` several threads may put rows at once.
+
     Args:
-        digester: of older stores, see WrittenDigest; None with the feature `chunk-digests`.
+        digester: of older stores, see WrittenDigest; with `chunk-digests` the hash of chunks.
     """
 
     def __init__(
-        self, files: Files, digester: Executor | None, path: Path, spec: ArraySpec, rows: int, writer_id: str
+        self, files: Files, digester: Executor | Hash, path: Path, spec: ArraySpec, rows: int, writer_id: str
     ) -> None:
         self.spec, self.path, self.rows = spec, path, rows
         self.partial = partial_of(path, writer_id)
         self._files = files
         self._index = empty_index(spec.shard_rows or 1)
         self._crcs: list[int | None] = [None] * rows
-        self._whole = None if digester is None else WrittenDigest(digester)
-        self._chunks = ChunkDigests(digest_threads()) if digester is None else None
-        self._writeback_end = 0
+        self._whole = WrittenDigest(digester) if isinstance(digester, Executor) else None
+        self._chunks = None if isinstance(digester, Executor) else ChunkDigests(digester)
+        self._lock = threading.Lock()
+        self._passed: set[int] = set()
+        """Rows written or skipped beyond the first one that is neither."""
+        self._next = self._writeback_end = 0
         self._index_bytes = b""
         self._fd: int | None = files.create(self.partial)
 
     def put(self, position: int, array: npt.NDArray[Any]) -> None:
-        """Writes the row at this position of the shard; its memory must not change before `wait` returns."""
+        """Writes the row at this position of the shard; without `chunk-digests` its memory must not change
+        before `wait` returns."""
         data = flat_bytes(array)
         if self.spec.compressed and self._chunks is not None:
             self._chunks.take_decoded(position, data)
@@ -89,9 +96,20 @@ class ShardFile:
 
     def skip(self, position: int) -> None:
         """Leaves a hole: zero bytes and an absent index entry."""
+        self._pass(position)
 
     def _take(self, position: int, stored: memoryview | bytes) -> None:
         self._write(position, stored, position * self.spec.stored_row_bytes)
+        self._pass(position)
+
+    def _pass(self, position: int) -> None:
+        """Starts writing to the disk what lies before the first row that is neither written nor skipped."""
+        with self._lock:
+            self._passed.add(position)
+            while self._next in self._passed:
+                self._passed.remove(self._next)
+                self._next += 1
+            self._start_writeback((self._next - 1) * self.spec.stored_row_bytes)
 
     def _write(self, position: int, stored: memoryview | bytes, offset: int) -> None:
         crc = crc32c(stored)
@@ -107,7 +125,6 @@ class ShardFile:
             self._whole.take(offset, pieces)
         with naming(self.partial):
             write_all(self._files, self._open_fd(), pieces, offset)
-        self._start_writeback(offset - sum(map(len, pieces)))
 
     def _start_writeback(self, end: int) -> None:
         """One row behind: writing to a page that is on its way to the disk would block."""
@@ -116,17 +133,14 @@ class ShardFile:
             self._files.start_writeback(self._open_fd(), self._writeback_end, end - self._writeback_end)
             self._writeback_end = end
 
-    def wait(self, in_flight: int) -> None:
-        """Returns once the memory of all rows put so far may be reused, but for the last `in_flight` rows of
-        an array with `chunk-digests` that is not compressed."""
+    def wait(self) -> None:
+        """Returns once the memory of all rows put so far may be reused."""
         if self._whole is not None:
             self._whole.wait()
-        if self._chunks is not None:
-            self._chunks.wait(0 if self.spec.compressed else in_flight)
 
     @property
     def content(self) -> Mapping[int, bytes]:
-        """SHA-256 of the bytes of each row put, by position, after `wait`; empty in older stores."""
+        """Digests of the bytes of each row put, by position; empty in older stores."""
         return {} if self._chunks is None else self._chunks.decoded
 
     def _open_fd(self) -> int:
@@ -172,23 +186,25 @@ class CompressedShardFile(ShardFile):
     """A shard of zstd frames in row order, so that its bytes do not depend on the order of arrival."""
 
     def __init__(
-        self, files: Files, digester: Executor | None, path: Path, spec: ArraySpec, rows: int, writer_id: str
+        self, files: Files, digester: Executor | Hash, path: Path, spec: ArraySpec, rows: int, writer_id: str
     ) -> None:
         super().__init__(files, digester, path, spec, rows, writer_id)
         self._waiting: dict[int, memoryview | bytes] = {}
-        self._next, self._offset = 0, 0
+        self._offset = 0
 
     def skip(self, position: int) -> None:
         self._take(position, b"")
 
     def _take(self, position: int, stored: memoryview | bytes) -> None:
-        self._waiting[position] = stored
-        while self._next in self._waiting:
-            ready = self._waiting.pop(self._next)
-            if ready:
-                self._write(self._next, ready, self._offset)
-                self._offset += len(ready) + CRC_BYTES
-            self._next += 1
+        with self._lock:
+            self._waiting[position] = stored
+            while self._next in self._waiting:
+                ready = self._waiting.pop(self._next)
+                if ready:
+                    self._write(self._next, ready, self._offset)
+                    self._start_writeback(self._offset)
+                    self._offset += len(ready) + CRC_BYTES
+                self._next += 1
 
     def _end(self) -> int:
         return self._offset

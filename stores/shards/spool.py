@@ -8,8 +8,8 @@ lies under `work/`, readers ignore it, and the committer deletes it.
 
 from __future__ import annotations
 
-import hashlib
 import struct
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ from stores.format.array_spec import CRC_BYTES, ArraySpec
 from stores.shards.disk import Files, naming, partial_of, remove_if_there, sync_file, write_all
 from stores.shards.shard_file import flat_bytes, stored_chunk
 from stores.shards.shard_index import ABSENT, crc32c, decode_index, empty_index, encode_index
-from stores.shards.written_digest import ChunkDigests, chunks_sha256, digest_threads
+from stores.shards.written_digest import ChunkDigests, Hash, chunks_sha256
 from stores.work.folder import WORK
 
 SPOOLS = f"{WORK}/spools"
@@ -47,30 +47,44 @@ class SpoolFigures:
 
     bytes: int
     digest: str
-    """SHA-256 in hex over that of each chunk, by array and row, and that of the index."""
+    """SHA-256 in hex over the digest of each chunk, by array and row, and the SHA-256 of the index."""
     crc32c: Mapping[str, tuple[int | None, ...]]
     """By array, of every row's chunk; None for a row without one."""
 
 
 class SpoolFile:
-    """A spool being written; `arrays` are the packed arrays of the unit's bin by name."""
+    """A spool being written, in the order of its rows. Several threads may put rows at once.
+
+    Args:
+        hashed: the hash of chunks.
+        arrays: the packed arrays of the unit's bin by name.
+    """
 
     def __init__(
-        self, files: Files, path: Path, arrays: Mapping[str, ArraySpec], rows: int, writer_id: str
+        self,
+        files: Files,
+        hashed: Hash,
+        path: Path,
+        arrays: Mapping[str, ArraySpec],
+        rows: int,
+        writer_id: str,
     ) -> None:
         self._files, self._arrays, self._rows = files, arrays, rows
         self.partial = partial_of(path, writer_id)
         self._first = {name: number * rows for number, name in enumerate(arrays)}
         self._index = empty_index(len(arrays) * rows)
         self._crcs: dict[str, list[int | None]] = {name: [None] * rows for name in arrays}
-        self._digests = ChunkDigests(digest_threads())
-        self._end, self._index_bytes = 0, b""
+        self._digests = ChunkDigests(hashed)
+        self._lock = threading.Lock()
+        self._waiting: dict[int, dict[str, memoryview | bytes]] = {}
+        """Stored chunks of rows whose turn has not come; none of a skipped row."""
+        self._next = self._end = 0
+        self._index_bytes = b""
         self._fd: int | None = files.create(self.partial)
 
     def put(self, position: int, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Writes the chunks of one row; its memory must not change before `wait` returns."""
-        pieces: list[memoryview | bytes] = []
-        at = self._end
+        """Writes the chunks of one row, in the order of the rows: those that come too early are copied."""
+        chunks: dict[str, memoryview | bytes] = {}
         for name, array in arrays.items():
             spec, data, entry = self._arrays[name], flat_bytes(array), self._first[name] + position
             stored = stored_chunk(spec, data)
@@ -78,10 +92,24 @@ class SpoolFile:
             if spec.compressed:
                 self._digests.take_decoded(entry, data)
             self._digests.take_chunk(entry, stored, struct.pack("<I", crc), is_decoded=not spec.compressed)
-            self._index[entry] = at, len(stored)
-            at += len(stored)
-            pieces.append(stored)
-        self._write(pieces)
+            chunks[name] = stored
+        self._take(position, chunks)
+
+    def skip(self, position: int) -> None:
+        """The row has no chunks."""
+        self._take(position, {})
+
+    def _take(self, position: int, chunks: dict[str, memoryview | bytes]) -> None:
+        with self._lock:
+            is_early = position != self._next
+            self._waiting[position] = {n: bytes(c) for n, c in chunks.items()} if is_early else chunks
+            while self._next in self._waiting:
+                ready, at = self._waiting.pop(self._next), self._end
+                for name, stored in ready.items():
+                    self._index[self._first[name] + self._next] = at, len(stored)
+                    at += len(stored)
+                self._write(list(ready.values()))
+                self._next += 1
 
     def _write(self, pieces: Sequence[memoryview | bytes]) -> None:
         assert self._fd is not None
@@ -89,12 +117,8 @@ class SpoolFile:
             write_all(self._files, self._fd, [piece for piece in pieces if len(piece)], self._end)
         self._end += sum(map(len, pieces))
 
-    def wait(self) -> None:
-        """Returns once the memory of all rows put so far may be reused."""
-        self._digests.wait()
-
     def content(self, position: int) -> dict[str, bytes]:
-        """SHA-256 of the bytes of each array of a row, after `wait`; empty for a skipped row."""
+        """Digests of the bytes of each array of a row; empty for a skipped row."""
         found = {name: self._digests.decoded.get(first + position) for name, first in self._first.items()}
         return {name: digest for name, digest in found.items() if digest is not None}
 
@@ -125,11 +149,14 @@ class SpoolFile:
         remove_if_there(self._files, self.partial)
 
 
-def decode_spool(data: bytes, names: Sequence[str], rows: int, figures: SpoolFigures, what: str) -> Chunks:
+def decode_spool(
+    data: bytes, hashed: Hash, names: Sequence[str], rows: int, figures: SpoolFigures, what: str
+) -> Chunks:
     """The chunks of a spool, every one compared with the receipt's figures.
 
     Args:
         data: the whole file.
+        hashed: the hash of chunks.
         names: of the packed arrays, in the order of the plan.
         rows: of the unit.
         figures: from its receipt.
@@ -159,7 +186,7 @@ def decode_spool(data: bytes, names: Sequence[str], rows: int, figures: SpoolFig
                 continue
             if crc32c(chunk) != expected:
                 raise IntegrityError(f"{what}: a chunk of {name} does not have its CRC32C")
-            digests.append(hashlib.sha256(chunk + struct.pack("<I", expected)).digest())
+            digests.append(hashed(chunk + struct.pack("<I", expected)).digest())
     if chunks_sha256(digests, data[-length:]) != figures.digest:
         raise IntegrityError(f"{what} was changed: its digest is not the receipt's")
     return found

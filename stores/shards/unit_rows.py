@@ -17,6 +17,7 @@ from stores.shards.disk import Files, read_whole
 from stores.shards.receipts import Receipt
 from stores.shards.shard_index import ABSENT, crc32c
 from stores.shards.spool import Chunks, SpoolFigures, decode_spool, is_empty, spool_path
+from stores.shards.written_digest import hash_of
 from stores.shards.zstd_frames import frame_bound
 
 _ENTRY = struct.Struct("<QQ")
@@ -92,7 +93,7 @@ class UnitRows:
         except StoreError as error:  # longer than expected
             raise IntegrityError(str(error)) from None
         names, rows = list(self.arrays[shard.bin]), len(self._plan.shard_rows(shard))
-        return decode_spool(data, names, rows, figures, path)
+        return decode_spool(data, hash_of(self._plan.features), names, rows, figures, path)
 
     def _from_shards(self, shard: ShardId, figures: SpoolFigures) -> Chunks:
         rows = self._plan.shard_rows(shard)

@@ -1,18 +1,21 @@
 """Digests of a shard file while it is being written.
 
-Of the file: with the feature `chunk-digests` the SHA-256 over the SHA-256 of each of its chunks, in the order
-of their rows, and that of its index, so that chunks are digested in parallel; in older stores the SHA-256 of
-all its bytes. Of each row, with that feature: the SHA-256 of its decoded bytes, see
-stores.shards.content_digest.
+Of the file: with the feature `chunk-digests` the SHA-256 over the digest of each of its chunks, in the order
+of their rows, and the SHA-256 of its index, so that chunks are digested in parallel; in older stores the
+SHA-256 of all its bytes. Of each row, with that feature: the digest of its decoded bytes, see
+stores.shards.content_digest. These two digests are BLAKE3 with the feature `blake3`, else SHA-256.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from functools import cache, partial
+from collections.abc import Callable, Collection, Iterable, Sequence
+from concurrent.futures import Executor, Future
+from typing import Any, Protocol
+
+from blake3 import blake3
+
+from stores.format.features import BLAKE3
 
 Piece = memoryview | bytes
 _PIECE_BYTES = 1 << 20  # 1 MiB: what is read back stays in the cache
@@ -20,24 +23,34 @@ _HANDED_OVER_BYTES = 128 << 10
 """128 KiB: digesting less takes no longer than waking a thread."""
 
 
-@cache
-def digest_threads() -> Executor:
-    """The process's threads that digest chunks; hashlib frees the interpreter meanwhile."""
-    return ThreadPoolExecutor(len(os.sched_getaffinity(0)), "chunk-digest")
+class Hasher(Protocol):
+    """What hashlib and blake3 make."""
+
+    def update(self, data: Piece, /) -> Any: ...
+    def digest(self) -> bytes: ...
+
+
+Hash = Callable[[Piece], Hasher]
+"""Begins with the first bytes; digests have 32 bytes."""
+
+
+def hash_of(features: Collection[str]) -> Hash:
+    """The hash of chunks and rows in a store with these features."""
+    return blake3 if BLAKE3 in features else hashlib.sha256
 
 
 class ChunkDigests:
-    """SHA-256 of the chunks of one file, and of the bytes that they decode to."""
+    """Digests of the chunks of one file, and of the bytes that they decode to. Several threads may digest at
+    once, each its own positions."""
 
-    def __init__(self, threads: Executor) -> None:
-        self._threads = threads
+    def __init__(self, hashed: Hash) -> None:
+        self._hashed = hashed
         self._chunks: dict[int, bytes] = {}
         self.decoded: dict[int, bytes] = {}
-        """SHA-256 of the decoded bytes by position, complete after `wait`."""
-        self._running: list[Future[None]] = []
+        """Digests of the decoded bytes by position."""
 
     def take_chunk(self, position: int, stored: Piece, crc: bytes, *, is_decoded: bool) -> None:
-        """A stored chunk, which must not change until `wait` returns.
+        """A stored chunk.
 
         Args:
             position: of its row in the file.
@@ -45,41 +58,23 @@ class ChunkDigests:
             crc: the four bytes after it.
             is_decoded: whether the chunk is not compressed: both digests then are one pass.
         """
-        self._start(len(stored), partial(self._digest_chunk, position, stored, crc, is_decoded))
-
-    def take_decoded(self, position: int, data: Piece) -> None:
-        """The bytes of a row whose chunk is compressed; they must not change until `wait` returns."""
-        self._start(len(data), partial(self._digest_decoded, position, data))
-
-    def _start(self, length: int, digest: Callable[[], None]) -> None:
-        if length < _HANDED_OVER_BYTES:
-            digest()
-        else:
-            self._running.append(self._threads.submit(digest))
-
-    def _digest_chunk(self, position: int, stored: Piece, crc: bytes, is_decoded: bool) -> None:
-        chunk = hashlib.sha256(stored)
+        chunk = self._hashed(stored)
         if is_decoded:
             self.decoded[position] = chunk.digest()
         chunk.update(crc)
         self._chunks[position] = chunk.digest()
 
-    def _digest_decoded(self, position: int, data: Piece) -> None:
-        self.decoded[position] = hashlib.sha256(data).digest()
-
-    def wait(self, in_flight: int = 0) -> None:
-        """Returns once all chunks so far are digested, but for this many at most."""
-        while len(self._running) > in_flight:
-            self._running.pop(0).result()
+    def take_decoded(self, position: int, data: Piece) -> None:
+        """The bytes of a row whose chunk is compressed."""
+        self.decoded[position] = self._hashed(data).digest()
 
     def finish(self, index: bytes) -> str:
         """The digest of the file, in hex; `index` are its last bytes."""
-        self.wait()
         return chunks_sha256((self._chunks[position] for position in sorted(self._chunks)), index)
 
 
 def chunks_sha256(chunks: Iterable[bytes], index: bytes) -> str:
-    """SHA-256 in hex over the SHA-256 of each stored chunk (32 bytes each) and that of the index."""
+    """SHA-256 in hex over the digest of each stored chunk (32 bytes each) and the SHA-256 of the index."""
     total = hashlib.sha256()
     for digest in chunks:
         total.update(digest)

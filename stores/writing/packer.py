@@ -19,7 +19,7 @@ from stores.shards.receipt_pack import PACK_PATH
 from stores.shards.receipts import Receipt
 from stores.shards.shard_index import crc32c, empty_index, encode_index
 from stores.shards.spool import Chunks
-from stores.shards.written_digest import chunks_sha256
+from stores.shards.written_digest import Hash, chunks_sha256, hash_of
 
 _BUFFER_BYTES = 4 << 20  # 4 MiB
 
@@ -71,8 +71,8 @@ class _Written:
 class _PackedFile:
     """One packed shard: rows in order, the index last."""
 
-    def __init__(self, written: _Written, spec: ArraySpec) -> None:
-        self.written, self._spec = written, spec
+    def __init__(self, written: _Written, spec: ArraySpec, hashed: Hash) -> None:
+        self.written, self._spec, self._hashed = written, spec, hashed
         self._index = empty_index(spec.shard_rows or 1)
         self._digests: list[bytes] = []
 
@@ -85,7 +85,7 @@ class _PackedFile:
                 continue
             stored = chunk + struct.pack("<I", crc32c(chunk))
             self._index[position] = self.written.end, len(stored)
-            self._digests.append(hashlib.sha256(stored).digest())
+            self._digests.append(self._hashed(stored).digest())
             self.written.append(stored)
 
     def finish(self) -> PackedShard:
@@ -136,7 +136,7 @@ class Packer:
                 if not spec.flat:
                     make_folders(self._files, self._root, spec.chunk_file(number).rpartition("/")[0])
                 written = _Written(self._files, self._root, spec.chunk_file(number), self._id)
-                self._open[name] = _PackedFile(written, spec)
+                self._open[name] = _PackedFile(written, spec, hash_of(self._plan.features))
         for name, packed in self._open.items():
             packed.append(first, chunks[name])
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from stores.codecs.contract import Encoded
 from stores.errors import CodecError, PlanError
 from stores.format.array_spec import ArraySpec
 from stores.format.arrays import sharded_arrays
@@ -31,10 +32,10 @@ from stores.shards.level_rates import level_rates
 from stores.shards.receipts import Receipt, receipt_path
 from stores.shards.shard_file import CompressedShardFile, FileFigures, ShardFile, check_row
 from stores.shards.spool import SPOOLS, SpoolFile, spool_path
+from stores.shards.written_digest import hash_of
+from stores.writing.row_jobs import RowJobs
 
 _MAX_REASON = 300
-_IN_FLIGHT = 2
-"""Rows of a level whose digests are still taken while the next is written."""
 
 Rows = Mapping[str, Mapping[str, npt.NDArray[Any]]]
 
@@ -58,6 +59,7 @@ class ShardWriter:
         self._lengths = {t.name: [0] * len(self.rows) for t in self._ragged.values()}
         is_chunked = CHUNK_DIGESTS in plan.features
         self._digester = None if is_chunked else ThreadPoolExecutor(1, "digest")
+        self._jobs = RowJobs(in_order=not is_chunked)
         self._specs = sharded_arrays(plan, shard.bin)
         self._parts: dict[str, ShardFile] = {}
         self._spool: SpoolFile | None = None
@@ -80,7 +82,8 @@ class ShardWriter:
         while True:
             try:
                 make_folders(self._files, self._root, SPOOLS)
-                return SpoolFile(self._files, path, self._packed, len(self.rows), self._writer_id)
+                hashed = hash_of(self._plan.features)
+                return SpoolFile(self._files, hashed, path, self._packed, len(self.rows), self._writer_id)
             except FileNotFoundError:  # another writer has just committed the store, and removes its spools
                 if not self._is_committed():
                     raise
@@ -90,7 +93,8 @@ class ShardWriter:
         make_folders(self._files, self._root, relative.rpartition("/")[0])
         kind = CompressedShardFile if spec.compressed else ShardFile
         path = self._root / relative
-        return kind(self._files, self._digester, path, spec, len(self.rows), self._writer_id)
+        digester = self._digester or hash_of(self._plan.features)
+        return kind(self._files, digester, path, spec, len(self.rows), self._writer_id)
 
     def put(
         self,
@@ -101,7 +105,7 @@ class ShardWriter:
         source_sha256: bytes,
         pixels: npt.NDArray[Any] | None = None,
     ) -> None:
-        """Writes one row of every array.
+        """Writes one row of every array: large ones in other threads, several rows at once.
 
         Args:
             row: bin-local, one of `rows`.
@@ -111,9 +115,9 @@ class ShardWriter:
             source_sha256: 32 bytes, of the source file as it was read.
             pixels: uint8 ([time,] y, x, 3) where the plan stores pixels, else None.
 
-        The memory of `levels` must not change before `commit` or `abort` returns: it is still being digested.
+        The memory of all arrays must not change before `wait`, `commit` or `abort` returns.
 
-        Raises:
+        Raises, for a row with large arrays perhaps only when `put`, `wait` or `commit` is called next:
             PlanError: a row of another shard or given twice; arrays missing, unknown, or of another shape.
             CodecError: values that the codec never produces.
             OSError: the disk failed or is full; abort, then try the shard again.
@@ -126,23 +130,39 @@ class ShardWriter:
         if arrays.keys() != self._specs.keys():
             odd = sorted(arrays.keys() ^ self._specs.keys())
             raise PlanError(f"row {row}: {', '.join(odd)} given but not planned, or planned but not given")
-        self._check(row, position, levels, arrays)
-        if pixels is not None and self._plan.pixel_differences:
-            arrays["pixels"] = differences(pixels)
-        try:
-            for name, part in self._parts.items():
-                part.put(position, arrays[name])
-            if self._spool is not None:
-                self._spool.put(position, {name: arrays[name] for name in self._packed})
-        finally:
-            self._wait()  # the caller may reuse its memory
-        self._outcome[position], self._source[position] = WRITTEN, _hex(source_sha256)
-
-    def _wait(self) -> None:
-        for part in self._parts.values():
-            part.wait(_IN_FLIGHT)
+        self._check(row, position, arrays)
+        source = _hex(source_sha256)
+        large = {level for level, encoded in levels.items() if self._jobs.is_large(_length(encoded))}
+        for level in levels.keys() - large:  # before anything of the row is written
+            self._check_values(row, level, levels[level])
+        for level, encoded in levels.items():
+            job = partial(self._put_level, row, level, encoded, level in large)
+            self._jobs.run(_length(encoded), job)
+        for name, part in self._parts.items():
+            if not name.startswith("levels/"):
+                self._jobs.run(arrays[name].nbytes, partial(self._put_other, part, position, arrays[name]))
         if self._spool is not None:
-            self._spool.wait()
+            packed = {name: arrays[name] for name in self._packed}
+            self._jobs.run(_length(packed), partial(self._spool.put, position, packed))
+        for part in self._parts.values():
+            part.wait()
+        self._outcome[position], self._source[position] = WRITTEN, source
+
+    def _put_level(self, row: int, level: str, encoded: Encoded, unchecked: bool) -> None:
+        if unchecked:
+            self._check_values(row, level, encoded)
+        for kind, array in encoded.items():
+            if (part := self._parts.get(f"levels/{level}/{kind}")) is not None:
+                part.put(row - self.rows.start, array)
+
+    def _put_other(self, part: ShardFile, position: int, array: npt.NDArray[Any]) -> None:
+        is_difference = part.spec.path.endswith("/pixels") and self._plan.pixel_differences
+        part.put(position, differences(array) if is_difference else array)
+
+    def wait(self) -> None:
+        """Returns once every row put so far is written, so that its memory may be reused. Raises what `put`
+        raises."""
+        self._jobs.wait()
 
     def _position(self, row: int) -> int:
         if row not in self.rows:
@@ -151,14 +171,15 @@ class ShardWriter:
             raise PlanError(f"row {row} was given twice")
         return row - self.rows.start
 
-    def _check(self, row: int, position: int, levels: Rows, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+    def _check_values(self, row: int, level: str, encoded: Encoded) -> None:
+        try:
+            self._codecs[level].check(encoded)
+        except CodecError as error:
+            raise CodecError(f"row {row}, level {level}: {error}") from None
+
+    def _check(self, row: int, position: int, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         for name, array in arrays.items():
             check_row(self._specs[name], array)
-        for level, encoded in levels.items():
-            try:
-                self._codecs[level].check(encoded)
-            except CodecError as error:
-                raise CodecError(f"row {row}, level {level}: {error}") from None
         original_hw = self._plan.rows.original_hw[self._plan.global_row(self.shard.bin, row)].tolist()
         for name, target in self._ragged.items():
             array = arrays[name]
@@ -191,6 +212,8 @@ class ShardWriter:
             raise PlanError(f"row {row}: outcome code {code}, expected 1 to 254")
         for part in self._parts.values():
             part.skip(position)
+        if self._spool is not None:
+            self._spool.skip(position)
         self._outcome[position] = code
         self._source[position] = None if source_sha256 is None else _hex(source_sha256)
         self._reasons[str(position)] = reason[:_MAX_REASON]
@@ -210,6 +233,7 @@ class ShardWriter:
             writer has planned other batches.
             OSError: the disk failed or is full; abort, then try the shard again.
         """
+        self.wait()
         missing = [row for row, code in zip(self.rows, self._outcome, strict=True) if code == UNKNOWN]
         if missing:
             raise PlanError(f"shard {self.shard}: rows {missing[:20]} were neither put nor skipped")
@@ -336,6 +360,7 @@ class ShardWriter:
 
         If a commit failed half-way and its receipt exists, the files belong to it and are kept.
         """
+        self._jobs.end()  # they use descriptors that are closed now
         receipt = self._finished.latest(self.shard)[1] if self._claimed else None
         for part in self._written():
             part.close()
@@ -343,6 +368,11 @@ class ShardWriter:
                 part.discard()
         if self._digester is not None:
             self._digester.shutdown(wait=False)
+
+
+def _length(arrays: Encoded) -> int:
+    """Bytes of all of them."""
+    return sum(array.nbytes for array in arrays.values())
 
 
 def _hex(source_sha256: bytes) -> str:

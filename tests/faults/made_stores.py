@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stores.format.features import CHUNK_DIGESTS, CONSOLIDATED, FLAT_KEYS, NAMES, PACKED
+from stores.format.features import NEW_OPTIONAL, NEW_REQUIRED
 from stores.format.plan import Bin, DenseTarget, RaggedTarget, ShardId, StorePlan, Target
 from stores.format.row_table import UNDECODABLE, RowTable
 from stores.pyramid import Level, PyramidSpec
@@ -37,8 +37,8 @@ THREE_SHARDS = (
 
 
 NEW_LAYOUT: dict[str, tuple[str, ...]] = {
-    "required_features": (CHUNK_DIGESTS, FLAT_KEYS, PACKED),
-    "optional_features": (NAMES, CONSOLIDATED),
+    "required_features": NEW_REQUIRED,
+    "optional_features": NEW_OPTIONAL,
 }
 
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from stores.format.arrays import sharded_arrays
 from stores.format.features import (
+    BLAKE3,
     CHUNK_DIGESTS,
     CONSOLIDATED,
     DOTTED_LEVEL_NAMES,
@@ -84,6 +85,7 @@ def golden_stores() -> dict[str, MadeRows]:
         "layout-names": _one_feature(optional_features=(NAMES,)),
         "layout-consolidated": _one_feature(optional_features=(CONSOLIDATED,)),
         "layout-chunk-digests": _one_feature(required_features=(CHUNK_DIGESTS,)),
+        "layout-blake3": _one_feature(required_features=(BLAKE3, CHUNK_DIGESTS, PACKED)),
         "layout-flat-keys": _one_feature(required_features=(FLAT_KEYS,)),
         "layout-packed": _one_feature(required_features=(PACKED,)),
         "layout-all": MadeRows(

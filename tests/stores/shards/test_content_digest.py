@@ -2,15 +2,18 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from blake3 import blake3
 
 from stores.checks.content import content_digest_of
 from stores.format.canonical_json import canonical_json
-from stores.format.features import CHUNK_DIGESTS, FLAT_KEYS, PACKED
+from stores.format.features import BLAKE3, CHUNK_DIGESTS, FLAT_KEYS, PACKED
 from stores.format.pixel_differences import PIXEL_DIFFERENCES, differences
 from stores.format.plan import Bin
 from stores.reading.committed_store import read_committed
@@ -32,13 +35,15 @@ def layout(plan_features: tuple[str, ...], shard_rows: int, own: tuple[str, ...]
 
 
 LAYOUTS = {
+    "SHA-256, packed": layout((CHUNK_DIGESTS, FLAT_KEYS, PACKED), 2),
     "packed": layout(NEW_LAYOUT["required_features"], 2),
     "larger shards": layout((CHUNK_DIGESTS, PACKED), 8, own=("labels",)),
     "unpacked": layout((CHUNK_DIGESTS, FLAT_KEYS), 4),
+    "BLAKE3, unpacked": layout((BLAKE3, CHUNK_DIGESTS), 4),
 }
 
 
-def by_hand(rows: MadeRows) -> str:
+def by_hand(rows: MadeRows, hashed: Callable[[bytes], Any] = hashlib.sha256) -> str:
     """As docs/store-format.md words it."""
     plan = rows.plan
     total = hashlib.sha256(canonical_json(plan.identity) + b"\n")
@@ -49,7 +54,7 @@ def by_hand(rows: MadeRows) -> str:
         lines = ""
         for name, array in sorted(copies[place].items()):
             stored = differences(array) if name == "pixels" else array
-            lines += f"{hashlib.sha256(np.ascontiguousarray(stored).tobytes()).hexdigest()} {name}\n"
+            lines += f"{hashed(np.ascontiguousarray(stored).tobytes()).hexdigest()} {name}\n"
         params = plan.rows.params[row].tobytes().hex()
         key, view = json.dumps(plan.rows.keys[row]), plan.rows.view[row]
         digest = hashlib.sha256(lines.encode()).hexdigest()
@@ -62,7 +67,8 @@ def test_every_layout_has_the_same(tmp_path: Path, name: str) -> None:
     rows = LAYOUTS[name]
     extract(tmp_path, rows)
     store = read_committed(tmp_path / rows.plan.folder_name)
-    assert store.manifest.content_digest == by_hand(MadeRows(PLAN, skipped=SKIPPED))
+    hashed = blake3 if BLAKE3 in rows.plan.features else hashlib.sha256
+    assert store.manifest.content_digest == by_hand(MadeRows(PLAN, skipped=SKIPPED), hashed)
     assert content_digest_of(tmp_path / rows.plan.folder_name) == store.manifest.content_digest
 
 
