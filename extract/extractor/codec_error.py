@@ -22,7 +22,10 @@ WARN_MEDIAN, WARN_WORST = 0.02, 0.10
 """Errors of the median and the worst channel above which a warning is logged, relative to the standard
 deviation of the channel. A live bf16 backbone errs by 0.007 to 0.019."""
 SAMPLE_VALUES = 1 << 18
-"""Values of a level that are measured in a shard, spread over all its rows: 25 ms of a processor core."""
+"""Values of a level that are measured in a shard, at most, spread over all its rows: 5 to 10 ms of a core."""
+SAMPLE_SHARE = 1 / 512
+"""Of a shard's values, as far as this is no fewer than SAMPLE_CELLS: writing them takes 15 times as long."""
+SAMPLE_CELLS = 128
 FEWEST_CELLS = 64
 """With fewer cells a standard deviation is unreliable: errors are recorded, but compared with no limit."""
 
@@ -53,7 +56,9 @@ def sample_cells(plan: StorePlan, shard: ShardId, positions: Sequence[int]) -> d
     for level in plan.pyramid:
         lines, columns = (plan.frames or 1) * level.cells(b.height_px), level.cells(b.width_px)
         cells = lines * columns
-        step = -(-rows * cells * level.channels // SAMPLE_VALUES)
+        values = rows * cells * level.channels
+        wanted = max(SAMPLE_CELLS * level.channels, min(SAMPLE_VALUES, int(values * SAMPLE_SHARE)))
+        step = -(-values // wanted)
         while math.gcd(step, columns) > 1:  # so that columns take turns
             step += 1
         along = torch.arange(max(1, cells // step)) * step
