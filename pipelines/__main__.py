@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import shlex
 import signal
@@ -13,7 +12,7 @@ from importlib import import_module
 from typing import Any
 
 from pipelines.cli.help_text import program_help, verb_help
-from pipelines.cli.safe_output import OneLine, escaping_stdout
+from pipelines.cli.safe_output import escaping_stdout, start_logging
 from pipelines.config import config_yaml
 from pipelines.disk_errors import remedy
 from pipelines.errors import DONE, INTERRUPTED, USAGE, exit_code, is_foreseen
@@ -48,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if general.print_config:
             print(config_yaml(config), end="")
             return DONE
-        _start_logging()
+        start_logging()
         with escaping_stdout():
             summary = import_module(verb.module).run(config)
             sys.stdout.flush()
@@ -60,14 +59,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if config.json:
         print(json_text(summary), flush=True)
     return DONE
-
-
-def _start_logging() -> None:
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(OneLine("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
-    logging.basicConfig(handlers=[handler])
-    for package in ("stores", "extract", "heads", "pipelines"):
-        logging.getLogger(package).setLevel(logging.INFO)
 
 
 def _explain(error: BaseException, words: Sequence[str], as_json: bool, debug: bool) -> int:

@@ -52,7 +52,11 @@ def _written(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> list[str]
 def _setting(name: str, value: Any, default: Any) -> Iterator[str]:
     if value is None or value == default or name in ("json", "debug"):
         return
-    if isinstance(value, dict):
+    if dataclasses.is_dataclass(value):
+        for field in dataclasses.fields(value):
+            inner, usual = getattr(value, field.name), getattr(default, field.name)
+            yield from _setting(f"{name}.{field.name}", inner, usual)
+    elif isinstance(value, dict):
         for key, inner in value.items():
             plain = inner if isinstance(inner, str) else json.dumps(inner, separators=(",", ":"))
             yield from (f"{_flag(name)}.{key}", plain)

@@ -38,3 +38,12 @@ def escaping_stdout() -> Iterator[None]:
     """While it is open, what is printed is escaped."""
     with redirect_stdout(cast("TextIO", _Escaping(sys.stdout))):
         yield
+
+
+def start_logging() -> None:
+    """Log lines of this program on stderr, with the time of day."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(OneLine("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
+    logging.basicConfig(handlers=[handler])
+    for package in ("stores", "extract", "heads", "pipelines"):
+        logging.getLogger(package).setLevel(logging.INFO)

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from pipelines.config.engines import SlurmConfig
 from pipelines.config.fields import VerbConfig, marks
 from pipelines.config.time_span import seconds_of
 
@@ -148,8 +149,10 @@ class ExtractConfig(PlanConfig):
     max_shards: int | None = field(default=None, metadata=marks(least=1))
     """Number of shards after which no further one is begun, for short jobs; the exit code is 0. Default: no
     limit."""
-    engine: Literal["local"] = "local"
-    """Where the work runs. local: in this process."""
+    engine: Literal["local", "slurm"] = "local"
+    """Where the work runs. local: on this machine; slurm: in an array of jobs."""
+    slurm: SlurmConfig = field(default_factory=SlurmConfig)
+    """The array of jobs."""
     codec_limit: float | None = None
     """Maximum codec error: the median over channels of error divided by standard deviation, for any level.
     Default: no limit."""

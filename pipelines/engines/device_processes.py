@@ -18,14 +18,12 @@ from typing import Any
 from extract.extractor.shared_shards import Part
 from pipelines.cli.progress_bar import ExtractionProgress
 from pipelines.config import ExtractConfig
+from pipelines.engines.merged_summary import merged_summary
 from pipelines.engines.process_progress import TogetherProgress, print_beside, receiving
 from pipelines.engines.stop_request import StopRequest
-from pipelines.errors import INTERRUPTED, UsageError, WorkFailed
+from pipelines.errors import INTERRUPTED, UsageError
 from pipelines.next_step import PROGRAM, same_extraction
 
-_SUMMED = ("rows_written", "shards_written", "shards_lost", "images_per_s")
-_TOTALS = ("total_rows_written", "total_rows_skipped")
-"""Of all runs: the process that ended last knows all."""
 _PASSED_ON = (signal.SIGTERM, signal.SIGUSR1)
 
 
@@ -170,22 +168,8 @@ def _passing_signals_on(processes: Sequence[_Process]) -> Iterator[None]:
 
 def _summary_of(processes: Sequence[_Process]) -> dict[str, Any]:
     done = [process.summary for process in processes if process.code == 0]
-    merged: dict[str, Any] = {name: sum(each.get(name, 0) for each in done) for name in _SUMMED}
-    merged |= {
-        "skipped": [row for each in done for row in each["skipped"]],
-        **{name: max((each.get(name, 0) for each in done), default=0) for name in _TOTALS},
-        "store": next((each["store"] for each in done), None),
-        "shards_left": min((each["shards_left"] for each in done), default=None),
-        "stopped_by": next((each["stopped_by"] for each in done if each.get("stopped_by")), None),
-        "manifest_digest": next((d for each in done if (d := each.get("manifest_digest"))), None),
-        "seconds": max((each.get("seconds", 0.0) for each in done), default=0.0),
-        "done_before": bool(done) and all(each["done_before"] for each in done),
-        "processes": len(processes),
-    }
     codes = {process.name: process.code for process in processes if process.code != 0}
     if codes and set(codes.values()) <= {INTERRUPTED, -signal.SIGINT}:
         raise KeyboardInterrupt
-    if codes:
-        named = ", ".join(f"process {name} ended with {code}" for name, code in codes.items())
-        raise WorkFailed(f"{named}; finished shards stay, and the same command continues", merged)
-    return merged
+    failed = {f"process {name}": f"ended with {code}" for name, code in codes.items()}
+    return merged_summary(done, failed, processes=len(processes))

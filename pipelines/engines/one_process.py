@@ -25,7 +25,7 @@ from pipelines.disk_errors import free_inodes
 from pipelines.engines.parts import ChosenPart
 from pipelines.engines.process_progress import extraction_progress
 from pipelines.engines.stop_request import StopRequest
-from pipelines.errors import WorkFailed
+from pipelines.errors import UsageError, WorkFailed
 from pipelines.forecast.planned_extraction import (
     Extraction,
     check_rest,
@@ -34,6 +34,7 @@ from pipelines.forecast.planned_extraction import (
     rest_bytes,
 )
 from pipelines.forecast.usable_data import allowed_failures
+from stores.codecs import codec, needs_state
 from stores.errors import SpaceError, StoreError
 from stores.format.manifest import PLAN_NAME
 from stores.shards.disk import Files
@@ -129,6 +130,21 @@ def open_writer(config: ExtractConfig, extraction: Extraction, backbone: FrozenB
     writer.use_claims(Claims(writer.path, stall_s=config.stall_s))
     remember_weights(extraction.stores, backbone.weights_sha256, config.weights)
     return writer
+
+
+def create_unseen(config: ExtractConfig, extraction: Extraction) -> StoreWriter:
+    """The writer of a store that is created on a machine without the device it was planned for.
+
+    Raises UsageError for a codec that is fitted to rows of that device.
+    """
+    codec_name = extraction.estimate.plan.codec
+    if needs_state(codec(codec_name)):
+        raise UsageError(
+            f"--submit-as with --codec {codec_name}, which is fitted on the device: leave --submit-as out, "
+            "and the first task creates the store"
+        )
+    backbone = load_backbone(extraction.card, config.weights, precision=extraction.precision)
+    return open_writer(config, extraction, backbone)
 
 
 def fill(

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -36,6 +37,9 @@ from stores.writing.writer import StoreWriter
 
 logger = logging.getLogger(__name__)
 
+GPU_PRECISION: Literal["fp16"] = "fp16"
+GPU_BATCH_ROWS = 32
+"""Defaults on a GPU."""
 DEFAULT_CODEC, POOLED_CODEC = "int8", "float16"
 _MOST_POOLED_BYTES = 4
 """Of a value of a pooled vector, as float32."""
@@ -124,7 +128,7 @@ def prepare(config: PlanConfig) -> Extraction:
         seed=config.seed,
         pixels=config.pixels == "stored",
         shard_rows=config.shard_rows,
-        batch_rows=config.batch_size or (32 if device.type == "cuda" else 4),
+        batch_rows=config.batch_size or (GPU_BATCH_ROWS if device.type == "cuda" else 4),
     )
     return Extraction(
         dataset=dataset,
@@ -133,7 +137,7 @@ def prepare(config: PlanConfig) -> Extraction:
         card=card,
         estimate=measured(estimate, dataset),
         device=device,
-        precision=config.precision or ("fp16" if device.type == "cuda" else "fp32"),
+        precision=config.precision or (GPU_PRECISION if device.type == "cuda" else "fp32"),
         workers=config.workers or len(os.sched_getaffinity(0)),
         stores=stores,
     )

@@ -24,12 +24,20 @@ from pipelines.engines.extraction_summary import (
     summary_fields,
     totals_of,
 )
-from pipelines.engines.one_process import fill, loaded, open_writer, part_fields
+from pipelines.engines.one_process import create_unseen, fill, loaded, open_writer, part_fields
 from pipelines.engines.parts import ChosenPart, choose_part
+from pipelines.engines.slurm_array import require_slurm, status_command, submit, wait_for
 from pipelines.engines.stop_request import StopRequest
 from pipelines.forecast.exclusive_probe import require_exclusive
 from pipelines.forecast.plan_text import geometry, print_geometry
-from pipelines.forecast.planned_extraction import check_space, prepare
+from pipelines.forecast.planned_extraction import (
+    GPU_BATCH_ROWS,
+    GPU_PRECISION,
+    Extraction,
+    check_space,
+    prepare,
+)
+from pipelines.next_step import print_next
 from pipelines.verbs.verify_store import require_whole
 
 
@@ -55,16 +63,11 @@ def run(config: ExtractConfig) -> dict[str, Any]:
 
 
 def _run(config: ExtractConfig, chosen: ChosenPart | None, stop: StopRequest) -> dict[str, Any]:
+    if config.engine == "slurm":
+        require_slurm(config)
+        return _run_in_array(config)
     devices = chosen_devices(config.devices, config.device, torch.cuda.device_count(), os.environ)
-    extraction = prepare(replace(config, device=devices[0]))
-    require_source(extraction.card, config.weights)
-    planned = geometry(extraction)
-    print_geometry(extraction, planned)
-    check_space(extraction)
-    retried(
-        lambda: require_exclusive(extraction.stores, single_writer=config.single_writer),
-        str(extraction.stores),
-    )
+    extraction, planned = _planned(replace(config, device=devices[0]))
     if len(devices) > 1:
         print(f"{len(devices)} processes: {', '.join(devices)}", flush=True)
         together = extract_on(devices, config, None if chosen is None else chosen.part, stop)
@@ -87,3 +90,39 @@ def _run(config: ExtractConfig, chosen: ChosenPart | None, stop: StopRequest) ->
     stopped_by = stop.reason if summary.shards_left else None
     did = {**summary_fields(summary, totals), "stopped_by": stopped_by}
     return {**planned, "store": str(writer.path), **did, "done_before": False}
+
+
+def _planned(config: ExtractConfig) -> tuple[Extraction, dict[str, Any]]:
+    """The extraction and its geometry for `--json`, once it is known that it fits."""
+    extraction = prepare(config)
+    require_source(extraction.card, config.weights)
+    planned = geometry(extraction)
+    print_geometry(extraction, planned)
+    check_space(extraction)
+    retried(
+        lambda: require_exclusive(extraction.stores, single_writer=config.single_writer),
+        str(extraction.stores),
+    )
+    return extraction, planned
+
+
+def _run_in_array(config: ExtractConfig) -> dict[str, Any]:
+    """Submits an array whose tasks call `run`, and waits for them unless that is not wished."""
+    store = None
+    if config.slurm.submit_as is None:
+        extraction, planned = _planned(config)
+    else:
+        config = replace(config, precision=config.precision or GPU_PRECISION)
+        extraction, planned = _planned(replace(config, batch_size=config.batch_size or GPU_BATCH_ROWS))
+        store = create_unseen(config, extraction).path
+    submitted = submit(config, len(extraction.estimate.plan.shards()), run)
+    each = f"{submitted.shards_a_task} shards each" if submitted.shards_a_task else "which share all shards"
+    print(f"{len(submitted.ids)} tasks, {each}: {', '.join(submitted.ids)}", flush=True)
+    status = status_command(store, config.stores)
+    if config.slurm.submit_only:
+        print_next(status)
+        fields = {"jobs": submitted.ids, "shards_a_task": submitted.shards_a_task, "submitted": True}
+        return {**planned, "store": None if store is None else str(store), **fields}
+    together = wait_for(submitted, status)
+    print_processes(together)
+    return {**planned, **together, "jobs": submitted.ids}

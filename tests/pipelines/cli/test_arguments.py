@@ -85,7 +85,7 @@ def test_every_setting_is_a_flag_that_round_trips_through_yaml(verb: str, tmp_pa
     config_class = VERBS[verb].config_class
     settings = settings_of(config_class)
     examples = {int: "3", float: "0.5", str: "word", bool: "true"}
-    own = {"k": "3,5", "part": "0/2", "stop_after": "3h50m"}
+    own = {"k": "3,5", "part": "0/2", "stop_after": "3h50m", "slurm.time": "2h", "slurm.before_end": "3m"}
     words = []
     for setting in settings.values():
         if setting.name in ("json", "debug", "recipe", "resume", "data_fraction"):

@@ -1,5 +1,6 @@
 """docs/cluster.md: its scripts parse, and its commands are commands."""
 
+import dataclasses
 import re
 import shlex
 import subprocess
@@ -32,8 +33,19 @@ def test_scripts(script: str) -> None:
         assert choose_part(config.part, {}) is not None
 
 
+def test_a_file_of_settings(tmp_path: Path) -> None:
+    (text,) = [text for kind, text in BLOCKS if kind == "yaml" and "engine: slurm" in text]
+    file = tmp_path / "cluster.yaml"
+    file.write_text(text)
+    (line,) = [line for line in TEXT.splitlines() if "--engine slurm --partition" in line]
+    words = shlex.split(line)
+    flags = config_of(words)
+    config = parse(ExtractConfig, ["--dataset", "coco", "--model", "swinv2-b", "--config", str(file)])
+    assert config.slurm == dataclasses.replace(flags.slurm, mem="64GB", setup=("module load cuda",))
+
+
 def test_the_indexed_job() -> None:
-    (text,) = [text for kind, text in BLOCKS if kind == "yaml"]
+    (text,) = [text for kind, text in BLOCKS if kind == "yaml" and "kind: Job" in text]
     job: dict[str, Any] = yaml.safe_load(text)
     spec = job["spec"]
     (container,) = spec["template"]["spec"]["containers"]
