@@ -30,6 +30,7 @@ MANIFEST_SHA256 = {
     "images-int4": "8b1c0dba36cbab49a2eca81de37a142c9c787b203ff4bb87ca70896a336775d5",
     "pixels-float16": "e48d41a5fad699c3320a2b1202b249969ea97c97acf414b58c77a393558697df",
     "pooled-float16": "c20fd84b07133d4ef1d9564c3263eb19e6c50d0f0378b8d04be99761e0629c7c",
+    "images-q2": "66f5ecf6728c789f7b9b702656eabe8516fe796915ad43570e23aa16ce6971d4",
     "images-int8": "28616fc3cadf445df0aa1850357bbcbe143e0b471a51124a152eca7c2dd36ae7",
 }
 
@@ -134,6 +135,11 @@ def test_we_read_every_row(path: Path, expected: dict[str, Array]) -> None:
 def decode_row(codec_name: str, parts: dict[str, Array]) -> Array:
     """One level of a row, as docs/store-format.md words it."""
     x = parts["q"].astype(np.float32)
+    if codec_name.startswith("q"):
+        exact = {name: array.astype(np.float64) for name, array in parts.items()}
+        code = exact["q"] + 255 * exact["q_high"]
+        scale = exact["deviation"] * exact["step"]
+        return (exact["mean"] + scale * (code @ exact["rotation"].T)).astype(np.float32)
     if codec_name == "int4":
         nibbles = np.stack([parts["q"] % 16, parts["q"] // 16], axis=-1)
         codes = np.where(nibbles < 8, nibbles, nibbles - 16.0).reshape(*x.shape[:-1], -1)
@@ -141,6 +147,12 @@ def decode_row(codec_name: str, parts: dict[str, Array]) -> Array:
         channels = parts["scale"].shape[-1]
         x = codes[..., :channels].astype(np.float32) * steps[..., :channels]
     return x * parts["scale"][..., None, None, :] if "scale" in parts else x
+
+
+def state_of(level: str, expected: dict[str, Array]) -> dict[str, Array]:
+    """What the codec was fitted to, of one level."""
+    paths = [path for path in expected if path.startswith("codec/") and path.split("/")[2] == level]
+    return {path.rpartition("/")[2]: expected[path] for path in paths}
 
 
 def decode_pixels(stored: Array) -> Array:
@@ -154,7 +166,10 @@ def assert_row(store: Any, row: int, folder: str, local: int, expected: dict[str
     for level in store.levels:
         for kind, array in encoded[level].items():
             np.testing.assert_array_equal(array[0], expected[f"{folder}/levels/{level}/{kind}"][local])
-        x = decode_row(store.codec, {kind: array[0] for kind, array in encoded[level].items()})
+        parts = {kind: array[0] for kind, array in encoded[level].items()}
+        if store.codec.startswith("q"):
+            parts |= state_of(level, expected)
+        x = decode_row(store.codec, parts)
         np.testing.assert_array_equal(decoded[level][0], np.moveaxis(x, -1, -3))
     for name, array in store.read_targets([row])[0].items():
         stored = expected[f"{folder}/targets/{name}"][local].reshape(-1).view(np.uint8)

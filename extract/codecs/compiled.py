@@ -15,7 +15,7 @@ import torch._dynamo
 from torch import Tensor
 
 from extract.backbones.compiler import allow_variants
-from extract.codecs.devices.contract import DeviceCodec, finite
+from extract.codecs.devices.contract import DeviceCodec, EncodesAndChecks, finite
 from extract.codecs.on_device import device_codec
 from extract.codecs.through_numpy import ThroughNumpy
 
@@ -46,7 +46,7 @@ def compiled_coded(codec: str | DeviceCodec, x: Tensor) -> Coded:
 
 def _coded(codec: DeviceCodec, x: Tensor) -> Coded:
     are_finite = finite(x)
-    if isinstance(codec, ThroughNumpy):
+    if isinstance(codec, EncodesAndChecks):
         parts, can_hold = codec.encode_and_check(x)
         return parts, are_finite, can_hold
     return codec.encode(x), are_finite, codec.holds(x, are_finite)

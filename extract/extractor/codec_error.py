@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from extract.extractor.encode_batch import HostBatch
+from stores.codecs import codec
 from stores.codecs.contract import error_figures
 from stores.errors import CodecError
 from stores.format.plan import ShardId, StorePlan
@@ -21,6 +22,8 @@ logger = logging.getLogger(__name__)
 WARN_MEDIAN, WARN_WORST = 0.02, 0.10
 """Errors of the median and the worst channel above which a warning is logged, relative to the standard
 deviation of the channel. A live bf16 backbone errs by 0.007 to 0.019."""
+_SPREAD_OF_SHARDS = 0.25
+"""By which the error of a shard may exceed what a codec promises of all rows: its channels vary less."""
 SAMPLE_VALUES = 1 << 18
 """Values of a level that are measured in a shard, at most, spread over all its rows: 5 to 10 ms of a core."""
 SAMPLE_SHARE = 1 / 512
@@ -108,16 +111,20 @@ def _exceeds(found: dict[str, float], limit: float) -> bool:
 class CodecWarnings:
     """Logs one warning a level, for its first shard above the usual error."""
 
-    def __init__(self) -> None:
+    def __init__(self, codec_name: str) -> None:
+        """Args: codec_name: one that promises an error, such as q5, is warned of above that."""
+        promised = getattr(codec(codec_name), "error", 0.0)
+        self._limit = max(WARN_MEDIAN, (1 + _SPREAD_OF_SHARDS) * promised)
         self._warned: set[str] = set()
 
     def look_at(self, figures: Figures, shard_name: str) -> None:
         for level, found in figures.items():
-            if level not in self._warned and _exceeds(found, WARN_MEDIAN):
+            if level not in self._warned and _exceeds(found, self._limit):
                 self._warned.add(level)
                 logger.warning(
-                    "%s: %s; above %.0f %% and %.0f %% heads may lose accuracy: compare with float16",
-                    *(shard_name, _described(level, found), 100 * WARN_MEDIAN, 100 * WARN_WORST),
+                    "%s: %s; above %.2g %% and %.2g %% heads may lose accuracy: compare with float16",
+                    *(shard_name, _described(level, found)),
+                    *(100 * self._limit, 100 * self._limit * WARN_WORST / WARN_MEDIAN),
                 )
 
 

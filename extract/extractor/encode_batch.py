@@ -180,10 +180,17 @@ def _stacked(parts: Sequence[Any]) -> Any:
     """Tensors of rows, in dicts and tuples alike, as tensors of all rows."""
     first = parts[0]
     if isinstance(first, Tensor):
-        return torch.cat(list(parts))
+        return _joined(parts)
     if isinstance(first, tuple):
         return tuple(_stacked(each) for each in zip(*parts, strict=True))
     return {name: _stacked([part[name] for part in parts]) for name in first}
+
+
+def _joined(rows: Sequence[Tensor]) -> Tensor:
+    """Rows of one layout in that layout: (1, [T,] y, x, C) as such, or in memory (1, [T,] C, y, x)."""
+    if rows[0].is_contiguous():
+        return torch.cat(list(rows))
+    return torch.cat([row.movedim(-1, -3) for row in rows]).movedim(-3, -1)
 
 
 def _sample(
@@ -206,10 +213,13 @@ def _sample(
 
 
 def _to_host(tensor: Tensor) -> Tensor:
-    """The tensor in host memory, contiguous; a GPU's is copied asynchronously, to page-locked memory."""
+    """The tensor in host memory, without gaps in its own layout; a GPU's is copied asynchronously, to
+    page-locked memory."""
+    is_channel_first = tensor.dim() > 3 and tensor.movedim(-1, -3).is_contiguous()
+    dense = tensor if is_channel_first else tensor.contiguous()
     if tensor.device.type == "cpu":
-        return tensor.contiguous()
-    host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+        return dense
+    host = torch.empty_strided(dense.shape, dense.stride(), dtype=tensor.dtype, pin_memory=True)
     copies = _copies(tensor.device)
     copies.wait_stream(torch.cuda.current_stream(tensor.device))
     with torch.cuda.stream(copies):

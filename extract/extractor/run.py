@@ -159,7 +159,7 @@ class _Run:
     ) -> None:
         self._writer, self._plan, self._backbone, self._report = writer, writer.plan, backbone, progress
         self._shards_at_once = shards_at_once(self._plan)
-        self._codec_limit, self._codec_warnings = codec_limit, CodecWarnings()
+        self._codec_limit, self._codec_warnings = codec_limit, CodecWarnings(self._plan.codec)
         self._provenance = provenance(backbone.device, of_videos=self._plan.frames is not None)
         is_complete = writer.complete
         finished = {} if is_complete else retried(writer.finished, str(writer.path))

@@ -27,7 +27,7 @@ from stores.format.features import DOTTED_LEVEL_NAMES, NEW_OPTIONAL, NEW_REQUIRE
 from stores.format.packing import targets_with_own_shards
 from stores.format.pixel_differences import PIXEL_DIFFERENCES
 from stores.format.plan import MAX_SHARD_ROWS, Bin, StorePlan
-from stores.format.size_estimate import FileCount, count_files
+from stores.format.size_estimate import FileCount, count_files, level_estimate
 from stores.plugins import package_of, provided_by
 from stores.pyramid import PyramidSpec
 
@@ -196,12 +196,7 @@ def needed_bytes(plan: StorePlan, dataset: Dataset) -> int:
     if dataset.subset is None:
         return plan.total_bytes
     share = len(dataset.subset) / len(dataset.records)
-    levels = sum(
-        b.rows * spec.stored_row_bytes
-        for index, b in enumerate(plan.bins)
-        for spec in sharded_arrays(plan, index).values()
-        if not spec.compressed
-    )
+    levels = sum(level_estimate(plan, index) for index in range(len(plan.bins)))
     return plan.total_bytes - int((1 - share) * levels)
 
 

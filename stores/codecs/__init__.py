@@ -18,10 +18,11 @@ _WITH_NUMBER = re.compile(r"([a-z][a-z0-9_]*?)([1-9][0-9]{0,8})")
 
 
 def codec_names() -> tuple[str, ...]:
-    """The names that `codec` accepts; of a family with a number those that its module lists.
+    """The names that `codec` accepts and help and errors list; of a family with a number those that its
+    module lists. A module with `LISTED = False` is accepted, for what it wrote and whoever asks for it.
 
-    >>> {"float16", "int4", "int8"} <= set(codec_names())
-    True
+    >>> {"float16", "int8", "q2", "q5"} <= set(codec_names()), "int4" in codec_names()
+    (True, False)
     """
     return tuple(sorted(name for plugin in plugins(GROUP, __name__).values() for name in _names(plugin)))
 
@@ -68,6 +69,8 @@ def _is_family(plugin: Plugin) -> bool:
 
 
 def _names(plugin: Plugin) -> tuple[str, ...]:
+    if not getattr(plugin.load(), "LISTED", True):
+        return ()
     if not _is_family(plugin):
         return (plugin.name,)
     return tuple(f"{plugin.name}{number}" for number in plugin.load().NUMBERS)

@@ -37,6 +37,11 @@ class Part:
     """The value of an absent chunk; `encode` never produces it."""
     attributes: Mapping[str, Any] = field(default_factory=dict)
     """Of the Zarr array."""
+    zstd_level: int | None = None
+    """Of chunks that are zstd frames; None for uncompressed ones."""
+    channel_first: bool = False
+    """Whether chunks hold (row, [time,] channel, y, x). In memory these arrays are views of such bytes, with
+    the shape of all others."""
 
 
 class Codec(Protocol):
@@ -117,6 +122,18 @@ _CONSTANT = 1e-5
 """A deviation relative to magnitude: about a hundred roundings of a float32."""
 
 
+def constant_channels(
+    deviation: npt.NDArray[np.float64], limit: npt.NDArray[np.float64]
+) -> npt.NDArray[np.bool_]:
+    """(C,) whether a channel varies by no more than float32 sums are rounded by.
+
+    Args:
+        deviation: (C,) standard deviations.
+        limit: (C,) the largest magnitudes among the values.
+    """
+    return ~(deviation > _CONSTANT * limit)
+
+
 def error_figures(x: npt.NDArray[Any], decoded: npt.NDArray[Any]) -> dict[str, float]:
     """The codec's error relative to each channel's standard deviation.
 
@@ -144,7 +161,8 @@ def error_figures(x: npt.NDArray[Any], decoded: npt.NDArray[Any]) -> dict[str, f
     error *= kept
     deviation = np.sqrt(np.einsum("cn,cn->c", values, values) / count)
     rms = np.sqrt(np.einsum("cn,cn->c", error, error) / count)
-    relative = np.divide(rms, deviation, out=np.zeros_like(rms), where=deviation > _CONSTANT * limit)
+    varies = ~constant_channels(deviation, limit)
+    relative = np.divide(rms, deviation, out=np.zeros_like(rms), where=varies)
     worst = int(np.argmax(relative))
     return {
         "median": float(np.median(relative)),

@@ -1,4 +1,4 @@
-"""int4 (opt-in): blocks of 32 channels of a cell with a step each, over one scale for each row and channel.
+"""int4 (unlisted): blocks of 32 channels of a cell with a step each, over one scale for each row and channel.
 
 A channel is first brought to the others' size by its own scale, as int8 does, because the channels of a
 backbone differ by an order of magnitude and the largest would take all the steps of its block. In float32
@@ -125,3 +125,5 @@ def _unpacked(packed: npt.NDArray[np.uint8], channels: int) -> npt.NDArray[np.in
 
 
 CODEC = Int4()
+LISTED = False
+"""Replaced by q<error>, which errs by half as much at these bytes."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 FORMAT_NAME = "permafrost-store"
 FORMAT_VERSION = 1
@@ -39,6 +40,9 @@ class ArraySpec:
     """S of a sharded array; None for a table."""
     compressed: bool = False
     """Whether chunks are zstd frames."""
+    zstd_level: int = ZSTD_LEVEL
+    channel_first: bool = False
+    """Whether chunks hold the last axis before y and x: Zarr's codec `transpose`."""
     attributes: Mapping[str, Any] = field(default_factory=dict)
     """Attributes of the Zarr array, such as the `logical_dtype` of packed codes."""
     ragged: bool = False
@@ -51,6 +55,29 @@ class ArraySpec:
     @property
     def row_shape(self) -> tuple[int, ...]:
         return self.shape[1:]
+
+    @property
+    def stored_row_shape(self) -> tuple[int, ...]:
+        """Of the bytes in a chunk."""
+        if not self.channel_first:
+            return self.row_shape
+        *front, y, x, channel = self.row_shape
+        return (*front, channel, y, x)
+
+    def empty(self, rows: int) -> npt.NDArray[Any]:
+        """Memory for rows, (rows, *row_shape), whose bytes lie as in the chunks."""
+        made = np.empty((rows, *self.stored_row_shape), self.dtype)
+        return np.moveaxis(made, -3, -1) if self.channel_first else made
+
+    def stored(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """A row, or rows, with its axes as in the chunks: a view.
+
+        >>> spec = ArraySpec(path="q", dtype=np.dtype("i1"), shape=(5, 2, 3, 4), dims=("row", "y", "x", "c"),
+        ...     fill=0, channel_first=True)
+        >>> spec.stored(spec.empty(1)).shape, spec.stored(spec.empty(1)).flags.c_contiguous
+        ((1, 4, 2, 3), True)
+        """
+        return np.moveaxis(array, -1, -3) if self.channel_first else array
 
     @property
     def row_bytes(self) -> int:
@@ -113,13 +140,15 @@ class ArraySpec:
         }
 
     def _sharding(self, to_bytes: dict[str, Any]) -> dict[str, Any]:
-        zstd = [{"name": "zstd", "configuration": {"level": ZSTD_LEVEL, "checksum": False}}]
-        crc = {"name": "crc32c"}
+        zstd = [{"name": "zstd", "configuration": {"level": self.zstd_level, "checksum": False}}]
+        crc, last = {"name": "crc32c"}, len(self.shape) - 1
+        order = [*range(last - 2), last, last - 2, last - 1]
+        transpose = [{"name": "transpose", "configuration": {"order": order}}] if self.channel_first else []
         return {
             "name": "sharding_indexed",
             "configuration": {
                 "chunk_shape": [1, *self.row_shape],
-                "codecs": [to_bytes, *(zstd if self.compressed else []), crc],
+                "codecs": [*transpose, to_bytes, *(zstd if self.compressed else []), crc],
                 "index_codecs": [{"name": "bytes", "configuration": {"endian": "little"}}, crc],
                 "index_location": "end",
             },

@@ -17,9 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from stores.codecs import codec
-from stores.codecs.contract import State, states_sha256
+from stores.codecs.contract import State
 from stores.format.array_names import DIGEST_DIM, KEY_DIM, PIXEL_DIMS, level_attributes, part_dim, target_dims
-from stores.format.array_spec import FORMAT_NAME, FORMAT_VERSION, ArraySpec, absent_fill
+from stores.format.array_spec import FORMAT_NAME, FORMAT_VERSION, ZSTD_LEVEL, ArraySpec, absent_fill
 from stores.format.canonical_json import canonical_json
 from stores.format.features import CONSOLIDATED, FLAT_KEYS, MAX_CONSOLIDATED_BYTES, NAMES, PACKED
 from stores.format.packing import packed_shard_rows
@@ -76,6 +76,8 @@ class PlannedStore(Protocol):
     def own_shards(self) -> Collection[str]: ...
     @property
     def codec_state(self) -> Mapping[str, State] | None: ...
+    @property
+    def codec_root(self) -> str | None: ...
 
 
 def _table(features: Collection[str], path: str, dtype: str, shape: tuple[int, ...], *dims: str) -> ArraySpec:
@@ -117,10 +119,9 @@ def state_tables(plan: PlannedStore) -> dict[str, dict[str, ArraySpec]]:
     found: dict[str, dict[str, ArraySpec]] = {}
     if plan.codec_state is None:
         return found
-    root = f"codec/{states_sha256(plan.codec_state)[:16]}"
     for level, state in plan.codec_state.items():
         found[level] = {
-            name: state_table(f"{root}/{level}/{name}", array.dtype, array.shape, plan.features)
+            name: state_table(f"{plan.codec_root}/{level}/{name}", array.dtype, array.shape, plan.features)
             for name, array in state.items()
         }
     return found
@@ -164,6 +165,8 @@ def sharded_arrays(plan: PlannedStore, bin_index: int) -> dict[str, ArraySpec]:
             axes = dict(zip(("y", "x"), cells, strict=True)) if part.per_cell else {}
             dims = (*time_dim, *axes, part_dim(kind, part.dim) if named else part.dim)
             describing = level_attributes(plan.codec, lv, ("row", *dims)) if named and kind == "q" else {}
+            if describing and plan.codec_root is not None:
+                describing["codec_state"] = f"{plan.codec_root}/{lv.name}"
             add(
                 f"levels/{lv.name}/{kind}",
                 part.dtype,
@@ -171,6 +174,9 @@ def sharded_arrays(plan: PlannedStore, bin_index: int) -> dict[str, ArraySpec]:
                 dims,
                 fill=part.fill,
                 packed=not part.per_cell,
+                compressed=part.zstd_level is not None,
+                zstd_level=part.zstd_level or ZSTD_LEVEL,
+                channel_first=part.channel_first,
                 attributes={**part.attributes, **describing},
             )
     if plan.pixels:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from stores.codecs import codec
-from stores.codecs.contract import Codec, FittedCodec, State
+from stores.codecs.contract import Codec, FittedCodec, State, states_sha256
 from stores.errors import CodecError, PlanError
 from stores.format.array_spec import ArraySpec
 from stores.format.arrays import planned_tables, sharded_arrays
@@ -231,6 +231,11 @@ class StorePlan:
         if self.codec_state is None:
             raise CodecError(f"codec {self.codec} has to be fitted to sample rows first")
         return made.with_state(self.codec_state[level])
+
+    @cached_property
+    def codec_root(self) -> str | None:
+        """The folder of the arrays of a fitted codec, named by their digest; None for other codecs."""
+        return None if self.codec_state is None else f"codec/{states_sha256(self.codec_state)[:16]}"
 
     def with_state(self, state: Mapping[str, State]) -> StorePlan:
         """The plan of a fitted codec with what it learned of each level."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from stores.codecs import codec
 from stores.format.plan import StorePlan
 from stores.format.printable import escaped
 
@@ -42,7 +43,7 @@ import xarray, zarr
 zarr.open_group("{folder}", mode="r")["bins/{bin}/levels/{level}/q"]
 xarray.open_datatree("{folder}", engine="zarr")
 ```
-
+{example}
 `plan.json` says how the features were made. `rows` holds the record, view and outcome of each planned row.
 `MANIFEST.json` is written last: without it the store is not finished.
 """
@@ -70,7 +71,22 @@ def readme(plan: StorePlan) -> bytes:
         folder=plan.folder_name,
         bin=plan.bins[0].name,
         level=plan.pyramid.names[0],
+        example=_example(plan),
     ).encode()
+
+
+def _example(plan: StorePlan) -> str:
+    """How to decode a row by numpy, of codecs for which the attribute `decode` is not enough."""
+    text: str | None = getattr(codec(plan.codec), "numpy_example", None)
+    if text is None:
+        return ""
+    code = text.format(
+        folder=plan.folder_name,
+        bin=plan.bins[0].name,
+        level=plan.pyramid.names[0],
+        state=plan.codec_root,
+    )
+    return f"\nRow 0 of the first bin, decoded by numpy:\n\n```python\n{code}```\n"
 
 
 def _weights_line(plan: StorePlan) -> str:

@@ -12,6 +12,8 @@ from stores.format.targets import DenseTarget
 
 _COMPRESSED_SHARE = {"pixels": 0.7, "differences": 0.5, "targets": COMPRESSED_TARGETS}
 """Compressed over raw size, for estimates only; measured on views of COCO: pixels 0.67, differences 0.46."""
+MOSTLY_ZERO = 0.02
+"""Stored over raw size of the high bytes of codes."""
 _RECEIPT_BYTES, _RECEIPT_FILE_BYTES, _RECEIPT_ROW_BYTES, _RECEIPT_CRC_BYTES = 900, 130, 140, 11
 _SMALL_FILES_BYTES = 12_000
 """plan.json, MANIFEST.json and README.md of a small store; for estimates only."""
@@ -45,14 +47,12 @@ def count_files(plan: PlannedStore) -> FileCount:
 
 
 def estimated_bytes(plan: PlannedStore) -> int:
-    """Bytes on disk: exact for features, scales, tables and metadata, an estimate for the rest."""
+    """Bytes on disk: exact for uncompressed features, scales, tables and metadata, an upper bound for
+    compressed features, an estimate for the rest."""
     total = compressed_estimate(plan)
     for index, b in enumerate(plan.bins):
         specs = sharded_arrays(plan, index).values()
-        for spec in specs:
-            total += spec.shards * spec.index_bytes + (
-                0 if spec.compressed else b.rows * spec.stored_row_bytes
-            )
+        total += level_estimate(plan, index) + sum(spec.shards * spec.index_bytes for spec in specs)
         total += b.shards * (_RECEIPT_BYTES + len(specs) * _RECEIPT_FILE_BYTES)
         total += b.rows * (_RECEIPT_ROW_BYTES + len(specs) * _RECEIPT_CRC_BYTES)
     tables = [spec for spec in all_arrays(plan) if spec.shard_rows is None]
@@ -60,12 +60,23 @@ def estimated_bytes(plan: PlannedStore) -> int:
     return int(total) + sum(spec.total_bytes for spec in tables) + _SMALL_FILES_BYTES
 
 
+def level_estimate(plan: PlannedStore, bin_index: int) -> int:
+    """Bytes of the levels of a bin with the chunks' checksums: exact where chunks are not compressed. The
+    codes of q<error> are taken by their raw size, which is an upper bound, and `q_high` as almost empty."""
+    total, rows = 0.0, plan.bins[bin_index].rows
+    for name, spec in sharded_arrays(plan, bin_index).items():
+        if name.startswith("levels/"):
+            is_mostly_zero = spec.compressed and not name.endswith("/q")
+            total += rows * spec.stored_row_bytes * (MOSTLY_ZERO if is_mostly_zero else 1)
+    return int(total)
+
+
 def compressed_estimate(plan: PlannedStore) -> float:
     """The part of `estimated_bytes` that is compressed: targets and pixels."""
     total = 0.0
     for index, b in enumerate(plan.bins):
         for name, spec in sharded_arrays(plan, index).items():
-            if spec.compressed:
+            if spec.compressed and not name.startswith("levels/"):
                 raw = b.rows * spec.stored_row_bytes
                 if name.startswith("targets/"):
                     raw = _raw_target_bytes(plan, index, name.removeprefix("targets/"), raw)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from stores.codecs import codec
@@ -46,7 +45,7 @@ class EncodedRows(StoredRows):
         """
         index = self._only_bin("name one") if bin is None else self.plan.bin_index(bin)
         return {
-            level: {kind: np.empty((rows, *spec.row_shape), spec.dtype) for kind, spec in kinds.items()}
+            level: {kind: spec.empty(rows) for kind, spec in kinds.items()}
             for level, kinds in self._level_specs(index, levels).items()
         }
 
@@ -61,8 +60,9 @@ class EncodedRows(StoredRows):
         Args:
             rows: of this store, all of one bin.
             levels: None for all.
-            out: what `buffers` returned, or arrays like it, C-contiguous and with room for at least these
-                rows; its first rows are filled and returned as views. None for fresh memory, which is slower.
+            out: what `buffers` returned, or arrays like it, of the same layout and with room for at least
+                these rows; its first rows are filled and returned as views. None for fresh memory, which is
+                slower.
 
         Raises:
             LevelMissing: the store does not hold a level.

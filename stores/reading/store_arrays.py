@@ -77,7 +77,7 @@ class StoreArrays:
         """The reads that fill the contiguous `target` (rows, ...) with these bin-local rows."""
         reader = self.reader(bin_index, name)
         read, size = reader.read_row, reader.spec.row_bytes
-        flat = target.reshape(-1).view(np.uint8).data
+        flat = reader.spec.stored(target).reshape(-1).view(np.uint8).data
         return [(read, row, flat[i * size : (i + 1) * size]) for i, row in enumerate(local)]
 
     def run(self, jobs: Sequence[Job]) -> None:
@@ -101,12 +101,12 @@ class StoreArrays:
 def first_rows(given: Array | None, rows: int, spec: ArraySpec) -> Array:
     """Contiguous memory for `rows` rows, fresh or the caller's. Raises ValueError if it does not fit."""
     if given is None:
-        return np.empty((rows, *spec.row_shape), spec.dtype)
+        return spec.empty(rows)
     fits = given.dtype == spec.dtype and given.shape[1:] == spec.row_shape and len(given) >= rows
-    if not fits or not given.flags.c_contiguous or not given.flags.writeable:
+    if not fits or not spec.stored(given).flags.c_contiguous or not given.flags.writeable:
         shape = f"({rows} or more, {', '.join(map(str, spec.row_shape))})"
         raise ValueError(
             f"out for {spec.path} is {given.dtype} {given.shape}, expected writeable C-contiguous "
-            f"{spec.dtype} {shape}"
+            f"{spec.dtype} {shape}{' of memory (rows, [time,] channel, y, x)' * spec.channel_first}"
         )
     return given[:rows]

@@ -35,9 +35,9 @@ class FileFigures:
     """Of every row's stored chunk; None for a row without one."""
 
 
-def flat_bytes(array: npt.NDArray[Any]) -> memoryview:
-    """The bytes of an array, a copy only where it is not contiguous."""
-    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+def flat_bytes(spec: ArraySpec, array: npt.NDArray[Any]) -> memoryview:
+    """The bytes of a row as its chunk holds them, a copy only where they lie otherwise."""
+    return np.ascontiguousarray(spec.stored(array)).reshape(-1).view(np.uint8).data
 
 
 def check_row(spec: ArraySpec, array: npt.NDArray[Any]) -> None:
@@ -57,7 +57,7 @@ def stored_chunk(spec: ArraySpec, data: memoryview) -> memoryview | bytes:
     flat = np.frombuffer(data, dtype=np.uint8)
     if len(flat) < spec.row_bytes:
         flat = np.concatenate([flat, np.zeros(spec.row_bytes - len(flat), np.uint8)])
-    return encode_frame(flat)
+    return encode_frame(flat, spec.zstd_level)
 
 
 class ShardFile:
@@ -89,7 +89,7 @@ class ShardFile:
     def put(self, position: int, array: npt.NDArray[Any]) -> None:
         """Writes the row at this position of the shard; without `chunk-digests` its memory must not change
         before `wait` returns."""
-        data = flat_bytes(array)
+        data = flat_bytes(self.spec, array)
         if self.spec.compressed and self._chunks is not None:
             self._chunks.take_decoded(position, data)
         self._take(position, stored_chunk(self.spec, data))

@@ -86,7 +86,8 @@ class SpoolFile:
         """Writes the chunks of one row, in the order of the rows: those that come too early are copied."""
         chunks: dict[str, memoryview | bytes] = {}
         for name, array in arrays.items():
-            spec, data, entry = self._arrays[name], flat_bytes(array), self._first[name] + position
+            spec, entry = self._arrays[name], self._first[name] + position
+            data = flat_bytes(spec, array)
             stored = stored_chunk(spec, data)
             crc = self._crcs[name][position] = crc32c(stored)
             if spec.compressed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -14,11 +15,12 @@ from stores.format.array_spec import ZSTD_LEVEL
 _MAGIC = b"\x28\xb5\x2f\xfd"
 _MAX_HEADER_BYTES = 18
 _CODEC = Zstd(level=ZSTD_LEVEL)
+_encoder = cache(Zstd)  # by level
 
 
-def encode_frame(data: npt.NDArray[Any]) -> bytes:
-    """One frame holding the bytes of a contiguous array, its length in the header."""
-    return bytes(_CODEC.encode(data))
+def encode_frame(data: npt.NDArray[Any], level: int = ZSTD_LEVEL) -> bytes:
+    """One frame holding the bytes of a contiguous array, its length in the header; releases the GIL."""
+    return bytes(_encoder(level).encode(data))
 
 
 def frame_bound(decoded_bytes: int) -> int:

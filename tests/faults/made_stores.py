@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from stores.codecs import codec
+from stores.codecs.contract import FittedCodec
 from stores.format.features import NEW_OPTIONAL, NEW_REQUIRED
 from stores.format.plan import Bin, DenseTarget, RaggedTarget, ShardId, StorePlan, Target
 from stores.format.row_table import UNDECODABLE, RowTable
@@ -91,6 +93,17 @@ def places(plan: StorePlan) -> list[Place]:
     """Every planned row, in plan order."""
     local = [iter(range(b.rows)) for b in plan.bins]
     return [(int(index), next(local[index])) for index in plan.rows.bin]
+
+
+def fitted(plan: StorePlan) -> StorePlan:
+    """The plan with a state of its codec, fitted to the kind of features that MadeRows makes."""
+    made = codec(plan.codec)
+    assert isinstance(made, FittedCodec)
+    noise = {
+        lv.name: np.random.default_rng(lv.channels).standard_normal((20, 4, 4, lv.channels), np.float32)
+        for lv in plan.pyramid
+    }
+    return plan.with_state({level: made.fit(x) for level, x in noise.items()})
 
 
 @dataclass(frozen=True, slots=True)

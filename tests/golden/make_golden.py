@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from stores.format.arrays import sharded_arrays
+from stores.format.arrays import sharded_arrays, state_tables
 from stores.format.features import (
     BLAKE3,
     CHUNK_DIGESTS,
@@ -27,7 +27,17 @@ from stores.format.features import (
 from stores.format.plan import Bin, DenseTarget, RaggedTarget
 from stores.format.pixel_differences import PIXEL_DIFFERENCES, differences
 from stores.pyramid import ONE_CELL_PX, Level
-from tests.faults.made_stores import LABELS, ORIGINAL_LABELS, P4, P5, Array, MadeRows, extract, small_plan
+from tests.faults.made_stores import (
+    LABELS,
+    ORIGINAL_LABELS,
+    P4,
+    P5,
+    Array,
+    MadeRows,
+    extract,
+    fitted,
+    small_plan,
+)
 
 FOLDER = Path(__file__).parent
 TWO_BINS = (
@@ -82,6 +92,18 @@ def golden_stores() -> dict[str, MadeRows]:
             skipped=frozenset({(0, 1029)}),
         ),
         "images-int4": MadeRows(small_plan("int4", bins=TWO_BINS, levels=(WIDE, P5), targets=targets)),
+        "images-q2": MadeRows(
+            fitted(
+                small_plan(
+                    "q2",
+                    bins=TWO_BINS,
+                    levels=(WIDE, P5),
+                    targets=targets,
+                    required_features=(CHUNK_DIGESTS, FLAT_KEYS, PACKED),
+                    optional_features=(NAMES, CONSOLIDATED),
+                )
+            )
+        ),
         "layout-names": _one_feature(optional_features=(NAMES,)),
         "layout-consolidated": _one_feature(optional_features=(CONSOLIDATED,)),
         "layout-chunk-digests": _one_feature(required_features=(CHUNK_DIGESTS,)),
@@ -122,6 +144,8 @@ def expected(rows: MadeRows) -> dict[str, Array]:
                     if name == "pixels" and plan.pixel_differences:
                         array = differences(array)
                     whole[row] = padded(array, spec.row_bytes).view(spec.dtype).reshape(spec.row_shape)
+    for level, tables in state_tables(plan).items():
+        found |= {spec.path: plan.codec_state[level][name] for name, spec in tables.items()}
     for name, table in plan.rows.to_tables().items():
         found[f"rows/{name}"] = table
     return found

@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from stores import open_store
-from stores.codecs import codec
+from stores.codecs import codec, needs_state
 from stores.format.arrays import all_arrays, bin_tables, sharded_arrays
 from stores.format.bounded_files import StoreFolder
 from stores.format.pixel_differences import PIXEL_DIFFERENCES, differences, undo_differences
 from stores.format.plan import Bin, DenseTarget, RaggedTarget, StorePlan
 from stores.pyramid import Level
 from stores.writing.writer import StoreWriter
-from tests.faults.made_stores import LABELS, ORIGINAL_LABELS, P4, P5, MadeRows, extract, small_plan
+from tests.faults.made_stores import LABELS, ORIGINAL_LABELS, P4, P5, MadeRows, extract, fitted, small_plan
 
 BINS = (
     Bin(height_px=32, width_px=64, rows=11, shard_rows=4, batch_rows=2),
@@ -40,6 +40,8 @@ KINDS = {
     "int8": {"levels": (P4, P5)},
     "float16": {"codec_name": "float16", "levels": (P4, P5)},
     "int4": {"codec_name": "int4", "levels": (P4, P5, WIDE)},
+    "q2": {"codec_name": "q2", "levels": (P4, P5, WIDE)},
+    "q5 video": {"codec_name": "q5", "frames": 3, "targets": (CLIP_CLASS,)},
     "int4 video": {"codec_name": "int4", "frames": 3, "targets": (CLIP_CLASS,)},
     "video": {"frames": 3, "targets": (CLIP_CLASS, FLAGS, DEPTH), "pixels": True},
     "boxes": {"targets": (LABELS, ORIGINAL_LABELS, BOXES), "pixels": True},
@@ -61,7 +63,7 @@ class Made:
 @pytest.fixture(scope="module", params=KINDS)
 def made(request, tmp_path_factory):
     plan = small_plan(**KINDS[request.param], bins=BINS)
-    rows = MadeRows(plan, skipped=SKIPPED)
+    rows = MadeRows(fitted(plan) if needs_state(codec(plan.codec)) else plan, skipped=SKIPPED)
     root = tmp_path_factory.mktemp(request.param)
     extract(root, rows)
     return Made(rows, root / plan.folder_name)
@@ -125,7 +127,7 @@ def test_our_reader_returns_the_rows_put(made):
                     assert array.dtype == copies[row][name].dtype, name
                     np.testing.assert_array_equal(array, copies[row][name], err_msg=name)
                 for level, x in made.rows.encoded(index, int(store._local_of[row])).items():
-                    nchw = np.moveaxis(codec(made.plan.codec).decode(x), -1, -3)
+                    nchw = np.moveaxis(made.rows.plan.level_codec(level).decode(x), -1, -3)
                     np.testing.assert_array_equal(decoded[level][at], nchw)
                     assert decoded[level].dtype == np.float32
 

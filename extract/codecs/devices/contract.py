@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -28,11 +28,13 @@ class DeviceCodec(Protocol):
         Args:
             x: float (N, [T,] y, x, C) on any device.
 
-        Returns the arrays of the codec's `parts` by name, with the axes N and T in front.
+        Returns the arrays of the codec's `parts` by name, with the axes N and T in front, in memory as their
+        chunks are stored.
         """
 
     def decode(self, encoded: Mapping[str, Tensor]) -> Tensor:
-        """Float32 (..., y, x, C) in fresh memory, equal to the numpy half's on any device."""
+        """Float32 (..., y, x, C) in fresh memory, equal to the numpy half's on any device, of q<error> on a
+        CPU."""
 
     def holds(self, x: Tensor, are_finite: Tensor) -> Tensor:
         """(N,) bool on the device: whether the codec can hold every value of the row x[n].
@@ -41,6 +43,14 @@ class DeviceCodec(Protocol):
             x: as of `encode`.
             are_finite: (N,) bool, `finite(x)`: the answer of a codec that holds every finite value.
         """
+
+
+@runtime_checkable
+class EncodesAndChecks(Protocol):
+    """A device half for which `encode` and `holds` are one piece of work."""
+
+    def encode_and_check(self, x: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """What `encode` and `holds` return."""
 
 
 class FittedDeviceCodec(DeviceCodec, Protocol):

@@ -137,5 +137,5 @@ def test_checks_find_the_rows_to_skip():
 
 
 def test_an_unknown_codec_is_named():
-    with pytest.raises(CodecError, match=r"unknown codec 'int3'; available: float16, int4, int8"):
+    with pytest.raises(CodecError, match=r"unknown codec 'int3'; available: float16, int8, q2, q5"):
         device_codec.encode("int3", torch.zeros(1, 1, 1, 1))

@@ -142,7 +142,7 @@ def test_unfinished_stores(tmp_path, rows):
     flip(writer.path / "bins/32x64/levels/p5/q/c/1/0/0/0")
     assert [p.shard for p in verify_store(writer.path).problems] == [None]
     assert [p.shard for p in verify_store(writer.path, full=True).problems] == [None, "32x64-1"]
-    flip(writer.path / "receipts/32x64-0.json", 50)
+    flip(writer.path / "receipts/32x64-0.json", 0)
     assert [p.shard for p in verify_store(writer.path).problems] == [None, "32x64-0"]
 
 
@@ -214,7 +214,9 @@ def test_receipts_hold_the_specified_fields(path, rows):
     assert {p.partition("/c/")[0] for p in content["files"]} == {f"bins/64x32/{name}" for name in names}
     receipt = decode_receipt(data, rows.plan, shard, 0, set(content["files"]))
     assert receipt.outcome == (0, 1, 0) and receipt.reasons == {"1": "not an image"}
-    assert receipt.errors == {"p5": {"median": 0.5}} and receipt.provenance == {"numpy": "2"}
+    scale_bits = 32 / 2  # of two cells
+    assert receipt.errors == {"p5": {"median": 0.5, "bits_per_value": 8 + scale_bits}}
+    assert receipt.provenance == {"numpy": "2"}
     assert all(f.crc32c[1] is None and f.crc32c[0] is not None for f in receipt.files.values())
     table = np.frombuffer((path / "bins/64x32/levels/p5/crc/c/0").read_bytes(), "<u4").tolist()
     q = next(f for p, f in receipt.files.items() if "/q/" in p)

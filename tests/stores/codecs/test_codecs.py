@@ -25,7 +25,7 @@ def test_errors_of_normal_features(name):
 
 
 def test_unknown_name_lists_the_known():
-    with pytest.raises(CodecError, match="float16, int4, int8"):
+    with pytest.raises(CodecError, match="float16, int8, q2, q5"):
         codec("os")
 
 

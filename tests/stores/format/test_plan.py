@@ -105,7 +105,7 @@ def test_row_tables_that_contradict_themselves(changed, message):
     [
         ({"name": "../evil"}, "store name"),
         ({"name": "Upper"}, "store name"),
-        ({"codec": "gzip"}, "float16, int4, int8"),
+        ({"codec": "gzip"}, "float16, int8, q2, q5"),
         ({"codec_settings": {"level": 1}}, "no settings"),
         ({"frames": 0}, "frames"),
         ({"bins": ()}, "0 bins"),
