@@ -36,7 +36,7 @@ class Rotated:
         return self.encode_and_check(x)[1]
 
     def encode_and_check(self, x: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """`encode` and `holds` at once: the codes tell both."""
+        """`encode` and `holds` at once: both follow from the codes."""
         mean, deviation, rotation, _ = self._on(x.device)
         standard = quotient(x.float() - mean.float(), deviation.float()).double()
         tokens = (standard * on_host.TOKEN_GRID).round() / on_host.TOKEN_GRID
