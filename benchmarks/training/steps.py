@@ -25,7 +25,7 @@ CLASSES = 150
 CPU = torch.device("cpu")
 
 
-def write_labelled_store(root: Path, rows: int, side_px: int) -> Path:
+def write_labelled_store(root: Path, rows: int, side_px: int, target: str = "labels") -> Path:
     """Random int8 pyramids of SwinV2-B with random label maps, in regions of 32 px."""
     hw = np.full((rows, 2), side_px, np.int32)
     row_bytes = feature_row_bytes(PYRAMID, "int8", side_px, side_px)
@@ -40,7 +40,7 @@ def write_labelled_store(root: Path, rows: int, side_px: int) -> Path:
         codec="int8",
         codec_settings={},
         bins=(Bin(height_px=side_px, width_px=side_px, rows=rows, shard_rows=shard_rows),),
-        targets=(DenseTarget("labels", "uint8", ("y", "x")),),
+        targets=(DenseTarget(target, "uint8", ("y", "x")),),
         view_params=(),
         rows=RowTable(
             keys=tuple(f"{row:08}" for row in range(rows)),
@@ -62,7 +62,7 @@ def write_labelled_store(root: Path, rows: int, side_px: int) -> Path:
                 q = generator.integers(-127, 128, (cells, cells, level.channels), dtype=np.int8)
                 features[level.name] = {"q": q, "scale": np.full(level.channels, 0.01, np.float32)}
             regions = generator.integers(0, CLASSES, (side_px // 32, side_px // 32), dtype=np.uint8)
-            labels = {"labels": np.kron(regions, np.ones((32, 32), np.uint8))}
+            labels = {target: np.kron(regions, np.ones((32, 32), np.uint8))}
             shard_writer.put(row, features, labels, source_sha256=bytes(32))
         shard_writer.commit({}, {})
     writer.finish()

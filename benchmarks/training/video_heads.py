@@ -37,7 +37,7 @@ from extract.views.clip_view import CLIP_FRAMES
 from heads import build_head
 from pipelines.config import OptimizerConfig
 from pipelines.demo.clips import write_video
-from pipelines.feed.store_feed import dequantise
+from pipelines.feed.transfer import dequantise
 from pipelines.machine.devices import autocast
 from pipelines.training.optimisation.optimizer import build_optimizer
 from stores.codecs import codec

@@ -140,7 +140,7 @@ class Mask2Former(SegmentationHead):
                     stride_px=stride_px,
                     valid=valid,
                 )
-                yield masks, (height, width)
+            yield masks, (height, width)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

@@ -11,7 +11,14 @@ from torch import Tensor, nn
 from heads.contract import Features, Head, SizeYX, Targets, check_output_sizes
 from heads.errors import HeadError
 from heads.segmentation.pixel_loss import pixel_cross_entropy
-from heads.segmentation.row_bands import LabelMap, joined, label_map, resized_rows, row_bands
+from heads.segmentation.row_bands import (
+    LabelMap,
+    best_class,
+    joined,
+    label_map,
+    resized_rows,
+    row_bands,
+)
 
 
 class SegmentationHead(Head):
@@ -157,7 +164,7 @@ def _probability_bands(seen_Kyx: Tensor, size: SizeYX) -> Iterator[Tensor]:
 
 def _best_class(scores_KrX: Tensor) -> tuple[Tensor, Tensor]:
     """The best class and its share of the scores: those of mask heads are no probabilities."""
-    best_rX, labels_rX = scores_KrX.max(0)
+    labels_rX, best_rX = best_class(scores_KrX)
     return labels_rX, best_rX.div_(scores_KrX.sum(0))
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -42,21 +43,49 @@ def joined(bands: Iterator[Tensor], maps: int, size: SizeYX) -> Tensor:
     return whole_KYX
 
 
-def label_map(bands: Iterator[tuple[Tensor, Tensor]], size: SizeYX) -> LabelMap:
-    """One label map of the labels, integers (r, X), and their confidences, float32 (r, X), of bands.
+def stacked_labels(bands: Iterator[Tensor], size: SizeYX) -> Tensor:
+    """One map, uint8 (*size), of the labels (r, X) of bands.
 
     The map is there before the first band: what is kept of each band would lie between the memory of bands,
     which the next band could then not use again.
     """
-    labels_YX, first, confidence = None, 0, 0.0
-    for labels_rX, confidence_rX in bands:
+    labels_YX, first = None, 0
+    for labels_rX in bands:
         if labels_YX is None:
             labels_YX = torch.empty(size, dtype=torch.uint8, device=labels_rX.device)
         labels_YX[first : first + len(labels_rX)] = labels_rX
         first += len(labels_rX)
-        confidence += float(confidence_rX.sum(dtype=torch.float64))
     assert labels_YX is not None, "an image has rows"
-    return LabelMap(labels_YX, confidence / (size[0] * size[1]))
+    return labels_YX
+
+
+def label_map(bands: Iterator[tuple[Tensor, Tensor]], size: SizeYX) -> LabelMap:
+    """One label map of the labels (r, X) and their confidences, float32 (r, X), of bands."""
+    confidences: list[Tensor] = []
+
+    def labels() -> Iterator[Tensor]:
+        for labels_rX, confidence_rX in bands:
+            confidences.append(confidence_rX.sum(dtype=torch.float64))
+            yield labels_rX
+
+    labels_YX = stacked_labels(labels(), size)
+    return LabelMap(labels_YX, float(torch.stack(confidences).sum()) / (size[0] * size[1]))
+
+
+def best_class(scores_KrX: Tensor) -> tuple[Tensor, Tensor]:
+    """The first of the best classes at each pixel, integer (r, X), and its score: `scores_KrX.max(0)`.
+
+    On a CPU up to three times as fast as that, which goes through the classes pixel by pixel.
+    """
+    if not scores_KrX.is_cpu:
+        best_rX, labels_rX = scores_KrX.max(0)
+        return labels_rX, best_rX
+    classes = len(scores_KrX)
+    best_rX = scores_KrX.amax(0)
+    # The best class of least number has the greatest weight of those that equal the best score.
+    weight_K11 = torch.arange(classes, 0, -1, dtype=torch.uint8)[:, None, None]
+    weights_KrX = (scores_KrX == best_rX).view(torch.uint8).mul_(weight_K11)
+    return weights_KrX.amax(0).neg_().add_(classes), best_rX
 
 
 def row_bands(size: SizeYX, maps: int, device: torch.device) -> Iterator[tuple[int, int]]:
@@ -76,30 +105,48 @@ def resized_rows(x_KyX: Tensor, size: SizeYX, first: int, stop: int) -> Tensor:
     """Rows first..stop of a map resized to `size`: (K, stop - first, X).
 
     What `F.interpolate(..., mode="bilinear", align_corners=False)` gives there, up to the rounding of a sum
-    of four products; whole maps of scores are made of such rows too, so that labels and scores agree.
+    of four products; whole maps of scores are made of such rows too, so that labels and scores agree. Waits
+    for no device.
 
     Args:
         x_KyX: float32 (K, y, x).
     """
-    low_r, high_r, share_r = _source_rows(x_KyX.shape[1], size[0], first, stop)
-    lowest, highest = int(low_r[0]), int(high_r[-1]) + 1
+    low_r, high_r, share_r = _source_rows(x_KyX.shape[1], size[0], first, stop, x_KyX.device)
+    lowest, highest = _first_source_row(x_KyX.shape[1], size[0], first), x_KyX.shape[1]
+    highest = min(highest, _first_source_row(highest, size[0], stop - 1) + 2)
     cut_1KyX = x_KyX[None, :, lowest:highest]
     wide_KyX = F.interpolate(
         cut_1KyX, size=(highest - lowest, size[1]), mode="bilinear", align_corners=False
     )[0]
-    device = x_KyX.device
-    weight_r1 = share_r.to(device)[:, None]
-    above_KrX = wide_KyX.index_select(1, (low_r - lowest).to(device)).mul_(1 - weight_r1)
-    return above_KrX.add_(wide_KyX.index_select(1, (high_r - lowest).to(device)).mul_(weight_r1))
+    weight_r1 = share_r[:, None]
+    above_KrX = wide_KyX.index_select(1, low_r - lowest).mul_(1 - weight_r1)
+    return above_KrX.add_(wide_KyX.index_select(1, high_r - lowest).mul_(weight_r1))
 
 
-def _source_rows(here: int, there: int, first: int, stop: int) -> tuple[Tensor, Tensor, Tensor]:
+def _source_rows(
+    here: int, there: int, first: int, stop: int, device: torch.device
+) -> tuple[Tensor, Tensor, Tensor]:
     """Of output rows first..stop of `there`: both source rows of `here`, and the share of the second.
 
-    The place is rounded to float32 once, as by the fused multiply-add of torch's kernels: rounded twice, the
-    share differs by up to 1e-5.
+    Made on the device: a copy from the host would wait for it. The place is rounded to float32 once, as by
+    the fused multiply-add of torch's kernels: rounded twice, the share differs by up to 1e-5.
     """
-    scale = (torch.tensor(float(here)) / torch.tensor(float(there))).double()
-    place_r = ((torch.arange(first, stop, dtype=torch.float64) + 0.5) * scale - 0.5).float().clamp(min=0)
+    row_r = torch.arange(first, stop, dtype=torch.float64, device=device)
+    place_r = ((row_r + 0.5) * _scale(here, there) - 0.5).float().clamp(min=0)
     low_r = place_r.long().clamp(max=here - 1)
     return low_r, (low_r + 1).clamp(max=here - 1), place_r - low_r
+
+
+def _first_source_row(here: int, there: int, row: int) -> int:
+    """The first source row of an output row, as `_source_rows` has it.
+
+    >>> [_first_source_row(3, 7, row) for row in range(7)]
+    [0, 0, 0, 1, 1, 1, 2]
+    """
+    place = np.float32((row + 0.5) * _scale(here, there) - 0.5)
+    return min(int(max(place, 0)), here - 1)
+
+
+def _scale(here: int, there: int) -> float:
+    """Source rows an output row, in float32 as torch's kernels have it."""
+    return float(np.float32(here) / np.float32(there))

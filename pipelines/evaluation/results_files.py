@@ -23,7 +23,7 @@ from pipelines.metrics.coco_results import box_entries, mask_entries, write_resu
 from pipelines.tasks import TestView, task_for
 from pipelines.tasks.contract import Arrays
 from pipelines.tasks.detection import record_detections
-from pipelines.tasks.segmentation import record_probabilities
+from pipelines.tasks.segmentation import record_labels
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,7 +68,11 @@ def _detection(head: Head, views: Iterable[TestView], predicted: Predicted) -> R
     masks: list[dict[str, Any]] = []
     records, has_masks = 0, True
     blank = _with_truth(views, _no_instances)
-    for truth, found in record_detections(head, blank, device=predicted.device, bf16=predicted.bf16):
+    ordered = sorted(
+        record_detections(head, blank, device=predicted.device, bf16=predicted.bf16),
+        key=lambda record: record[0],
+    )
+    for _, truth, found in ordered:
         boxes += box_entries(truth.image_id, found, predicted.values)
         masks += mask_entries(truth.image_id, truth.original_hw, found, predicted.values)
         records, has_masks = records + 1, has_masks and found.counts is not None
@@ -86,13 +90,10 @@ def _segmentation(head: Head, views: Iterable[TestView], predicted: Predicted) -
     values = np.array(predicted.values)
     value_of = values.astype(np.uint8 if values.max() < 256 else np.uint16)
     folder, records = predicted.folder / f"results{predicted.suffix}", 0
-    blank = _with_truth(views, lambda view: {"original_labels": np.zeros((1, 1), np.uint8)})
-    for key, probabilities_KHW, _ in record_probabilities(
-        head, blank, device=predicted.device, bf16=predicted.bf16
-    ):
-        path = folder / f"{key}.png"
+    for view, labels_HW in record_labels(head, views, device=predicted.device, bf16=predicted.bf16):
+        path = folder / f"{view.key}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(value_of[probabilities_KHW.argmax(0).cpu().numpy()]).save(path)
+        Image.fromarray(value_of[labels_HW.cpu().numpy()]).save(path)
         records += 1
     return Results(files=(folder,), records=records)
 

@@ -10,7 +10,6 @@ import torch
 
 from heads.contract import Head
 from pipelines.evaluation.store_views import check_measurable, store_views, views_name
-from pipelines.feed.prefetch import read_ahead
 from pipelines.tasks import task_for
 from pipelines.tasks.contract import targets_there
 from stores.reading.reader import Store
@@ -43,8 +42,7 @@ class StoreMeasure:
         levels, shallow = module.head.levels, self._shallow
         check_measurable(self._store, levels, task, shallow)
         truth = targets_there(task, task.test_targets, self._store.targets)
-        source = store_views(self._store, levels, truth, module.device, shallow)
-        with closing(read_ahead(source, depth=1)) as views:
+        with closing(store_views(self._store, levels, truth, module.device, shallow)) as views:
             return task.measure(
                 module.head, views, views_name=views_name(self._store), device=module.device, bf16=self._bf16
             ).scores()

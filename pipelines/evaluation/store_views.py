@@ -1,24 +1,40 @@
-"""Test views read from a store, one record at a time."""
+"""Test views read from a store: rows of one shape together, read ahead of the head.
+
+Letters in tensor names: N rows, C channels, T frames, y and x cells.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
-from extract.codecs.on_device import level_codecs
 from pipelines.errors import UsageError
-from pipelines.feed.store_feed import dequantise
+from pipelines.feed.prefetch import read_ahead
+from pipelines.feed.transfer import Sent, Transfer
 from pipelines.tasks import Task, TestView
-from pipelines.tasks.contract import targets_there
+from pipelines.tasks.contract import VIEWS_AT_ONCE, targets_there
 from stores.errors import LevelMissing
 from stores.reading.reader import Store
 
 if TYPE_CHECKING:
     from pipelines.live.recompute_levels import ShallowLevels
+
+_SLOTS = 3
+"""Batches on the host: one being read into, one waiting, one being dequantised."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Loaded:
+    """Rows of one bin that follow each other."""
+
+    rows: list[int]
+    truths: list[Mapping[str, npt.NDArray[Any]]]
+    sent: Sent
 
 
 def store_views(
@@ -27,48 +43,78 @@ def store_views(
     targets: Sequence[str],
     device: torch.device,
     shallow: ShallowLevels | None = None,
-) -> Iterator[TestView]:
-    """The test views of a store with `targets`, those of one record together, in the order of its records.
+) -> Generator[TestView, None, None]:
+    """The test views of a store with `targets`: those of one record together, records whose views have the
+    same bins together, else in the order of the store.
+
+    The features of up to VIEWS_AT_ONCE views of one shape are rows of one tensor, see
+    `pipelines.tasks.contract.same_shapes`. A thread reads them a batch ahead; it ends when this iterator is
+    closed.
 
     Args:
         shallow: what recomputes the levels that the store lacks; None where it holds them all.
     """
-    truth: Mapping[str, npt.NDArray[Any]] = {}
-    codecs = level_codecs(store.plan)
-    shown = None
-    for row in _rows_by_record(store):
-        if store.keys[row] != shown:
-            shown, truth = store.keys[row], store.read_targets([row], tuple(targets))[0]
-        encoded = store.read_encoded([row], tuple(level for level in levels if level in store.levels))
-        on_device = {level: _to_device(parts, device) for level, parts in encoded.items()}
-        (height, width), (original_y, original_x) = store.valid_hw[row], store.original_hw[row]
-        yield TestView(
-            key=store.keys[row],
-            features=_recomputed(shallow, store, row, device)
-            | {level: dequantise(codecs[level], parts) for level, parts in on_device.items()},
-            valid_hw=(int(height), int(width)),
-            params=dict(zip(store.plan.view_params, store.params[row].tolist(), strict=True)),
-            original_hw=(int(original_y), int(original_x)),
-            truth=truth,
-        )
+    transfer, place_of = Transfer(store.plan, device), _record_places(store)
+    ahead = read_ahead(_loaded(store, levels, targets, transfer, shallow), depth=1)
+    try:
+        for loaded in ahead:
+            features = transfer.features(loaded.sent)
+            if shallow is not None:
+                features |= shallow.levels(loaded.sent.others[0])
+            for place, (row, truth) in enumerate(zip(loaded.rows, loaded.truths, strict=True)):
+                (height, width), (original_y, original_x) = store.valid_hw[row], store.original_hw[row]
+                yield TestView(
+                    key=store.keys[row],
+                    features={level: x_NCTyx[place : place + 1] for level, x_NCTyx in features.items()},
+                    valid_hw=(int(height), int(width)),
+                    params=dict(zip(store.plan.view_params, store.params[row].tolist(), strict=True)),
+                    original_hw=(int(original_y), int(original_x)),
+                    truth=truth,
+                    record=place_of[store.keys[row]],
+                )
+    finally:
+        ahead.close()
 
 
-def _recomputed(
-    shallow: ShallowLevels | None, store: Store, row: int, device: torch.device
-) -> dict[str, Tensor]:
-    return {} if shallow is None else shallow.levels(_to_device(shallow.arrays(store, [row]), device))
+def _loaded(
+    store: Store,
+    levels: Sequence[str],
+    targets: Sequence[str],
+    transfer: Transfer,
+    shallow: ShallowLevels | None,
+) -> Iterator[_Loaded]:
+    """The rows of a store in the order that `store_views` gives. Runs in the reading thread."""
+    stored = tuple(level for level in levels if level in store.levels)
+    shown, truth = "", dict[str, npt.NDArray[Any]]()
+    for bin_name, run in _runs(store):
+        buffers = [store.buffers(min(VIEWS_AT_ONCE, len(run)), bin_name, stored) for _ in range(_SLOTS)]
+        slots = [transfer.slot(each) for each in buffers]
+        for number, start in enumerate(range(0, len(run), VIEWS_AT_ONCE)):
+            rows, slot, truths = run[start : start + VIEWS_AT_ONCE], slots[number % _SLOTS], []
+            slot.wait_until_free()
+            store.read_encoded(rows, stored, slot.arrays)
+            for row in rows:
+                if store.keys[row] != shown:
+                    shown, truth = store.keys[row], store.read_targets([row], tuple(targets))[0]
+                truths.append(truth)
+            others = [] if shallow is None else [shallow.arrays(store, rows)]
+            yield _Loaded(rows=rows, truths=truths, sent=transfer.send(slot, len(rows), others))
 
 
-def _rows_by_record(store: Store) -> list[int]:
-    """Row numbers with the views of a record together; bins scatter them over the store."""
+def _runs(store: Store) -> Iterator[tuple[str, list[int]]]:
+    """Rows that follow each other in one bin, the views of a record together."""
     rows_of: dict[str, list[int]] = {}
-    for row in range(len(store)):
-        rows_of.setdefault(store.keys[row], []).append(row)
-    return [row for rows in rows_of.values() for row in rows]
+    for row, key in enumerate(store.keys):
+        rows_of.setdefault(key, []).append(row)
+    bins = store.bins
+    ordered = sorted(rows_of.values(), key=lambda rows: [bins[row] for row in rows])
+    for name, run in groupby((row for rows in ordered for row in rows), key=lambda row: bins[row]):
+        yield name, list(run)
 
 
-def _to_device(parts: Mapping[str, Any], device: torch.device) -> dict[str, Tensor]:
-    return {name: torch.from_numpy(array).to(device) for name, array in parts.items()}
+def _record_places(store: Store) -> dict[str, int]:
+    """The place of each record in the store."""
+    return {key: place for place, key in enumerate(dict.fromkeys(store.keys))}
 
 
 def check_measurable(

@@ -16,7 +16,8 @@ from torch import Tensor
 from extract.codecs.on_device import level_codecs
 from pipelines.feed.joined_stores import JoinedStores, Rows
 from pipelines.feed.pace import Reading
-from pipelines.feed.store_feed import Batch, dequantise
+from pipelines.feed.store_feed import Batch
+from pipelines.feed.transfer import dequantise
 from pipelines.machine.free_memory import available_bytes
 from pipelines.tasks import Task
 from pipelines.tasks.contract import targets_there

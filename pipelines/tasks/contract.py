@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy.typing as npt
 
+from pipelines.machine.adjacent_rows import adjacent_rows
 from pipelines.tasks.info.contract import TaskInfo
 from pipelines.units import percent as percent  # also a name of this module
 
@@ -20,6 +22,8 @@ if TYPE_CHECKING:  # a report knows its tasks without torch
     from pipelines.live.run_model import RunModel
 
 Arrays = Mapping[str, npt.NDArray[Any]]
+VIEWS_AT_ONCE = 4
+"""Views of one shape that are read, copied and dequantised together, and go through a head together."""
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 """Of the files that `predict` takes for images."""
 
@@ -40,6 +44,23 @@ class TestView:
     """Of the source, in pixels."""
     truth: Arrays
     """The task's `test_targets`: untouched, the same for all views of a record."""
+    record: int = 0
+    """The place of its record in the test split; views come in an order that suits their shapes."""
+
+
+def same_shapes(views: Iterable[TestView], most: int = VIEWS_AT_ONCE) -> Iterator[list[TestView]]:
+    """Views of one shape that follow each other, at most `most` together; `joined_features` of them is what
+    a head is given."""
+    for _, of_shape in groupby(views, key=lambda view: [x.shape for x in view.features.values()]):
+        while together := list(islice(of_shape, most)):
+            yield together
+
+
+def joined_features(together: Sequence[TestView]) -> dict[str, Tensor]:
+    """Level -> (N, C, [T,] y, x) of N views of one shape."""
+    return {
+        level: adjacent_rows([view.features[level] for view in together]) for level in together[0].features
+    }
 
 
 def targets_there(task: object, wanted: Sequence[str], there: Container[str]) -> tuple[str, ...]:

@@ -26,7 +26,14 @@ from pipelines.metrics.coco_results import (
     write_results,
 )
 from pipelines.metrics.merge_views import detections, merged, unflipped
-from pipelines.tasks.contract import IMAGE_ENDINGS, Arrays, TestView, percent
+from pipelines.tasks.contract import (
+    IMAGE_ENDINGS,
+    Arrays,
+    TestView,
+    joined_features,
+    percent,
+    same_shapes,
+)
 from pipelines.tasks.info.detection import INFO
 
 if TYPE_CHECKING:
@@ -180,7 +187,8 @@ class Detection:
     def measure(
         self, head: Head, views: Iterable[TestView], *, views_name: str, device: torch.device, bf16: bool
     ) -> DetectionFigures:
-        pairs = list(record_detections(head, views, device=device, bf16=bf16))
+        found = record_detections(head, views, device=device, bf16=bf16)
+        pairs = [(truth, each) for _, truth, each in sorted(found, key=lambda record: record[0])]
         categories = self._categories or _numbered(head.num_classes)
         return figures([truth for truth, _ in pairs], [found for _, found in pairs], views_name, categories)
 
@@ -248,19 +256,29 @@ def figures(
 
 def record_detections(
     head: Head, views: Iterable[TestView], *, device: torch.device, bf16: bool
-) -> Iterator[tuple[Truth, Detections]]:
-    """Truth and detections of each record, its views merged, in original pixels.
+) -> Iterator[tuple[int, Truth, Detections]]:
+    """Place, truth and detections of each record, its views merged, in original pixels.
 
-    Holds the features of one view at a time, whatever the number of views.
+    Holds the features of a few views at a time, whatever their number.
     """
-    for _, of_record in groupby(views, key=lambda view: view.key):
-        predictions: list[Mapping[str, Tensor]] = []
-        for view in of_record:
-            with torch.no_grad(), autocast(device, bf16):
-                prediction = head.predict(view.features, [view.valid_hw], [view.original_hw])[0]
-            is_flipped = bool(view.params.get("flip"))
-            predictions.append(unflipped(prediction, view.original_hw[1]) if is_flipped else prediction)
-        yield truth_of(view.truth, view.original_hw), detections(merged(predictions), view.original_hw)
+    for _, of_record in groupby(_predicted(head, views, device, bf16), key=lambda each: each[0].key):
+        shown, predictions = zip(*of_record, strict=True)
+        view = shown[0]
+        found = detections(merged(predictions), view.original_hw)
+        yield view.record, truth_of(view.truth, view.original_hw), found
+
+
+def _predicted(
+    head: Head, views: Iterable[TestView], device: torch.device, bf16: bool
+) -> Iterator[tuple[TestView, Mapping[str, Tensor]]]:
+    """Each view with its prediction, unflipped; views of one shape go through the head together."""
+    for together in same_shapes(views):
+        sizes = [view.valid_hw for view in together]
+        with torch.no_grad(), autocast(device, bf16):
+            found = head.predict(joined_features(together), sizes, [view.original_hw for view in together])
+        for view, prediction in zip(together, found, strict=True):
+            flipped = bool(view.params.get("flip"))
+            yield view, unflipped(prediction, view.original_hw[1]) if flipped else prediction
 
 
 def truth_of(stored: Arrays, original_hw: tuple[int, int]) -> Truth:

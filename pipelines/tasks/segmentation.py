@@ -6,7 +6,7 @@ import csv
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, groupby
+from itertools import chain, groupby, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +17,20 @@ from torch import Tensor
 
 from heads.contract import Head
 from heads.segmentation.base import SegmentationHead
+from heads.segmentation.row_bands import best_class, joined, stacked_labels
 from pipelines.json_output import write_json
 from pipelines.machine.devices import autocast
 from pipelines.metrics.merge_windows import WindowSum, is_window
 from pipelines.metrics.pixel_scores import PIXEL_SCORES, class_iou, intersections, unions
 from pipelines.metrics.segmentation import Confusion
-from pipelines.tasks.contract import IMAGE_ENDINGS, Arrays, TestView, percent
+from pipelines.tasks.contract import (
+    IMAGE_ENDINGS,
+    Arrays,
+    TestView,
+    joined_features,
+    percent,
+    same_shapes,
+)
 from pipelines.tasks.info.segmentation import INFO
 
 if TYPE_CHECKING:
@@ -94,8 +102,8 @@ class Segmentation:
         self, head: Head, views: Iterable[TestView], *, views_name: str, device: torch.device, bf16: bool
     ) -> SegmentationFigures:
         counts, records = Confusion(head.num_classes, device), 0
-        for _, probabilities_KHW, labels_HW in record_probabilities(head, views, device=device, bf16=bf16):
-            counts.update(probabilities_KHW.argmax(0), labels_HW.to(device))
+        for view, predicted_HW in record_labels(head, views, device=device, bf16=bf16):
+            counts.update(predicted_HW, labels_of(view, device))
             records += 1
         counts_KK = counts.on_host()
         return SegmentationFigures(
@@ -165,55 +173,124 @@ def _class_counts(labels: npt.NDArray[np.uint8], classes: int) -> npt.NDArray[np
     return counts[:classes]
 
 
-def record_probabilities(
+def record_labels(
     head: Head, views: Iterable[TestView], *, device: torch.device, bf16: bool
-) -> Iterator[tuple[str, Tensor, Tensor]]:
-    """(key, class scores (K, H0, W0), labels (H0, W0)) of each record: the mean over its views, unflipped.
+) -> Iterator[tuple[TestView, Tensor]]:
+    """The first view of each record and the record's predicted classes, uint8 (H0, W0), on the device.
+
+    The class of a pixel is the first of those with the largest score, the mean over the record's views, see
+    `record_scores`. Of a single view no more than a band of its scores is in memory. Waits for no device.
+    """
+    for view, of_record in _by_record(_predicted(head, views, device=device, bf16=bf16)):
+        if of_record.is_plain:
+            bands = (best_class(band_KrX)[0] for band_KrX in of_record.first)
+            with torch.no_grad():
+                labels_HW = stacked_labels(bands, view.original_hw)
+        else:
+            labels_HW = best_class(of_record.mean_scores(head, device))[0]
+        yield view, labels_HW
+
+
+def record_scores(
+    head: Head, views: Iterable[TestView], *, device: torch.device, bf16: bool
+) -> Iterator[tuple[TestView, Tensor]]:
+    """The first view of each record and the record's class scores (K, H0, W0): the mean over its views,
+    unflipped.
 
     As mmseg's `aug_test`; of sliding windows the mean where they overlap, see
-    pipelines/metrics/merge_windows.py. Holds one sum and one view at a time, whatever the number of views.
+    pipelines/metrics/merge_windows.py. Holds one sum and the scores of one view, whatever their number.
     """
-    for key, of_record in groupby(views, key=lambda view: view.key):
-        first = next(of_record)
-        of_record = chain((first,), of_record)
-        if is_window(first.params, first.valid_hw):
-            probabilities_KHW = _of_windows(head, of_record, device=device, bf16=bf16)
-            yield key, probabilities_KHW, _labels(first)
-            continue
+    for view, of_record in _by_record(_predicted(head, views, device=device, bf16=bf16)):
+        yield view, of_record.mean_scores(head, device)
+
+
+def labels_of(view: TestView, device: torch.device) -> Tensor:
+    """The truth, uint8 (H0, W0), on its way to the device."""
+    labels_HW = torch.from_numpy(np.ascontiguousarray(view.truth["original_labels"]))
+    return labels_HW.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else labels_HW
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class _Record:
+    """The predictions of one record's views."""
+
+    view: TestView
+    """The first one."""
+    first: Iterator[Tensor]
+    """Its scores, as bands of rows (K, r, X); of a window `view_scores`."""
+    others: Iterator[tuple[TestView, Iterator[Tensor]]]
+    """The same of the other views."""
+    is_plain: bool
+    """Whether there is one view, which shows the image as it is."""
+
+    def mean_scores(self, head: Head, device: torch.device) -> Tensor:
+        """(K, H0, W0), in fresh memory."""
+        every = chain(((self.view, self.first),), self.others)
+        if is_window(self.view.params, self.view.valid_hw):
+            return _of_windows(head, every, device)
         total_KHW, count = None, 0
-        for view in of_record:
-            part_KHW = _view_probabilities(head, view, device=device, bf16=bf16)
+        for view, bands in every:
+            with torch.no_grad():
+                part_KHW = joined(bands, head.num_classes, view.original_hw)
+            part_KHW = part_KHW.flip(-1) if view.params.get("flip") else part_KHW
             total_KHW = part_KHW if total_KHW is None else total_KHW.add_(part_KHW)
             count += 1
         assert total_KHW is not None
-        mean_KHW = total_KHW.div_(count) if count > 1 else total_KHW
-        yield key, mean_KHW, _labels(first)
+        return total_KHW.div_(count) if count > 1 else total_KHW
 
 
-def _labels(view: TestView) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(view.truth["original_labels"]))
+def _by_record(predicted: Iterator[tuple[TestView, Iterator[Tensor]]]) -> Iterator[tuple[TestView, _Record]]:
+    for _, group in groupby(predicted, key=lambda each: each[0].key):
+        of_record = iter(group)
+        view, first = next(of_record)
+        second = list(islice(of_record, 1))
+        shown_as_it_is = not view.params.get("flip") and not is_window(view.params, view.valid_hw)
+        yield (
+            view,
+            _Record(
+                view=view,
+                first=first,
+                others=chain(second, of_record),
+                is_plain=not second and shown_as_it_is,
+            ),
+        )
 
 
-def _of_windows(head: Head, views: Iterable[TestView], *, device: torch.device, bf16: bool) -> Tensor:
+def _predicted(
+    head: Head, views: Iterable[TestView], *, device: torch.device, bf16: bool
+) -> Iterator[tuple[TestView, Iterator[Tensor]]]:
+    """Each view with its class scores, as bands of rows; views of one shape go through the head together."""
+    for together in same_shapes(views):
+        assert isinstance(head, SegmentationHead)
+        if any(is_window(view.params, view.valid_hw) for view in together):
+            for view in together:
+                with autocast(device, bf16):
+                    scores_KYX = head.view_scores(view.features, [view.valid_hw])
+                yield view, iter((scores_KYX,))
+            continue
+        sizes = [view.valid_hw for view in together]
+        bands = head.predict_bands(joined_features(together), sizes, [view.original_hw for view in together])
+        for view in together:
+            # Entered for each view: a caller must not find itself inside of them.
+            with torch.no_grad(), autocast(device, bf16):
+                of_view = next(bands)
+            yield view, of_view
+
+
+def _of_windows(
+    head: Head, windows: Iterable[tuple[TestView, Iterator[Tensor]]], device: torch.device
+) -> Tensor:
     """Class scores (K, H0, W0) of an image of which each view is a window."""
     assert isinstance(head, SegmentationHead)
     found: WindowSum | None = None
-    for view in views:
+    for view, (scores_KYX,) in windows:
         params = {name: int(view.params[name]) for name in ("resized_y", "resized_x", "crop_y", "crop_x")}
         if found is None:
             resized_hw = (params["resized_y"], params["resized_x"])
             found, original_hw = WindowSum(head.num_classes, resized_hw, device), view.original_hw
-        with autocast(device, bf16):
-            scores_KYX = head.view_scores(view.features, [view.valid_hw])
         found.add(scores_KYX, (params["crop_y"], params["crop_x"]))
     assert found is not None
     return head.finished(found.mean(original_hw))
-
-
-def _view_probabilities(head: Head, view: TestView, *, device: torch.device, bf16: bool) -> Tensor:
-    with torch.no_grad(), autocast(device, bf16):
-        probabilities_KHW: Tensor = head.predict(view.features, [view.valid_hw], [view.original_hw])[0]
-    return probabilities_KHW.flip(-1) if view.params.get("flip") else probabilities_KHW
 
 
 TASK = Segmentation()

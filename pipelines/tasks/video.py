@@ -27,7 +27,7 @@ from pipelines.accuracy.named_records import (
     top_share,
 )
 from pipelines.machine.devices import autocast
-from pipelines.tasks.contract import Arrays, TestView, percent
+from pipelines.tasks.contract import Arrays, TestView, joined_features, percent, same_shapes
 from pipelines.tasks.info.video import INFO
 
 if TYPE_CHECKING:
@@ -89,6 +89,10 @@ class VideoFigures:
         draw_confusion(self.confusion(), class_names, folder / f"confusion{suffix}.png")
 
 
+_CLIPS_AT_ONCE = 12
+"""Of a record that go through a head together: of SwinV2-B they take 38 MB."""
+
+
 class Video:
     """The task; see `pipelines.tasks.contract.Task`."""
 
@@ -135,19 +139,14 @@ def record_probabilities(
     """
     for key, of_record in groupby(views, key=lambda view: view.key):
         parts: list[Tensor] = []
-        label = -1
-        for _, of_size in groupby(of_record, key=_shapes):
-            same = list(of_size)
-            features = {name: torch.cat([view.features[name] for view in same]) for name in same[0].features}
-            sizes = [view.valid_hw for view in same]
+        for together in same_shapes(of_record, most=_CLIPS_AT_ONCE):
+            sizes = [view.valid_hw for view in together]
             with torch.no_grad(), autocast(device, bf16):
-                parts += head.predict(features, sizes, [view.original_hw for view in same])
-            label = int(np.asarray(same[0].truth["original_label"]).reshape(()))
+                parts += head.predict(
+                    joined_features(together), sizes, [view.original_hw for view in together]
+                )
+        label = int(np.asarray(together[0].truth["original_label"]).reshape(()))
         yield key, label, torch.stack(parts).mean(0)
-
-
-def _shapes(view: TestView) -> list[torch.Size]:
-    return [x_NCTyx.shape for x_NCTyx in view.features.values()]
 
 
 TASK = Video()

@@ -18,7 +18,6 @@ from pipelines.catalog.stores import describe_store
 from pipelines.config import EvaluateConfig
 from pipelines.evaluation.open_test_store import open_test_store
 from pipelines.evaluation.store_views import check_measurable, store_views, views_name
-from pipelines.feed.prefetch import read_ahead
 from pipelines.json_output import write_json
 from pipelines.machine.devices import choose_device, uses_bf16
 from pipelines.next_step import command, print_next
@@ -108,7 +107,7 @@ def _views(
         else targets_there(task, task.test_targets, store.targets)
     )
     views = store_views(store, record.levels, truth, device, shallow)
-    return read_ahead(views, depth=1), views_name(store), str(path)
+    return views, views_name(store), str(path)
 
 
 def _write_results(

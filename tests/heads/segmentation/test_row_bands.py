@@ -55,3 +55,11 @@ def test_labels_are_the_largest_of_the_scores(name: str, monkeypatch: pytest.Mon
             assert found.mean_confidence == pytest.approx(float(expected), rel=1e-5)
             seen |= set(found.labels_YX.unique().tolist())
     assert len(seen) > 1, "a map of one class proves nothing"
+
+
+@pytest.mark.parametrize("classes", [1, 3, 255])
+def test_the_best_class_is_the_first_of_equals(classes: int) -> None:
+    scores_KrX = torch.randint(0, 3, (classes, 9, 11), generator=torch.Generator().manual_seed(0)).float()
+    labels_rX, best_rX = row_bands.best_class(scores_KrX)
+    assert torch.equal(labels_rX.long(), scores_KrX.argmax(0))
+    assert torch.equal(best_rX, scores_KrX.amax(0))

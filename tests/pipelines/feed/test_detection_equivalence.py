@@ -23,7 +23,7 @@ from extract.views.view import View
 from heads import build_head
 from pipelines.config import ExtractConfig, OptimizerConfig
 from pipelines.demo.thing_files import write_thing_split
-from pipelines.feed.store_feed import dequantise
+from pipelines.feed.transfer import dequantise
 from pipelines.live.backbone import live_features
 from pipelines.training.optimisation.optimizer import build_optimizer
 from pipelines.verbs import extract_features

@@ -30,7 +30,8 @@ from pipelines.config import ScheduleConfig, TrainConfig
 from pipelines.feed.datamodule import StoreData, Stretch, TrainingData
 from pipelines.feed.joined_stores import JoinedStores, RowIndex, Rows
 from pipelines.feed.row_order import EndlessRows
-from pipelines.feed.store_feed import Batch, dequantise
+from pipelines.feed.store_feed import Batch
+from pipelines.feed.transfer import dequantise
 from pipelines.live.backbone import live_features
 from pipelines.runs.metrics_csv import read_metrics
 from pipelines.training.build_module import build_module

@@ -11,7 +11,7 @@ from extract.views.recipes import views_of
 from extract.views.segmentation_recipes import slide
 from heads import build_head
 from pipelines.tasks.contract import TestView
-from pipelines.tasks.segmentation import record_probabilities
+from pipelines.tasks.segmentation import record_scores
 from stores.pyramid import PyramidSpec
 from tests.heads.pyramids import plain_pyramid
 
@@ -67,7 +67,7 @@ def test_overlaps_are_averaged_before_the_softmax() -> None:
         scores = F.interpolate(head(features, [(64, 64)]), size=view.valid_hw, mode="bilinear")[0]
         logits.append((view.crop_yx, scores))
     assert [corner for corner, _ in logits] == [(0, 0), (0, 42), (0, 51)]  # of 64 x 115 px
-    ((_, found, _),) = record_probabilities(head, views, device=torch.device("cpu"), bf16=False)
+    ((_, found),) = record_scores(head, views, device=torch.device("cpu"), bf16=False)
     mean = torch.zeros(CLASSES, 64, 115)
     for y in range(64):
         for x in range(115):
@@ -76,4 +76,4 @@ def test_overlaps_are_averaged_before_the_softmax() -> None:
     expected = F.interpolate(mean[None], size=(50, 90), mode="bilinear")[0].softmax(0)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
     with pytest.raises(ValueError, match="do not cover the image"):
-        list(record_probabilities(head, views[:1], device=torch.device("cpu"), bf16=False))
+        list(record_scores(head, views[:1], device=torch.device("cpu"), bf16=False))

@@ -126,8 +126,12 @@ class Oracle:
         self.truths, self.sees = truths, sees
 
     def predict(self, features, valid_hw, output_hw):
-        number, flip = (int(value) for value in features["p2"].flatten()[:2])
-        truth, (height, width) = self.truths[number], output_hw[0]
+        assert len(features["p2"]) == len(valid_hw) == len(output_hw)
+        return [self._one(*row) for row in zip(features["p2"], output_hw, strict=True)]
+
+    def _one(self, feature, output_hw):
+        number, flip = (int(value) for value in feature.flatten()[:2])
+        truth, (height, width) = self.truths[number], output_hw
         assert (height, width) == truth.original_hw
         found = perfect(truth)
         boxes = torch.from_numpy(found.boxes)
@@ -148,7 +152,7 @@ class Oracle:
             "mask_probs": torch.cat([torch.zeros(0, 1, 28, 28), *probs])[:, 0],
         }
         mirrors = flip if self.sees == "mirrored" else False
-        return [unflipped(made, width) if mirrors else made]
+        return unflipped(made, width) if mirrors else made
 
 
 def views_of(truths, flips: tuple[bool, ...]) -> Iterator[TestView]:

@@ -23,7 +23,7 @@ from pipelines.config import EvaluateConfig, ScheduleConfig, TrainConfig
 from pipelines.evaluation.store_views import store_views
 from pipelines.runs import run_folder as runs
 from pipelines.runs.trained_head import load_head
-from pipelines.tasks.segmentation import record_probabilities
+from pipelines.tasks.segmentation import record_scores
 from pipelines.verbs import evaluate, train_head
 from stores.reading.reader import open_store
 from tests.pipelines.extracted import CROP_PX, MODEL, WEIGHTS, extract_store, write_coloured_data
@@ -70,9 +70,9 @@ def test_new_images_get_what_evaluate_measured(trained: Trained, data: Path) -> 
     share, largest = [], 0.0
     with open_store(trained.test_store) as store:
         views = store_views(store, head.levels, ("original_labels",), CPU)
-        from_store = record_probabilities(head, views, device=CPU, bf16=False)
-        for key, expected_KHW, _ in from_store:
-            index = next(i for i, record in enumerate(dataset.records) if record.key == key)
+        from_store = record_scores(head, views, device=CPU, bf16=False)
+        for view, expected_KHW in from_store:
+            index = next(i for i, record in enumerate(dataset.records) if record.key == view.key)
             (found_KHW,) = model([decode_image(dataset.read_source(index))])
             assert found_KHW.shape == expected_KHW.shape
             share.append(float((found_KHW.argmax(0) == expected_KHW.argmax(0)).float().mean()))
