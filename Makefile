@@ -13,7 +13,7 @@ flags = $(foreach name,$(1),$(call flag,$(name)))
 test_flags = -n $(or $(TEST_PROCESSES),2) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help setup install demo test test-ci test-all lint plan extract status info verify train-head evaluate predict export report probe describe gc doctor clean file-map benchmark-read
+.PHONY: help setup install demo test test-ci test-all lint plan extract status info verify train-head evaluate predict export report probe analyse describe gc doctor clean file-map benchmark-read
 
 help:  ## Lists every target
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -76,6 +76,9 @@ report: setup  ## Compares runs with each other and the paper; OUT=page.html wri
 
 probe: setup  ## k-NN or logistic regression on stored features, without a training (METHOD=knn|logreg [STORE= VAL_STORE=])
 	$(RUN_PIPELINES) probe $(call flags,STORE VAL_STORE METHOD DATASET MODEL STORES SUBSET OUT) $(ARGS)
+
+analyse: setup  ## The papers' analyses of a store, a run or a live backbone (KIND=cka|attention|kernels|pca|neighbours|codec STORE= | RUN= | MODEL= DATASET=)
+	$(RUN_PIPELINES) analyse $(call flags,KIND STORE RUN PART MODEL WEIGHTS DATASET SPLIT DATA CROP_SIZE LEVELS ROWS OUT) $(ARGS)
 
 export: setup  ## Writes a run's head as a file to share, with config.json and a model card (RUN= OUT=head.safetensors)
 	$(RUN_PIPELINES) export $(call flags,RUN FORMAT OUT) $(ARGS)

@@ -80,6 +80,11 @@ def read_checkpoint(path: Path | str, trunk: nn.Module) -> dict[str, Tensor]:
     return _of_the_trunk(tensors, trunk)
 
 
+def tensors_of_file(path: Path) -> Mapping[str, Tensor]:
+    """The tensors of a checkpoint under the names of the file. Raises ValueError as `read_checkpoint`."""
+    return _weights_in(_read(path), path)
+
+
 def _not_whole(path: Path, reason: str) -> ValueError:
     """The error for a file that is not what its name says. Its size and first bytes distinguish an
     interrupted download from a web page or a Git LFS pointer."""

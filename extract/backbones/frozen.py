@@ -104,7 +104,7 @@ class FrozenBackbone(nn.Module):
         """
         pixels = pixels_NHWC.to(self.device, non_blocking=True)
         valid = torch.as_tensor(valid_hw).to(self.device, non_blocking=True)
-        with _full_accumulation():
+        with full_accumulation():
             if self.device.type != "cpu":
                 return self._on_gpu(pixels, valid)
             # One image per call: a matrix product may round differently with the number of images.
@@ -173,7 +173,7 @@ def _network(
         trunk = _trunk(card)
     trunk.load_state_dict(dict(weights.tensors), assign=True)
     makers = step_makers(trunk, stages=stages, pretrained_windows=card.pretrained_windows)
-    with _full_accumulation():
+    with full_accumulation():
         fitted = fit_steps(makers, dtype, device)
     exact = f"its first {fitted.exact} of {len(makers)} steps run" if fitted.exact else ""
     report(card.model, dtype, fitted.errors, exact)
@@ -202,7 +202,7 @@ def _timm_maps(
             final="pooled" in card.pyramid and not card.is_swin,
         )
 
-    with _full_accumulation():
+    with full_accumulation():
         fitted = fit_whole(make, PRECISIONS[precision], device, [PROBE_HW, _own_hw(card)])
     report(card.model, PRECISIONS[precision], fitted.errors, "it runs" if fitted.exact else "")
     assert isinstance(fitted.network, TimmMaps)
@@ -236,7 +236,7 @@ def _own_hw(card: BackboneCard) -> HW:
 
 
 @contextmanager
-def _full_accumulation() -> Iterator[None]:
+def full_accumulation() -> Iterator[None]:
     """Computes float32 products in float32 (no TF32 or bfloat16) and sums of half-precision products in
     float32, on GPUs and CPUs, whatever the process has set."""
     backends: Any = torch.backends

@@ -21,6 +21,9 @@ from extract.swin.steps import BlockFunctions, Step
 from extract.swin.timm_swin import stages_of
 from extract.swin.window_rule import HW
 
+Visit = Callable[[str, nn.Module, Tensor, Tensor], None]
+"""Takes the name of a step or block, its module, its input and its output."""
+
 
 @dataclass(frozen=True, slots=True)
 class StepMaker:
@@ -102,10 +105,28 @@ class FoldedSwin(nn.Module):
         """Stage -> its raw output, (N, y, x, C) float32, of normalised pixels (N, H, W, 3)."""
         return dict(self.outputs(x_NHWC).maps)
 
-    def outputs(self, x_NHWC: Tensor) -> Outputs:
-        """Outputs of stages and of the blocks taken, of normalised pixels (N, H, W, 3)."""
+    def outputs(self, x_NHWC: Tensor, visit: Visit | None = None) -> Outputs:
+        """Outputs of stages and of the blocks taken, of normalised pixels (N, H, W, 3).
+
+        Args:
+            visit: called after each step but the first with its name, module, input and output.
+        """
         functions = functions_for(x_NHWC.device.type, self.compiled)
-        return self._of_patches(self.steps[0](x_NHWC, functions), functions)
+        return self._of_patches(self.steps[0](x_NHWC, functions), functions, visit)
+
+    @property
+    def step_names(self) -> list[str]:
+        """Of each step: patches, s<stage>.b<block>, and merge<stage> for what precedes a stage's blocks."""
+        names, stage, block = [], 1, 0
+        for step, ends in zip(self.steps, self.ends, strict=True):
+            if isinstance(step, FoldedBlock):
+                block += 1
+                names.append(f"s{stage}.b{block}")
+            else:
+                names.append(f"merge{stage}" if names else "patches")
+            if ends:
+                stage, block = stage + 1, 0
+        return names
 
     def of_pixels(self, pixels_NHWC: Tensor, valid_hw: Tensor, norm: PixelNorm) -> Outputs:
         """`outputs` of uint8 pixels, normalised with the patches: on a GPU in a third of the time."""
@@ -114,10 +135,14 @@ class FoldedSwin(nn.Module):
         assert isinstance(patches, Patches)
         return self._of_patches(patches.of_pixels(pixels_NHWC, valid_hw, norm, functions), functions)
 
-    def _of_patches(self, patches: Step, functions: BlockFunctions) -> Outputs:
+    def _of_patches(self, patches: Step, functions: BlockFunctions, visit: Visit | None = None) -> Outputs:
         maps, blocks, (x, low) = {}, {}, patches
-        for step, ends, block in zip(self.steps[1:], self.ends[1:], self.taken[1:], strict=True):
+        names = self.step_names[1:] if visit else [""] * (len(self.steps) - 1)
+        for step, ends, block, name in zip(self.steps[1:], self.ends[1:], self.taken[1:], names, strict=True):
+            before = x if visit else None
             x, low = step(x, functions, low)
+            if visit and before is not None:
+                visit(name, step, before, x)
             if ends:
                 maps[ends] = x
             if block:

@@ -93,8 +93,8 @@ def enter(
         windows = windows.view(images, -1, tokens, channels).transpose(0, 1)
     qkv = linear(windows.reshape(-1, tokens, channels), weights.qkv_weight, weights.qkv_bias)
     qkv = qkv.view(-1, tokens, 3, heads, channels // heads).permute(2, 0, 3, 1, 4)
-    # Norms in float32: in float16 the smallest one would be 0, and a square may overflow.
-    qk = qkv[:2].float()
+    # Norms in float32 at least: in float16 the smallest one would be 0, and a square may overflow.
+    qk = qkv[:2].to(torch.promote_types(dtype, torch.float32))
     norm = torch.linalg.vector_norm(qk, dim=-1, keepdim=True).clamp_min(SMALLEST_NORM)
     # Written straight into the layout that batched products take, which saves a copy.
     scaled = torch.empty(qk.shape, dtype=dtype, device=qk.device)

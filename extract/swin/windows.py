@@ -69,12 +69,12 @@ def shift_mask(
     """
     if not any(shift):
         return None
-    label = _window_regions(grid, window, shift, device)
+    label = window_regions(grid, window, shift, device)
     differs = label[:, :, None] != label[:, None, :]
     return torch.zeros(differs.shape, device=device, dtype=dtype).masked_fill_(differs, MASKED)
 
 
-def _window_regions(grid: HW, window: HW, shift: HW, device: torch.device | str | None = None) -> Tensor:
+def window_regions(grid: HW, window: HW, shift: HW, device: torch.device | str | None = None) -> Tensor:
     """int64 (windows, tokens): the region of each token of a rolled map."""
     rows = _regions(grid[0], window[0], shift[0], device)
     columns = _regions(grid[1], window[1], shift[1], device)
@@ -172,7 +172,7 @@ def window_plan(grid: HW, window: HW, shift: HW, device: torch.device) -> Window
         tokens=window[0] * window[1],
         gather=gather.to(device),
         scatter=scatter[:-1].to(device),
-        regions=_window_regions((rows, columns), window, shift)[order].flatten().to(device, torch.int8),
+        regions=window_regions((rows, columns), window, shift)[order].flatten().to(device, torch.int8),
         padded=len(gather) > height * width,
         runs=tuple(runs),
     )

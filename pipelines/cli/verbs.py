@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pipelines import config
+from pipelines.analyses.settings import AnalyseConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,6 +85,12 @@ VERBS: dict[str, Verb] = {
         config_class=config.ProbeConfig,
         text="Classifies stored features by k-NN or logistic regression, without training a head.",
         example="--store features/in1k-train-swinv2-b-float16-1f3a9c2e --method knn",
+    ),
+    "analyse": Verb(
+        module="pipelines.analyses.analyse",
+        config_class=AnalyseConfig,
+        text="Analyses a store, a run or a live backbone: cka, attention, kernels, pca, neighbours, codec.",
+        example="--kind cka --store features/ade20k-training-swinv2-t-int8-1f3a9c2e",
     ),
     "describe": Verb(
         module="pipelines.verbs.describe_data",

@@ -14,13 +14,9 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from pipelines.reporting.report_picture import drawable
-from pipelines.reporting.report_rows import shortened
+from pipelines.pictures.drawable_text import drawable, shortened
+from pipelines.pictures.run_colours import colour_of, dash_of, marker_of
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#7F7F7F")
-"""Of Okabe and Ito (jfly.uni-koeln.de/color), apart for colour-blind readers; repeated with another dash."""
-_DASHES = ("-", "--", ":", "-.")
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 _NAME_LETTERS = 28
 
 
@@ -43,14 +39,6 @@ class Line:
     markers: bool = False
 
 
-def colour_of(run: int) -> str:
-    """
-    >>> colour_of(0), colour_of(8) == colour_of(0)
-    ('#0072B2', True)
-    """
-    return COLOURS[run % len(COLOURS)]
-
-
 def line_chart(
     name: str, lines: Sequence[Line], *, x: str, y: str, caption: str, log_x: bool = False
 ) -> Chart:
@@ -65,8 +53,8 @@ def line_chart(
         (drawn,) = axes.plot(
             line.x, line.y,
             color=colour_of(line.run),
-            linestyle=_DASHES[line.run // len(COLOURS) % len(_DASHES)],
-            marker=_MARKERS[line.run % len(_MARKERS)] if line.markers or len(line.x) == 1 else None,
+            linestyle=dash_of(line.run),
+            marker=marker_of(line.run) if line.markers or len(line.x) == 1 else None,
             markersize=5,
         )  # fmt: skip
         drawn.set_gid(f"{name}-run{line.run}")

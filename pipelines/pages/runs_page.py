@@ -9,10 +9,11 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from pipelines.pages.charts import Chart, Line, bar_chart, colour_of, line_chart
+from pipelines.pages.charts import Chart, Line, bar_chart, line_chart
 from pipelines.pages.embedded_pictures import embedded
 from pipelines.pages.page import MAX_BYTES, write_page
 from pipelines.pages.tables import Cell, Column, Table, number
+from pipelines.pictures.run_colours import colour_of
 from pipelines.reporting.report_rows import ReportRow
 from pipelines.reporting.report_table import paper_cell, weights_cell
 from pipelines.reporting.run_summary import RunFigures

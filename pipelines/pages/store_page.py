@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from pipelines.analyses.components import component_colours
 from pipelines.catalog.skipped_rows import skipped_lines
 from pipelines.pages.byte_map import HEIGHT, WIDTH, Tile, byte_tiles
-from pipelines.pages.feature_colours import component_colours
 from pipelines.pages.page import write_page
 from pipelines.pages.tables import Cell, Column, Table
 from pipelines.units import gigabytes

@@ -11,11 +11,11 @@ from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 from matplotlib.transforms import Bbox
 
-from pipelines.reporting.report_rows import ReportRow, shortened
+from pipelines.pictures.drawable_text import drawable, shortened
+from pipelines.reporting.report_rows import ReportRow
 from pipelines.tasks import task_info
 
 _COLUMNS = 2
@@ -220,13 +220,6 @@ def wrapped(text: str) -> str:
     """A legend's text in lines of its width; the middle of a longer one is left out."""
     text = drawable(shortened(text, _LEGEND_LETTERS * _LEGEND_LINES - 20))
     return "\n".join(textwrap.wrap(text, _LEGEND_LETTERS)) or " "
-
-
-def drawable(text: str) -> str:
-    """`text` in one line, with ? for letters that the font of pictures lacks: matplotlib warns of each."""
-    known = get_font(findfont(FontProperties())).get_charmap()
-    one_line = " ".join(text.split())
-    return "".join(letter if ord(letter) in known else "?" for letter in one_line)
 
 
 def _millions(row: ReportRow) -> float:

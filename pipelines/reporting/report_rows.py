@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pipelines.pictures.drawable_text import shortened
 from pipelines.reporting.paper_match import PaperMatch, match_paper
 from pipelines.reporting.pretraining import GivenPretraining, RunWeights, run_weights
 from pipelines.reporting.run_summary import RunFigures
@@ -137,17 +138,6 @@ class ReportRow:
         ]
         weights = (self.weights.note,) if self.weights.note else ()
         return (*self.paper.notes, *weights, *stale)
-
-
-def shortened(text: str, letters: int) -> str:
-    """`text` in so many letters, its middle left out where it has more.
-
-    >>> shortened("m2f-pd1-td3", 24), shortened("a-very-long-name-of-a-head", 12)
-    ('m2f-pd1-td3', 'a-ver…a-head')
-    """
-    if len(text) <= letters:
-        return text
-    return f"{text[: (letters - 1) // 2]}…{text[len(text) - letters // 2 :]}"
 
 
 def report_rows(runs: Sequence[RunFigures], pretraining: GivenPretraining | None = None) -> list[ReportRow]:

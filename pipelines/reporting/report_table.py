@@ -5,9 +5,10 @@ from __future__ import annotations
 import string
 from collections.abc import Iterator, Sequence
 
+from pipelines.pictures.drawable_text import shortened
 from pipelines.reporting.paper_match import match_cost
 from pipelines.reporting.paper_results import PaperRow
-from pipelines.reporting.report_rows import ReportRow, shortened
+from pipelines.reporting.report_rows import ReportRow
 from pipelines.units import giga, gigabytes
 
 _SHOWN_SCORES = 2

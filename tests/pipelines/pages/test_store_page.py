@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pipelines.__main__ import main
-from pipelines.pages.feature_colours import component_colours
+from pipelines.analyses.components import component_colours
 from tests.extract.datasets.made_ade20k import write_folder
 from tests.pipelines.pages.browser import opened
 

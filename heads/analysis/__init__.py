@@ -1,0 +1,1 @@
+"""Outputs of the parts of a head, for analyses of trained heads."""
