@@ -30,7 +30,7 @@ def visit_blocks(backbone: FrozenBackbone, pixels_NHWC: Tensor, valid_hw: Tensor
         pixels_NHWC: uint8 RGB, as of `FrozenBackbone.forward`; so is valid_hw.
     """
     pixels, valid = pixels_NHWC.to(backbone.device), valid_hw.to(backbone.device)
-    images, network = backbone.normalise(pixels, valid).split(1), backbone.network
+    images, network = torch.split(backbone.normalise(pixels, valid), 1), backbone.network
     with full_accumulation():
         if isinstance(network, FoldedSwin):
             for x_1HWC in images:

@@ -65,7 +65,8 @@ def attention_logits(attention: nn.Module, *inputs: Any, **named: Any) -> Tensor
         raise NoGlobalAttention(
             f"{type(attention).__name__} calls softmax {len(softmax.found)} times, expected one over tokens"
         )
-    return softmax.found[0]
+    logits: Tensor = softmax.found[0]
+    return logits
 
 
 def _double(value: Any) -> Any:

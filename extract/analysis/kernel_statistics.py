@@ -58,7 +58,7 @@ def kernel_statistics(layer: DepthwiseLayer, sign: Sign = "abs") -> KernelStatis
     """
     channels, rows, columns = layer.weight_Cyx.shape
     w_CK = layer.weight_Cyx.detach().double().flatten(1)
-    shares_CK = {"abs": w_CK.abs, "square": w_CK.square, "softmax": lambda: w_CK.softmax(1)}[sign]()
+    shares_CK = w_CK.abs() if sign == "abs" else w_CK.square() if sign == "square" else w_CK.softmax(1)
     shares_CK = (shares_CK / shares_CK.sum(1, keepdim=True).clamp(min=_FLOOR)).clamp(min=_FLOOR)
     p_CK = shares_CK / shares_CK.sum(1, keepdim=True)
     log_CK = p_CK.log()
@@ -84,6 +84,8 @@ def depthwise_layers(trunk: nn.Module) -> list[DepthwiseLayer]:
         trunk: with its weights; a copy on the meta device runs once, for the strides.
     """
     chosen = {name: m for name, m in trunk.named_modules() if isinstance(m, nn.Conv2d) and _is_wide(m)}
+    if not chosen:
+        return []
     strides = dict(_strides(trunk, set(chosen)))
     return [
         DepthwiseLayer(name, chosen[name].weight.squeeze(1), stride_px) for name, stride_px in strides.items()

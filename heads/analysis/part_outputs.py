@@ -119,7 +119,7 @@ def _of_rois(head: Any, features: Features, valid_hw: SizeYX) -> Groups:
     sizes_N2 = image_sizes([valid_hw], maps[0].device)
     proposals = head.rpn.propose(head.rpn(maps), sizes_N2, head.settings.test_candidates, ROIS)
     boxes_NP4, exists_P = proposals.boxes_NP4, proposals.exists_NP[0]
-    box_heads: list[BoxHead] = list(head.box_heads) if isinstance(head, Cascade) else [head.box_head]
+    box_heads: list[Any] = list(head.box_heads) if isinstance(head, Cascade) else [head.box_head]
     found: dict[str, Tensor] = {}
     for stage, box_head in enumerate(box_heads, start=1):
         pooled_RCyx = head.pool(maps, *flat_rois(boxes_NP4), BOX_CELLS)
@@ -154,7 +154,7 @@ def _of_pixels(head: Any, features: Features, valid_hw: SizeYX) -> Groups:
         of_level = {"projection": projected[at]}
         for number, cells_NLC in enumerate(layers, start=1):
             x_NLC = torch.split(cells_NLC, cells, 1)[at]
-            of_level[f"F{number}"] = x_NLC.transpose(1, 2).unflatten(2, size)
+            of_level[f"F{number}"] = x_NLC.transpose(1, 2).reshape(len(x_NLC), -1, *size)
         found[f"p{octave}"] = of_level
     return dict(reversed(found.items()))  # finest first, as elsewhere
 

@@ -7,7 +7,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from pipelines.analyses.settings import AnalyseConfig
+from pipelines.config.analyses import AnalyseConfig
 from pipelines.errors import UsageError
 
 _KINDS: Mapping[str, tuple[str, ...]] = {
@@ -61,8 +61,9 @@ def _check_given(config: AnalyseConfig) -> None:
 
 def _kind(config: AnalyseConfig) -> Callable[[AnalyseConfig], Any]:
     """The function of a kind; each is in a module of its own, and few need a backbone."""
-    name = config.kind
+    name: str = config.kind
     if name == "cka":
         name = "cka_of_run" if config.run else "cka_of_stores" if config.store else "cka_of_blocks"
-    found: Callable[[AnalyseConfig], Any] = getattr(import_module(f"pipelines.analyses.{name}"), name)
+    folder = "pipelines.analyses.similarity" if config.kind == "cka" else "pipelines.analyses"
+    found: Callable[[AnalyseConfig], Any] = getattr(import_module(f"{folder}.{name}"), name)
     return found

@@ -22,13 +22,13 @@ from extract.backbones.frozen_swin import FoldedSwin
 from extract.backbones.levels import PLAIN, prefix_tokens
 from extract.backbones.loading import BackboneCard, FrozenBackbone
 from extract.swin.block import FoldedBlock
-from extract.swin.window_rule import fit_windows
-from extract.swin.windows import padded_grid
+from extract.swin.timm_swin import probe
+from extract.swin.window_rule import fit_windows, padded_grid
 from pipelines.analyses.cost import Cost, announced_rows
 from pipelines.analyses.live_images import LiveImage, live_backbones, live_card, live_images, patch_grid
 from pipelines.analyses.pictures.dots import draw_dots
-from pipelines.analyses.settings import AnalyseConfig
 from pipelines.analyses.written import Analysis, backbone_identity
+from pipelines.config.analyses import AnalyseConfig
 from pipelines.errors import UsageError
 from pipelines.machine.devices import choose_device
 from pipelines.units import percent
@@ -48,10 +48,9 @@ def attention(config: AnalyseConfig) -> Analysis:
     Raises UsageError for a backbone without attention over tokens or windows.
     """
     card = live_card(config)
+    _require_attention(card)
     images = live_images(config, card)
     backbones = live_backbones(config, card, choose_device(config.device))
-    for backbone in backbones:
-        _require_attention(backbone)
     _print_unfilled_windows(backbones[0], images.crop_px)
     keep = config.prefix == "keep"
     first = next(images.images(1))
@@ -88,8 +87,10 @@ def image_sums(backbone: FrozenBackbone, image: LiveImage, keep_prefix: bool) ->
         def of_windows(name: str, module: nn.Module, before: Tensor, after: Tensor) -> None:
             if name.startswith("s"):
                 stride_px = stage_stride_px(name)
-                of = window_attention_sums if isinstance(module, FoldedBlock) else swin_v1_attention_sums
-                found[name] = of(module, before, stride_px)
+                if isinstance(module, FoldedBlock):
+                    found[name] = window_attention_sums(module, before, stride_px)
+                else:
+                    found[name] = swin_v1_attention_sums(module, before, stride_px)
 
         visit_blocks(backbone, *image.batch, of_windows)
         return found
@@ -127,16 +128,14 @@ def stage_stride_px(name: str) -> int:
     return _FIRST_STRIDE_PX << (int(name[1 : name.index(".")]) - 1)
 
 
-def _require_attention(backbone: FrozenBackbone) -> None:
-    if backbone.card.is_swin:
+def _require_attention(card: BackboneCard) -> None:
+    """Before weights are loaded. Raises UsageError."""
+    if card.is_swin:
         return
-    trunk: Any = getattr(backbone.network, "trunk", None)
     try:
-        if backbone.card.family != PLAIN:
-            raise NoGlobalAttention(
-                f"{backbone.card.model} is no transformer: --kind kernels analyses convolutions"
-            )
-        check_global(trunk, backbone.card.model)
+        if card.family != PLAIN:
+            raise NoGlobalAttention(f"{card.model} is no transformer: --kind kernels analyses convolutions")
+        check_global(probe(card.timm_id, card.constructor_args), card.model)
     except NoGlobalAttention as error:
         raise UsageError(f"--kind attention: {error}") from None
 

@@ -14,10 +14,11 @@ from extract.analysis.kernel_statistics import (
 from extract.backbones.checkpoints import tensors_of_file
 from extract.backbones.loading import load_backbone
 from extract.backbones.timm_pyramid import TimmMaps
+from extract.swin.timm_swin import probe
 from pipelines.analyses.live_images import live_card
 from pipelines.analyses.pictures.dots import draw_dots
-from pipelines.analyses.settings import AnalyseConfig
 from pipelines.analyses.written import Analysis
+from pipelines.config.analyses import AnalyseConfig
 from pipelines.errors import UsageError
 
 UNITS = {
@@ -105,11 +106,13 @@ def _layers(config: AnalyseConfig, weights: str) -> tuple[list[DepthwiseLayer], 
             return layers_of_state(tensors_of_file(Path(weights))), None
         except ValueError as error:
             raise UsageError(f"--weights {weights}: {error}") from None
-    backbone = load_backbone(live_card(config), weights, precision="fp32", compiled=False)
-    layers = depthwise_layers(backbone.network.trunk) if isinstance(backbone.network, TimmMaps) else []
-    if not layers:
+    card = live_card(config)
+    if not depthwise_layers(probe(card.timm_id, card.constructor_args)):  # before weights are loaded
         raise UsageError(
             f"--kind kernels: {config.model} has no depth-wise convolutions of 5x5 or more, such as "
             f"timm:convnext_tiny has; --kind attention analyses transformers"
         )
+    backbone = load_backbone(card, weights, precision="fp32", compiled=False)
+    assert isinstance(backbone.network, TimmMaps)
+    layers = depthwise_layers(backbone.network.trunk)
     return layers, backbone.weights_sha256

@@ -22,7 +22,7 @@ from extract.datasets import Dataset, chosen_split, first_test_split, open_datas
 from extract.sources.byte_sources import SourceError
 from extract.swin.timm_swin import probe
 from extract.views.crop_recipes import SHORT_TO_CROP, CentreCrops
-from pipelines.analyses.settings import AnalyseConfig
+from pipelines.config.analyses import AnalyseConfig
 from pipelines.errors import UsageError
 from stores.subsets import key_order
 

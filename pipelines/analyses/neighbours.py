@@ -13,9 +13,9 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from pipelines.analyses.settings import AnalyseConfig
 from pipelines.analyses.shown_features import FeatureSample, ShownFeatures, shown_features
 from pipelines.analyses.written import Analysis
+from pipelines.config.analyses import AnalyseConfig
 from pipelines.errors import UsageError
 from pipelines.pictures.drawable_text import drawable, shortened
 

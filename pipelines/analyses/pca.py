@@ -6,9 +6,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from pipelines.analyses.components import component_colours
-from pipelines.analyses.settings import AnalyseConfig
 from pipelines.analyses.shown_features import FeatureSample, Pixels, shown_features
 from pipelines.analyses.written import Analysis
+from pipelines.config.analyses import AnalyseConfig
 from pipelines.errors import UsageError
 from pipelines.pictures.drawable_text import drawable, shortened
 

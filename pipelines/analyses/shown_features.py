@@ -16,8 +16,8 @@ import numpy.typing as npt
 
 from pipelines.analyses.live_images import live_backbones, live_card, live_images
 from pipelines.analyses.sample_rows import cut_to, sample_rows
-from pipelines.analyses.settings import AnalyseConfig
 from pipelines.analyses.written import backbone_identity, store_identity
+from pipelines.config.analyses import AnalyseConfig
 from pipelines.errors import UsageError
 from pipelines.live.recompute_levels import open_pixels
 from pipelines.machine.devices import choose_device

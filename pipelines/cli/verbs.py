@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pipelines import config
-from pipelines.analyses.settings import AnalyseConfig
+from pipelines.config.analyses import AnalyseConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -135,7 +135,19 @@ def constant_channels(
 
 
 def error_figures(x: npt.NDArray[Any], decoded: npt.NDArray[Any]) -> dict[str, float]:
-    """The codec's error relative to each channel's standard deviation.
+    """`channel_errors` by their `median` and `worst` over channels, and the index of the worst,
+    `worst_channel`."""
+    relative = channel_errors(x, decoded)
+    worst = int(np.argmax(relative))
+    return {
+        "median": float(np.median(relative)),
+        "worst": float(relative[worst]),
+        "worst_channel": float(worst),
+    }
+
+
+def channel_errors(x: npt.NDArray[Any], decoded: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """The codec's error relative to each channel's standard deviation, float64 (channel,).
 
     Per channel: root mean square of `decoded - x` over the standard deviation of x, both over the values
     whose magnitude is not above the channel's 99.9th percentile, because a few outlier tokens at 50 sigma
@@ -145,9 +157,6 @@ def error_figures(x: npt.NDArray[Any], decoded: npt.NDArray[Any]) -> dict[str, f
     Args:
         x: float (..., channel).
         decoded: the same after encode and decode.
-
-    Returns:
-        `median` and `worst` over channels, and the index of the worst, `worst_channel`.
     """
     values = np.ascontiguousarray(x.reshape(-1, x.shape[-1]).T, dtype=np.float64)  # (channel, value)
     error = np.subtract(decoded.reshape(-1, x.shape[-1]).T, values, order="C")
@@ -162,13 +171,8 @@ def error_figures(x: npt.NDArray[Any], decoded: npt.NDArray[Any]) -> dict[str, f
     deviation = np.sqrt(np.einsum("cn,cn->c", values, values) / count)
     rms = np.sqrt(np.einsum("cn,cn->c", error, error) / count)
     varies = ~constant_channels(deviation, limit)
-    relative = np.divide(rms, deviation, out=np.zeros_like(rms), where=varies)
-    worst = int(np.argmax(relative))
-    return {
-        "median": float(np.median(relative)),
-        "worst": float(relative[worst]),
-        "worst_channel": float(worst),
-    }
+    relative: npt.NDArray[np.float64] = np.divide(rms, deviation, out=np.zeros_like(rms), where=varies)
+    return relative
 
 
 def _quantile(values: npt.NDArray[np.float64], share: float) -> npt.NDArray[np.float64]:

@@ -35,7 +35,7 @@ class HeatMap:
 
 def draw_heat_maps(maps: Sequence[HeatMap], unit: str) -> Figure:
     """Panels side by side, the first row of each at the bottom, as in the papers; values are cut to 0..1."""
-    across = min(len(maps), _PANELS_A_ROW)
+    across = 2 if len(maps) == 4 else min(len(maps), _PANELS_A_ROW)
     down = -(-len(maps) // across)
     side = max(3.4, min(7.0, 0.42 * max(max(len(m.rows), len(m.columns)) for m in maps)))
     figure = Figure(figsize=(side * across + 1.0, (side + 0.5) * down), layout="constrained")

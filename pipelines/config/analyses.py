@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from pipelines.config_fields import VerbConfig, marks
+from pipelines.config.fields import VerbConfig, marks
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,8 +49,8 @@ class AnalyseConfig(VerbConfig):
     levels: tuple[str, ...] | None = None
     """Levels to analyse. Default: all that hold maps; of neighbours the last one."""
     rows: int | None = field(default=None, metadata=marks(least=4))
-    """Rows to read. Default: 512 for cka, 256 for attention and codec, 16 for pca, 64 for neighbours; cka and
-    attention take fewer where they would take more than two minutes."""
+    """Rows to read. Default: 512 for cka, 256 for attention, 64 for neighbours, 32 for codec, 16 for pca; cka
+    and attention take fewer where they would take more than two minutes."""
     estimator: Literal["unbiased", "biased"] = "unbiased"
     """Of cka. biased is close to 1 for any two features with more values than rows."""
     batch: int | None = field(default=None, metadata=marks(least=4))

@@ -55,7 +55,8 @@ def hsic(k_nn: Matrix, l_nn: Matrix, estimator: Estimator) -> float:
 
 def _centred(k_nn: Matrix) -> Matrix:
     rows: Matrix = k_nn - k_nn.mean(0)
-    return rows - rows.mean(1, keepdims=True)
+    both: Matrix = rows - rows.mean(1, keepdims=True)
+    return both
 
 
 def cka(first: Sequence[Matrix], second: Sequence[Matrix], estimator: Estimator = "unbiased") -> float | None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.analyses.cka import LEAST_ROWS, Matrix, gram
+from pipelines.analyses.similarity.cka import LEAST_ROWS, Matrix, gram
 
 _CHUNK_VALUES = 1 << 23
 """64 MiB of float64 at a time."""

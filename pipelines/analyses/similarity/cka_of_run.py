@@ -14,16 +14,16 @@ from torch import Tensor
 from heads.analysis.part_outputs import Groups, part_names, part_outputs
 from heads.contract import Head
 from heads.errors import HeadError
-from pipelines.analyses.cka import LEAST_ROWS, cka_matrix
-from pipelines.analyses.cka_result import cka_analysis
 from pipelines.analyses.cost import Cost, announced_rows, products_a_second
-from pipelines.analyses.held_features import GramCollector, batch_rows, pooled_map
 from pipelines.analyses.memory import memory_bytes
 from pipelines.analyses.pictures.heat_maps import HeatMap
 from pipelines.analyses.sample_rows import RowSample, sample_rows
-from pipelines.analyses.settings import AnalyseConfig
+from pipelines.analyses.similarity.cka import LEAST_ROWS, cka_matrix
+from pipelines.analyses.similarity.cka_result import cka_analysis
+from pipelines.analyses.similarity.held_features import GramCollector, batch_rows, pooled_map
 from pipelines.analyses.written import Analysis, store_identity
 from pipelines.catalog.missing_levels import lacking
+from pipelines.config.analyses import AnalyseConfig
 from pipelines.errors import UsageError
 from pipelines.machine.devices import choose_device
 from pipelines.runs.run_folder import RunRecord, read_run

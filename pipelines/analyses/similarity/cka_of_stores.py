@@ -8,15 +8,15 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from pipelines.analyses.cka import LEAST_ROWS, cka_matrix
-from pipelines.analyses.cka_result import cka_analysis
 from pipelines.analyses.cost import Cost, announced_rows, products_a_second
-from pipelines.analyses.held_features import GramCollector, batch_rows, pooled_map
 from pipelines.analyses.memory import memory_bytes
 from pipelines.analyses.pictures.heat_maps import HeatMap, stage_borders
 from pipelines.analyses.sample_rows import RowSample, read_maps, same_rows, sample_rows, values_a_row
-from pipelines.analyses.settings import AnalyseConfig
+from pipelines.analyses.similarity.cka import LEAST_ROWS, cka_matrix
+from pipelines.analyses.similarity.cka_result import cka_analysis
+from pipelines.analyses.similarity.held_features import GramCollector, batch_rows, pooled_map
 from pipelines.analyses.written import Analysis, store_identity
+from pipelines.config.analyses import AnalyseConfig
 from pipelines.errors import UsageError
 from stores.reading.reader import Store, open_store
 

@@ -14,15 +14,15 @@ from extract.analysis.block_visits import block_modules, visit_blocks
 from extract.backbones.levels import PLAIN, prefix_tokens
 from extract.backbones.loading import FrozenBackbone
 from extract.planning.backbone_costs import backbone_costs
-from pipelines.analyses.cka import LEAST_ROWS, cka_matrix
-from pipelines.analyses.cka_result import cka_analysis
 from pipelines.analyses.cost import Cost, announced_rows, products_a_second
-from pipelines.analyses.held_features import GramCollector, batch_rows, pooled_map
 from pipelines.analyses.live_images import LiveImage, LiveImages, live_backbones, live_card, live_images
 from pipelines.analyses.memory import memory_bytes
 from pipelines.analyses.pictures.heat_maps import HeatMap, stage_borders
-from pipelines.analyses.settings import AnalyseConfig
+from pipelines.analyses.similarity.cka import LEAST_ROWS, cka_matrix
+from pipelines.analyses.similarity.cka_result import cka_analysis
+from pipelines.analyses.similarity.held_features import GramCollector, batch_rows, pooled_map
 from pipelines.analyses.written import Analysis, backbone_identity
+from pipelines.config.analyses import AnalyseConfig
 from pipelines.errors import UsageError
 from pipelines.machine.devices import choose_device
 from stores.format.plan import Bin

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipelines.analyses.pictures.heat_maps import HeatMap, draw_heat_maps
-from pipelines.analyses.settings import AnalyseConfig
 from pipelines.analyses.written import Analysis
+from pipelines.config.analyses import AnalyseConfig
 
 
 def cka_analysis(

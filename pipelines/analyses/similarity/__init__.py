@@ -1,0 +1,1 @@
+"""Centred kernel alignment of levels, blocks and parts of a head."""
