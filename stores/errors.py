@@ -74,6 +74,21 @@ class FormatError(IntegrityError):
     """Metadata of an unknown version or feature, or outside the bounds of the format."""
 
 
+class ChangedObject(IntegrityError):
+    """An object in object storage was replaced while it was read."""
+
+
+class RemoteError(StoreError, OSError):
+    """A server refused or failed, which says nothing about the store.
+
+    `status` is the HTTP status; None where there was none.
+    """
+
+    def __init__(self, message: str, *, status: int | None = None) -> None:
+        self.status = status
+        super().__init__(message)
+
+
 class SpaceError(StoreError, OSError):
     """Not enough free space for the planned bytes."""
 

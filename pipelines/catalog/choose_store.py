@@ -27,6 +27,7 @@ from pipelines.runs.run_folder import RunRecord
 from pipelines.runs.same_source import window_rule_of
 from pipelines.runs.view_scale import is_of_scale
 from stores.errors import IdentityError
+from stores.remote.store_url import store_path
 
 
 def find_training_stores(config: TrainConfig) -> list[Path]:
@@ -49,20 +50,20 @@ def find_training_stores(config: TrainConfig) -> list[Path]:
     if config.resume and (paths := stores_of_run(config)) is not None:
         return paths
     if config.store is None:
-        return [find_store(Path(config.stores), query).path]
+        return [find_store(store_path(config.stores), query).path]
     for path in config.store:
-        found = describe_store(Path(path))
+        found = describe_store(store_path(path))
         for field, wanted in (("dataset", dataset), ("split", config.split), ("model", config.model)):
             there = getattr(found, field)
             if wanted not in (None, there):
                 raise IdentityError(field, wanted, there, f"--store {path} does not match")
-    return [Path(path) for path in config.store]
+    return [store_path(path) for path in config.store]
 
 
 def _digest_of_weights(config: TrainConfig) -> str | None:
     if config.weights is None or config.store is not None:
         return None
-    digest = digest_of_weights(Path(config.stores), config.weights)
+    digest = digest_of_weights(store_path(config.stores), config.weights)
     if digest is None:
         raise UsageError(
             f"--weights {config.weights}: no store under {config.stores} was extracted with these weights; "

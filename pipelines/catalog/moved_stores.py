@@ -12,6 +12,7 @@ from pipelines.runs.run_folder import RunRecord, StoreReference, read_run
 from pipelines.runs.settings_history import recorded_settings
 from stores.errors import StoreError
 from stores.format.canonical_json import identity_digest
+from stores.remote.store_url import store_path
 
 _MOST_FOLDERS = 1000
 """Looked into beside a run's folder."""
@@ -39,7 +40,7 @@ def stores_folder_of(record: RunRecord, folder: Path) -> Path:
         record: of the run.
         folder: of the run.
     """
-    recorded = Path(record.stores_folder)
+    recorded = store_path(record.stores_folder)
     if recorded.is_dir():
         return recorded
     for place in _beside(folder):
@@ -50,8 +51,8 @@ def stores_folder_of(record: RunRecord, folder: Path) -> Path:
 
 def located_test_store(path: str, record: RunRecord, folder: Path) -> Path:
     """A test store by its recorded path, or one of that name where the run's stores are now."""
-    named = Path(path)
-    places = [Path(record.stores_folder), *_beside(folder)]
+    named = store_path(path)
+    places = [store_path(record.stores_folder), *_beside(folder)]
     return next((found for found in (named, *(p / named.name for p in places)) if _has_plan(found)), named)
 
 
@@ -61,8 +62,8 @@ def _is_of(store: FoundStore, record: RunRecord) -> bool:
 
 def _located(reference: StoreReference, record: RunRecord, folder: Path, stores: str) -> Path:
     """Raises UsageError where no store of that identity is found."""
-    hint = Path(reference.path)
-    places = [Path(stores), Path(record.stores_folder), *_beside(folder)]
+    hint = store_path(reference.path)
+    places = [store_path(stores), store_path(record.stores_folder), *_beside(folder)]
     by_name = (path for path in (hint, *(place / hint.name for place in places)))
     for path in by_name:
         if _has_identity(path, reference.identity_digest):

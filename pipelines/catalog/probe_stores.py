@@ -17,6 +17,7 @@ from pipelines.catalog.stores import (
 )
 from pipelines.config import ProbeConfig
 from pipelines.errors import UsageError
+from stores.remote.store_url import store_path
 
 _AS_TESTED = "centre"
 """The view recipe of a training split that shows records as tests do."""
@@ -27,9 +28,9 @@ def find_probe_stores(config: ProbeConfig) -> tuple[Path, Path]:
 
     Raises UsageError where none fits, or several do; NoSuchStore for one that is named and not there.
     """
-    train = describe_store(Path(config.store)) if config.store else _training_store(config)
+    train = describe_store(store_path(config.store)) if config.store else _training_store(config)
     if config.val_store:
-        return train.path, describe_store(Path(config.val_store)).path
+        return train.path, describe_store(store_path(config.val_store)).path
     wanted = StoreQuery(
         purpose=TEST,
         dataset=train.dataset,
@@ -37,13 +38,13 @@ def find_probe_stores(config: ProbeConfig) -> tuple[Path, Path]:
         weights_sha256=train.weights_sha256,
         levels=train.levels,
     )
-    return train.path, find_store(Path(config.stores), wanted).path
+    return train.path, find_store(store_path(config.stores), wanted).path
 
 
 def _training_store(config: ProbeConfig) -> FoundStore:
     digest = None
     if config.weights is not None:
-        digest = digest_of_weights(Path(config.stores), config.weights)
+        digest = digest_of_weights(store_path(config.stores), config.weights)
         if digest is None:
             raise UsageError(
                 f"--weights {config.weights}: no store under {config.stores} was extracted with these weights"
@@ -54,8 +55,10 @@ def _training_store(config: ProbeConfig) -> FoundStore:
         model=config.model,
         weights_sha256=digest,
     )
-    found = [store for store in list_stores(Path(config.stores)) if store.complete and query.fits(store)]
+    found = [
+        store for store in list_stores(store_path(config.stores)) if store.complete and query.fits(store)
+    ]
     as_tested = [store for store in found if store.identity["views"]["recipe"] == _AS_TESTED]
     if len(as_tested) == 1:
         return as_tested[0]
-    return find_store(Path(config.stores), query)
+    return find_store(store_path(config.stores), query)

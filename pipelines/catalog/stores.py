@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pipelines.errors import UsageError
-from stores.errors import FIX_PLAN, FormatError, IntegrityError, NoSuchStore, StoreError
+from stores.errors import FIX_PLAN, FormatError, IntegrityError, NoSuchStore, RemoteError, StoreError
 from stores.format.canonical_json import parse_canonical
+from stores.remote.store_url import StoreUrl, store_path
 
 # As in stores.format.manifest, which needs numpy: the parsing of a command line comes by here and must be
 # quick.
@@ -150,17 +151,25 @@ def _readable_stores(folder: Path) -> Iterator[FoundStore]:
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
         try:
             yield describe_store(path)
+        except RemoteError:  # says nothing about the store
+            raise
         except StoreError:
             continue
 
 
 def local_folder(stores: str) -> Path:
-    """The folder passed as --stores. Raises UsageError for a URL (stores are on disks), and for a file."""
-    if "://" in stores:
-        raise UsageError(f"--stores {stores}: expected a folder, not a URL; mount or copy the stores")
+    """The folder passed as --stores, of this machine. Raises UsageError for a URL, and for a file."""
+    if isinstance(store_path(stores), StoreUrl):
+        raise UsageError(f"--stores {stores}: expected a folder of this machine, not a URL")
     if not existing_folder(Path(stores)).is_dir():
         raise UsageError(f"--stores {stores}: {existing_folder(Path(stores))} is a file, expected a folder")
     return Path(stores)
+
+
+def stores_folder(stores: str) -> Path:
+    """The folder passed as --stores, which may be a URL. Raises UsageError for a file."""
+    place = store_path(stores)
+    return place if isinstance(place, StoreUrl) else local_folder(stores)
 
 
 def existing_folder(folder: Path) -> Path:
@@ -170,13 +179,14 @@ def existing_folder(folder: Path) -> Path:
 
 def stores_asked_for(store: str | None, stores: str) -> list[Path]:
     """The store passed, or all with a plan or a manifest under `stores`. Raises NoSuchStore for none."""
-    folder = local_folder(stores)
+    folder = stores_folder(stores)
     if store is not None:
-        if not any((Path(store) / name).is_file() for name in (PLAN, MANIFEST)):
+        place = store_path(store)
+        if not any((place / name).is_file() for name in (PLAN, MANIFEST)):
             raise NoSuchStore(
-                _as_folder_of_stores(Path(store)) or f"{store} is not a store; {_what_is_there(folder)}"
+                _as_folder_of_stores(place) or f"{store} is not a store; {_what_is_there(folder)}"
             )
-        return [Path(store)]
+        return [place]
     found = sorted({path.parent for name in (PLAN, MANIFEST) for path in folder.glob(f"*/{name}")})
     if not found:
         raise NoSuchStore(

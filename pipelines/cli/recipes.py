@@ -11,6 +11,7 @@ from pipelines.catalog.stores import PLAN, TRAINING, describe_store, list_stores
 from pipelines.cli.settings import settings_of
 from pipelines.config import GROUP_RECORD, RUN_CONFIG, TrainConfig
 from pipelines.errors import UsageError
+from stores.remote.store_url import store_path
 from stores.suggestion import did_you_mean
 
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -138,8 +139,8 @@ def _dataset_of_stores(given: Mapping[str, str]) -> Mapping[str, Any] | None:
     """The `dataset` in the identity of a store that a training run would look at, where all are of one data
     set; where one is asked for, of the stores of that one."""
     named = json.loads(given["store"]) if "store" in given else None
-    folder = Path(given.get("stores", settings_of(TrainConfig)["stores"].default))
-    stores = [Path(path) for path in named] if named else [found.path for found in list_stores(folder)]
+    folder = store_path(given.get("stores", settings_of(TrainConfig)["stores"].default))
+    stores = [store_path(path) for path in named] if named else [found.path for found in list_stores(folder)]
     if "dataset" in given:  # a store that is not there is refused when it is opened
         stores = [path for path in stores if (path / PLAN).is_file()]
     found = [store for store in map(describe_store, stores) if store.purpose == TRAINING]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,6 +23,8 @@ from stores.reading.reader import Store, open_store
 from stores.subsets import LISTED, Labels, Listed
 
 Rows = npt.NDArray[np.int64]
+BATCHES_AHEAD = 4
+"""Batches of stores at URLs that are fetched while others are read."""
 HostBuffers = Mapping[str, Mapping[str, npt.NDArray[Any]]]
 
 
@@ -150,6 +153,26 @@ class JoinedStores:
             self._stores[which].read_encoded(part, tuple(levels), out=target)
             start += len(part)
         return ordered
+
+    def announced(
+        self, batches: Iterator[Rows], levels: Sequence[str], targets: Sequence[str]
+    ) -> Iterator[Rows]:
+        """The rows of each batch, BATCHES_AHEAD of them begun to be fetched where a store is at a URL."""
+        if not any(store.is_remote for store in self._stores):
+            return batches
+        return self._announced(batches, levels, targets)
+
+    def _announced(
+        self, batches: Iterator[Rows], levels: Sequence[str], targets: Sequence[str]
+    ) -> Iterator[Rows]:
+        waiting: deque[Rows] = deque()
+        for rows in batches:
+            for which, part in self._by_store(rows):
+                self._stores[which].prefetch(part, tuple(levels), tuple(targets))
+            waiting.append(rows)
+            if len(waiting) > BATCHES_AHEAD:
+                yield waiting.popleft()
+        yield from waiting
 
     def in_read_order(self, rows: Rows) -> Rows:
         """The rows as `read_encoded` returns them: those of the first store first."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from pipelines.feed.datamodule import StoreData
 from pipelines.feed.joined_stores import JoinedStores, Rows
 from pipelines.feed.store_feed import Batch, Finish
 from pipelines.live.recompute_levels import ShallowLevels, first_stages, full_pyramid, open_pixels
+from stores.remote.store_url import store_path
 
 
 class RecomputeLevels:
@@ -47,7 +47,7 @@ class DeepData(StoreData):
         super().__init__(stores, config)
         self.pyramid = full_pyramid(self.identity, stores.pyramid)
         backbone = self.identity["backbone"]
-        folders = (Path(config.stores), *(store.path.parent for store in stores))
+        folders = (store_path(config.stores), *(store.path.parent for store in stores))
         self._weights = config.weights or first_known_weights(folders, backbone["weights_sha256"])
         require_source(card_of_identity(backbone), self._weights or "timm")
         missing = lacking(self.pyramid.names, stores.pyramid.names)

@@ -86,8 +86,9 @@ class StoreFeed:
         device: torch.device,
         finish: Finish | None = None,
     ) -> None:
-        self._stores, self._row_batches, self._task = stores, row_batches, task
+        self._stores, self._task = stores, task
         self._targets = targets_there(task, task.training_targets, stores.targets)
+        self._row_batches = stores.announced(row_batches, levels, self._targets)
         self._levels, self._finish = tuple(levels), finish
         self._transfer = Transfer(stores.plan, device)
         self._batches, self._bytes, self._waited_s = 0, 0, 0.0

@@ -22,9 +22,10 @@ from pipelines.units import gigabytes
 from stores import open_store
 from stores.checks.status import store_status
 from stores.format.arrays import sharded_arrays
-from stores.format.bounded_files import StoreFolder
 from stores.format.printable import escaped
 from stores.reading.committed_store import read_plan
+from stores.remote.opening import open_folder
+from stores.remote.store_url import store_path
 
 ROWS_SHOWN = 8
 """Rows whose features are shown, of the bin with most rows."""
@@ -59,8 +60,8 @@ def write_store_page(
 
     Features are shown of a complete store only. Everything else is read from small files.
     """
-    folder = Path(described["store"])
-    plan = read_plan(StoreFolder(folder), None)
+    folder = store_path(described["store"])
+    plan = read_plan(open_folder(folder), None)
     status = store_status(folder)
     keys, strips = _strips(folder) if described["complete"] else ([], [])
     skipped = skipped_lines((key, view, reason) for key, view, _, reason in status.skipped)

@@ -12,6 +12,7 @@ from pipelines.catalog.known_weights import first_known_weights
 from pipelines.errors import UsageError
 from pipelines.reporting.paper_results import paper_rows
 from pipelines.runs.run_folder import RunRecord
+from stores.remote.store_url import store_path
 
 _TAGS = {"ms_in1k": "SUP-1K", "ms_in22k": "SUP-22K", "mae": "MAE"}
 """Of timm's names of published weights, behind the dot; ms_in22k_ft_in1k was trained twice and is neither."""
@@ -136,5 +137,5 @@ def _recorded(record: RunRecord) -> RunWeights:
 
 
 def _beside_the_stores(record: RunRecord) -> str | None:
-    folders = [Path(record.stores_folder), *(Path(store.path).parent for store in record.stores)]
+    folders = [store_path(record.stores_folder), *(store_path(store.path).parent for store in record.stores)]
     return first_known_weights(folders, record.weights_sha256)

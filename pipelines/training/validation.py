@@ -24,6 +24,7 @@ from pipelines.tasks.contract import percent
 from pipelines.training.callbacks import is_due, log_everywhere
 from pipelines.training.module import HeadModule
 from pipelines.training.run_length import share_of
+from stores.remote.store_url import store_path
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +81,7 @@ def open_validation(
 ) -> Validation | None:
     """Validation on `val_store`, or on the only test store that matches; None if there is not exactly one."""
     if config.val_store is None:
-        fitting = fitting_test_stores(record, Path(record.stores_folder), pixels=config.pixels)
+        fitting = fitting_test_stores(record, store_path(record.stores_folder), pixels=config.pixels)
         found = [store.path for store in fitting if _is_of_scale(store, record)]
         if len(found) != 1:
             return None

@@ -26,6 +26,7 @@ from pipelines.runs.settings_history import (
 )
 from pipelines.training.build_module import head_revision
 from pipelines.training.module import HeadModule
+from stores.remote.store_url import store_path
 
 logger = logging.getLogger(__name__)
 
@@ -50,14 +51,14 @@ def record_of(config: TrainConfig, data: TrainingData, module: HeadModule) -> ru
 
 def _stores_folder(config: TrainConfig, data: TrainingData) -> Path:
     """Where test stores are looked for: --stores, or the folder of the training store where that is gone."""
-    folder = Path(config.stores)
-    return Path(data.stores[0].path).parent if data.stores and not folder.is_dir() else folder
+    folder = store_path(config.stores)
+    return store_path(data.stores[0].path).parent if data.stores and not folder.is_dir() else folder
 
 
 def _known_weights(config: TrainConfig, data: TrainingData) -> str | None:
     """What --weights was when the store was extracted, if that was noted beside it."""
     digest = data.identity["backbone"]["weights_sha256"]
-    folders = [Path(config.stores), *(Path(store.path).parent for store in data.stores)]
+    folders = [store_path(config.stores), *(store_path(store.path).parent for store in data.stores)]
     return first_known_weights(folders, digest)
 
 

@@ -25,6 +25,7 @@ from pipelines.runs.run_folder import CURVES, RunRecord, read_run
 from pipelines.runs.trained_head import load_head
 from pipelines.tasks import Figures, TestView, task_for
 from pipelines.tasks.contract import targets_there
+from stores.remote.store_url import store_path
 
 logger = logging.getLogger(__name__)
 
@@ -74,9 +75,9 @@ def _views(
         from pipelines.evaluation.live_views import open_live_views  # loads the backbone's packages
 
         return open_live_views(config, record, device)
-    folder = Path(config.stores) if config.stores else stores_folder_of(record, Path(config.run))
+    folder = store_path(config.stores) if config.stores else stores_folder_of(record, Path(config.run))
     path = (
-        Path(config.store)
+        store_path(config.store)
         if config.store
         else find_test_store(
             record,

@@ -16,10 +16,10 @@ from pipelines.units import gigabytes
 from stores.checks.level_figures import level_figures
 from stores.errors import IncompleteStore
 from stores.format.arrays import sharded_arrays
-from stores.format.bounded_files import StoreFolder
 from stores.format.plan import StorePlan
 from stores.format.printable import escaped
 from stores.reading.committed_store import read_manifest, read_plan
+from stores.remote.opening import bytes_below, open_folder
 
 MAX_LISTED = 8
 """Entries of a list that are printed."""
@@ -55,7 +55,7 @@ def _write_page(stores: Sequence[Mapping[str, Any]], path: Path) -> None:
 
 
 def _describe(path: Path) -> dict[str, Any]:
-    folder = StoreFolder(path)
+    folder = open_folder(path)
     plan = read_plan(folder, None)
     try:
         manifest, digest = read_manifest(folder)
@@ -86,7 +86,7 @@ def _describe(path: Path) -> dict[str, Any]:
         "targets": [target.name for target in plan.targets],
         "pixels": plan.pixels,
         "planned_bytes": plan.total_bytes,
-        "bytes_on_disk": sum(file.stat().st_size for file in path.rglob("*") if file.is_file()),
+        "bytes_on_disk": bytes_below(path),
     }
 
 
@@ -125,7 +125,9 @@ def _print(store: Mapping[str, Any]) -> None:
         print(f"  windows   {windows}, rule {store['window_rule']}")
     for line in codec_lines(store["identity"]["codec"]["name"], store["levels"]):
         print(f"  {line}")
-    print(f"  on disk   {gigabytes(store['bytes_on_disk'])}, planned {gigabytes(store['planned_bytes'])}")
+    there = store["bytes_on_disk"]
+    stored = "unknown, a web server lists no files" if there is None else gigabytes(there)
+    print(f"  on disk   {stored}, planned {gigabytes(store['planned_bytes'])}")
     if store["complete"]:
         print(f"  content   {store['content_digest'] or NO_CONTENT_DIGEST}")
     print(f"  identity  {store['identity_digest']}")

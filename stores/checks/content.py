@@ -25,7 +25,7 @@ def content_digest_of(path: str | Path) -> str:
 
     Raises NoSuchStore, IncompleteStore or IntegrityError as reading does; OSError where the disk failed.
     """
-    committed = read_committed(Path(path))
+    committed = read_committed(path)
     arrays = StoreArrays(committed, "always", _THREADS)
     try:
         return content_digest(committed.plan, _rows(committed, arrays))

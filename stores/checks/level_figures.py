@@ -9,12 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from stores.checks.status import plan_of_unfinished
-from stores.format.bounded_files import StoreFolder
 from stores.format.canonical_json import sha256_hex
 from stores.format.manifest import PLAN_NAME
 from stores.format.plan import MAX_PLAN_BYTES, StorePlan
 from stores.format.row_table import WRITTEN
-from stores.shards.disk import Files
+from stores.remote.opening import files_of, open_folder
 from stores.shards.finished import FinishedShards
 from stores.shards.level_rates import level_rates
 from stores.shards.receipts import Receipt
@@ -44,12 +43,12 @@ def level_figures(path: str | Path) -> dict[str, LevelFigures]:
 
     Reads small files only. Raises NoSuchStore where there is none, IntegrityError for a damaged plan.
     """
-    folder = StoreFolder(Path(path))
+    folder = open_folder(path)
     plan = plan_of_unfinished(folder)
     if plan is None:
         return {}
     digest = sha256_hex(folder.read(PLAN_NAME, limit_bytes=MAX_PLAN_BYTES))
-    finished = FinishedShards(Files(), Path(path), plan, digest)
+    finished = FinishedShards(files_of(folder.path), folder.path, plan, digest)
     shards = plan.shards()
     chosen = [shards[i * len(shards) // MOST_RECEIPTS] for i in range(MOST_RECEIPTS)]
     receipts = [finished.latest(shard)[1] for shard in (shards if len(shards) <= MOST_RECEIPTS else chosen)]

@@ -15,7 +15,7 @@ from stores.format.bounded_files import StoreFolder
 from stores.format.manifest import Manifest
 from stores.format.plan import ShardId, StorePlan
 from stores.format.row_table import WRITTEN
-from stores.shards.disk import Files
+from stores.remote.opening import files_of
 from stores.shards.receipts import Receipt
 from stores.shards.shard_check import check_shard_file
 from stores.shards.shard_file import FileFigures
@@ -51,7 +51,7 @@ def check_packed_shards(
         full: reads every byte.
     """
     bound = manifest.packed or {}
-    rows = UnitRows(Files(), folder.path, plan)
+    rows = UnitRows(files_of(folder.path), folder.path, plan)
     expected = set()
     for index in range(len(plan.bins)):
         for name, spec in packed_arrays(plan, index).items():

@@ -15,7 +15,7 @@ from stores.format.manifest import PLAN_NAME
 from stores.format.plan import MAX_PLAN_BYTES, Bin, StorePlan
 from stores.format.row_table import WRITTEN
 from stores.reading.committed_store import CommittedStore, read_committed, read_plan
-from stores.shards.disk import Files
+from stores.remote.opening import files_of, open_folder
 from stores.shards.finished import FinishedShards
 from stores.shards.receipts import Receipt
 from stores.work.claims import unfinished_claims
@@ -46,15 +46,15 @@ def store_status(path: str | Path) -> Status:
     Raises NoSuchStore if there is none, IntegrityError if its plan, manifest or tables are damaged.
     """
     try:
-        return _status_of_committed(read_committed(Path(path)))
+        return _status_of_committed(read_committed(path))
     except IncompleteStore:
-        folder = StoreFolder(Path(path))
+        folder = open_folder(path)
         plan = plan_of_unfinished(folder)
         if plan is None:
             return _status_of_barely_begun(folder)
         digest = sha256_hex(folder.read(PLAN_NAME, limit_bytes=MAX_PLAN_BYTES))
-        finished = FinishedShards(Files(), Path(path), plan, digest)
-        return _status_of_unfinished(plan, finished, _claimed(Path(path)))
+        finished = FinishedShards(files_of(folder.path), folder.path, plan, digest)
+        return _status_of_unfinished(plan, finished, _claimed(folder.path))
 
 
 def plan_of_unfinished(folder: StoreFolder) -> StorePlan | None:
@@ -64,7 +64,7 @@ def plan_of_unfinished(folder: StoreFolder) -> StorePlan | None:
     except FormatError:
         raise
     except IntegrityError:
-        if any((folder.path / "receipts").glob("*.json*")):
+        if any(path.startswith("receipts/") for path in folder.files()):
             raise
         return None
 

@@ -6,7 +6,6 @@ chunk by chunk, so that a store without a problem can be read.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -31,7 +30,8 @@ from stores.format.plan import ShardId, StorePlan
 from stores.format.row_table import WRITTEN
 from stores.reading.committed_store import read_committed_plan, read_manifest, read_plan
 from stores.reading.metadata_check import MAX_METADATA_BYTES, metadata_problems
-from stores.shards.disk import Files, partial_of
+from stores.remote.opening import files_of, open_folder
+from stores.shards.disk import partial_of
 from stores.shards.finished import FinishedShards
 from stores.shards.receipt_pack import PACK_PATH, lines_of
 from stores.shards.receipt_tables import ReceiptTables
@@ -58,7 +58,7 @@ def verify_store(path: str | Path, *, full: bool = False, manifest_digest: str |
         NoSuchStore: no store at this path.
         OSError: the disk failed, which says nothing about the store.
     """
-    check = _Check(StoreFolder(Path(path)), full)
+    check = _Check(open_folder(path), full)
     check.store(manifest_digest)
     return Report(problems=tuple(check.problems), bytes_read=check.bytes_read)
 
@@ -68,6 +68,8 @@ class _Check:
 
     def __init__(self, folder: StoreFolder, full: bool) -> None:
         self._folder, self._full = folder, full
+        self._may_be_unnamed = False
+        """Whether a writer may have left shard files under partial names."""
         self.problems: list[Problem] = []
         self.bytes_read = 0
 
@@ -152,13 +154,14 @@ class _Check:
 
     def _unfinished(self) -> None:
         """The existing receipts and their shards."""
+        self._may_be_unnamed = True
         try:
             plan = read_plan(self._folder, None)
         except IntegrityError as error:
             # Without its tables a store was barely begun, and its extraction writes them.
             self._add(str(error), Repair.RESUME if isinstance(error, DerivedFileError) else Repair.NONE)
             return
-        finished = FinishedShards(Files(), self._folder.path, plan)
+        finished = FinishedShards(files_of(self._folder.path), self._folder.path, plan)
         receipts = []
         for shard in plan.shards():
             generation, receipt = finished.latest(shard)
@@ -176,7 +179,8 @@ class _Check:
 
     def _has_partial_spool(self, finished: FinishedShards, receipt: Receipt) -> bool:
         """Whether the spool of a finished unit still has the name that its writer gave it."""
-        return receipt.spool is not None and finished.partials(receipt)[-1].exists()
+        partial_spool = finished.partials(receipt)[-1].relative_to(self._folder.path)
+        return receipt.spool is not None and self._folder.has(partial_spool.as_posix())
 
     def _metadata(self, plan: StorePlan, bound: Mapping[str, str]) -> None:
         for problem in metadata_problems(self._folder, plan, bound):
@@ -278,11 +282,11 @@ class _Check:
         own = partial_of(Path(path), receipt.writer).as_posix()
         figures = receipt.files[path]
         check = partial(check_shard_file, self._folder, spec, full=self._full, chunk_hash=chunk_hash)
-        if Path(self._folder.path, own).exists():
+        if self._may_be_unnamed and self._folder.has(own):
             try:
                 return check(own, figures, written)
             except IntegrityError:  # unless it was renamed just now
-                if Path(self._folder.path, own).exists():
+                if self._folder.has(own):
                     raise
         return check(path, figures, written)
 
@@ -292,12 +296,8 @@ class _Check:
         for shard in plan.shards():
             known |= {spec.chunk_file(shard.shard) for spec in own_arrays(plan, shard.bin).values()}
         receipts = {f"receipts/{plan.shard_name(shard)}" for shard in plan.shards()}
-        root = self._folder.path
-        for folder, folders, names in os.walk(root):
-            links = [name for name in folders if Path(folder, name).is_symlink()]
-            for name in sorted([*names, *links]):
-                path = Path(folder, name).relative_to(root).as_posix()
-                is_receipt = path.endswith(".json") and path.split(".")[0] in receipts
-                is_left = name.endswith(PARTIAL_SUFFIX) or is_beside(path)
-                if path not in known and not is_receipt and not is_left:
-                    self._add(f"{path} is not part of the store", Repair.FOREIGN)
+        for path in self._folder.files():
+            is_receipt = path.endswith(".json") and path.split(".")[0] in receipts
+            is_left = path.endswith(PARTIAL_SUFFIX) or is_beside(path)
+            if path not in known and not is_receipt and not is_left:
+                self._add(f"{path} is not part of the store", Repair.FOREIGN)

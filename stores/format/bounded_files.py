@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from stores.errors import IntegrityError, NoSuchStore
@@ -28,8 +28,17 @@ class OpenFile:
     def __init__(self, fd: int, size: int) -> None:
         self.fd, self.size = fd, size
 
+    def read(self, length: int, offset: int) -> bytes:
+        """At most `length` bytes from `offset`; empty at the end."""
+        return os.pread(self.fd, length, offset)
+
+    def read_into(self, out: memoryview, offset: int) -> int:
+        """Fills `out` from `offset`; returns how many bytes, perhaps not all."""
+        return os.preadv(self.fd, [out], offset)
+
     def __del__(self, close: Callable[[int], None] = os.close) -> None:
-        close(self.fd)  # bound as a default: modules are already empty when the interpreter exits
+        if self.fd >= 0:  # a file at a URL has none
+            close(self.fd)  # bound as a default: modules are already empty when the interpreter exits
 
 
 class StoreFolder:
@@ -56,7 +65,7 @@ class StoreFolder:
         return self._root
 
     def has(self, name: str) -> bool:
-        """Whether the root has an entry of this name."""
+        """Whether there is an entry of this name below the root."""
         root = self._open_root()
         try:
             os.stat(name, dir_fd=root.fd, follow_symlinks=False)
@@ -86,6 +95,34 @@ class StoreFolder:
         if not stat.S_ISREG(status.st_mode):
             raise IntegrityError(f"{self.path}: {relative} is not a regular file")
         return opened
+
+    def files(self) -> Iterator[str]:
+        """Paths of all files and links below the root."""
+        for folder, folders, names in os.walk(self.path):
+            links = [name for name in folders if Path(folder, name).is_symlink()]
+            for name in sorted([*names, *links]):
+                yield Path(folder, name).relative_to(self.path).as_posix()
+
+    def open_whole(self, relative: str) -> OpenFile:
+        """The same of a file that is then read from its beginning to its end."""
+        return self.open(relative)
+
+    def use_cache(self, manifest_digest: str) -> None:
+        """Says whose files these are; for stores at URLs, of which blocks are kept."""
+
+    def will_read(self, array: str, planned_bytes: int, *, is_packed: bool) -> None:
+        """Says that rows of an array will be read; for stores at URLs.
+
+        Args:
+            array: its path.
+            planned_bytes: of all its shards.
+            is_packed: whether rows are small.
+        """
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether it is read over requests."""
+        return False
 
     def read(self, relative: str, *, limit_bytes: int) -> bytes:
         """The whole of a small file. Raises IntegrityError as `open` does, or above `limit_bytes`."""

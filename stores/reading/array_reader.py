@@ -8,7 +8,6 @@ only index that is possible.
 from __future__ import annotations
 
 import errno
-import os
 import resource
 import threading
 from typing import Literal
@@ -89,7 +88,7 @@ class ArrayReader:
         due = {"always": None, "first-epoch": b"\1", "off": b"\0"}[verify]
         self._due = None if due is None else bytearray(due * len(crcs))
 
-    def read_row(self, row: int, out: memoryview) -> None:
+    def read_row(self, row: int, out: memoryview, /) -> None:
         """Fills `out`, the flat bytes of one row.
 
         Args:
@@ -105,7 +104,7 @@ class ArrayReader:
         opened = self._open_shard(row, shard)
         offset = position * (len(out) + CRC_BYTES)
         try:
-            length = os.preadv(opened.fd, [out], offset)
+            length = opened.read_into(out, offset)
         except OSError as error:
             length = self._read_again(error, row, shard, out, offset)
         if length != len(out):
@@ -113,13 +112,35 @@ class ArrayReader:
         if self._due is None or self._due[row]:
             self._check(row, out)
 
+    def place(self, row: int) -> tuple[OpenFile, int, int]:
+        """The shard file of a row, and the first byte and length of its chunk, CRC32C included.
+
+        Raises as read_row.
+        """
+        shard, position = divmod(row, self._shard_rows)
+        stored = self.spec.stored_row_bytes
+        return self._open_shard(row, shard), position * stored, stored
+
+    def shard_of(self, row: int) -> int:
+        """The shard of a row in its bin."""
+        return row // self._shard_rows
+
+    def is_open(self, row: int) -> bool:
+        """Whether `place` needs no reading."""
+        shard = row // self._shard_rows
+        return shard in self._checked and self._shards.get(self._paths[shard]) is not None
+
+    def opened(self, row: int) -> OpenFile | None:
+        """The shard file of a row, where it is open."""
+        return self._shards.get(self.spec.chunk_file(row // self._shard_rows))
+
     def _open_shard(self, row: int, shard: int) -> OpenFile:
         if shard in self._checked:
             opened = self._shards.get(self._paths[shard])
             if opened is not None and self._written[row]:
                 return opened
         if not self._written[row]:
-            raise RowSkipped(f"{self._where(row)} was skipped: it holds no data")
+            raise RowSkipped(f"{self.where(row)} was skipped: it holds no data")
         path = self._paths.setdefault(shard, self.spec.chunk_file(shard))
         opened = self._shards.open(path)
         if shard not in self._checked:
@@ -136,7 +157,7 @@ class ArrayReader:
         if (wrong := wrong_length(self.spec, len(rows), opened.size)) is not None:
             raise self._damage(shard, wrong)
         length = self.spec.index_bytes
-        data = os.pread(opened.fd, length, opened.size - length)
+        data = opened.read(length, opened.size - length)
         if len(data) != length:
             raise self._damage(shard, f"has {opened.size} bytes, too few for its index")
         index = decode_index(data, f"{self._store}: {self.spec.chunk_file(shard)}")
@@ -149,26 +170,32 @@ class ArrayReader:
         """Reads again with a fresh descriptor if the first one is stale, as happens on NFS."""
         if error.errno != errno.ESTALE:
             raise error
-        return os.preadv(self._shards.open(self._paths[shard]).fd, [out], offset)
+        return self._shards.open(self._paths[shard]).read_into(out, offset)
 
     def _read_rest(self, opened: OpenFile, row: int, out: memoryview, offset: int, length: int) -> None:
         """Reads the rest after a short read, which is legal; raises at the end of the file."""
         while length < len(out):
-            more = os.preadv(opened.fd, [out[length:]], offset + length)
+            more = opened.read_into(out[length:], offset + length)
             if more == 0:
-                raise IntegrityError(f"{self._where(row)} is incomplete: its shard was truncated")
+                raise IntegrityError(f"{self.where(row)} is incomplete: its shard was truncated")
             length += more
+
+    def check(self, row: int, stored: memoryview) -> None:
+        """Compares a row with its CRC32C where that is due. Raises IntegrityError."""
+        if self._due is None or self._due[row]:
+            self._check(row, stored)
 
     def _check(self, row: int, stored: memoryview) -> None:
         found = crc32c(stored)
         if found != self._crcs[row]:
             raise IntegrityError(
-                f"{self._where(row)} has CRC32C {found:#010x}, the store's table says {self._crcs[row]:#010x}"
+                f"{self.where(row)} has CRC32C {found:#010x}, the store's table says {self._crcs[row]:#010x}"
             )
         if self._due is not None:
             self._due[row] = 0
 
-    def _where(self, row: int) -> str:
+    def where(self, row: int) -> str:
+        """Store, array, shard and row, for messages."""
         return f"{self._store}: {self.spec.path}, shard {row // self._shard_rows}, row {row} of its bin"
 
     def _damage(self, shard: int, what: str) -> IntegrityError:
@@ -182,7 +209,7 @@ class ArrayReader:
 class CompressedArrayReader(ArrayReader):
     """The same for zstd frames; the index gives their places, checked against the bounds of file and plan."""
 
-    def read_row(self, row: int, out: memoryview) -> None:
+    def read_row(self, row: int, out: memoryview, /) -> None:
         shard, position = divmod(row, self._shard_rows)
         opened = self._open_shard(row, shard)
         index = self._checked[shard]
@@ -190,14 +217,24 @@ class CompressedArrayReader(ArrayReader):
         offset, stored = (int(value) for value in index[position])
         frame = memoryview(bytearray(stored - CRC_BYTES))
         try:
-            length = os.preadv(opened.fd, [frame], offset)
+            length = opened.read_into(frame, offset)
         except OSError as error:
             length = self._read_again(error, row, shard, frame, offset)
         if length != len(frame):
             self._read_rest(opened, row, frame, offset, length)
         if self._due is None or self._due[row]:
             self._check(row, frame)
-        decode_frame(frame, np.frombuffer(out, dtype=np.uint8), self._where(row))
+        decode_frame(frame, np.frombuffer(out, dtype=np.uint8), self.where(row))
+
+    def place(self, row: int) -> tuple[OpenFile, int, int]:
+        shard, position = divmod(row, self._shard_rows)
+        opened, index = self._open_shard(row, shard), self._checked[shard]
+        assert index is not None
+        return opened, int(index[position][0]), int(index[position][1])
 
     def _read_index(self, opened: OpenFile, shard: int) -> Index | None:
         return self._checked_index(opened, shard)
+
+
+RowJob = tuple[ArrayReader, int, memoryview]
+"""A reader, the bin-local row and the memory to fill."""

@@ -27,6 +27,7 @@ from stores.format.plan import MAX_PLAN_BYTES, StorePlan
 from stores.format.plan_file import decode_plan
 from stores.format.row_table import UNKNOWN, WRITTEN
 from stores.reading.metadata_check import metadata_problems
+from stores.remote.opening import open_folder
 
 MAX_TABLE_BYTES = 1 << 30  # 1 GiB
 
@@ -113,10 +114,11 @@ def read_committed_plan(folder: StoreFolder, manifest: Manifest) -> StorePlan:
     return plan
 
 
-def read_committed(path: Path) -> CommittedStore:
+def read_committed(path: str | Path) -> CommittedStore:
     """Opens a committed store. Raises NoSuchStore, IncompleteStore, IntegrityError or FormatError."""
-    folder = StoreFolder(Path(path))
+    folder = open_folder(path)
     manifest, digest = read_manifest(folder)
+    folder.use_cache(digest)
     plan = read_committed_plan(folder, manifest)
     spec = outcome_tables(plan)["outcome"]
     empty = np.empty(0, dtype=np.uint8)

@@ -10,9 +10,8 @@ import numpy.typing as npt
 from stores.codecs import codec
 from stores.errors import LevelMissing, MixedBins
 from stores.format.array_spec import ArraySpec
-from stores.reading.array_reader import Verify
+from stores.reading.array_reader import RowJob, Verify
 from stores.reading.committed_store import CommittedStore
-from stores.reading.read_threads import Job
 from stores.reading.row_numbers import Rows, row_numbers
 from stores.reading.store_arrays import StoreArrays, first_rows
 from stores.reading.stored_rows import StoredRows
@@ -70,7 +69,7 @@ class EncodedRows(StoredRows):
         """
         index, local = self._locate(rows)
         found: Encoded = {}
-        jobs: list[Job] = []
+        jobs: list[RowJob] = []
         for level, kinds in self._level_specs(index, levels).items():
             found[level] = {}
             for kind, spec in kinds.items():
@@ -79,6 +78,29 @@ class EncodedRows(StoredRows):
                 jobs += self._arrays.jobs(index, f"levels/{level}/{kind}", local, target)
         self._arrays.run(jobs)
         return found
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether it is read over requests."""
+        return self._committed.folder.is_remote
+
+    def prefetch(self, rows: Rows, levels: Sequence[str] | None = None, targets: Sequence[str] = ()) -> None:
+        """Starts to fetch rows that will be read soon, and returns; nothing of a store on a disk.
+
+        Args:
+            rows: of this store, all of one bin.
+            levels: None for all.
+            targets: names of targets to be read with them.
+
+        Errors are raised by whoever reads the rows.
+        """
+        if not self.is_remote:
+            return
+        index, local = self._locate(rows)
+        specs = self._level_specs(index, levels)
+        names = [f"levels/{level}/{kind}" for level, kinds in specs.items() for kind in kinds]
+        names += [f"targets/{target}" for target in targets]
+        self._arrays.prefetch(index, names, local)
 
     def _only_bin(self, instead: str) -> int:
         """The store's one bin. Raises MixedBins where it has several, with what to do instead."""

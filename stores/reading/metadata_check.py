@@ -70,7 +70,7 @@ def _read_each(folder: StoreFolder, paths: Collection[str]) -> Iterator[bytes | 
         except IntegrityError as error:
             return error
 
-    if len(paths) < _FEW:
+    if len(paths) < _FEW and not folder.is_remote:
         yield from map(read, paths)
         return
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="store-metadata") as pool:

@@ -4,20 +4,33 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
 
-Job = tuple[Callable[[int, memoryview], None], int, memoryview]
-"""A reader's read_row, the bin-local row and the memory to fill."""
+
+class RowReader(Protocol):
+    """Of one array, as stores.reading.array_reader."""
+
+    def read_row(self, row: int, out: memoryview, /) -> None: ...
+
+
+Job = tuple[RowReader, int, memoryview]
+"""A reader, the bin-local row and the memory to fill."""
 
 _WORTH_THREADS_BYTES = 256 << 10  # for less, waking a thread takes longer than reading
 
 
 class ReadThreads:
-    """A thread pool created on first use and again after a fork; never pickled."""
+    """A thread pool created on first use and again after a fork; never pickled.
 
-    def __init__(self, threads: int) -> None:
-        self.threads = threads
+    Args:
+        threads: of the pool, the caller's own included.
+        worth_bytes: for less, the caller reads alone.
+    """
+
+    def __init__(self, threads: int, worth_bytes: int = _WORTH_THREADS_BYTES) -> None:
+        self.threads, self._worth_bytes = threads, worth_bytes
         self._pool: ThreadPoolExecutor | None = None
         self._pid = 0
         self._lock = threading.Lock()
@@ -26,7 +39,7 @@ class ReadThreads:
         """Runs all jobs; raises the first error once every thread has stopped."""
         left = iter(jobs)
         helpers = min(self.threads, len(jobs)) - 1
-        if helpers < 1 or sum(len(job[2]) for job in jobs) < _WORTH_THREADS_BYTES:
+        if helpers < 1 or sum(len(job[2]) for job in jobs) < self._worth_bytes:
             _work(left)
             return
         pool = self._running_pool()
@@ -56,8 +69,8 @@ class ReadThreads:
 def _work(jobs: Iterator[Job]) -> None:
     """Runs jobs until none is left; next() on the shared iterator is atomic under the GIL."""
     try:
-        for read, row, out in jobs:
-            read(row, out)
+        for reader, row, out in jobs:
+            reader.read_row(row, out)
     except BaseException:
         for _ in jobs:  # the batch has failed: skip the rest
             pass

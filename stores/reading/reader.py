@@ -56,7 +56,7 @@ def open_store(path: str | Path, *, verify: Verify = "always", threads: int | No
         threads = min(_MOST_THREADS, len(os.sched_getaffinity(0)))
     if threads < 1:
         raise ValueError(f"threads={threads}, expected 1 or more")
-    return Store(read_committed(Path(path)), verify=verify, threads=threads)
+    return Store(read_committed(path), verify=verify, threads=threads)
 
 
 class Store(EncodedRows):

@@ -16,11 +16,13 @@ from stores.reading.array_reader import (
     ArrayReader,
     CompressedArrayReader,
     OpenShards,
+    RowJob,
     Verify,
     open_file_limit,
 )
 from stores.reading.committed_store import CommittedStore
-from stores.reading.read_threads import Job, ReadThreads
+from stores.reading.read_threads import ReadThreads
+from stores.reading.remote_reads import RemoteReads
 
 Array = npt.NDArray[Any]
 
@@ -37,6 +39,7 @@ class StoreArrays:
         self._readers: dict[tuple[int, str], ArrayReader] = {}
         self._tables: dict[tuple[int, str], Array] = {}
         self._threads = ReadThreads(threads)
+        self._remote = RemoteReads(self._threads) if committed.folder.is_remote else None
         self._lock = threading.RLock()
         self._closed = False
 
@@ -59,6 +62,9 @@ class StoreArrays:
         with self._lock:
             plan = self._committed.plan
             spec = sharded_arrays(plan, bin_index)[name]
+            self._committed.folder.will_read(
+                spec.path, spec.shape[0] * spec.stored_row_bytes, is_packed=spec.packed
+            )
             crcs = self.table(bin_index, spec.crc_path.removeprefix(f"bins/{plan.bins[bin_index].name}/"))
             written = self._committed.outcome[plan.bin_rows[bin_index]] == WRITTEN
             kind = CompressedArrayReader if spec.compressed else ArrayReader
@@ -73,16 +79,26 @@ class StoreArrays:
                 self._tables[bin_index, name] = self._committed.table(spec)
             return self._tables[bin_index, name]
 
-    def jobs(self, bin_index: int, name: str, local: Sequence[int], target: Array) -> list[Job]:
+    def jobs(self, bin_index: int, name: str, local: Sequence[int], target: Array) -> list[RowJob]:
         """The reads that fill the contiguous `target` (rows, ...) with these bin-local rows."""
         reader = self.reader(bin_index, name)
-        read, size = reader.read_row, reader.spec.row_bytes
+        size = reader.spec.row_bytes
         flat = reader.spec.stored(target).reshape(-1).view(np.uint8).data
-        return [(read, row, flat[i * size : (i + 1) * size]) for i, row in enumerate(local)]
+        return [(reader, row, flat[i * size : (i + 1) * size]) for i, row in enumerate(local)]
 
-    def run(self, jobs: Sequence[Job]) -> None:
+    def run(self, jobs: Sequence[RowJob]) -> None:
         """Runs the reads on the store's threads, or raises the first error."""
-        self._threads.run(jobs)
+        if self._remote is None:
+            self._threads.run(jobs)
+        else:
+            self._remote.run(jobs)
+
+    def prefetch(self, bin_index: int, names: Sequence[str], local: Sequence[int]) -> None:
+        """Starts to fetch bin-local rows of these arrays of a store at a URL, and returns."""
+        if self._remote is not None:
+            nowhere = memoryview(b"")
+            readers = [self.reader(bin_index, name) for name in names]
+            self._remote.prefetch([(reader, row, nowhere) for reader in readers for row in local])
 
     def read(self, bin_index: int, name: str, local: Sequence[int]) -> Array:
         """Bin-local rows of one array, in fresh memory."""
@@ -93,6 +109,8 @@ class StoreArrays:
     def close(self) -> None:
         self._closed = True
         self._threads.close()
+        if self._remote is not None:
+            self._remote.close()
         self._readers.clear()
         self._shards.clear()
         self._committed.folder.close()

@@ -78,6 +78,11 @@ def write_exclusive(files: Files, path: Path, data: bytes, writer_id: str) -> bo
     The file appears whole, with its bytes on the disk. A reply that a network file system lost and repeated
     as "exists" is recognised by the content: it holds the writer's id, or is the same for every writer.
     """
+    try:
+        if files.create_whole(path, data):
+            return True
+    except FileExistsError:
+        return read_whole(files, path, 1 << 30) == data
     partial = partial_of(path, writer_id)
     write_partial(files, partial, data)
     try:

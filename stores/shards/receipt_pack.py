@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +14,7 @@ MAX_LINE_BYTES = 32 << 20  # 32 MiB, as of a receipt
 _BIN, _SHARD = re.compile(rb'\{"bin":(\d{1,9}),'), re.compile(rb',"shard":(\d{1,9}),"source":')
 _GENERATION = re.compile(rb',"generation":(\d{1,9}),"lengths":')
 _PIECE_BYTES = 1 << 20  # 1 MiB
-_Stamp = tuple[int, int, int]
+_Stamp = tuple[object, ...]
 
 
 def lines_of(data: bytes) -> dict[ShardId, bytes]:
@@ -57,8 +56,7 @@ class ReceiptPack:
             self._stamp, self._places = None, {}
             return None
         try:
-            status = os.fstat(fd)
-            stamp = status.st_ino, status.st_mtime_ns, self._files.size(fd)
+            stamp = self._files.stamp(fd)
             if stamp != self._stamp:
                 self._places, self._stamp = self._located(fd), stamp
             place = self._places.get(shard)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -50,13 +49,13 @@ def check_shard_file(
 
     Raises IntegrityError, naming the file, for any difference.
     """
-    opened = folder.open(path)
+    opened = folder.open_whole(path) if full else folder.open(path)
     what = f"{folder.path}: {path}"
     if opened.size != figures.bytes:
         raise IntegrityError(f"{what} has {opened.size} bytes, expected {figures.bytes}")
     if (wrong := wrong_length(spec, len(written), opened.size)) is not None:
         raise IntegrityError(f"{what} {wrong} by plan.json")
-    tail = os.pread(opened.fd, spec.index_bytes, opened.size - spec.index_bytes)
+    tail = opened.read(spec.index_bytes, opened.size - spec.index_bytes)
     if len(tail) != spec.index_bytes:
         raise IntegrityError(f"{what} has {opened.size} bytes, too few for its index")
     index = decode_index(tail, what)
@@ -67,9 +66,7 @@ def check_shard_file(
     if not full:
         return len(tail)
     if chunk_hash is not None:
-        digest = digest_of_chunks(
-            lambda length, at: os.pread(opened.fd, length, at), opened.size, spec, chunk_hash
-        )
+        digest = digest_of_chunks(opened.read, opened.size, spec, chunk_hash)
     else:
         whole = hashlib.sha256()
         for piece in _pieces(opened, 0, opened.size):
@@ -84,11 +81,11 @@ def check_shard_file(
         chunk = f"{what}: the chunk of row {row} of the shard"
         if _crc(opened, offset, stored - CRC_BYTES) != expected:
             raise IntegrityError(f"{chunk} does not have its CRC32C")
-        beside = os.pread(opened.fd, CRC_BYTES, offset + stored - CRC_BYTES)
+        beside = opened.read(CRC_BYTES, offset + stored - CRC_BYTES)
         if chunk_hash is not None and beside != expected.to_bytes(CRC_BYTES, "little"):
             raise IntegrityError(f"{chunk} does not have its CRC32C beside it")
         if spec.compressed:
-            decode_frame(os.pread(opened.fd, stored - CRC_BYTES, offset), decoded, chunk)
+            decode_frame(opened.read(stored - CRC_BYTES, offset), decoded, chunk)
     return opened.size
 
 
@@ -156,7 +153,7 @@ def wrong_lengths(plan: StorePlan, receipt: Receipt) -> Iterator[str]:
 
 def _pieces(opened: OpenFile, start: int, length: int) -> Iterator[bytes]:
     at, stop = start, min(start + length, opened.size)
-    while at < stop and (piece := os.pread(opened.fd, min(_PIECE_BYTES, stop - at), at)):
+    while at < stop and (piece := opened.read(min(_PIECE_BYTES, stop - at), at)):
         yield piece
         at += len(piece)
 

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -201,7 +202,8 @@ def test_many_threads_read_one_store(path, rows):
 
 def test_a_forked_child_reads_with_threads_of_its_own(path, rows):
     with open_store(path, threads=2) as store:
-        store._arrays._threads.run([(lambda row, out: None, 0, memoryview(bytearray(1 << 20)))] * 3)
+        reader = SimpleNamespace(read_row=lambda row, out: None)
+        store._arrays._threads.run([(reader, 0, memoryview(bytearray(1 << 20)))] * 3)
         child = os.fork()
         if child == 0:
             status = 1

@@ -1,0 +1,1 @@
+"""Stores in object storage and on web servers, through obstore."""
