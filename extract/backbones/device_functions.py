@@ -7,6 +7,7 @@ from functools import lru_cache, partial
 
 from extract.backbones.compiler import allow_variants, compiled_of_any_size
 from extract.swin import attention, attention_gpu, patches
+from extract.swin.block_by_windows import run_at_once, run_in_groups
 from extract.swin.steps import BlockFunctions, MapRun
 
 
@@ -25,6 +26,7 @@ def _for_a_cpu(compiled: bool) -> BlockFunctions:
         project=attention.project,
         leave=attention.leave,
         sum_bias=attention_gpu.sum_bias,
+        run=run_in_groups,
         patch=patches.patch,
         patch_pixels=patches.patch_pixels,
         merge_and_norm=patches.merge_and_norm,
@@ -47,6 +49,7 @@ def _for_a_gpu(compiled: bool) -> BlockFunctions:
         enter=attention_gpu.enter,
         mix=attention_gpu.mix,
         leave=attention_gpu.leave,
+        run=run_at_once,
     )
     if not compiled:
         return plain

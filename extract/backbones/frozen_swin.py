@@ -86,11 +86,13 @@ class FoldedSwin(nn.Module):
         self.ends = tuple(ends)
         self.taken = tuple(taken) or (None,) * len(self.ends)
         self.compiled = compiled
+        self.runs_as: str | None = None
+        """Type of device whose functions run it; None: that of its inputs."""
         keep_constants(step for step in steps if isinstance(step, FoldedBlock))
 
     def shared_constants(self, height: int, width: int, device: torch.device) -> list[object]:
         """What a forward pass of this image size reads from caches, which may evict it; by block."""
-        functions = functions_for(device.type, self.compiled)
+        functions = self._functions(device)
         found: list[object] = []
         grid = (height, width)
         for step in self.steps:
@@ -111,7 +113,7 @@ class FoldedSwin(nn.Module):
         Args:
             visit: called after each step but the first with its name, module, input and output.
         """
-        functions = functions_for(x_NHWC.device.type, self.compiled)
+        functions = self._functions(x_NHWC.device)
         return self._of_patches(self.steps[0](x_NHWC, functions), functions, visit)
 
     @property
@@ -130,10 +132,13 @@ class FoldedSwin(nn.Module):
 
     def of_pixels(self, pixels_NHWC: Tensor, valid_hw: Tensor, norm: PixelNorm) -> Outputs:
         """`outputs` of uint8 pixels, normalised with the patches: on a GPU in a third of the time."""
-        functions = functions_for(pixels_NHWC.device.type, self.compiled)
+        functions = self._functions(pixels_NHWC.device)
         patches = self.steps[0]
         assert isinstance(patches, Patches)
         return self._of_patches(patches.of_pixels(pixels_NHWC, valid_hw, norm, functions), functions)
+
+    def _functions(self, device: torch.device) -> BlockFunctions:
+        return functions_for(self.runs_as or device.type, self.compiled)
 
     def _of_patches(self, patches: Step, functions: BlockFunctions, visit: Visit | None = None) -> Outputs:
         maps, blocks, (x, low) = {}, {}, patches

@@ -21,7 +21,6 @@ from torch import Tensor, nn
 
 from extract.swin.attention import AttentionWeights, BranchWeights
 from extract.swin.attention_gpu import sum_bias
-from extract.swin.block_by_windows import run_at_once, run_in_groups
 from extract.swin.position_bias import central_offsets, cr_table, offset_index, v2_table
 from extract.swin.steps import BlockFunctions, Step
 from extract.swin.window_rule import HW, WindowRule, fit_windows
@@ -111,8 +110,7 @@ class FoldedBlock(nn.Module):
             low_NLC = None if low_NHWC is None else low_NHWC.view(x_NLC.shape)
             out, low = functions.on_map.run(self, x_NLC, low_NLC, plan)
             return out.view(x_NHWC.shape), low.view(x_NHWC.shape)
-        run = run_in_groups if device.type == "cpu" else run_at_once
-        return run(self, x_NLC, plan, functions).view(x_NHWC.shape), None
+        return functions.run(self, x_NLC, plan, functions).view(x_NHWC.shape), None
 
     def shared_constants(
         self, grid: HW, functions: BlockFunctions, device: torch.device
@@ -178,6 +176,8 @@ class FoldedBlock(nn.Module):
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
     def _heads_at_a_time(self, q_BHTD: Tensor, runs: int) -> int:
+        if torch.compiler.is_exporting():  # of any number of windows
+            return self.heads
         windows, _, tokens, _ = q_BHTD.shape
         of_a_head = tokens**2 * 4
         if q_BHTD.is_cpu:

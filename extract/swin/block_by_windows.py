@@ -25,7 +25,7 @@ maps are cut into several groups that threads can share, and small models' maps 
 
 def run_at_once(block: Block, x_NLC: Tensor, plan: WindowPlan, functions: BlockFunctions) -> Tensor:
     """All windows of all images in one call of each function, (N, L, C): for a GPU, with its functions."""
-    images = len(x_NLC)
+    images = x_NLC.shape[0]
     source = F.pad(x_NLC, (0, 0, 0, 1)) if plan.padded else x_NLC
     q, k, v = functions.enter(source, plan.gather, plan.tokens, block.attention_weights)
     runs = [(first * images, last * images, split) for first, last, split in plan.runs]

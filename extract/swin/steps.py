@@ -71,6 +71,8 @@ class BlockFunctions:
     project: Callable[[Tensor, BranchWeights], Tensor]
     leave: Callable[[Tensor, Tensor, Tensor, BranchWeights], Tensor]
     sum_bias: Callable[[Tensor, Tensor, Tensor | None, torch.dtype], Tensor]
+    run: Callable[[Block, Tensor, WindowPlan, BlockFunctions], Tensor]
+    """Runs a block by the functions above, of (N, L, C); see `extract.swin.block_by_windows`."""
     patch: Callable[..., Tensor]
     patch_pixels: Callable[..., Tensor]
     merge_and_norm: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]

@@ -63,7 +63,6 @@ def test_constants_are_timms_bias_and_mask(card):
 
 def as_on_a_gpu(monkeypatch, compiled: bool = False) -> None:
     """Its functions and its order of work, on the CPU."""
-    monkeypatch.setattr(folded_block, "run_in_groups", block_runs.run_at_once)
     monkeypatch.setattr(folded_swin, "functions_for", lambda *_: functions_for("cuda", compiled))
 
 
