@@ -80,8 +80,8 @@ probe: setup  ## k-NN or logistic regression on stored features, without a train
 analyse: setup  ## The papers' analyses of a store, a run or a live backbone (KIND=cka|attention|kernels|pca|neighbours|codec STORE= | RUN= | MODEL= DATASET=)
 	$(RUN_PIPELINES) analyse $(call flags,KIND STORE RUN PART MODEL WEIGHTS DATASET SPLIT DATA CROP_SIZE LEVELS ROWS OUT) $(ARGS)
 
-export: setup  ## Writes a run's head as a file to share, with config.json and a model card (RUN= OUT=head.safetensors)
-	$(RUN_PIPELINES) export $(call flags,RUN FORMAT OUT) $(ARGS)
+export: setup  ## Writes a run as a file to share: FORMAT=safetensors (the head), pt2 or onnx, with a model card (RUN= OUT=head.safetensors)
+	$(RUN_PIPELINES) export $(call flags,RUN FORMAT OUT SIZE PART) $(ARGS)
 
 describe: setup  ## Looks at a folder of own data and writes its description, to pass as DATASET (DATA= OUT=my.yaml)
 	$(RUN_PIPELINES) describe $(call flags,DATA OUT) $(ARGS)

@@ -13,9 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from heads.errors import HeadError as HeadError  # also a name of this module
-from stores.pyramid import PyramidSpec
+from stores.pyramid import Level, PyramidSpec
 
 SizeYX = tuple[int, int]
+ValidSizes = Sequence[SizeYX] | Tensor
+"""Of each image; see Head."""
 Features = Mapping[str, Tensor]
 Targets = Sequence[Mapping[str, Tensor]]
 
@@ -25,7 +27,8 @@ class Head(nn.Module, ABC):
 
     Features are (N, channels, y, x), of clips (N, channels, t, y, x), floating point, best with channels last
     in memory; a map of stride s has ceil(padded / s) cells along y and x. All images of a batch are padded to
-    one size, at the bottom and the right; `valid_hw` holds the part of each that is image, in pixels.
+    one size, at the bottom and the right; `valid_hw` holds the part of each that is image, in pixels. Inside
+    torch.export it is a tensor, int64 (N, 2), whose values are not known: see pipelines/export/outputs.py.
     """
 
     task: ClassVar[str]
@@ -90,11 +93,19 @@ class Head(nn.Module, ABC):
         Raises HeadError for a missing level or for sizes that do not fit together.
         """
 
-    def select_maps(self, features: Features, valid_hw: Sequence[SizeYX]) -> list[Tensor]:
+    def select_maps(self, features: Features, valid_hw: ValidSizes) -> list[Tensor]:
         """The maps of `pyramid`, finest first. Raises HeadError where those read do not fit the head or the
         sizes."""
         check_levels(type(self).__name__, self.levels, tuple(features))
         maps = [features[name] for name in self.levels]
+        if not isinstance(valid_hw, Tensor):
+            self._check_maps(maps, valid_hw)
+        if self.rescaled is not None:
+            made: list[Tensor] = self.rescaled(maps)
+            return made
+        return maps
+
+    def _check_maps(self, maps: Sequence[Tensor], valid_hw: Sequence[SizeYX]) -> None:
         for level, x_NCYX in zip(self.source, maps, strict=True):
             is_map = x_NCYX.ndim == 2 + len(self.map_axes)
             if not is_map or x_NCYX.shape[:2] != (len(valid_hw), level.channels):
@@ -109,10 +120,6 @@ class Head(nn.Module, ABC):
                     f"valid size {y_px}x{x_px} px does not fit level {finest.name} of {height}x{width} cells "
                     f"of {finest.stride_px} px"
                 )
-        if self.rescaled is not None:
-            made: list[Tensor] = self.rescaled(maps)
-            return made
-        return maps
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -163,6 +170,19 @@ def check_levels(head: str, needed: Sequence[str], there: Sequence[str]) -> None
         raise HeadError(
             f"head {head} needs level {', '.join(missing)}; available: {', '.join(there) or 'none'}"
         )
+
+
+def valid_cells(level: Level, valid_hw: ValidSizes) -> list[SizeYX] | Tensor:
+    """Cells of a level that show a part of each image, as (y, x) or, of a tensor, int64 (N, 2).
+
+    >>> from stores.pyramid import Level
+    >>> p4 = Level(name="p4", stride_px=16, channels=8, stage=3)
+    >>> valid_cells(p4, [(500, 512)]), valid_cells(p4, torch.tensor([[500, 512]])).tolist()
+    ([(32, 32)], [[32, 32]])
+    """
+    if isinstance(valid_hw, Tensor):
+        return (valid_hw / level.stride_px).ceil().long()
+    return [(level.cells(y_px), level.cells(x_px)) for y_px, x_px in valid_hw]
 
 
 def check_output_sizes(valid_hw: Sequence[SizeYX], output_hw: Sequence[SizeYX]) -> None:

@@ -115,9 +115,10 @@ class FrozenBackbone(nn.Module):
 
     @torch.inference_mode()  # thread-local
     def _levels_of_one(self, image: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
-        return self._levels(*image)
+        return self.batch_levels(*image)
 
-    def _levels(self, pixels_NHWC: Tensor, valid_hw: Tensor) -> dict[str, Tensor]:
+    def batch_levels(self, pixels_NHWC: Tensor, valid_hw: Tensor) -> dict[str, Tensor]:
+        """As `forward`, of inputs on its device, all images at once: for torch.export, which follows it."""
         if self._replays is None:
             outputs = self.network.outputs(self.normalise(pixels_NHWC, valid_hw))
         else:
@@ -127,9 +128,9 @@ class FrozenBackbone(nn.Module):
 
     def _on_gpu(self, pixels_NHWC: Tensor, valid_hw: Tensor) -> dict[str, Tensor]:
         if self._replays is None:
-            return self._levels(pixels_NHWC, valid_hw)
+            return self.batch_levels(pixels_NHWC, valid_hw)
         with torch.cuda.device(self.device):  # where Triton launches its kernels
-            return dict(self._replays.run(self._levels, self._read_by_levels, pixels_NHWC, valid_hw))
+            return dict(self._replays.run(self.batch_levels, self._read_by_levels, pixels_NHWC, valid_hw))
 
     def _read_by_levels(self, pixels_NHWC: Tensor, _: Tensor) -> object:
         return self._swin.shared_constants(pixels_NHWC.shape[1], pixels_NHWC.shape[2], pixels_NHWC.device)

@@ -66,7 +66,7 @@ def _kernels(q_BHTD: Tensor) -> AbstractContextManager[object]:
 
 def leave(x_NLC: Tensor, branch_BTC: Tensor, scatter: Tensor, weights: BranchWeights) -> Tensor:
     """As `attention.leave`; the branch as `enter` made it, the images of a window side by side."""
-    images, (_, tokens, channels) = x_NLC.shape[0], branch_BTC.shape  # len() would be a constant in torch.export
+    images, (_, tokens, channels) = x_NLC.shape[0], branch_BTC.shape
     branch_NLC = branch_BTC.view(-1, images, tokens, channels).transpose(0, 1).reshape(images, -1, channels)
     return attention.leave(x_NLC, branch_NLC, scatter, weights)
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from heads.contract import SizeYX, Targets
+from heads.contract import SizeYX, Targets, ValidSizes
 from heads.errors import HeadError
 
 BOX_TARGETS = ("boxes", "labels")
@@ -106,8 +106,10 @@ def _stack_crops(parts: Mapping[str, list[Tensor]], slots: int, device: torch.de
     )
 
 
-def image_sizes(valid_hw: Sequence[SizeYX], device: torch.device) -> Tensor:
+def image_sizes(valid_hw: ValidSizes, device: torch.device) -> Tensor:
     """float32 (N, 2): y and x in pixels."""
+    if isinstance(valid_hw, Tensor):
+        return valid_hw.float()
     return torch.tensor(valid_hw, dtype=torch.float32).to(device, non_blocking=True)
 
 

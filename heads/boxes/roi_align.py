@@ -50,6 +50,13 @@ def pool_rois(
     """
     rois_R5 = torch.cat([image_R[:, None].to(boxes_R4.dtype), boxes_R4], 1)
     level_R = roi_levels(boxes_R4, strides_px[0], len(maps))
+    if torch.compiler.is_exporting():  # no shape may depend on values: every level is read for all boxes
+        pooled = [
+            roi_align(x_NCYX, rois_R5, (cells, cells), 1 / stride_px, 0, aligned)
+            * (level_R == level)[:, None, None, None]
+            for level, (x_NCYX, stride_px) in enumerate(zip(maps, strides_px, strict=True))
+        ]
+        return torch.stack(pooled).sum(0)
     by_level_R = level_R.argsort()
     # torch.bincount would wait a second time, for the highest level.
     number_L = torch.arange(len(maps), device=level_R.device)

@@ -23,6 +23,7 @@ from heads.contract import (
     check_choice,
     check_int,
     check_probability,
+    valid_cells,
 )
 from heads.errors import HeadError
 from heads.necks.channel_dropout import drop_channels
@@ -77,10 +78,7 @@ class LinearProbe(RowClassHead):
         """float32 (N, sum of channels): each level's mean over its valid cells. Raises HeadError."""
         maps = self.select_maps(features, valid_hw)
         return torch.cat(
-            [
-                _mean(x_NCyx, [(lv.cells(y), lv.cells(x)) for y, x in valid_hw])
-                for lv, x_NCyx in zip(self.pyramid, maps, strict=True)
-            ],
+            [_mean(x_NCyx, valid_cells(lv, valid_hw)) for lv, x_NCyx in zip(self.pyramid, maps, strict=True)],
             dim=1,
         )
 
@@ -99,8 +97,10 @@ class LinearProbe(RowClassHead):
         return scores_NK
 
 
-def _mean(x_NCyx: Tensor, cells: Sequence[SizeYX]) -> Tensor:
+def _mean(x_NCyx: Tensor, cells: Sequence[SizeYX] | Tensor) -> Tensor:
     """(N, C) float32: the mean over the valid cells, at the upper left of each map."""
+    if isinstance(cells, Tensor):
+        return _masked_mean(x_NCyx, cells)
     if len(set(cells)) == 1:
         y, x = cells[0]
         return x_NCyx[..., :y, :x].mean((2, 3), dtype=torch.float32)
@@ -110,6 +110,15 @@ def _mean(x_NCyx: Tensor, cells: Sequence[SizeYX]) -> Tensor:
             for x_CYX, (y, x) in zip(x_NCyx, cells, strict=True)
         ]
     )
+
+
+def _masked_mean(x_NCyx: Tensor, cells_N2: Tensor) -> Tensor:
+    rows_Ny, columns_Nx = (
+        torch.arange(size, device=x_NCyx.device) < cells_N2[:, axis, None]
+        for axis, size in enumerate(x_NCyx.shape[2:])
+    )
+    valid_N1yx = (rows_Ny[:, :, None] & columns_Nx[:, None, :])[:, None]
+    return torch.where(valid_N1yx, x_NCyx.float(), 0.0).sum((2, 3)) / valid_N1yx.sum((2, 3))
 
 
 def _levels(pyramid: PyramidSpec, settings: ProbeSettings) -> tuple[str, ...]:

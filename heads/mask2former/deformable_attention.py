@@ -158,7 +158,7 @@ def _sample(map_GCYX: Tensor, grid_GPL2: Tensor) -> Tensor:
 
 def _project(linear: nn.Linear, x_NLC: Tensor) -> Tensor:
     """linear(x) as (N, outputs, L), contiguous."""
-    weight_NOC = linear.weight.expand(len(x_NLC), -1, -1)
+    weight_NOC = linear.weight.expand(x_NLC.shape[0], -1, -1)
     return torch.baddbmm(linear.bias[:, None], weight_NOC, x_NLC.transpose(1, 2))
 
 

@@ -53,7 +53,7 @@ class MaskedDecoder(nn.Module):
         )
 
     def forward(self, pixels: DecodedPixels) -> MaskPredictions:
-        images = len(pixels.mask_features_NCYX)
+        images = pixels.mask_features_NCYX.shape[0]
         values = [
             cells + level for cells, level in zip(pixels.cells, self.level_embeddings.weight, strict=True)
         ]

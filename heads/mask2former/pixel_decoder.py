@@ -102,7 +102,7 @@ class PixelDecoder(nn.Module):
 
     def _mask_features(self, finest_NCYX: Tensor, cells_NLC: Tensor, size: SizeYX) -> Tensor:
         lateral_NCYX = self.lateral(finest_NCYX)
-        next_NyxC = cells_NLC.view(len(cells_NLC), *size, -1)
+        next_NyxC = cells_NLC.view(cells_NLC.shape[0], *size, -1)
         up_NCYX = F.interpolate(
             next_NyxC.permute(0, 3, 1, 2), size=lateral_NCYX.shape[2:], mode="bilinear", align_corners=False
         )

@@ -24,13 +24,13 @@ class PyramidPooling(nn.Module):
         self.branches = nn.ModuleList(ConvBlock(inputs, width, 1, norm) for _ in scales)
         self.bottleneck = ConvBlock(inputs + len(scales) * width, width, 3, norm)
 
-    def forward(self, x_NCYX: Tensor, valid_cells: Sequence[SizeYX]) -> Tensor:
+    def forward(self, x_NCYX: Tensor, valid_cells: Sequence[SizeYX] | Tensor) -> Tensor:
         """(N, inputs, y, x) and the valid cells (y, x) of each image -> (N, width, y, x).
 
         Beyond an image's valid part its pooled maps repeat their border.
         """
         size = tuple(x_NCYX.shape[2:])
-        if all(tuple(cells) == size for cells in valid_cells):
+        if not isinstance(valid_cells, Tensor) and all(tuple(cells) == size for cells in valid_cells):
             pooled = [
                 F.interpolate(
                     branch(F.adaptive_avg_pool2d(x_NCYX, scale)),
@@ -45,9 +45,13 @@ class PyramidPooling(nn.Module):
         out: Tensor = self.bottleneck(torch.cat([x_NCYX, *pooled], dim=1))
         return out
 
-    def _pool_valid(self, x_NCYX: Tensor, valid_cells: Sequence[SizeYX]) -> list[Tensor]:
+    def _pool_valid(self, x_NCYX: Tensor, valid_cells: Sequence[SizeYX] | Tensor) -> list[Tensor]:
         """The plain path on each image's valid part, all images at once: two matrix products a scale."""
-        cells_N2 = torch.tensor([tuple(cells) for cells in valid_cells]).to(x_NCYX.device, non_blocking=True)
+        if isinstance(valid_cells, Tensor):
+            cells_N2 = valid_cells
+        else:
+            cells_N2 = torch.tensor([tuple(cells) for cells in valid_cells])
+        cells_N2 = cells_N2.to(x_NCYX.device, non_blocking=True)
         height, width = x_NCYX.shape[2:]
         pooled: list[Tensor] = []
         for branch, scale in zip(self.branches, self.scales, strict=True):

@@ -24,6 +24,7 @@ from heads.contract import (
     check_choice,
     check_int,
     check_probability,
+    valid_cells,
 )
 from heads.errors import HeadError
 from heads.necks.channel_dropout import drop_channels
@@ -152,9 +153,8 @@ class UPerNet(PixelClassifier):
         self, maps: Sequence[Tensor], valid_hw: Sequence[SizeYX], generator: torch.Generator | None
     ) -> Tensor:
         *_, top = self.pyramid
-        valid_cells = [(top.cells(y_px), top.cells(x_px)) for y_px, x_px in valid_hw]
         merged = [lateral(x_NCYX) for lateral, x_NCYX in zip(self.laterals, maps[:-1], strict=True)]
-        merged = self.merge([*merged, self.pooling(maps[-1], valid_cells)])
+        merged = self.merge([*merged, self.pooling(maps[-1], valid_cells(top, valid_hw))])
         grid = merged[0].shape[2:]
         x_NCYX = self.bottleneck(
             torch.cat([merged[0], *(_resize(x_NCyx, grid) for x_NCyx in merged[1:])], dim=1)

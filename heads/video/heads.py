@@ -23,6 +23,7 @@ from heads.contract import (
     check_choice,
     check_int,
     check_probability,
+    valid_cells,
 )
 from heads.last_map import require_last_map
 from heads.necks.channel_dropout import drop_channels
@@ -104,7 +105,9 @@ class ClipHead(RowClassHead):
         """Class scores (N, num_classes)."""
         (x_NCTyx,) = self.select_maps(features, valid_hw)
         (level,) = self.pyramid
-        cells = [(level.cells(y_px), level.cells(x_px)) for y_px, x_px in valid_hw]
+        cells = valid_cells(level, valid_hw)
+        if isinstance(cells, Tensor):  # torch.export, of clips without padding
+            return self._scores(x_NCTyx, generator)
         if len(set(cells)) == 1:
             return self._scores(x_NCTyx[..., : cells[0][0], : cells[0][1]], generator)
         rows = enumerate(cells)
@@ -155,7 +158,7 @@ class BlockHead(ClipHead):
         if self.span == "temporal":
             x_NGLC, extents = x_NTyxC.flatten(2, 3).transpose(1, 2).contiguous(), extents[:1]
         else:
-            x_NGLC = x_NTyxC.reshape(len(x_NTyxC), 1, -1, x_NTyxC.shape[-1])
+            x_NGLC = x_NTyxC.flatten(1, 3)[:, None]
         for block in self.blocks:
             x_NGLC = block(x_NGLC, extents, generator)
         return x_NGLC.mean((1, 2), dtype=torch.float32)

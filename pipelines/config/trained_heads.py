@@ -37,7 +37,17 @@ class ExportConfig(VerbConfig):
     """Folder of the run."""
     out: str
     """File to write, such as shared/head.safetensors; config.json and README.md are written beside it."""
-    format: Literal["safetensors"] = "safetensors"
-    """safetensors: the head's weights, with all that builds it again in the header."""
+    format: Literal["safetensors", "pt2", "onnx"] = "safetensors"
+    """safetensors: the head's weights, with all that builds it again in the header. pt2: a program of
+    torch.export. onnx: for ONNX Runtime and others (extra `export`). Both are float32, of tensors."""
     checkpoint: str = "last"
     """Checkpoint of the run: last, best (the best validation score) or the number of a step."""
+    part: Literal["run", "head"] | None = None
+    """What pt2 and onnx hold: run (backbone and head) or head, which reads its levels. Default: run."""
+    size: str | None = None
+    """Size of the views that pt2 and onnx take, in pixels: the side of a square, or HEIGHTxWIDTH such as
+    512x1024. Default: that of the run's test views of a square image."""
+    batch_size: int | None = field(default=None, metadata=marks(least=1))
+    """Images that a detection head in pt2 or onnx takes at a time; others take any number. Default: 1."""
+    weights: str | None = None
+    """Weights of the backbone, for pt2 and onnx. Default: those recorded in the run."""
