@@ -20,7 +20,7 @@ from extract.swin.window_rule import WindowRule
 from extract.views.clip_view import CLIP_FRAMES, ClipView, clip_rule
 from extract.views.crop_size import CropSize, check_crop, covering, crop_hw, size_identity
 from extract.views.recipes import RecipeMaker, SeededViews, ViewRecipe, check_short_side, draw_corner
-from extract.views.seeded_draws import Draws
+from extract.views.seeded_draws import Draws, ViewDraws
 from extract.views.view import Hw, keep_ratio
 
 CROP_PX = 224
@@ -93,7 +93,7 @@ class RandomClips(SeededViews):
         }
 
     def view(self, dataset: str, record: Record, index: int, seed: int, truth: Any = None) -> ClipView:
-        draws = partial(Draws, dataset, record.key, index, seed)
+        draws = ViewDraws(dataset, record.key, index, seed)
         count = record.frames or 1
         # mmaction draws as if frames were skipped behind the last one too
         last = max(0, count - CLIP_FRAMES * self.stride)

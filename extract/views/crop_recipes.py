@@ -24,7 +24,7 @@ from extract.views.recipes import (
     check_short_side,
     draw_corner,
 )
-from extract.views.seeded_draws import Draws
+from extract.views.seeded_draws import Draws, ViewDraws
 from extract.views.view import Hw
 
 CROP_PX = 224
@@ -71,7 +71,7 @@ class RandomBoxes(SeededViews):
         }
 
     def view(self, dataset: str, record: Record, index: int, seed: int, truth: Any = None) -> CropView:
-        draws = partial(Draws, dataset, record.key, index, seed)
+        draws = ViewDraws(dataset, record.key, index, seed)
         corner, size = self._box(draws("crop"), record.original_hw)
         return CropView(
             source_yx=corner,

@@ -10,14 +10,13 @@ multi-scale test; ours are of the range that Swin's HTC++ trains with (short sid
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from extract.sources.record import Record
 from extract.views.crop_size import CropSize, check_crop, crop_hw, size_in_identity, within_crop
 from extract.views.instances import mask_rule
 from extract.views.recipes import MAX_SIDE_PX, SeededViews, draw_corner, refuse_crop
-from extract.views.seeded_draws import Draws
+from extract.views.seeded_draws import ViewDraws
 from extract.views.view import WHOLE_REVISION, Hw, View, keep_ratio, padded_up, replay_rule
 
 CROP_PX = 1024
@@ -54,7 +53,7 @@ class LargeScaleJitter(SeededViews):
         }
 
     def view(self, dataset: str, record: Record, index: int, seed: int, truth: Any = None) -> View:
-        draws = partial(Draws, dataset, record.key, index, seed)
+        draws = ViewDraws(dataset, record.key, index, seed)
         ratio, crop = draws("scale").uniform(*self.ratio_range), crop_hw(self.crop_px)
         resized = fitting(record.original_hw, (int(crop[0] * ratio), int(crop[1] * ratio)))
         valid = within_crop(resized, crop)

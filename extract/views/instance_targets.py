@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,7 @@ from stores.format.plan import DenseTarget, RaggedTarget, Target
 from stores.subsets import LISTED
 
 Array = npt.NDArray[Any]
+Steps = TypeVar("Steps", int, npt.NDArray[np.int64])
 
 _IN_VIEW = {
     "boxes": ("float32", 4),
@@ -50,7 +51,7 @@ _RUN_BYTES = 6
 """Longest run length in compressed counts: five bits a character, and a run is shorter than 2**27 px."""
 
 
-ImageSurvey = tuple[Hw, Floats, npt.NDArray[np.bool_], list[int]]
+ImageSurvey = tuple[Hw, Floats, npt.NDArray[np.bool_], Sequence[int] | npt.NDArray[np.int64]]
 """Of one image: its size; of its K instances the extents, whether each is a crowd, and `rle_bytes`."""
 
 
@@ -78,18 +79,19 @@ class Survey:
     @classmethod
     def of_images(cls, images: Iterable[ImageSurvey]) -> Survey:
         """As `of`, of what is kept of each record."""
-        hw, counts, extents, crowd, rle_bytes = [], [], [np.zeros((0, 4))], [np.zeros(0, np.bool_)], []
+        hw, counts, extents, crowd = [], [], [np.zeros((0, 4))], [np.zeros(0, np.bool_)]
+        rle_bytes = [np.zeros(0, np.int64)]
         for size, extents_K4, crowd_K, rle_K in images:
             hw.append(size)
             counts.append(len(crowd_K))
             extents.append(extents_K4)
             crowd.append(crowd_K)
-            rle_bytes += rle_K
+            rle_bytes.append(np.asarray(rle_K, np.int64))
         return cls(
             record=np.repeat(np.arange(len(counts)), counts),
             extents=np.concatenate(extents),
             crowd=np.concatenate(crowd),
-            rle_bytes=np.array(rle_bytes, np.int64),
+            rle_bytes=np.concatenate(rle_bytes),
             original_hw=np.array(hw, np.float64).reshape(-1, 2),
         )
 
@@ -129,7 +131,7 @@ def _rle_bytes(shape: Shape) -> int:
     return rle_bytes_of(math.ceil(steps))
 
 
-def rle_bytes_of(steps: int) -> int:
+def rle_bytes_of(steps: Steps) -> Steps:
     """Upper bound of the bytes of a mask's compressed counts, from the columns that its outline crosses."""
     return _RUN_BYTES * (steps + 1)
 

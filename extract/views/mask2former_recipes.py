@@ -12,7 +12,6 @@ instead of Pillow's steps.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from extract.sources.record import Record
@@ -26,7 +25,7 @@ from extract.views.recipes import (
     check_short_side,
     draw_corner,
 )
-from extract.views.seeded_draws import Draws
+from extract.views.seeded_draws import ViewDraws
 from extract.views.view import Hw, View, replay_rule
 
 RATIOS = tuple(range(5, 21))
@@ -78,7 +77,7 @@ class Mask2FormerCrops(SeededViews):
         }
 
     def view(self, dataset: str, record: Record, index: int, seed: int, truth: Any = None) -> View:
-        draws = partial(Draws, dataset, record.key, index, seed)
+        draws = ViewDraws(dataset, record.key, index, seed)
         short_px = self.short_sides_px[draws("scale").integer(len(RATIOS))]
         resized = shortest_edge(record.original_hw, short_px, self.long_px)
         crop = crop_hw(self.crop_px)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -19,7 +18,7 @@ import numpy.typing as npt
 from extract.sources.record import Record
 from extract.views.colour import colour_rule, draw_colour
 from extract.views.crop_size import CropSize, check_crop, crop_hw, size_in_identity, within_crop
-from extract.views.seeded_draws import Draws
+from extract.views.seeded_draws import Draws, ViewDraws
 from extract.views.view import (
     IGNORE,
     REVISIONS,
@@ -141,7 +140,7 @@ class RandomCrops(SeededViews):
         seed: int,
         truth: Any = None,
     ) -> View:
-        draws = partial(Draws, dataset, record.key, index, seed)
+        draws = ViewDraws(dataset, record.key, index, seed)
         ratio, short_px = draws("scale").uniform(*self.ratio_range), self.base_short_px
         resized = keep_ratio(record.original_hw, int(short_px * LONG_TO_SHORT * ratio), int(short_px * ratio))
         crop = crop_hw(self.crop_px)

@@ -11,6 +11,7 @@ from stores.errors import FormatError
 from stores.small_files import require_few_containers
 
 MAX_DEPTH = 32
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def canonical_json(value: object) -> bytes:
@@ -21,9 +22,7 @@ def canonical_json(value: object) -> bytes:
     >>> canonical_json({"b": [1, 2.5], "a": None})
     b'{"a":null,"b":[1,2.5]}'
     """
-    return json.dumps(
-        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    ).encode()
+    return _ENCODER.encode(value).encode()
 
 
 def normalized(value: object) -> Any:

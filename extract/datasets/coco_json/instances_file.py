@@ -1,6 +1,6 @@
 """An instances file as byte ranges: an annotation is read and parsed when it is needed.
 
-COCO train2017 has 0.5 GB of annotations, which as Python objects take 3 GB. Kept are two numbers an
+COCO train2017 has 0.5 GB of annotations, which as Python objects take 3 GB. Kept are three numbers an
 annotation. A file that is JSON to Python alone (NaN, a byte order mark, UTF-16) is parsed whole.
 """
 
@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, BinaryIO
 
 import msgspec
 import numpy as np
@@ -38,13 +38,35 @@ class _Whole(msgspec.Struct):
     categories: msgspec.Raw
 
 
-class _Ids(msgspec.Struct):
+class _Ids(msgspec.Struct, gc=False):
     """What is read of every annotation when its file is opened."""
 
     id: Any = None
     image_id: Any = None
     category_id: Any = None
     iscrowd: Any = None
+
+
+class _WholeIds(msgspec.Struct, gc=False):
+    """As nearly all files write them."""
+
+    image_id: Annotated[int, msgspec.Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
+    id: int | None = None
+    category_id: int | None = None
+    iscrowd: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _WrittenIds:
+    """The ids of a file's annotations as they are written."""
+
+    image_id: Offsets
+    """int64 (annotations,); 0 of the odd ones."""
+    odd: Mapping[int, Entry]
+    """All ids of annotations, by number, of which one is no whole number of 64 bits."""
+
+    def __len__(self) -> int:
+        return len(self.image_id)
 
 
 class ByteRanges:
@@ -57,7 +79,13 @@ class ByteRanges:
 
     def read(self, number: int) -> bytes:
         """One annotation as it stands in the file. Raises OSError."""
-        start, stop = int(self.starts[number]), int(self.stops[number])
+        return self._read(int(self.starts[number]), int(self.stops[number]))
+
+    def read_all(self, numbers: npt.NDArray[np.int32]) -> list[bytes]:
+        """Several annotations, each as it stands in the file. Raises OSError."""
+        return list(map(self._read, self.starts[numbers].tolist(), self.stops[numbers].tolist()))
+
+    def _read(self, start: int, stop: int) -> bytes:
         try:
             found = os.pread(self._file, stop - start, start)
         except OSError:
@@ -85,7 +113,12 @@ class RangedAnnotations(Sequence[Entry]):
 
     def texts(self) -> list[bytes]:
         """As they stand in the file."""
-        return [self.ranges.read(number) for number in self.numbers.tolist()]
+        return self.ranges.read_all(self.numbers)
+
+    @property
+    def text_bytes(self) -> int:
+        """Of all together in the file."""
+        return int((self.ranges.stops[self.numbers] - self.ranges.starts[self.numbers]).sum())
 
     def _entry(self, number: int) -> Entry:
         try:
@@ -104,7 +137,7 @@ class InstancesFile:
     path: Path
     images: Sequence[Any]
     """Text (bytes-like) or parsed, see `image_entries`."""
-    annotations: Sequence[Any]
+    annotations: Sequence[Entry] | _WrittenIds
     categories: Sequence[Entry]
     ranges: ByteRanges | None
     """None where the file is parsed whole, and `annotations` holds entries."""
@@ -112,21 +145,22 @@ class InstancesFile:
     def image_entries(self) -> Iterator[Entry]:
         """The images as they are listed, one after the other."""
         for image in self.images:
-            yield _object(self.path, "images", image if self.ranges is None else parsed(bytes(image)))
+            yield _object(self.path, "images", image if self.ranges is None else _strict(image))
 
     def annotation_entries(self) -> Iterator[Entry]:
         """All annotations as they are listed, ids as they are written."""
-        if self.ranges is None:
+        if not isinstance(self.annotations, _WrittenIds):
             yield from self.annotations
-        else:
+        elif self.ranges is not None:
             yield from (parsed(self.ranges.read(number)) for number in range(len(self.annotations)))
 
     def annotations_by_image(
         self, known: Collection[int], ids: IdReader
     ) -> tuple[Mapping[int, Sequence[Entry]], Counter[str]]:
         """The annotations of each image, and why others have no image."""
-        if self.ranges is None:
+        if not isinstance(self.annotations, _WrittenIds):
             return _sorted_entries(self.annotations, known, ids)
+        assert self.ranges is not None
         found, strangers = _sorted_numbers(self.annotations, known, ids)
         ranges = self.ranges
         return {image: RangedAnnotations(ranges, numbers) for image, numbers in found.items()}, strangers
@@ -156,6 +190,14 @@ def read_instances_file(path: Path, has_truth: bool = True) -> InstancesFile:
 def parsed(text: bytes) -> Any:
     """JSON of Python's kind; NaN and Infinity are None: their instance is unusable. Raises ValueError."""
     return json.loads(text, parse_constant=lambda _: None)
+
+
+def _strict(text: msgspec.Raw | bytes) -> Any:
+    """`parsed` of what is JSON already; numbers beyond floats are infinite to Python alone."""
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.MsgspecError:
+        return parsed(bytes(text))
 
 
 def parsed_file(path: Path, data: bytes) -> dict[str, Any]:
@@ -196,10 +238,10 @@ def _as_ranges(path: Path) -> InstancesFile | None:
     with path.open("rb") as file:
         if not os.fstat(file.fileno()).st_size:
             return None
+        if not _is_utf8(file):
+            return None
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             try:
-                if not _is_utf8(data):
-                    return None
                 return _ranges_of(path, data)
             except (msgspec.MsgspecError, RecursionError):
                 return None
@@ -212,22 +254,47 @@ def _ranges_of(path: Path, data: mmap.mmap) -> InstancesFile | None:
     categories = parsed(bytes(whole.categories))
     if not isinstance(categories, list) or not all(isinstance(item, dict) for item in categories):
         return None
-    decoder = msgspec.json.Decoder(_Ids)
-    base = _address(data)
-    starts = np.fromiter((_address(raw) - base for raw in whole.annotations), np.int64)
-    lengths = np.fromiter((memoryview(raw).nbytes for raw in whole.annotations), np.int64)
-    ids = [_packed(decoder.decode(raw)) for raw in whole.annotations]
+    starts, stops = _places(data, whole.annotations)
+    ids = _written_ids(whole.annotations)
     # Copied: nothing may point into the map, which ends here.
     images = [bytes(raw) for raw in whole.images]
-    return InstancesFile(path, images, ids, categories, ByteRanges(path, starts, starts + lengths))
+    return InstancesFile(path, images, ids, categories, ByteRanges(path, starts, stops))
 
 
-def _packed(ids: _Ids) -> Any:
-    """Its image alone where all ids are whole numbers, as of nearly all annotations; else all of them."""
-    written = (ids.id, ids.image_id, ids.category_id, ids.iscrowd)
-    if type(ids.image_id) is int and all(value is None or type(value) is int for value in written):
-        return ids.image_id
-    return dict(zip(ID_FIELDS, written, strict=True))
+def _places(data: mmap.mmap, parts: Sequence[msgspec.Raw]) -> tuple[Offsets, Offsets]:
+    """Where each object of a list begins and ends in the file: int64 (parts,), twice.
+
+    Objects follow one another with the same few bytes between nearly always. Where only a comma and white
+    space stand between the end of one and the brace at which the next would begin, it does begin there.
+    """
+    lengths = np.fromiter((memoryview(raw).nbytes for raw in parts), np.int64, len(parts))
+    if len(parts) < 2:
+        starts = np.array([_address(raw) - _address(data) for raw in parts], np.int64)
+        return starts, starts + lengths
+    base, first = _address(data), _address(parts[0])
+    gap = _address(parts[1]) - first - int(lengths[0])
+    starts = first - base + np.concatenate([[0], np.cumsum(lengths[:-1] + gap)])
+    text, stops = np.frombuffer(data, np.uint8), starts + lengths
+    between = bytes(text[int(stops[0]) : int(starts[1])])
+    is_same = int(stops[-1]) <= len(text) and between.strip() == b","
+    for place, byte in enumerate(between + b"{"):
+        is_same = is_same and bool((text[stops[:-1] + place] == byte).all())
+    del text  # or the map could not be closed
+    if not is_same:
+        starts = np.fromiter((_address(raw) - base for raw in parts), np.int64, len(parts))
+    return starts, starts + lengths
+
+
+def _written_ids(parts: Sequence[msgspec.Raw]) -> _WrittenIds:
+    decode, odd = msgspec.json.Decoder(_WholeIds).decode, dict[int, Entry]()
+    found = np.zeros(len(parts), np.int64)
+    for number, raw in enumerate(parts):
+        try:
+            found[number] = decode(raw).image_id
+        except msgspec.ValidationError:
+            ids = msgspec.json.decode(raw, type=_Ids)
+            odd[number] = {name: getattr(ids, name) for name in ID_FIELDS}
+    return _WrittenIds(found, odd)
 
 
 def _address(buffer: Any) -> int:
@@ -235,28 +302,31 @@ def _address(buffer: Any) -> int:
     return address
 
 
-def _is_utf8(data: mmap.mmap) -> bool:
+def _is_utf8(file: BinaryIO) -> bool:
     """Parts that are parsed later must be text; ranges of them are not looked at before."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     with suppress(UnicodeDecodeError):
-        for start in range(0, len(data), _CHUNK):
-            part = data[start : start + _CHUNK]
+        while part := file.read(_CHUNK):
             if not part.isascii() or decoder.getstate()[0]:
-                decoder.decode(part, start + _CHUNK >= len(data))
+                decoder.decode(part)
         return not decoder.getstate()[0]
     return False
 
 
 def _sorted_numbers(
-    written: Sequence[Any], known: Collection[int], ids: IdReader
+    written: _WrittenIds, known: Collection[int], ids: IdReader
 ) -> tuple[dict[int, npt.NDArray[np.int32]], Counter[str]]:
     strangers: Counter[str] = Counter()
-    images = np.empty(len(written), np.int64)
-    kept = np.zeros(len(written), bool)
-    for number, packed in enumerate(written):
-        image_id = packed if type(packed) is int else ids.read(packed).get("image_id")
-        if type(image_id) is int and image_id in known:
-            images[number], kept[number] = image_id, True
+    images = written.image_id
+    kept = np.isin(images, np.fromiter(known, np.int64, len(known)))
+    kept[list(written.odd)] = True  # looked at here, and not counted as strangers twice
+    if others := int((~kept).sum()):
+        strangers[_stranger(0)] = others
+    for number, odd in written.odd.items():
+        image_id = ids.read(odd).get("image_id")
+        kept[number] = type(image_id) is int and image_id in known
+        if kept[number]:
+            images[number] = image_id
         else:
             strangers[_stranger(image_id)] += 1
     numbers = np.flatnonzero(kept)

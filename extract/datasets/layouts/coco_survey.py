@@ -7,8 +7,6 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from extract.datasets.coco_json.annotations import annotation_bytes, has_mask, instances_of
 from extract.datasets.coco_json.instances_file import RangedAnnotations
 from extract.datasets.coco_json.ordinary import OrdinaryBlock, canonical_bytes, entries_of
@@ -21,7 +19,8 @@ from extract.views.instances import Instances
 logger = logging.getLogger(__name__)
 
 _BLOCK = 512
-"""Images that are read and measured together: 2 MB of annotations."""
+"""Most images that are read and measured together: 2 MB of annotations."""
+_BLOCK_BYTES = 16 << 20  # 16 MiB
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,8 +55,7 @@ def survey_split(
     counter, reasons, digests = UnusableCounter(), dict[str, str](), list[bytes]()
 
     def images() -> Iterator[ImageSurvey]:
-        for start in range(0, len(entries), _BLOCK):
-            block = entries[start : start + _BLOCK]
+        for block in _blocks(entries):
             for entry, (kept, skipped, digest) in zip(
                 block, _read_block(block, label_of, boxes_only), strict=True
             ):
@@ -82,6 +80,19 @@ def survey_split(
     return CocoSurvey(sizes=sizes, annotations=unusable, records=reasons, digests=b"".join(digests))
 
 
+def _blocks(entries: Sequence[ImageEntry]) -> Iterator[Sequence[ImageEntry]]:
+    """Runs of at most _BLOCK images and about _BLOCK_BYTES of annotations; one image is never parted."""
+    first = size = 0
+    for number, entry in enumerate(entries):
+        own = entry.annotations.text_bytes if isinstance(entry.annotations, RangedAnnotations) else 0
+        if number > first and (number - first == _BLOCK or size + own > _BLOCK_BYTES):
+            yield entries[first:number]
+            first, size = number, 0
+        size += own
+    if entries:
+        yield entries[first:]
+
+
 Skipped = Sequence[tuple[str, str]]
 """Id and reason of each annotation that cannot be used."""
 
@@ -94,10 +105,9 @@ def _read_block(
     digests: list[bytes] = []
     in_block: list[int] = []
     for number, entry in enumerate(entries):
-        found = None
+        found = text = None
         if isinstance(entry.annotations, RangedAnnotations) and not boxes_only:
             found = entries_of(entry.annotations.texts())
-        text = None
         if found is not None:
             text = canonical_bytes(entry.image_id, entry.hw, entry.listed, found)
             if ordinary.add(entry.hw, found):
@@ -109,7 +119,7 @@ def _read_block(
     results: list[tuple[ImageSurvey, Skipped, bytes]] = []
     for number, entry in enumerate(entries):
         if (sizes := measured.get(number)) is not None:
-            kept: ImageSurvey = (entry.hw, sizes[0], np.zeros(len(sizes[1]), np.bool_), sizes[1])
+            kept: ImageSurvey = (entry.hw, sizes.extents, sizes.crowd, sizes.rle_bytes)
             results.append((kept, (), digests[number]))
             continue
         truth = instances_of(
