@@ -49,6 +49,11 @@ class Dataset(Protocol):
     annotations say already that they will be skipped; `unusable_annotations`, an
     `extract.sources.unusable.UnusableAnnotations` or None; `boxes_only`, True for a detection without masks;
     `has_truth`, False for a test split whose annotations are not published.
+    Where resumes need not read all annotations again, see `extract.planning.begun`: `source_state`, a digest
+    of what annotations follow from, taken without parsing them, or None; `survey_record`, the sha256 of every
+    annotation, 32 bytes each, and what else a survey found, as JSON, or None before it; `use_survey`, which
+    takes both; and `annotation_sha256(index)`, 64 hex digits once they are known, with which each annotation
+    is compared when its row comes.
     And `licence`, one line on the licence of the data for the store's README.md.
     """
 

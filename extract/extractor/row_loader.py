@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -147,6 +147,7 @@ class RowLoader:
         except SourceError as error:
             skipped = SkippedRow(code=BAD_TARGET, reason=error.reason, source_sha256=sha256)
             return dict.fromkeys(rows, skipped)
+        self._check_annotation(index, key, annotation)
         media = self._dataset.media
         views = [media.view_from_params(self._rows.params[row]).of_revision(self._revision) for row in rows]
         rendered = self._rendered(data, index, views)
@@ -166,6 +167,14 @@ class RowLoader:
                 source_sha256=sha256,
             )
         return found
+
+    def _check_annotation(self, index: int, key: str, annotation: bytes) -> None:
+        """Raises IdentityError where it is not the one that was planned; where that is not known, nothing."""
+        known: Callable[[int], str | None] | None = getattr(self._dataset, "annotation_sha256", None)
+        if known is None or (planned := known(index)) is None:
+            return
+        if (found := hashlib.sha256(annotation).hexdigest()) != planned:
+            raise IdentityError(f"the annotation of record {key} (sha256)", planned, found, _ADVICE)
 
     def _parsed(self, index: int, annotation: bytes) -> tuple[Any, SourceError | None]:
         """The truth, or why there is none."""

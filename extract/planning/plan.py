@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,25 +15,27 @@ import numpy.typing as npt
 
 from extract.datasets.contract import Dataset
 from extract.datasets.layouts.annotation_digest import digest_of
+from extract.planning.dataset_identity import dataset_identity
 from extract.planning.geometry import is_pooled, planned_bin, row_table
 from extract.sources.byte_sources import SourceError, retried
 from extract.sources.record import READ_THREADS
-from extract.sources.unusable import UnusableAnnotations
 from extract.views.recipes import ViewRecipe, views_of
+from extract.views.view import Hw
 from stores.codecs import find_codec
 from stores.format.array_spec import FORMAT_NAME, FORMAT_VERSION
 from stores.format.arrays import sharded_arrays
+from stores.format.canonical_json import normalized
 from stores.format.features import DOTTED_LEVEL_NAMES, NEW_OPTIONAL, NEW_REQUIRED, WIDE_SHARDS
 from stores.format.packing import targets_with_own_shards
 from stores.format.pixel_differences import PIXEL_DIFFERENCES
 from stores.format.plan import MAX_SHARD_ROWS, Bin, StorePlan
 from stores.format.size_estimate import FileCount, count_files, level_estimate
-from stores.plugins import package_of, provided_by
+from stores.plugins import provided_by
 from stores.pyramid import PyramidSpec
 
 Params = npt.NDArray[np.float64]
 
-_NOT_READ = "not read"
+NOT_READ = "not read"
 """In the identity of an estimate, for what `complete_plan` fills in."""
 
 
@@ -83,6 +85,10 @@ class Estimate:
     """Everything on the disk, without the holes of rows outside a subset; compressed targets and pixels by
     rule of thumb."""
     files: FileCount
+    params: Sequence[Params] = ()
+    """Of each record its views, float64 (V, P), as they are without the truth; none of a begun store."""
+    begun: StorePlan | None = None
+    """That of a store which was begun, see `extract.planning.begun`; `plan` is then this one."""
 
 
 def estimate_plan(dataset: Dataset, recipe: ViewRecipe, card: Card, **choices: Any) -> Estimate:
@@ -96,10 +102,20 @@ def estimate_plan(dataset: Dataset, recipe: ViewRecipe, card: Card, **choices: A
 
     Raises ValueError for views that the recipe does not have, unknown levels or codec.
     """
-    chosen = PlanChoices(**choices)
+    return _estimated(dataset, recipe, card, PlanChoices(**choices))
+
+
+def _estimated(dataset: Dataset, recipe: ViewRecipe, card: Card, chosen: PlanChoices) -> Estimate:
     count = view_count(recipe, chosen.views)
     params = [_view_params(dataset, recipe, count, chosen.seed, i, None) for i in range(len(dataset.records))]
     plan = _draft(dataset, recipe, card, chosen, params)
+    return replace(estimate_of(plan, dataset, chosen), params=params)
+
+
+def estimate_of(
+    plan: StorePlan, dataset: Dataset, chosen: PlanChoices, begun: StorePlan | None = None
+) -> Estimate:
+    """The sizes of a plan; `begun` as of Estimate."""
     by_level = dict.fromkeys(plan.pyramid.names, 0)
     for index, b in enumerate(plan.bins):
         specs = sharded_arrays(plan, index)
@@ -113,6 +129,7 @@ def estimate_plan(dataset: Dataset, recipe: ViewRecipe, card: Card, **choices: A
         bytes_by_level=by_level,
         total_bytes=needed_bytes(plan, dataset),
         files=count_files(plan),
+        begun=begun,
     )
 
 
@@ -140,11 +157,19 @@ def complete_plan(
 
     Raises OSError where an annotation cannot be read.
     """
+    begun, backbone = estimate.begun, card.identity(weights_sha256=weights_sha256, precision=precision)
+    if begun is not None:
+        if begun.identity["backbone"] == normalized(backbone):
+            return begun
+        estimate = _estimated(dataset, recipe, card, estimate.choices)
     draft = estimate.plan
-    work = partial(survey, dataset, recipe, draft.rows.view_count, estimate.choices.seed)
+    _ = getattr(dataset, "source_state", None)  # as it is before annotations are read
+    work = partial(
+        survey, dataset, recipe, draft.rows.view_count, estimate.choices.seed, known=estimate.params
+    )
     digests, params = [], []
     everything = range(len(dataset.records))
-    is_known = getattr(dataset, "annotation_sha256", None) is not None and not recipe.looks_at_truth
+    is_known = not recipe.looks_at_truth and _known_digest(dataset, 0) is not None
     with ThreadPoolExecutor(threads) as pool:
         for digest, record_params in (map if is_known else pool.map)(work, everything):
             digests.append(digest)
@@ -156,8 +181,10 @@ def complete_plan(
     identity = {
         **draft.identity,
         "dataset": {**draft.identity["dataset"], "annotations_sha256": annotations},
-        "backbone": card.identity(weights_sha256=weights_sha256, precision=precision),
+        "backbone": backbone,
     }
+    if getattr(dataset, "survey_record", True) is None:  # has room for it, and none yet
+        dataset.use_survey(b"".join(map(bytes.fromhex, digests)), {})  # type: ignore[attr-defined]
     placed = [record_params for record_params in params if record_params is not None]
     if not placed:
         return replace(draft, identity=identity)
@@ -223,19 +250,31 @@ def store_name(dataset: str, split: str, model: str, codec: str) -> str:
 
 
 def survey(
-    dataset: Dataset, recipe: ViewRecipe, count: int, seed: int, index: int
+    dataset: Dataset, recipe: ViewRecipe, count: int, seed: int, index: int, known: Sequence[Params] = ()
 ) -> tuple[str, Params | None]:
-    """The sha256 of a record's annotation, and its views where they follow from the annotation."""
+    """The sha256 of a record's annotation, and its views where they follow from the annotation.
+
+    Args: known: of each record its views without the truth; of recipes that have `corner`, the crop alone is
+    then drawn again.
+    """
     key = dataset.records[index].key
-    known: Callable[[int], str | None] | None = getattr(dataset, "annotation_sha256", None)
-    if known is not None and not recipe.looks_at_truth and (digest := known(index)) is not None:
-        return digest, None
+    if not recipe.looks_at_truth and (own := _known_digest(dataset, index)) is not None:
+        return own, None
     annotation = retried(lambda: dataset.read_annotation(index), f"annotation of {key}")
     digest = hashlib.sha256(annotation).hexdigest()
     if not recipe.looks_at_truth:
         return digest, None
     truth = _truth(dataset, index, annotation)
+    corner: Callable[..., Hw] | None = getattr(recipe, "corner", None)
+    if known and corner is not None:
+        return digest, _moved(corner, dataset, seed, index, truth, known[index])
     return digest, _view_params(dataset, recipe, count, seed, index, truth)
+
+
+def _known_digest(dataset: Dataset, index: int) -> str | None:
+    """Of an annotation that has been read in a survey; None where it has to be read."""
+    known: Callable[[int], str | None] | None = getattr(dataset, "annotation_sha256", None)
+    return None if known is None else known(index)
 
 
 def _truth(dataset: Dataset, index: int, annotation: bytes) -> Any:
@@ -254,6 +293,20 @@ def _view_params(
     return np.array([view.to_params() for view in views])
 
 
+def _moved(
+    corner: Callable[..., Hw], dataset: Dataset, seed: int, index: int, truth: Any, known: Params
+) -> Params:
+    """The views of a record with their crops where the truth puts them."""
+    names, moved = dataset.media.view_params, known.copy()
+    resized, valid, crop = (
+        [names.index(f"{name}_y"), names.index(f"{name}_x")] for name in ("resized", "valid", "crop")
+    )
+    for view, row in enumerate(moved):
+        sizes = [(int(y), int(x)) for y, x in (row[resized], row[valid])]
+        row[crop] = corner(dataset.name, dataset.records[index], view, seed, *sizes, truth)
+    return moved
+
+
 def _draft(
     dataset: Dataset, recipe: ViewRecipe, card: Card, chosen: PlanChoices, params: Sequence[Params]
 ) -> StorePlan:
@@ -261,7 +314,6 @@ def _draft(
     pyramid = _selected(card, chosen.levels)
     rows, sizes = row_table(dataset, params)
     counts = np.bincount(rows.bin).tolist()
-    seed = None if recipe.fixed_count else chosen.seed
     targets = dataset.target_specs(recipe.fixed_count is not None, params)
     bins = tuple(
         planned_bin(
@@ -279,20 +331,7 @@ def _draft(
     )
     return StorePlan(
         name=store_name(dataset.name, dataset.split, card.model, chosen.codec),
-        identity={
-            "format": {"name": FORMAT_NAME, "version": FORMAT_VERSION},
-            "dataset": _dataset_identity(dataset, _NOT_READ),
-            "views": {**recipe.identity(), "count": view_count(recipe, chosen.views), "seed": seed},
-            "decoder": dict(dataset.media.decoder),
-            "backbone": card.identity(weights_sha256=_NOT_READ, precision=_NOT_READ),
-            "levels": list(pyramid.names),
-            "codec": {
-                "name": chosen.codec,
-                "settings": {},
-                **provided_by(find_codec(chosen.codec)[0].package),
-            },
-            "pixels": "differences" if chosen.pixels else False,
-        },
+        identity=draft_identity(dataset, recipe, card, chosen, NOT_READ),
         pyramid=pyramid,
         codec=chosen.codec,
         codec_settings={},
@@ -308,6 +347,30 @@ def _draft(
         own_shards=targets_with_own_shards(targets, bins, rows.original_hw.tolist()),
         data_licence=getattr(dataset, "licence", None),
     )
+
+
+def draft_identity(
+    dataset: Dataset, recipe: ViewRecipe, card: Card, chosen: PlanChoices, annotations: str
+) -> dict[str, Any]:
+    """An identity without weights and precision; draws no view.
+
+    Args: annotations: as of `dataset_identity`.
+    """
+    seed = None if recipe.fixed_count else chosen.seed
+    return {
+        "format": {"name": FORMAT_NAME, "version": FORMAT_VERSION},
+        "dataset": dataset_identity(dataset, annotations),
+        "views": {**recipe.identity(), "count": view_count(recipe, chosen.views), "seed": seed},
+        "decoder": dict(dataset.media.decoder),
+        "backbone": card.identity(weights_sha256=NOT_READ, precision=NOT_READ),
+        "levels": list(_selected(card, chosen.levels).names),
+        "codec": {
+            "name": chosen.codec,
+            "settings": {},
+            **provided_by(find_codec(chosen.codec)[0].package),
+        },
+        "pixels": "differences" if chosen.pixels else False,
+    }
 
 
 def _features(pyramid: PyramidSpec, bins: Sequence[Bin], chosen: PlanChoices) -> tuple[str, ...]:
@@ -329,69 +392,3 @@ def _selected(card: Card, levels: Sequence[str] | None) -> PyramidSpec:
     if unknown or not levels:
         raise ValueError(f"no level {', '.join(unknown)}; {card.model} has {', '.join(card.pyramid.names)}")
     return card.pyramid.select(levels)
-
-
-def _dataset_identity(dataset: Dataset, annotations: str) -> dict[str, Any]:
-    lengths = {record.key: record.source_bytes for record in dataset.records}
-    subset = dataset.subset
-    return {
-        "name": dataset.name,
-        "split": dataset.split,
-        "task": dataset.task,
-        "num_classes": dataset.num_classes,  # a head is built, and its figures named, from the store alone
-        "class_names": list(dataset.class_names),
-        "records": {
-            "count": len(lengths),
-            "bytes": sum(lengths.values()),
-            "keys_and_bytes_sha256": _digest(f"{key} {length}" for key, length in lengths.items()),
-        },
-        "annotations_sha256": annotations,
-        "subset": None if subset is None else {"count": len(subset), "keys_sha256": _digest(subset)},
-        **provided_by(package_of("permafrost.datasets", dataset.name)),
-        **provided_by(package_of("permafrost.tasks", dataset.task), "task_package"),
-        **_exceptions(dataset),
-        **own_description(dataset),
-    }
-
-
-def _exceptions(dataset: Dataset) -> dict[str, Any]:
-    """What an identity says of a data set only where it is so: boxes alone, annotations that are left out."""
-    unusable, found = unusable_annotations(dataset), only_boxes(dataset)
-    found |= stuff_kind(dataset)
-    if not has_truth(dataset):
-        found["truth"] = False
-    if unusable is not None:
-        found["unusable_annotations"] = {"count": unusable.count, "of": unusable.total}
-    return found
-
-
-def own_description(dataset: Dataset) -> dict[str, Any]:
-    """What an identity says of own data: how it is read, and its classes; nothing of another one."""
-    found = getattr(dataset, "description", None)
-    return {} if found is None else {"description": dict(found)}
-
-
-def only_boxes(dataset: Dataset) -> dict[str, Any]:
-    """What an identity says of a data set that has boxes and no masks; nothing of any other one."""
-    return {"boxes_only": True} if getattr(dataset, "boxes_only", False) else {}
-
-
-def has_truth(dataset: Dataset) -> bool:
-    """Whether a split has annotations; not a test split whose truth is not published."""
-    return bool(getattr(dataset, "has_truth", True))
-
-
-def stuff_kind(dataset: Dataset) -> dict[str, Any]:
-    """What an identity says of a data set whose rows hold stuff maps; nothing of any other one."""
-    kind = getattr(dataset, "stuff_maps", None)
-    return {} if kind is None else {"stuff": kind}
-
-
-def unusable_annotations(dataset: Dataset) -> UnusableAnnotations | None:
-    """Annotations that are left out of the store; None where all are used, or the data set has none such."""
-    found: UnusableAnnotations | None = getattr(dataset, "unusable_annotations", None)
-    return found
-
-
-def _digest(lines: Iterable[str]) -> str:
-    return hashlib.sha256("".join(f"{line}\n" for line in sorted(lines)).encode()).hexdigest()

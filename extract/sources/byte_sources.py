@@ -109,9 +109,9 @@ MAX_SOURCE = SourceLimit()
 
 @dataclass(frozen=True, slots=True)
 class FileSource:
-    """A file."""
+    """A file. Of a great many the path is text: a Path takes 500 bytes."""
 
-    path: Path
+    path: Path | str
     size: int
 
     def read(self, limit: int | None = None) -> bytes:

@@ -155,6 +155,12 @@ class RandomCrops(SeededViews):
             colour=draw_colour(draws("colour")),
         )
 
+    def corner(
+        self, dataset: str, record: Record, index: int, seed: int, resized: Hw, valid: Hw, truth: Any
+    ) -> Hw:
+        """Where `view` puts its crop in an image resized to `resized`: all that the truth decides."""
+        return self._crop(ViewDraws(dataset, record.key, index, seed)("crop"), resized, valid, truth)
+
     def _crop(self, draws: Draws, resized: Hw, valid: Hw, labels: npt.NDArray[np.uint8] | None) -> Hw:
         chosen = draw_corner(draws, resized, valid)
         if labels is not None and resized != valid:

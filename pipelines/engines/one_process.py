@@ -12,6 +12,7 @@ from extract.extractor.batch_shapes import fit_batches, try_sizes
 from extract.extractor.fit_codec import fit_codec
 from extract.extractor.run import Summary, TooManyFailed, extract
 from extract.planning.backbone_costs import backbone_costs
+from extract.planning.begun import record_sources
 from extract.planning.plan import complete_plan
 from extract.sources.byte_sources import retried
 from pipelines.catalog.choose_backbone import begun_by_another_rule, of_another_view_revision
@@ -127,6 +128,8 @@ def open_writer(config: ExtractConfig, extraction: Extraction, backbone: FrozenB
         ),
         str(root),
     )
+    if not config.retry_skipped:
+        record_sources(writer.path, extraction.dataset)
     writer.use_claims(Claims(writer.path, stall_s=config.stall_s))
     remember_weights(extraction.stores, backbone.weights_sha256, config.weights)
     return writer

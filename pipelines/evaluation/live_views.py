@@ -9,7 +9,7 @@ import torch
 
 from extract.backbones.loading import FrozenBackbone
 from extract.datasets import Dataset, first_test_split, open_dataset
-from extract.planning.plan import has_truth
+from extract.planning.dataset_identity import has_truth
 from extract.sources.byte_sources import SourceError
 from extract.views.recipes import ViewRecipe, views_of
 from pipelines.config import EvaluateConfig

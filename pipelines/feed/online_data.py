@@ -21,7 +21,7 @@ import torch
 
 from extract.backbones.loading import BackboneCard, FrozenBackbone, backbone_card, load_backbone
 from extract.datasets import Dataset, choose, default_levels, open_dataset
-from extract.planning.plan import only_boxes, own_description, stuff_kind
+from extract.planning.dataset_identity import only_boxes, own_description, stuff_kind
 from extract.sources.byte_sources import SourceError
 from extract.views.padded_views import padded_for
 from extract.views.recipes import ViewRecipe

@@ -8,13 +8,14 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
 from extract.backbones.levels import PLAIN
 from extract.backbones.loading import BackboneCard
 from extract.datasets import Dataset, choose, open_dataset
+from extract.planning.begun import begun_estimate
 from extract.planning.compressed_size import measured
 from extract.planning.label_sample import LabelSample, sample_labels
 from extract.planning.plan import Estimate, estimate_plan
@@ -22,6 +23,7 @@ from extract.sources.byte_sources import MAX_SOURCE
 from extract.views.padded_views import padded_for
 from extract.views.recipes import ViewRecipe
 from pipelines.catalog.choose_backbone import chosen_card, pixels_of, tagged_model
+from pipelines.catalog.known_weights import digest_of_weights
 from pipelines.catalog.stores import FoundStore, existing_folder, list_stores, local_folder
 from pipelines.config import PlanConfig
 from pipelines.errors import UsageError
@@ -112,6 +114,17 @@ def prepare(config: PlanConfig) -> Extraction:
     dataset = open_dataset(config.dataset, config.data, chosen.split, config.subset, stuff=config.stuff)
     stages = card.family != PLAIN and recipe.frames is None
     require_readable(dataset.task, card.pyramid, STAGES if stages else (), model=card.model)
+    choices: dict[str, Any] = {
+        "codec": chosen_codec(config.codec, card.pyramid),
+        "views": chosen.views,
+        "seed": config.seed,
+        "pixels": config.pixels == "stored",
+        "shard_rows": config.shard_rows,
+        "batch_rows": config.batch_size or (GPU_BATCH_ROWS if device.type == "cuda" else 4),
+    }
+    # First, because what is usable follows from the annotations too.
+    weights = digest_of_weights(stores, config.weights)
+    begun = begun_estimate(stores, dataset, recipe, card, weights_sha256=weights, **choices)
     labels = sample_labels(dataset)
     require_usable(dataset, labels, config.max_failed, config.max_unusable)
     if (rows := len(dataset.records) * (chosen.views or 1)) > MAX_ROWS:
@@ -119,17 +132,7 @@ def prepare(config: PlanConfig) -> Extraction:
             f"--views {chosen.views}: {rows:,} rows of {len(dataset.records):,} records; a store holds at "
             f"most {MAX_ROWS:,}: pass at most --views {max(1, MAX_ROWS // len(dataset.records))}"
         )
-    estimate = estimate_plan(
-        dataset,
-        recipe,
-        card,
-        codec=chosen_codec(config.codec, card.pyramid),
-        views=chosen.views,
-        seed=config.seed,
-        pixels=config.pixels == "stored",
-        shard_rows=config.shard_rows,
-        batch_rows=config.batch_size or (GPU_BATCH_ROWS if device.type == "cuda" else 4),
-    )
+    estimate = begun or estimate_plan(dataset, recipe, card, **choices)
     return Extraction(
         dataset=dataset,
         labels=labels,

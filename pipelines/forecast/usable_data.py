@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from extract.datasets import Dataset
+from extract.planning.dataset_identity import unusable_annotations
 from extract.planning.label_sample import LabelSample
-from extract.planning.plan import unusable_annotations
 from extract.sources.listing import number_of
 from pipelines.errors import WorkFailed
 

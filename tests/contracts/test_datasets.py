@@ -27,7 +27,7 @@ from extract.datasets import (
 )
 from extract.datasets.contract import Dataset
 from extract.datasets.own.description import LAYOUTS
-from extract.planning.plan import has_truth
+from extract.planning.dataset_identity import has_truth
 from extract.views.recipes import ViewRecipe, views_of
 from heads import build_head, head_names
 from pipelines.cli.arguments import parse

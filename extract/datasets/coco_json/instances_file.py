@@ -324,9 +324,9 @@ def _sorted_numbers(
         strangers[_stranger(0)] = others
     for number, odd in written.odd.items():
         image_id = ids.read(odd).get("image_id")
-        kept[number] = type(image_id) is int and image_id in known
-        if kept[number]:
-            images[number] = image_id
+        kept[number] = False
+        if type(image_id) is int and image_id in known:
+            images[number], kept[number] = image_id, True
         else:
             strangers[_stranger(image_id)] += 1
     numbers = np.flatnonzero(kept)

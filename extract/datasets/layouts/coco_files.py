@@ -9,7 +9,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -38,6 +38,9 @@ _GET_IT = (
     "and pass it as DATA; of the test splits test2017.zip and image_info_test2017.zip"
 )
 _LONGEST_NAME = 256
+MOST_ANNOTATIONS = 1 << 16
+"""Of one image: they are held in memory together. Of COCO it is 93, of LVIS 294, of aerial images some
+thousands."""
 SPLITS_WITHOUT_TRUTH = ("test-dev2017", "test2017")
 """Whose annotations are not published."""
 
@@ -75,6 +78,8 @@ class CocoFile:
     entries: Sequence[ImageEntry]
     strangers: Counter[str]
     """Annotations of no listed image, by what is wrong with them."""
+    path: Path | None = None
+    """The one file that holds all annotations; None where there are several, or none."""
 
 
 def is_official(root: Path, split: str) -> bool:
@@ -120,7 +125,21 @@ def from_folder(root: Path, split: str, categories: Mapping[int, str]) -> CocoFi
             "%s lacks %d of %d images, such as %s", images, len(missing), len(entries), missing[0].key
         )
     _report_unlisted(images, {file_name for _, _, file_name in listed}, annotations)
-    return CocoFile(entries=entries, strangers=strangers)
+    return CocoFile(entries=bounded(entries), strangers=strangers, path=annotations)
+
+
+def bounded(entries: Sequence[ImageEntry]) -> list[ImageEntry]:
+    """The entries; those of more than MOST_ANNOTATIONS are skipped by name, and no such list is read."""
+    return [
+        entry
+        if len(entry.annotations) <= MOST_ANNOTATIONS
+        else replace(
+            entry,
+            annotations=[entry.annotations[0]],
+            image=MissingFile(f"{len(entry.annotations)} annotations, at most {MOST_ANNOTATIONS} are read"),
+        )
+        for entry in entries
+    ]
 
 
 def stem(file_name: str) -> str:
@@ -154,7 +173,7 @@ def image_finder(folder: Path) -> Callable[[str], ByteSource]:
     def find(file_name: str) -> ByteSource:
         name = file_name if file_name in files.sizes else in_any_case.get(_any_case(file_name))
         if name is not None:
-            return FileSource(folder / name, files.sizes[name])
+            return FileSource(f"{folder}/{name}", files.sizes[name])
         if file_name in files.dangling:
             return MissingFile(f"its image {file_name[:200]} is a link to nothing")
         return MissingFile(f"its image {file_name[:200]} is missing")
@@ -220,7 +239,7 @@ def from_tars(tars: Sequence[Path]) -> CocoFile:
     with ThreadPoolExecutor(READ_THREADS) as pool:
         entries = list(pool.map(entry, range(len(samples))))
     ids.report(tars[0].parent)
-    return CocoFile(entries=entries, strangers=Counter())
+    return CocoFile(entries=bounded(entries), strangers=Counter())
 
 
 def _check_categories(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from extract.datasets.coco_json.annotations import annotation_bytes, has_mask, instances_of
 from extract.datasets.coco_json.instances_file import RangedAnnotations
@@ -24,16 +25,40 @@ _BLOCK_BYTES = 16 << 20  # 16 MiB
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class CocoSurvey:
-    """What the annotations of a split say before an image is decoded."""
+class CocoFindings:
+    """What the annotations of a split say, without the sizes of targets."""
 
-    sizes: Survey
     annotations: UnusableAnnotations | None
     """Those that cannot be used; None where all can."""
     records: Mapping[str, str]
     """Why records cannot be used, by key: no image, or no annotation that can be used."""
     digests: bytes
     """32 bytes a record: the sha256 of each record's `annotation_bytes`."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Without the digests."""
+        unusable = self.annotations
+        return {
+            "annotations": None if unusable is None else asdict(unusable),
+            "records": dict(self.records),
+        }
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any], digests: bytes) -> CocoFindings:
+        """The inverse of `to_json`. Raises KeyError and TypeError for other fields."""
+        unusable = fields["annotations"]
+        return cls(
+            annotations=None if unusable is None else UnusableAnnotations(**unusable),
+            records=dict(fields["records"]),
+            digests=digests,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CocoSurvey(CocoFindings):
+    """What the annotations of a split say before an image is decoded."""
+
+    sizes: Survey
 
 
 def survey_split(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,13 @@ import numpy.typing as npt
 from extract.datasets.coco_json.annotations import annotation_bytes, parse_annotations
 from extract.datasets.layouts.annotation_digest import annotation_digest
 from extract.datasets.layouts.coco_files import CocoFile, ImageEntry
-from extract.datasets.layouts.coco_survey import CocoSurvey, has_boxes_only, none_usable, survey_split
+from extract.datasets.layouts.coco_survey import (
+    CocoFindings,
+    CocoSurvey,
+    has_boxes_only,
+    none_usable,
+    survey_split,
+)
 from extract.datasets.layouts.stuff_maps import StuffMaps
 from extract.decoding.image_media import Images
 from extract.sources.byte_sources import BAD_TARGET, SourceError
@@ -26,6 +33,7 @@ from extract.sources.unusable import UnusableAnnotations
 from extract.views import box_targets, instance_targets
 from extract.views.instances import Instances
 from extract.views.view import View
+from stores.format.canonical_json import canonical_json, sha256_hex
 from stores.format.plan import DenseTarget, Target
 from stores.subsets import subset_keys
 
@@ -67,7 +75,7 @@ class InstanceData:
         self._label_of = {category: label for label, category in enumerate(categories)}
         entries = listed_file.entries
         self.boxes_only, self.has_truth = has_boxes_only(entries), has_truth
-        self._strangers, self._stuff = listed_file.strangers, stuff
+        self._strangers, self._stuff, self._path = listed_file.strangers, stuff, listed_file.path
         self.stuff_maps = None if stuff is None else stuff.kind
         kept = _trainable(entries) if self.is_training else entries
         self._entries = tuple(sorted(kept, key=lambda entry: entry.key))
@@ -93,7 +101,7 @@ class InstanceData:
         """64 hex digits of `read_annotation`, known from the survey; None where a stuff map is part of it."""
         if self._stuff is not None:
             return None
-        return self._survey.digests[32 * index : 32 * index + 32].hex()
+        return self._findings.digests[32 * index : 32 * index + 32].hex()
 
     def read_source(self, index: int) -> bytes:
         return self._entries[index].image.read()
@@ -142,23 +150,48 @@ class InstanceData:
     @property
     def unusable_annotations(self) -> UnusableAnnotations | None:
         """Of all records; None where every annotation can be used."""
-        return self._survey.annotations
+        return self._findings.annotations
 
     @property
     def unusable_records(self) -> Mapping[str, str]:
         """Why records cannot be used, by key, as far as the annotations and the list of files say it."""
         stuff = self._stuff
         if stuff is None:
-            return self._survey.records
+            return self._findings.records
         missing = {
             entry.key: source.reason
             for entry in self._entries
             if isinstance(source := stuff.source(entry.key), MissingFile)
         }
-        return {**missing, **self._survey.records}
+        return {**missing, **self._findings.records}
+
+    @cached_property
+    def source_state(self) -> str | None:
+        """A digest of the annotation file, of how it is read and of which images are there; None where
+        annotations are in several files."""
+        if self._path is None or self._stuff is not None:
+            return None
+        missing = {e.key: e.image.reason for e in self._entries if isinstance(e.image, MissingFile)}
+        with self._path.open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+        how = [self.split, self.is_training, self.boxes_only, list(self._label_of.items()), missing]
+        return sha256_hex(canonical_json([content, str(self._path), how, dict(self._strangers)]))
+
+    @property
+    def survey_record(self) -> tuple[bytes, dict[str, Any]]:
+        return self._findings.digests, self._findings.to_json()
+
+    def use_survey(self, digests: bytes, findings: Mapping[str, Any]) -> None:
+        """Raises KeyError and TypeError for findings that are none."""
+        self._findings = CocoFindings.from_json(findings, digests)
+
+    @cached_property
+    def _findings(self) -> CocoFindings:
+        return self._survey
 
     @cached_property
     def _survey(self) -> CocoSurvey:
+        _ = self.source_state  # as it is before annotations are read
         return survey_split(self.split, self._entries, self._strangers, self._label_of, self.boxes_only)
 
 

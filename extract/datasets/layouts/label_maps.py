@@ -16,6 +16,7 @@ from extract.decoding.image_media import Images
 from extract.sources.byte_sources import BAD_TARGET, MAX_SOURCE, ByteSource, SourceError, image_size, retried
 from extract.sources.listing import MissingFile, missing_reasons
 from extract.sources.record import READ_THREADS, Record
+from extract.sources.stamps import stamps_digest
 from extract.views.view import Hw, View
 from stores.format.plan import DenseTarget, RaggedTarget, Target
 from stores.subsets import subset_keys
@@ -40,6 +41,7 @@ class LabelMaps:
     media = Images()
     description: Mapping[str, Any] | None = None
     """Of own data, see `extract.datasets.own.description`."""
+    _digests: bytes | None
 
     def __init__(
         self,
@@ -61,7 +63,7 @@ class LabelMaps:
         self.has_truth = has_truth
         self.name, self.split, self.is_training = name, split, is_training
         self.class_names, self.num_classes = class_names, len(class_names)
-        self._decode = decode
+        self._decode, self._digests = decode, None
         self._pairs = tuple(sorted(pairs, key=lambda pair: pair.key))
         self.unusable_records = missing_reasons(
             {pair.key: (pair.image, pair.annotation) for pair in self._pairs}
@@ -69,6 +71,26 @@ class LabelMaps:
         self.subset = subset_keys((pair.key for pair in self._pairs), subset) if subset else None
         with ThreadPoolExecutor(READ_THREADS) as pool:
             self.records = tuple(pool.map(_record, self._pairs))
+
+    @cached_property
+    def source_state(self) -> str | None:
+        """A digest of all files as they stand; None where one is gone."""
+        pairs = ((pair.key, source) for pair in self._pairs for source in (pair.image, pair.annotation))
+        try:
+            return f"{stamps_digest(pairs)} {MAX_SOURCE.bytes}"
+        except OSError:
+            return None
+
+    @property
+    def survey_record(self) -> tuple[bytes, dict[str, Any]] | None:
+        return None if self._digests is None else (self._digests, {})
+
+    def use_survey(self, digests: bytes, findings: Mapping[str, Any]) -> None:
+        self._digests = digests
+
+    def annotation_sha256(self, index: int) -> str | None:
+        """64 hex digits of `read_annotation` as it was surveyed; None before."""
+        return None if self._digests is None else self._digests[32 * index : 32 * index + 32].hex()
 
     @cached_property
     def annotation_digest(self) -> str:

@@ -12,6 +12,7 @@ from extract.datasets.coco_json.instances_file import read_instances_file
 from extract.datasets.layouts.coco_files import (
     CocoFile,
     ImageEntry,
+    bounded,
     image_fields,
     image_finder,
 )
@@ -112,7 +113,7 @@ def _listed(path: Path, folders: Sequence[Path], categories: Mapping[int, str]) 
             f"{path} lists {number_of(len(entries), 'image')}, such as {images[0][2]}; looked for them in "
             f"{shown}, found none; {contents(folders[0])}; {DESCRIBE}"
         )
-    return CocoFile(entries=entries, strangers=strangers)
+    return CocoFile(entries=bounded(entries), strangers=strangers, path=path)
 
 
 def in_folders(folders: Sequence[Path]) -> Callable[[str], ByteSource]:

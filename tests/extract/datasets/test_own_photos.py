@@ -9,7 +9,7 @@ import pytest
 from extract.datasets import choose, dataset_module, default_window_rule, open_dataset
 from extract.datasets.own.describing.describe_folder import describe_folder, description_text
 from extract.datasets.own.description_file import read_description
-from extract.planning.plan import own_description
+from extract.planning.dataset_identity import own_description
 from extract.sources.record import DatasetLayoutError
 from tests.extract.datasets.made_own import write_description, write_masks
 from tests.extract.datasets.made_photos import DESCRIPTIONS, WRITERS, write_folders, write_photo

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from extract.datasets import DatasetLayoutError, dataset_module, open_dataset
-from extract.planning.plan import stuff_kind
+from extract.planning.dataset_identity import stuff_kind
 from extract.sources.byte_sources import SourceError
 from extract.views.view import View
 from stores.format.plan import DenseTarget

@@ -15,7 +15,8 @@ from extract.backbones.loading import FrozenBackbone
 from extract.datasets import dataset_module, open_dataset, view_recipe
 from extract.datasets.contract import Dataset
 from extract.extractor.run import Progress, Summary, extract
-from extract.planning.plan import build_plan, needed_bytes, own_description
+from extract.planning.dataset_identity import own_description
+from extract.planning.plan import build_plan, needed_bytes
 from stores import open_store
 from stores.format.plan import StorePlan
 from stores.shards.disk import Files

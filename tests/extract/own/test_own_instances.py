@@ -11,7 +11,7 @@ import pytest
 from extract.datasets import category_ids, choose, dataset_module, open_dataset
 from extract.datasets.own.describing.describe_folder import describe_folder, description_text
 from extract.datasets.own.description_file import read_description
-from extract.planning.plan import only_boxes, own_description
+from extract.planning.dataset_identity import only_boxes, own_description
 from extract.sources.record import DatasetLayoutError
 from tests.extract.datasets.made_own import INSTANCES, write_description, write_instances
 

@@ -10,7 +10,7 @@ from extract.datasets import choose, dataset_module, dataset_name, first_test_sp
 from extract.datasets.own.description import description_of
 from extract.datasets.own.description_file import read_description
 from extract.datasets.own.mask_pairs import decode_mask
-from extract.planning.plan import own_description
+from extract.planning.dataset_identity import own_description
 from extract.sources.byte_sources import SourceError
 from extract.sources.record import DatasetLayoutError
 from tests.extract.datasets.made_own import (

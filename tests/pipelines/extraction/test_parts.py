@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import extract.extractor.run
+from extract.views.recipes import RandomCrops
 from stores import open_store, verify_store
 from tests.extract.extractor.extraction import row_digests
 from tests.pipelines.extraction.verb import TRAINING, result
@@ -111,6 +112,19 @@ def test_a_number_of_shards_ends_a_run(words: list[str], capsys: pytest.CaptureF
             assert summary["stopped_by"] == "--max-shards 2" and "stopped by --max-shards 2: " in out
     assert lefts == [4, 2, 0] and summary["stopped_by"] is None
     assert verify_store(summary["store"], full=True).ok
+
+
+def test_a_resume_takes_its_rows_from_the_plan(
+    words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = [*words, "--shard-rows", "1", "--batch-size", "1"]
+    store = Path(result(capsys, "extract", *words, "--max-shards", "2")[1]["store"])
+    assert (store / "work" / "sources").is_file()
+    with monkeypatch.context() as resume:
+        resume.setattr(RandomCrops, "view", None)
+        code, summary, _, _ = result(capsys, "extract", *words)
+    assert (code, summary["rows_written"], summary["shards_left"]) == (0, TRAINING - 2, 0)
+    assert verify_store(store, full=True).ok and not (store / "work").exists()
 
 
 def test_a_part_takes_over_from_a_machine_that_fell_silent(

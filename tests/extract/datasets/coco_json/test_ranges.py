@@ -13,11 +13,18 @@ import pytest
 
 from benchmarks.planning.made_coco import write
 from extract.datasets.coco import CATEGORIES, LABELS, open_dataset
+from extract.datasets.coco_json import ordinary
 from extract.datasets.coco_json.annotations import annotation_bytes, instances_of
-from extract.datasets.coco_json.instances_file import RangedAnnotations, parsed, read_instances_file
+from extract.datasets.coco_json.instances_file import (
+    ByteRanges,
+    RangedAnnotations,
+    parsed,
+    read_instances_file,
+)
 from extract.datasets.coco_json.ordinary import canonical_bytes, entries_of
 from extract.datasets.layouts.coco_files import ImageEntry, from_folder
 from extract.datasets.layouts.coco_survey import _read_block
+from extract.sources.byte_sources import SourceError
 from extract.sources.record import DatasetLayoutError
 from extract.views.instance_targets import rle_bytes
 
@@ -189,6 +196,31 @@ def test_a_file_that_is_cut_while_it_is_read_is_reported(tmp_path: Path) -> None
     (tmp_path / "annotations" / "instances_train2017.json").write_text("{}")
     with pytest.raises(DatasetLayoutError, match="became shorter"):
         list(entries[0].annotations)
+
+
+def test_a_list_beyond_all_images_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("extract.datasets.layouts.coco_files.MOST_ANNOTATIONS", 3)
+    opened(tmp_path, [*(annotation(n) for n in range(4)), *(annotation(n, image_id=8) for n in range(4, 7))])
+    dataset = open_dataset(tmp_path, "train2017")
+    assert dataset.unusable_records == {"7": "4 annotations, at most 3 are read"}
+    with pytest.raises(SourceError, match="at most 3"):
+        dataset.read_source(0)
+    assert len(dataset.read_truth(1)) == 3
+
+
+def test_each_annotation_is_parsed_once_to_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And none by Python's parser: the cost of an annotation is that of its bytes."""
+    write(tmp_path, images=40)
+    read, decoded = [], []
+    whole, decoder = ByteRanges._read, ordinary._DECODER
+    monkeypatch.setattr(ByteRanges, "_read", lambda own, *place: read.append(place) or whole(own, *place))
+    counting = type("", (), {"decode": lambda _, text: decoded.append(len(text)) or decoder.decode(text)})()
+    monkeypatch.setattr(ordinary, "_DECODER", counting)
+    dataset = open_dataset(tmp_path, "train2017")
+    monkeypatch.setattr(json, "loads", None)
+    assert dataset.unusable_records == {}
+    assert len(read) == len({*read}) + 1, "one was looked at for a mask"
+    assert len(decoded) == len(dataset.records)
 
 
 @pytest.mark.data
