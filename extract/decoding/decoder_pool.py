@@ -289,3 +289,8 @@ def _end_all(idle: list[subprocess.Popen[bytes]]) -> None:
 def decoder_pool() -> DecoderPool:
     """The pool of this process, which all its data sets share."""
     return DecoderPool()
+
+
+def forget_decoders() -> None:
+    """In a forked child: its parent's decoders, and locks on them, are not its own."""
+    decoder_pool.cache_clear()

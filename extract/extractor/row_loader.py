@@ -6,7 +6,8 @@ import hashlib
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from extract.datasets.contract import Dataset, Pixels
-from extract.decoding.decoder_pool import decoder_pool
+from extract.decoding.decoder_pool import decoder_pool, forget_decoders
+from extract.decoding.trial import ends_its_process
 from extract.sources.byte_sources import (
     BAD_TARGET,
     NOT_IN_SUBSET,
@@ -85,8 +87,8 @@ class RowLoader:
         plan: of the store.
         digests: of the sources that were read before.
         attempts: counts what ended a decoder or this process; None: in memory only.
-        one_by_one: count each record before it is loaded, so that a record that ends this process is known
-            to the next one; rows must then be loaded one after another.
+        one_by_one: try each record in a child process before it is loaded here, and count it meanwhile, so
+            that a record that ends even this process is known to the next one.
     """
 
     def __init__(
@@ -99,6 +101,7 @@ class RowLoader:
         one_by_one: bool = False,
     ) -> None:
         self._attempts, self._one_by_one = attempts or Attempts(None), one_by_one
+        self._alone = threading.Lock()
         self._dataset, self._rows, self._digests = dataset, plan.rows, digests
         self._revision = revision_of(plan.identity["views"])
         self._target_names = tuple(target.name for target in plan.targets)
@@ -124,14 +127,33 @@ class RowLoader:
             skipped = SkippedRow(code=NOT_IN_SUBSET, reason="not in the subset", source_sha256=None)
             return dict.fromkeys(rows, skipped)
         if not self._one_by_one:
-            return self._load(key, rows)
+            with suppress(MemoryError):  # others beside it may have had a part in that
+                return self._load(key, rows)
+        return self._load_alone(key, rows)
+
+    def _load_alone(self, key: str, rows: Sequence[int]) -> dict[int, LoadedRow | SkippedRow]:
+        """Tried in child processes first, as often as a record may end them; then here."""
         name = record_name(key)
         reasons = self._attempts.reasons(name)
-        if len(reasons) >= MOST_DEATHS:
-            skipped = SkippedRow(code=UNDECODABLE, reason=reasons[-1], source_sha256=None)
-            return dict.fromkeys(rows, skipped)
-        with self._attempts.counted(name, ENDED_THE_PROCESS):
-            return self._load(key, rows)
+        while len(reasons) < MOST_DEATHS:
+            with self._alone, self._attempts.counted(name, ENDED_THE_PROCESS):
+                reason = ends_its_process(lambda: self._without_locks()._load(key, rows))
+                if reason is None:
+                    try:
+                        return self._load(key, rows)
+                    except MemoryError:
+                        reason = "loading it used up the memory"
+            reasons = self._attempts.add(name, reason)
+            logger.warning("%s: %s (attempt %d)", key, reason, len(reasons))
+        skipped = SkippedRow(code=UNDECODABLE, reason=reasons[-1], source_sha256=None)
+        return dict.fromkeys(rows, skipped)
+
+    def _without_locks(self) -> RowLoader:
+        """For a forked child: other threads of its parent may have held these locks for ever."""
+        loader = copy(self)
+        loader._digests = SourceDigests()
+        forget_decoders()
+        return loader
 
     def _load(self, key: str, rows: Sequence[int]) -> dict[int, LoadedRow | SkippedRow]:
         index = self._index_of[key]

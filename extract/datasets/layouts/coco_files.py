@@ -79,7 +79,7 @@ class CocoFile:
     strangers: Counter[str]
     """Annotations of no listed image, by what is wrong with them."""
     path: Path | None = None
-    """The one file that holds all annotations; None where there are several, or none."""
+    """The one file that holds all annotations; None for several files, or none."""
 
 
 def is_official(root: Path, split: str) -> bool:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from extract.backbones.loading import FrozenBackbone
+from extract.datasets.layouts.label_maps import LabelMaps
 from extract.decoding.decoder_pool import DecoderPool
-from extract.extractor.row_loader import ENDED_THE_PROCESS
+from extract.decoding.trial import ends_its_process
+from extract.extractor.row_loader import ENDED_THE_PROCESS, RowLoader
 from extract.sources.byte_sources import MAX_SOURCE, FileSource, SourceError
 from stores import verify_store
 from stores.checks.status import store_status
@@ -140,6 +145,66 @@ def test_records_of_shards_that_ended_processes_are_loaded_one_by_one(
     assert "3 shards have ended 3 processes or more: their records are loaded one by one" in caplog.text
     assert skipped(path) == {(BAD, 0): (UNDECODABLE, ENDED_THE_PROCESS)}
     assert summary.rows_written == 5 and others(row_digests(path)) == others(clean)
+
+
+@pytest.mark.parametrize(
+    ("act", "one_by_one", "reason"),
+    [
+        (os.abort, True, "loading it ended its process (signal 6)"),
+        (lambda: os.kill(os.getpid(), signal.SIGKILL), True, "loading it used up the memory"),
+        (lambda: bytearray(1 << 62), True, "loading it used up the memory"),
+        (lambda: bytearray(1 << 62), False, "loading it used up the memory"),
+    ],
+)
+def test_a_record_that_ends_processes_ends_children_alone(
+    root: Path,
+    tmp_path: Path,
+    backbone: FrozenBackbone,
+    clean: Rows,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    act: Callable[[], object],
+    one_by_one: bool,
+    reason: str,
+) -> None:
+    """Its label map does it, which no decoder process reads. In order: a child, a child, a child; skipped."""
+    whole, here = LabelMaps.parse_annotation, os.getpid()
+    in_this_process: list[int] = []
+
+    def parse(self: LabelMaps, index: int, annotation: bytes) -> object:
+        if self.records[index].key == BAD:
+            in_this_process.extend([index] * (os.getpid() == here))
+            act()
+        return whole(self, index, annotation)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(root, tmp_path / "stores", backbone, progress=interrupt, **SETTINGS)
+    (path,) = (tmp_path / "stores").iterdir()
+    attempts = Attempts(path)
+    for shard in store_status(path).missing if one_by_one else ():
+        attempts.add(shard_attempts(shard), "its process ended", times=3)
+    opened_after_planning = monkeypatch.setattr
+    monkeypatch.setattr(RowLoader, "_check_annotation", lambda *_: None)
+    real = RowLoader.__init__
+
+    def loader(self: RowLoader, *given: object, **more: object) -> None:
+        opened_after_planning(LabelMaps, "parse_annotation", parse)
+        real(self, *given, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(RowLoader, "__init__", loader)
+    _, summary = run(root, tmp_path / "stores", backbone, **SETTINGS)
+    assert skipped(path) == {(BAD, 0): (UNDECODABLE, reason)}
+    assert len(in_this_process) == (not one_by_one), "and then in children alone"
+    assert [f"{BAD}: {reason} (attempt {n})" in caplog.text for n in (1, 2, 3)] == [True] * 3
+    assert summary.rows_written == 5 and others(row_digests(path)) == others(clean)
+
+
+def test_a_child_that_raises_or_hangs() -> None:
+    def raises() -> None:
+        raise OSError("met by the parent itself")
+
+    assert ends_its_process(raises) is None and ends_its_process(lambda: None) is None
+    assert ends_its_process(lambda: time.sleep(60), limit_s=1) == "loading it did not finish within 1 s"
 
 
 def test_a_source_beyond_the_limit_is_skipped_unread(
