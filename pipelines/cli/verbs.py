@@ -50,6 +50,24 @@ VERBS: dict[str, Verb] = {
         "--repair prepares damaged shards for extraction.",
         example="--store features/ade20k-training-swinv2-t-int8-1f3a9c2e --full",
     ),
+    "push": Verb(
+        module="pipelines.verbs.transfer.push_store",
+        config_class=config.PushConfig,
+        text="Copies a complete store to object storage, compares the copy and lists it in catalog.json.",
+        example="--store features/ade20k-training-swinv2-t-int8-1f3a9c2e --to s3://bucket/features",
+    ),
+    "pull": Verb(
+        module="pipelines.verbs.transfer.pull_store",
+        config_class=config.PullConfig,
+        text="Copies a store from a URL to a disk: whole, some levels or some records.",
+        example="--store s3://bucket/features/ade20k-training-swinv2-t-int8-1f3a9c2e --levels p4,p5",
+    ),
+    "catalog": Verb(
+        module="pipelines.verbs.transfer.list_catalog",
+        config_class=config.CatalogConfig,
+        text="Lists the stores under a folder or URL: data, model, levels, views, bytes, content digest.",
+        example="--stores s3://bucket/features",
+    ),
     "train-head": Verb(
         module="pipelines.verbs.train_head",
         config_class=config.TrainConfig,

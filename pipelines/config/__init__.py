@@ -13,11 +13,13 @@ from pipelines.config.scores import EvaluateConfig, ProbeConfig, ReportConfig
 from pipelines.config.stores import GcConfig, InfoConfig, StoreConfig, VerifyConfig
 from pipelines.config.trained_heads import ExportConfig, PredictConfig
 from pipelines.config.training import ManyHeadsConfig, OptimizerConfig, ScheduleConfig, TrainConfig
+from pipelines.config.transfer import CatalogConfig, PullConfig, PushConfig
 from pipelines.config.written import GROUP_RECORD, RUN_CONFIG, config_yaml
 
 __all__ = [
     "GROUP_RECORD",
     "RUN_CONFIG",
+    "CatalogConfig",
     "CompletionConfig",
     "DemoConfig",
     "DescribeConfig",
@@ -33,6 +35,8 @@ __all__ = [
     "PlanConfig",
     "PredictConfig",
     "ProbeConfig",
+    "PullConfig",
+    "PushConfig",
     "ReportConfig",
     "ScheduleConfig",
     "SlurmConfig",

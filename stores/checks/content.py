@@ -44,8 +44,8 @@ def _rows(committed: CommittedStore, arrays: StoreArrays) -> Iterator[tuple[int,
         index, of_bin = int(plan.rows.bin[row]), int(local[row])
         digests = {}
         for name in names[index]:
-            row = arrays.reader(index, name).spec.stored(arrays.read(index, name, [of_bin]))[0]
-            data = row.reshape(-1).view(np.uint8)
+            stored = arrays.reader(index, name).spec.stored(arrays.read(index, name, [of_bin]))[0]
+            data = stored.reshape(-1).view(np.uint8)
             if name in lengths[index]:
                 data = data[: int(lengths[index][name][of_bin])]
             digests[name] = hashed(data.data).digest()

@@ -11,6 +11,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
@@ -134,8 +135,8 @@ class ObjectClient:
         """Creates or replaces an object, a large one in parts; a file is opened anew for each try."""
 
         def put() -> None:
-            given = data() if callable(data) else data
-            self._obstore.put(self._store, key, given, chunk_size=PART_BYTES, max_concurrency=4)
+            with data() if callable(data) else nullcontext(data) as given:
+                self._obstore.put(self._store, key, given, chunk_size=PART_BYTES, max_concurrency=4)
 
         self._tried(key, put)
 

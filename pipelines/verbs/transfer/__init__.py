@@ -1,0 +1,1 @@
+"""The verbs that copy stores between disks and URLs, and list them."""

@@ -1,0 +1,84 @@
+"""Two servers with the interface of S3: the same bytes as on a disk, in every direction."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipelines.__main__ import main
+from stores import open_store
+from stores.checks.content import content_digest_of
+from stores.checks.status import store_status
+from stores.checks.verify import verify_store
+from stores.remote.store_url import store_path
+from stores.transfer.whole_store import copy_store
+from tests.stores.remote.s3_servers import BUCKET, environment, keys, proxy_without_conditions, s3_server
+from tests.stores.remote.test_reading_urls import same
+from tests.stores.remote.test_transfer import files_of
+
+pytestmark = pytest.mark.ci
+
+
+@pytest.fixture(scope="module", params=["ministack", "moto"])
+def endpoint(request: pytest.FixtureRequest) -> Iterator[str]:
+    pytest.importorskip(request.param)
+    with s3_server(request.param) as found:
+        yield found
+
+
+@pytest.fixture(autouse=True)
+def credentials(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in environment(endpoint).items():
+        monkeypatch.setenv(name, value)
+
+
+def test_pushed_read_and_pulled_bytes_are_equal(local: Path, tmp_path: Path) -> None:
+    root = store_path(f"s3://{BUCKET}/features")
+    pushed = copy_store(local, root)
+    assert {key.partition("/")[2].partition("/")[2] for key in keys("features/")} == set(files_of(local))
+    with open_store(pushed.path) as remote, open_store(local) as on_disk:
+        same(on_disk, remote)
+    assert (
+        content_digest_of(pushed.path) == content_digest_of(local) == store_status(pushed.path).content_digest
+    )
+    assert verify_store(pushed.path, full=True).ok
+    assert copy_store(local, root).files == 0
+    assert files_of(copy_store(pushed.path, tmp_path).path) == files_of(local)
+
+
+def test_verbs(local: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    place = f"s3://{BUCKET}/verbs"
+
+    def run(*words: str) -> dict:
+        assert main([*words, "--json"]) == 0
+        return json.loads(capsys.readouterr().out.splitlines()[-1])
+
+    from tests.pipelines.made_stores import make_store  # needs torch, as pipelines do
+
+    store = make_store(tmp_path / "stores", codec_name="int8")
+    (store / "log").mkdir()
+    (store / "log" / "a.jsonl").write_text("{}\n")
+    assert run("push", "--store", str(store), "--to", place, "--no-log")["ok"]
+    assert not any("/log/" in key for key in keys("verbs/"))
+    assert run("push", "--store", str(store), "--to", place)["files"] == 1
+    (entry,) = run("catalog", "--stores", place)["stores"]
+    assert entry["folder"] == store.name and entry["complete"] and entry["levels"] == ["p2", "p3", "p4", "p5"]
+    assert entry["bytes"] == sum(p.stat().st_size for p in store.rglob("*") if p.is_file())
+    pulled = run(
+        "pull", "--store", f"{place}/{store.name}", "--stores", str(tmp_path / "p"), "--levels", "p4"
+    )
+    assert pulled["ok"] and open_store(pulled["store"]).levels == ("p4",)
+    assert run("info", "--stores", place)["stores"][0]["bytes_on_disk"] == entry["bytes"]
+
+
+def test_every_tenth_failure_loses_nothing(
+    local: Path, endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pushed = copy_store(local, store_path(f"s3://{BUCKET}/tenth"))
+    with proxy_without_conditions(endpoint, fails_every=10) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy)
+        with open_store(pushed.path) as remote, open_store(local) as on_disk:
+            same(on_disk, remote)
