@@ -21,6 +21,8 @@ from pipelines.errors import UsageError
 from stores.small_files import read_parsed
 
 _TRUTH = {"true": "true", "yes": "true", "on": "true", "false": "false", "no": "false", "off": "false"}
+_FORMER_SWITCHES = {"tensorboard": "logger"}
+"""Switches of earlier versions, which stand in the files of their runs -> the list that names them now."""
 _HEADS = "heads"
 """The one key of a train-head file that is no setting: several heads by name."""
 
@@ -169,6 +171,11 @@ def _flatten(
         source = f"{path}: {name}"
         if isinstance(value, dict) and any(full.startswith(f"{name}.") for full in settings):
             yield from _flatten(value, f"{name}.", path, settings)
+            continue
+        if name in _FORMER_SWITCHES and name not in settings:
+            full, setting = _FORMER_SWITCHES[name], settings[_FORMER_SWITCHES[name]]
+            if value:
+                yield _given(full, name, setting, source)
             continue
         full, setting = _resolve(name, settings, source)
         if setting.is_mapping and full == setting.name and isinstance(value, dict):

@@ -7,6 +7,9 @@ from typing import Any, Literal
 
 from pipelines.config.fields import VerbConfig, marks
 
+LOGGERS = ("tensorboard", "wandb")
+"""Also the folders in a run that they write."""
+
 
 @dataclass(frozen=True, kw_only=True)  # no slots: jsonargparse reads a nested default by vars()
 class OptimizerConfig:
@@ -187,11 +190,15 @@ class TrainConfig(VerbConfig):
     compile: Literal["necks", "none"] | None = None
     """Parts to compile with torch.compile during training: necks (the BiFPN) or none. Default: necks on a
     GPU, none on a CPU."""
-    tensorboard: bool = False
-    """Also log to TensorBoard, in addition to metrics.csv."""
+    logger: tuple[str, ...] = ()
+    """Loggers besides metrics.csv: tensorboard, wandb (Weights & Biases; WANDB_MODE=offline works without a
+    network), or both."""
 
     def __post_init__(self) -> None:
         VerbConfig.__post_init__(self)  # not super(): slots make a new class of this one
+        for name in self.logger:
+            if name not in LOGGERS:
+                raise ValueError(f"logger {name!r}: expected one of {', '.join(LOGGERS)}")
         if self.epochs is not None and self.epochs <= 0:
             raise ValueError(f"epochs {self.epochs:g}: expected more than 0")
         fraction = self.data_fraction

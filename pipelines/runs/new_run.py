@@ -8,9 +8,10 @@ from pathlib import Path
 from types import TracebackType
 
 from pipelines.config import RUN_CONFIG
+from pipelines.config.training import LOGGERS
 from pipelines.errors import IDENTITY, INTEGRITY, SPACE, USAGE, exit_code
 from pipelines.runs.metrics_csv import read_metrics
-from pipelines.runs.run_folder import CHECKPOINTS, METRICS, RUN_RECORD, checkpoints, new_run_folder
+from pipelines.runs.run_folder import CHECKPOINTS, HPARAMS, METRICS, RUN_RECORD, checkpoints, new_run_folder
 
 _REFUSALS = (USAGE, IDENTITY, INTEGRITY, SPACE)
 
@@ -43,9 +44,10 @@ class UnbegunRun:
         if self.is_ours:
             if checkpoints(self.folder) or read_metrics(self.folder / METRICS):
                 return  # it had begun
-            for name in (RUN_RECORD, RUN_CONFIG, METRICS):
+            for name in (RUN_RECORD, RUN_CONFIG, METRICS, HPARAMS):
                 (self.folder / name).unlink(missing_ok=True)
-            shutil.rmtree(self.folder / "tensorboard", ignore_errors=True)
+            for name in LOGGERS:
+                shutil.rmtree(self.folder / name, ignore_errors=True)
             with contextlib.suppress(OSError):
                 (self.folder / CHECKPOINTS).rmdir()
         with contextlib.suppress(OSError):  # something else is in it

@@ -6,6 +6,7 @@
 <run>/run.lock           the process that writes it; see run_lock.py
 <run>/checkpoints/       the last ones and the best; see checkpoint_files.py
 <run>/metrics.csv        the log; curves.png shows it
+<run>/hparams.yaml       config.yaml without nesting, where users of Lightning look for settings
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from stores.small_files import read_json
 RUN_RECORD = "run.json"
 CHECKPOINTS = "checkpoints"
 METRICS = "metrics.csv"
+HPARAMS = "hparams.yaml"
 CURVES = "curves.png"
 _CHECKPOINT = re.compile(r"step-(\d+)\.ckpt")
 _REPORTED_PACKAGES = ("permafrost", "torch", "lightning", "zarr", "numcodecs", "numpy")

@@ -64,8 +64,8 @@ def changed_settings(folder: Path, config: TrainConfig) -> dict[str, tuple[Any, 
     """
     import yaml  # late, as above
 
-    before = dict(_flat(recorded_settings(folder)))
-    now = dict(_flat(yaml.safe_load(config_yaml(config))))
+    before = dict(flat_settings(recorded_settings(folder)))
+    now = dict(flat_settings(yaml.safe_load(config_yaml(config))))
     # A setting that is not recorded is newer than the run, which had its default.
     changed = {
         name: (before[name], value)
@@ -142,9 +142,14 @@ def history_comment(history: Sequence[SettingsChange]) -> str:
     return "".join(["# Changed when the run was resumed (history.json):\n", *lines]) if lines else ""
 
 
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flat_settings(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Settings without nesting, by dotted name.
+
+    >>> dict(flat_settings({"seed": 0, "optimizer": {"lr": 0.1}}))
+    {'seed': 0, 'optimizer.lr': 0.1}
+    """
     for name, value in settings.items():
         if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{name}.")
+            yield from flat_settings(value, f"{prefix}{name}.")
         else:
             yield prefix + name, value

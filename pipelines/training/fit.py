@@ -11,21 +11,20 @@ from pathlib import Path
 
 import torch
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 
 from pipelines.config import TrainConfig
-from pipelines.errors import Interrupted, UsageError
+from pipelines.errors import Interrupted
 from pipelines.feed.datamodule import TrainingData
 from pipelines.feed.ranks import Ranks, ranks_of
 from pipelines.machine.devices import uses_bf16
 from pipelines.runs import run_folder as runs
-from pipelines.runs.metrics_file import MetricsFile
 from pipelines.training.build_module import counted_costs
 from pipelines.training.callbacks import StepLog
 from pipelines.training.checkpoints import BestWeights, Checkpoints, WholeCheckpoints
 from pipelines.training.compile_necks import compile_necks, compiles_necks
 from pipelines.training.cost_log import CostLog
+from pipelines.training.loggers import close_loggers, make_loggers
 from pipelines.training.module import HeadModule
 from pipelines.training.run_length import share_of
 from pipelines.training.validation import Validation
@@ -84,7 +83,7 @@ def fit(
         gradient_clip_val=config.optimizer.clip_norm,
         limit_val_batches=0,  # Validation measures, at steps of its own
         log_every_n_steps=0,  # StepLog and Validation write the logs, not the module's own `log`
-        logger=_loggers(config, folder, resumed_step, check) if ranks.is_first else False,
+        logger=make_loggers(config, folder, resumed_step, check) if ranks.is_first else False,
         callbacks=_callbacks(config, data, module, folder, validation, resumed_step, name, check, clock),
         benchmark=device.type == "cuda",  # one input size: the fastest kernels are worth looking for
         enable_checkpointing=False,
@@ -97,6 +96,8 @@ def fit(
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     except SystemExit as stopped:  # Lightning's answer to an interrupt
         raise Interrupted(runs.resume_command(folder)) from stopped
+    finally:
+        close_loggers(trainer.loggers)
     return clock() - began
 
 
@@ -165,15 +166,3 @@ def quieten_lightning() -> None:
         r".*find_unused_parameters=True.*",
     ):
         warnings.filterwarnings("ignore", message=message)
-
-
-def _loggers(config: TrainConfig, folder: Path, resumed_step: int, check: Callable[[], None]) -> list[Logger]:
-    loggers: list[Logger] = [MetricsFile(folder / runs.METRICS, resumed_step, check)]
-    if config.tensorboard:
-        from lightning.pytorch.loggers import TensorBoardLogger  # late: its package is an extra
-
-        try:
-            loggers.append(TensorBoardLogger(folder, name="tensorboard", version=""))
-        except ModuleNotFoundError as error:
-            raise UsageError("--tensorboard needs the extra: pip install -e '.[tensorboard]'") from error
-    return loggers

@@ -75,9 +75,9 @@ def test_every_flag_of_the_other_verbs() -> None:
         run="r", input="a.jpg", out="o"
     )
     words = "--head bifpn5 --dataset none --model swinv2-b --store a,b --run r --max-steps 10 --batch-size 2"
-    train = parse(TrainConfig, [*words.split(), "--online", "--tensorboard"])
+    train = parse(TrainConfig, [*words.split(), "--online", "--logger", "tensorboard"])
     assert (train.head, train.model, train.store, train.run) == ("bifpn5", "swinv2-b", ("a", "b"), "r")
-    assert (train.max_steps, train.batch_size, train.online, train.tensorboard) == (10, 2, True, True)
+    assert (train.max_steps, train.batch_size, train.online, train.logger) == (10, 2, True, ("tensorboard",))
 
 
 @pytest.mark.parametrize("verb", sorted(VERBS))
@@ -86,6 +86,7 @@ def test_every_setting_is_a_flag_that_round_trips_through_yaml(verb: str, tmp_pa
     settings = settings_of(config_class)
     examples = {int: "3", float: "0.5", str: "word", bool: "true"}
     own = {"k": "3,5", "part": "0/2", "stop_after": "3h50m", "slurm.time": "2h", "slurm.before_end": "3m"}
+    own |= {"crop_size": "64", "logger": "wandb"} | ({"rows": "16"} if verb == "analyse" else {})
     words = []
     for setting in settings.values():
         if setting.name in ("json", "debug", "recipe", "resume", "data_fraction"):
@@ -282,3 +283,15 @@ def test_printed_config_is_yaml_without_output_flags() -> None:
     printed = yaml.safe_load(config_yaml(parse(PlanConfig, [*EXTRACT, "--json", "--levels", "p4"])))
     assert printed["levels"] == ["p4"]
     assert "json" not in printed
+
+
+def test_a_switch_of_earlier_versions_is_read(tmp_path: Path) -> None:
+    for value, expected in (("true", ("tensorboard",)), ("false", ())):
+        path = tmp_path / "config.yaml"
+        path.write_text(f"head: linear\ntensorboard: {value}\n")
+        assert parse(TrainConfig, ["--config", str(path)]).logger == expected
+
+
+def test_an_unknown_logger_is_refused() -> None:
+    with pytest.raises((UsageError, ValueError), match="expected one of tensorboard, wandb"):
+        parse(TrainConfig, ["--head", "linear", "--logger", "mlflow"])

@@ -158,23 +158,23 @@ def test_several_runs_that_are_refused_leave_no_folder(flags: tuple[str, ...], l
     assert not (lab / "new" / "runs").exists()
 
 
-@pytest.mark.parametrize("flag", ["--tensorboard", "--val-store"])
+@pytest.mark.parametrize("flag", ["--logger", "--val-store"])
 def test_a_refused_run_leaves_no_folder(
     flag: str, lab: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The logger's package is missing here; the test store is of another backbone."""
     other = make_clip_store(lab / "others", split="val", records=4, views=1, weights="cd" * 32)
-    value = [str(other)] if flag == "--val-store" else []
+    value = str(other) if flag == "--val-store" else "tensorboard"
 
     def missing(*_: object, **__: object) -> None:
         raise ModuleNotFoundError("tensorboard")
 
     monkeypatch.setattr("lightning.pytorch.loggers.TensorBoardLogger.__init__", missing)
     words = f"train-head --head linear --stores {lab / 'features'} --run {lab / 'new' / 'run'} --batch-size 4"
-    assert main([*words.split(), "--max-steps", "1", "--device", "cpu", flag, *value]) in (USAGE, IDENTITY)
+    assert main([*words.split(), "--max-steps", "1", "--device", "cpu", flag, value]) in (USAGE, IDENTITY)
     assert not (lab / "new").exists()
     (lab / "mine").mkdir()
     words = words.replace(str(lab / "new" / "run"), str(lab / "mine"))
-    assert main([*words.split(), "--max-steps", "1", "--device", "cpu", flag, *value]) in (USAGE, IDENTITY)
+    assert main([*words.split(), "--max-steps", "1", "--device", "cpu", flag, value]) in (USAGE, IDENTITY)
     assert list((lab / "mine").iterdir()) == []
     assert main([*words.split(), "--max-steps", "1", "--device", "cpu"]) == DONE

@@ -278,14 +278,31 @@ def test_no_store_and_several(stores: Path, tmp_path: Path, capsys: pytest.Captu
 
 def test_bf16_and_tensorboard(stores: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    changes = {"precision": "bf16", "tensorboard": True, "max_steps": 4, "keep_checkpoints": 2}
+    changes = {"precision": "bf16", "logger": ("tensorboard",), "max_steps": 4, "keep_checkpoints": 2}
     clipped = OptimizerConfig(
         lr=1e-2, clip_norm=0.01
     )  # Lightning would refuse: its own clipping, fused, bf16
     summary = train_head.run(config_of(stores, run, optimizer=clipped, checkpoint_every=1, **changes))
     assert summary["loss"] < 4.9  # it begins at ln 150
     assert list(run.glob("tensorboard/**/events.out.tfevents.*"))
+    for written in (run / "hparams.yaml", run / "tensorboard" / "hparams.yaml"):
+        assert yaml.safe_load(written.read_text())["optimizer.clip_norm"] == 0.01
     assert list(runs.checkpoints(run)) == [3, 4]
+
+
+@pytest.mark.ci
+def test_weights_and_biases_offline(stores: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its offline file holds settings and losses, and a resumed run keeps its id."""
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    run = tmp_path / "run"
+    train_head.run(config_of(stores, run, max_steps=2, log_every=1, checkpoint_every=1, logger=("wandb",)))
+    (first,) = run.glob("wandb/offline-run-*/run-*.wandb")
+    content = first.read_bytes()
+    assert b"optimizer.lr" in content and b"loss_seg" in content
+    train_head.run(config_of(stores, run, max_steps=3, log_every=1, resume=True, logger=("wandb",)))
+    ids = {path.stem for path in run.glob("wandb/offline-run-*/run-*.wandb")}
+    assert ids == {first.stem}
 
 
 def test_the_log_warns_of_io_bound_training(
