@@ -3,7 +3,8 @@
     python -m benchmarks.scale [--rows 10000,100000,1000000] [--coco 118287] [--k400 20000] [--folder DIR]
 
 Each step runs in a process of its own: processor seconds, seconds, and the peak of memory beyond what the
-process had when its modules were loaded. An exponent is the slope over the two largest sizes: 1 is linear.
+process had when its modules were loaded, of listings what is left of it too. An exponent is the slope over
+the two largest sizes: 1 is linear. The table is printed once more as Markdown at the end.
 Rows are small (8 channels of one cell), so that the disk decides nothing. K400's listing reads the container
 of every clip; one made clip stands for all, by hard links.
 """
@@ -21,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -166,15 +167,23 @@ STEPS: dict[str, Callable[[Path, int], None]] = {
 }
 
 
-def list_coco(root: Path, images: int) -> None:
-    """Listing and the whole plan: annotations surveyed, views drawn, identity complete."""
+def _coco(root: Path) -> tuple[Any, Any, Any]:
     from extract.backbones.loading import backbone_card
     from extract.datasets import open_dataset, view_recipe
+
+    return (
+        open_dataset("coco", root, "train2017"),
+        view_recipe("coco", "coco"),
+        backbone_card("swinv2-b"),
+    )
+
+
+def list_coco(root: Path, images: int) -> None:
+    """Listing and the whole plan: annotations surveyed, views drawn, identity complete."""
     from extract.planning.plan import build_plan
 
-    dataset = open_dataset("coco", root, "train2017")
-    card = backbone_card("swinv2-b")
-    build_plan(dataset, view_recipe("coco", "coco"), card, weights_sha256="0" * 64, precision="fp32")
+    dataset, recipe, card = _coco(root)
+    build_plan(dataset, recipe, card, weights_sha256="0" * 64, precision="fp32")
 
 
 def list_k400(root: Path, clips: int) -> None:
@@ -183,7 +192,36 @@ def list_k400(root: Path, clips: int) -> None:
     assert len(open_dataset("k400", root, "train").records) == clips
 
 
-LISTINGS: dict[str, Callable[[Path, int], None]] = {"plan COCO": list_coco, "list K400": list_k400}
+def begin_coco(root: Path, images: int) -> None:
+    """Planning as above, and an empty store of it beside the record of its sources."""
+    from extract.planning.begun import record_sources
+    from extract.planning.plan import build_plan
+    from stores.writing.writer import StoreWriter
+
+    dataset, recipe, card = _coco(root)
+    plan = build_plan(dataset, recipe, card, weights_sha256="0" * 64, precision="fp32")
+    record_sources(StoreWriter.open_or_create(root / "stores", plan).path, dataset)
+
+
+def resume_coco(root: Path, images: int) -> None:
+    """Up to the plan that an extraction resumes by, and its first annotation."""
+    from extract.planning.begun import begun_estimate
+    from extract.planning.plan import complete_plan
+
+    dataset, recipe, card = _coco(root)
+    estimate = begun_estimate(root / "stores", dataset, recipe, card)
+    assert estimate is not None
+    complete_plan(estimate, dataset, recipe, card, weights_sha256="0" * 64, precision="fp32")
+    dataset.read_annotation(0)
+
+
+LISTINGS: dict[str, Callable[[Path, int], None]] = {
+    "plan COCO": list_coco,
+    "begin COCO": begin_coco,
+    "resume COCO": resume_coco,
+    "list K400": list_k400,
+}
+"""Each needs the folders that the one before leaves."""
 
 
 def make_k400(root: Path, clips: int) -> None:
@@ -220,6 +258,7 @@ def measured(step: Callable[[Path, int], None], root: Path, count: int) -> Figur
         "processor_s": time.process_time() - began,
         "wall_s": time.perf_counter() - wall,
         "peak_mb": (_memory("VmHWM") - before) / 1e6,
+        "left_mb": (_memory("VmRSS") - before) / 1e6,
     }
 
 
@@ -267,6 +306,38 @@ def line(name: str, sizes: list[int], figures: list[Figures]) -> str:
     return f"{name:20}" + " |".join(parts)
 
 
+def table(found: Mapping[str, Mapping[int, Figures]]) -> str:
+    """Markdown: processor seconds and peak MB of each step at each size, and the exponents of both.
+
+    >>> figures = {"processor_s": 1.0, "wall_s": 2.0, "peak_mb": 3.0, "left_mb": 1.0}
+    >>> print(table({"open": {10: figures, 100: figures}}))
+    | step | 10 | 100 | exponents of time and memory |
+    |---|---|---|---|
+    | open | 1.00 s, 3 MB | 1.00 s, 3 MB | 0.0, 0.0 |
+    """
+    sizes = sorted({size for by_size in found.values() for size in by_size if len(by_size) > 1})
+    head = ["step", *(f"{size:,}" for size in sizes), "exponents of time and memory"]
+    lines = [head, ["---"] * len(head)]
+    for name, by_size in found.items():
+        if len(by_size) < 2:
+            continue
+        cells = [f"{f['processor_s']:.2f} s, {f['peak_mb']:.0f} MB" for f in by_size.values()]
+        small, large = sorted(by_size)[-2:]
+        ends = [
+            exponent(by_size[small][field], by_size[large][field], large / small)
+            for field in ("processor_s", "peak_mb")
+        ]
+        lines.append([name, *cells, ", ".join(f"{end:.1f}" for end in ends)])
+    alone = {name: by_size for name, by_size in found.items() if len(by_size) == 1}
+    if alone:
+        lines += [[], ["step", "processor s", "peak MB", "left MB"], ["---"] * 4]
+    for name, by_size in alone.items():
+        ((size, f),) = by_size.items()
+        figures = [f"{f['processor_s']:.1f}", f"{f['peak_mb']:.0f}", f"{f['left_mb']:.0f}"]
+        lines.append([f"{name}, {size:,}", *figures])
+    return "\n".join(f"| {' | '.join(cells)} |" if cells else "" for cells in lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -292,6 +363,8 @@ def main() -> None:
         print(line(name, sizes, list(found[name].values())), flush=True)
     for name, count, make in (
         ("plan COCO", options.coco, _make_coco),
+        ("begin COCO", options.coco, _make_coco),
+        ("resume COCO", options.coco, _make_coco),
         ("list K400", options.k400, make_k400),
     ):
         if count:
@@ -300,6 +373,7 @@ def main() -> None:
                 make(root, count)
             found[name] = {count: in_a_process(name, root, count)}
             print(line(f"{name} {count:,}", [count], list(found[name].values())), flush=True)
+    print(f"\n{table(found)}")
     if options.json:
         options.json.write_text(json.dumps({"conditions": conditions(folder), "figures": found}, indent=1))
     if options.folder is None:

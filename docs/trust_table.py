@@ -47,6 +47,7 @@ SECTIONS: Mapping[str, tuple[str, ...]] = {
         "tests/stores/work/test_attempts.py",
         "tests/pipelines/extraction/test_retry_skipped.py",
     ),
+    "Sources that change between two runs": ("tests/extract/planning/test_begun.py",),
     "Damaged, forged and hostile stores": (
         "tests/faults/test_read_faults.py",
         "tests/stores/reading/test_hostile_stores.py",

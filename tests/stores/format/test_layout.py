@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import tomllib
 import warnings
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from stores.format.canonical_json import canonical_json, sha256_hex
 from stores.format.features import NAMES
 from stores.format.pixel_differences import PIXEL_DIFFERENCES
 from stores.format.plan import DenseTarget, RaggedTarget
+from stores.reading.xarray_engine import StoreBackend
 from tests.faults.made_stores import NEW_LAYOUT, P4, P5, TARGETS, MadeRows, extract, fill_shards, small_plan
 from tests.faults.outcomes import assert_reads_back
 from tests.unsynced import unsynced  # noqa: F401 - a fixture of this module
@@ -58,6 +61,36 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def no_warning() -> None:
     warnings.simplefilter("error")
+
+
+@pytest.fixture
+def engines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Our entry point is installed, as pyproject.toml has it."""
+    pyproject = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())
+    (entry,) = pyproject["project"]["entry-points"]["xarray.backends"].items()
+    info = tmp_path / "of_ours-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: of-ours\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[xarray.backends]\n{entry[0]} = {entry[1]}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    xr.backends.refresh_engines()
+    yield
+    monkeypatch.undo()
+    xr.backends.refresh_engines()
+
+
+def test_xarray_guesses_the_engine_of_a_store(path: Path, tmp_path: Path, engines: None) -> None:
+    warnings.simplefilter("ignore")  # of groups, whose metadata is consolidated in the root
+    expected = xr.open_datatree(path, engine="zarr")
+    for store in (path, str(path), f"{path}/"):
+        assert xr.open_datatree(store).identical(expected)
+    assert xr.open_dataset(path / "rows").identical(xr.open_zarr(path / "rows"))
+    group = path / "bins" / "32x64" / "levels" / "p4"
+    assert xr.open_dataset(group).identical(xr.open_zarr(group))
+    for other in (tmp_path, tmp_path / "none", path / "plan.json", "https://host/store"):
+        assert not StoreBackend().guess_can_open(other)
+    (tmp_path / "link.zarr").symlink_to(path)
+    assert xr.open_datatree(tmp_path / "link.zarr").identical(expected), "without us by a name alone"
 
 
 def test_stock_xarray_opens_the_rows_and_the_whole_store(path: Path) -> None:
