@@ -21,6 +21,7 @@ from extract.backbones.levels import (
 from extract.backbones.position_resampling import resamples_positions
 from extract.swin.timm_swin import SWIN_FAMILIES, pretrained_windows_of, probe, stages_of, windows_of
 from extract.swin.window_rule import WindowRule
+from extract.views.view import INTERPOLATIONS
 from stores.plugins import Plugin, entry_plugins, missing_package, package_of, provided_by
 from stores.pyramid import PyramidSpec
 from stores.suggestion import did_you_mean
@@ -49,6 +50,9 @@ class BackboneRow:
     """Of RGB in 0..1, subtracted first; None: as timm's entry has it."""
     std: Rgb | None = None
     """Of RGB in 0..1, divided by; None: as timm's entry has it."""
+    interpolation: str | None = None
+    """Of the resize of images, bilinear or bicubic; None: as timm's entry has it, for backbones of this
+    project as the view recipe has it, which is that of a paper."""
 
 
 BACKBONES: Mapping[str, BackboneRow] = {
@@ -93,6 +97,9 @@ class BackboneCard:
     std: Rgb
     """Of RGB in 0..1, divided by."""
 
+    interpolation: str | None = None
+    """Of the resize of its images, bilinear or bicubic; None: the view recipe's. It stands in the identity of
+    the views."""
     multiple_px: int = 32
     """Sides of views are multiples of it, in pixels: of a plain ViT its patches."""
     pos_resample: PosResample = "timm"
@@ -168,6 +175,7 @@ def backbone_card(
     package: str | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    interpolation: str | None = None,
     pos_resample: str = "timm",
 ) -> BackboneCard:
     """The card of a backbone, without building its weights.
@@ -183,6 +191,7 @@ def backbone_card(
         package: that provided the backbone when a store was made, for the error.
         window_rule: partition or cover, see `extract.swin.window_rule.WindowRule`.
         mean, std: of RGB in 0..1; None: as the row, else timm's entry, has them.
+        interpolation: bilinear or bicubic; None: as the row, else timm's entry, has it.
         pos_resample: timm or dinov2, see `PosResample`.
 
     Raises:
@@ -222,6 +231,7 @@ def backbone_card(
         class_tokens=class_tokens(trunk) if family == PLAIN else 0,
         mean=_rgb("mean", mean or row.mean or trunk.pretrained_cfg["mean"], 0),
         std=_rgb("std", std or row.std or trunk.pretrained_cfg["std"], 1e-3),
+        interpolation=interpolation or row.interpolation or _timms_interpolation(model, trunk),
     )
 
 
@@ -241,6 +251,12 @@ def card_of_identity(wanted: Mapping[str, Any], levels: Sequence[str] | None = N
         std=wanted.get("std"),
         pos_resample=str(wanted.get("pos_resample", "timm")),
     )
+
+
+def _timms_interpolation(model: str, trunk: Any) -> str | None:
+    """None for backbones of this project, and where timm's entry names none that views can have."""
+    recorded = trunk.pretrained_cfg.get("interpolation")
+    return recorded if model not in BACKBONES and recorded in INTERPOLATIONS else None
 
 
 def _rgb(name: str, values: Sequence[float], least: float) -> Rgb:

@@ -26,6 +26,7 @@ from extract.sources.record import DatasetLayoutError, Record
 from extract.swin.window_rule import WindowRule
 from extract.views.crop_size import CropSize, plain_size
 from extract.views.recipes import ViewRecipe, of_revision
+from extract.views.segmentation_recipes import with_stride
 from stores.plugins import missing_package, plugins
 from stores.suggestion import did_you_mean
 
@@ -241,6 +242,7 @@ def view_recipe(
     *,
     crop_size: CropSize | None = None,
     short_side: int | None = None,
+    slide_stride: int | None = None,
     revision: int | None = None,
 ) -> ViewRecipe:
     """A data set's view recipe by name.
@@ -251,10 +253,11 @@ def view_recipe(
         crop_size: of training views in pixels, multiples of 32: the side of a square, "HEIGHTxWIDTH" or
             (height, width); None: the paper's.
         short_side: short side at ratio 1 in pixels; None: the crop's size for training, the paper's for test.
+        slide_stride: step of sliding windows in pixels; None: two thirds of the crop.
         revision: by which views are replayed (`extract.views.view.REVISIONS`); None: today's.
 
     Raises:
-        ValueError: an unknown name, with all names; a size or a revision that a recipe cannot have.
+        ValueError: an unknown name, with all names; a size, a stride or a revision that a recipe cannot have.
     """
     recipes = dataset_module(dataset).VIEW_RECIPES
     if name not in recipes:
@@ -263,6 +266,8 @@ def view_recipe(
             f"{did_you_mean(name, recipes)}"
         )
     recipe = recipes[name](None if crop_size is None else plain_size(crop_size), short_side)
+    if slide_stride is not None:
+        recipe = with_stride(recipe, slide_stride)
     return recipe if revision is None else of_revision(recipe, revision)
 
 
@@ -287,6 +292,7 @@ def choose(
     recipe: str | None = None,
     crop_size: CropSize | None = None,
     short_side: int | None = None,
+    slide_stride: int | None = None,
     revision: int | None = None,
 ) -> Choice:
     """The views that a user asks for, checked against the data set.
@@ -297,7 +303,7 @@ def choose(
         views: of a training split their number (default 1), of a test split a name of TEST_VIEWS (default the
             first).
         recipe: a name of TRAINING_VIEWS (default the first); for training splits only.
-        crop_size, short_side, revision: as of `view_recipe`.
+        crop_size, short_side, slide_stride, revision: as of `view_recipe`.
 
     Raises ValueError for an unknown data set, split or recipe, a bad number or size, and views of the other
     kind of split.
@@ -326,10 +332,17 @@ def choose(
                 f"number of views is for training splits)"
             )
         recipe_name, count = str(views or module.TEST_VIEWS[0]), None
+    chosen_recipe = view_recipe(
+        *(name, recipe_name),
+        crop_size=crop_size,
+        short_side=short_side,
+        slide_stride=slide_stride,
+        revision=revision,
+    )
     return Choice(
         dataset=dataset_name(name),
         split=chosen,
-        recipe=view_recipe(name, recipe_name, crop_size=crop_size, short_side=short_side, revision=revision),
+        recipe=chosen_recipe,
         views=count,
         levels=getattr(module, "DEFAULT_LEVELS", None),
     )

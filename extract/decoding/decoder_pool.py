@@ -124,6 +124,7 @@ class DecoderPool:
             "hw": hw,
             "frames": frames,
             "views": [view.to_params().tolist() for view in views],
+            "interpolation": views[0].interpolation,  # of the store
         }
         first = min(DECODER_NAMES.index(view.decoder) for view in views)
         decoders = [name for name in DECODER_NAMES[first:] if name in self.decoders]
@@ -159,7 +160,7 @@ class DecoderPool:
             "hw": hw,
             "crops": all(isinstance(view, CropView) for view in views),
             "views": [view.to_params().tolist() for view in views],
-            "revisions": [view.revision for view in views],
+            "replays": [(view.revision, view.interpolation) for view in views],
         }
         try:
             _, blobs = self._ask(request, [data])

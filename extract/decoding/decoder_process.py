@@ -16,7 +16,7 @@ import signal
 import struct
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import IO, Any, cast
 
 import numpy as np
@@ -120,11 +120,14 @@ def answer(request: Mapping[str, Any], blobs: Sequence[bytearray]) -> tuple[dict
     if request["do"] == "image":
         kind = CropView if request.get("crops") else View
         images = [
-            kind.from_params(params).of_revision(revision)
-            for params, revision in zip(request["views"], request["revisions"], strict=True)
+            replace(kind.from_params(params), revision=revision, interpolation=interpolation)
+            for params, (revision, interpolation) in zip(request["views"], request["replays"], strict=True)
         ]
         return {}, render_image(bytes(blobs[0]), tuple(request["hw"]), images)
-    views = [ClipView.from_params(params) for params in request["views"]]
+    views = [
+        replace(ClipView.from_params(params), interpolation=request["interpolation"])
+        for params in request["views"]
+    ]
     clips, decoder = _render_video(bytes(blobs[0]), request, views)
     return {"decoder": decoder}, clips
 

@@ -25,7 +25,7 @@ from extract.sources.byte_sources import (
     TookTooLong,
     retried,
 )
-from extract.views.view import View, revision_of
+from extract.views.view import View
 from stores.errors import IdentityError
 from stores.format.plan import StorePlan
 from stores.format.row_table import UNDECODABLE
@@ -103,7 +103,7 @@ class RowLoader:
         self._attempts, self._one_by_one = attempts or Attempts(None), one_by_one
         self._alone = threading.Lock()
         self._dataset, self._rows, self._digests = dataset, plan.rows, digests
-        self._revision = revision_of(plan.identity["views"])
+        self._views_identity = plan.identity["views"]
         self._target_names = tuple(target.name for target in plan.targets)
         self._index_of = {record.key: index for index, record in enumerate(dataset.records)}
 
@@ -171,7 +171,9 @@ class RowLoader:
             return dict.fromkeys(rows, skipped)
         self._check_annotation(index, key, annotation)
         media = self._dataset.media
-        views = [media.view_from_params(self._rows.params[row]).of_revision(self._revision) for row in rows]
+        views = [
+            media.view_from_params(self._rows.params[row]).of_store(self._views_identity) for row in rows
+        ]
         rendered = self._rendered(data, index, views)
         found: dict[int, LoadedRow | SkippedRow] = {}
         truth, problem = self._parsed(index, annotation)  # once for all views: label maps are decoded too

@@ -19,7 +19,6 @@ from extract.datasets.contract import Dataset
 from extract.planning.plan import Estimate
 from extract.sources.byte_sources import SourceError
 from extract.sources.record import READ_THREADS
-from extract.views.view import revision_of
 from stores.format.array_spec import CRC_BYTES
 from stores.format.pixel_differences import differences
 from stores.format.plan import StorePlan
@@ -48,9 +47,7 @@ def measured(estimate: Estimate, dataset: Dataset) -> Estimate:
 def _row_bytes(plan: StorePlan, dataset: Dataset, index_of: Mapping[str, int], row: int) -> int:
     """Bytes of a row's targets and pixels on the disk, checksums included."""
     index = index_of[plan.rows.keys[row]]
-    view = dataset.media.view_from_params(plan.rows.params[row]).of_revision(
-        revision_of(plan.identity["views"])
-    )
+    view = dataset.media.view_from_params(plan.rows.params[row]).of_store(plan.identity["views"])
     try:
         made = dataset.targets(dataset.read_truth(index), view)
         arrays: list[npt.NDArray[Any]] = [np.asarray(made[target.name]) for target in plan.targets]

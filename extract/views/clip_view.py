@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,14 @@ import numpy.typing as npt
 from PIL import Image
 
 from extract.sources.record import DECODER_NAMES
-from extract.views.view import MULTIPLE_PX, Hw, View
+from extract.views.view import (
+    MULTIPLE_PX,
+    RESAMPLING,
+    USUAL_INTERPOLATION,
+    Hw,
+    View,
+    interpolation_of,
+)
 
 CLIP_FRAMES = 16
 """T, the frames of a view: those of the frozen video heads of Lin et al., NeurIPS 2022."""
@@ -84,29 +91,29 @@ class ClipView(View):
             frames=tuple(frames),
         )
 
-    def of_revision(self, revision: int | None) -> ClipView:
-        """Itself: views of clips have a revision of their own, and have had one."""
-        return self
+    def of_store(self, views_identity: Mapping[str, Any]) -> ClipView:
+        """As of `View`; views of clips have had one revision."""
+        return replace(self, interpolation=interpolation_of(views_identity))
 
     def apply_image(self, rgb: Pixels) -> Pixels:
         """The view of one frame, uint8 RGB (H, W, 3): uint8 (padded H, W, 3), zero where it is padding."""
-        return self.finish(resized(rgb, self.resized_hw))
+        return self.finish(resized(rgb, self.resized_hw, self.interpolation))
 
     def finish(self, resized_rgb: Pixels) -> Pixels:
         """What follows the first resize, which views of one frame may share."""
         (y, x), (height, width) = self.crop_yx, self.crop_hw
-        crop = resized(resized_rgb[y : y + height, x : x + width], self.valid_hw)
+        crop = resized(resized_rgb[y : y + height, x : x + width], self.valid_hw, self.interpolation)
         out = np.zeros((*self.padded_hw, 3), dtype=np.uint8)
         out[: self.valid_hw[0], : self.valid_hw[1]] = crop[:, ::-1] if self.flip else crop
         return out
 
 
-def resized(rgb: Pixels, size_hw: Hw) -> Pixels:
+def resized(rgb: Pixels, size_hw: Hw, interpolation: str = USUAL_INTERPOLATION) -> Pixels:
     """uint8 RGB (H, W, 3) at another size."""
     if rgb.shape[:2] == size_hw:
         return rgb
     image = Image.fromarray(np.ascontiguousarray(rgb))
-    return np.asarray(image.resize(size_hw[::-1], Image.Resampling.BILINEAR))
+    return np.asarray(image.resize(size_hw[::-1], RESAMPLING[interpolation]))
 
 
 def render_clips(frames: Iterable[tuple[int, Pixels]], views: Sequence[ClipView]) -> list[Pixels]:
@@ -114,7 +121,7 @@ def render_clips(frames: Iterable[tuple[int, Pixels]], views: Sequence[ClipView]
 
     Args:
         frames: yields (number, uint8 RGB (H, W, 3)), every frame of the views once.
-        views: of the video.
+        views: of the video, of one interpolation.
 
     Returns:
         uint8 (T, padded H, W, 3) of each view.
@@ -127,6 +134,6 @@ def render_clips(frames: Iterable[tuple[int, Pixels]], views: Sequence[ClipView]
             if not places:
                 continue
             if view.resized_hw not in of_size:
-                of_size[view.resized_hw] = resized(rgb, view.resized_hw)
+                of_size[view.resized_hw] = resized(rgb, view.resized_hw, view.interpolation)
             clip[places] = view.finish(of_size[view.resized_hw])
     return clips

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 from extract.sources.record import Record
 from extract.views.crop_size import CropSize, check_crop, covering, crop_hw, size_identity
-from extract.views.crop_view import INTERPOLATIONS, CropView, crop_rule
+from extract.views.crop_view import CropView, crop_rule
 from extract.views.recipes import (
     MAX_SIDE_PX,
     RecipeMaker,
@@ -25,7 +25,7 @@ from extract.views.recipes import (
     draw_corner,
 )
 from extract.views.seeded_draws import Draws, ViewDraws
-from extract.views.view import Hw
+from extract.views.view import INTERPOLATIONS, Hw
 
 CROP_PX = 224
 SHORT_TO_CROP = 256 / 224

@@ -62,7 +62,7 @@ def size_text(size: Any) -> str:
 
 
 def check_crop(size: CropSize, most_px: int) -> None:
-    """Raises ValueError for sides that no crop can have; `padded_for` judges those of one backbone."""
+    """Raises ValueError for sides that no crop can have; `fitted_to` judges those of one backbone."""
     for side_px in crop_hw(size):
         fits = any(side_px % multiple == 0 for multiple in (MULTIPLE_PX, *PATCHES_PX))
         if not MULTIPLE_PX <= side_px <= most_px or not fits:

@@ -11,14 +11,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from extract.views.view import MULTIPLE_PX, Hw, View
+from extract.views.view import INTERPOLATIONS, MULTIPLE_PX, RESAMPLING, Hw, View
 
 CROP_VIEWS_REVISION = 1
 """Part of the identity of every store of such views; raised whenever the code gives other numbers."""
-
-INTERPOLATIONS = ("bilinear", "bicubic")
-"""Pillow's, with antialias."""
-_RESAMPLING = (Image.Resampling.BILINEAR, Image.Resampling.BICUBIC)
 
 CROP_PARAMS = (
     *("source_y", "source_x", "source_height", "source_width", "resized_y", "resized_x", "crop_y", "crop_x"),
@@ -99,8 +95,7 @@ class CropView(View):
             )
         box = Image.fromarray(np.ascontiguousarray(rgb[y : y + height, x : x + width]))
         if self.resized_hw != self.source_hw:
-            kind = _RESAMPLING[INTERPOLATIONS.index(self.interpolation)]
-            box = box.resize(self.resized_hw[::-1], kind)
+            box = box.resize(self.resized_hw[::-1], RESAMPLING[self.interpolation])
         (top, left), (valid_y, valid_x) = self.crop_yx, self.valid_hw
         crop = np.asarray(box)[top : top + valid_y, left : left + valid_x]
         out = np.zeros((*self.padded_hw, 3), dtype=np.uint8)

@@ -5,7 +5,7 @@ All raise ValueError for a size that a recipe cannot have.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from extract.sources.record import Record
@@ -46,8 +46,9 @@ class SlidingWindows:
     def __post_init__(self) -> None:
         check_crop(self.crop_px, MAX_SIDE_PX)
         check_short_side(self.base_short_px, MAX_SIDE_PX)
-        if not 1 <= self.step_px <= min(crop_hw(self.crop_px)):
-            raise ValueError(f"a stride of {self.step_px} px, expected 1 to the crop's short side")
+        most_px = min(crop_hw(self.crop_px))
+        if not 1 <= self.step_px <= most_px:
+            raise ValueError(f"slide_stride {self.step_px}: expected 1 to {most_px} px, the side of the crop")
 
     @property
     def base_short_px(self) -> int:
@@ -95,6 +96,14 @@ class SlidingWindows:
             for side, crop in zip(resized, crop_hw(self.crop_px), strict=True)
         )
         return [(row, column) for row in rows for column in columns]
+
+
+def with_stride(recipe: ViewRecipe, stride_px: int) -> ViewRecipe:
+    """Sliding windows of another stride. Raises ValueError for views that have none, and for one beyond the
+    crop."""
+    if not isinstance(recipe, SlidingWindows):
+        raise ValueError(f"slide_stride {stride_px}: views of {recipe.name} are no sliding windows (slide)")
+    return replace(recipe, stride_px=stride_px)
 
 
 def _starts(side_px: int, crop_px: int, step_px: int) -> list[int]:

@@ -27,6 +27,12 @@ REVISIONS = {
 }
 """The resize of each revision; all can be replayed."""
 
+RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+"""Interpolations of views by name: Pillow's, with antialias."""
+INTERPOLATIONS = tuple(RESAMPLING)
+USUAL_INTERPOLATION = INTERPOLATIONS[0]
+"""Of views whose identity names none."""
+
 VIEW_PARAMS = (
     *("resized_y", "resized_x", "crop_y", "crop_x", "valid_y", "valid_x", "padded_y", "padded_x", "flip"),
     *("brightness", "contrast", "contrast_first", "saturation", "hue"),
@@ -57,6 +63,11 @@ def revision_of(views_identity: Mapping[str, Any]) -> int:
     return int(views_identity.get("replay", {}).get("revision", 1))
 
 
+def interpolation_of(views_identity: Mapping[str, Any]) -> str:
+    """What the images of a store were resized with, by the `views` of its identity."""
+    return str(views_identity.get("interpolation", USUAL_INTERPOLATION))
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class View:
     """Resize, then crop, flip, colour and padding. Raises ValueError for sizes that contradict each other."""
@@ -74,6 +85,8 @@ class View:
     colour: Colour = field(default_factory=Colour)
     revision: int | None = field(default=None, compare=False)
     """How it is replayed, see REVISIONS; None: as today. Of a store, not of a row: no parameter."""
+    interpolation: str = field(default=USUAL_INTERPOLATION, compare=False)
+    """Of the resize, a name of RESAMPLING. Of a store too."""
 
     def __post_init__(self) -> None:
         for resized, start, valid, padded in zip(
@@ -109,9 +122,10 @@ class View:
             colour=Colour(brightness, contrast, bool(contrast_first), saturation, int(hue)),
         )
 
-    def of_revision(self, revision: int | None) -> View:
-        """The same view, replayed as stores of that revision were made; None: as today."""
-        return replace(self, revision=revision)
+    def of_store(self, views_identity: Mapping[str, Any]) -> View:
+        """The same view, replayed as a store was made, by the `views` of its identity."""
+        interpolation = interpolation_of(views_identity)
+        return replace(self, revision=revision_of(views_identity), interpolation=interpolation)
 
     def apply_image(self, rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         """The view of uint8 RGB (H, W, 3): uint8 (padded H, W, 3), zero where it is padding."""
@@ -131,7 +145,7 @@ class View:
 
     def _crop_whole(self, picture: Image.Image) -> Image.Image:
         (height, width), (y, x), (valid_y, valid_x) = self.resized_hw, self.crop_yx, self.valid_hw
-        resized = picture.resize((width, height), Image.Resampling.BILINEAR)
+        resized = picture.resize((width, height), RESAMPLING[self.interpolation])
         return resized.crop((x, y, x + valid_x, y + valid_y))
 
     def _crop_alone(self, picture: Image.Image) -> Image.Image:
@@ -144,7 +158,7 @@ class View:
         ]
         (top, bottom), (left, right) = ends
         size = (self.valid_hw[1], self.valid_hw[0])
-        return picture.resize(size, Image.Resampling.BILINEAR, box=(left, top, right, bottom))
+        return picture.resize(size, RESAMPLING[self.interpolation], box=(left, top, right, bottom))
 
     def apply_labels(self, labels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         """The same view of a label map uint8 (H, W): uint8 (padded H, W), 255 where it is padding."""

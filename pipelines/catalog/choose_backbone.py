@@ -42,7 +42,7 @@ def chosen_card(
         model, model_args, levels, window_rule: as of `extract.backbones.loading.backbone_card`; None: the
             data set's default.
         default_levels: where `levels` is None: the data set's, as far as the model has all of them.
-        pixels: mean, std and pos_resample of `backbone_card`.
+        pixels: mean, std, interpolation and pos_resample of `backbone_card`.
 
     Raises ValueError as `backbone_card` does.
     """
@@ -71,12 +71,18 @@ class Pixels(TypedDict):
 
     mean: Sequence[float] | None
     std: Sequence[float] | None
+    interpolation: str | None
     pos_resample: str
 
 
 def pixels_of(config: PlanConfig | TrainConfig) -> Pixels:
     """Raises UsageError where a file's weights leave mean and deviation open: see `tagged_model`."""
-    return {"mean": config.mean, "std": config.std, "pos_resample": config.pos_resample or "timm"}
+    return {
+        "mean": config.mean,
+        "std": config.std,
+        "interpolation": config.interpolation,
+        "pos_resample": config.pos_resample or "timm",
+    }
 
 
 def tagged_model(config: PlanConfig | TrainConfig) -> str:

@@ -7,8 +7,10 @@ import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from extract.backbones.registry import backbone_card
 from extract.datasets import dataset_module, default_window_rule, first_test_split, view_recipe
 from extract.views.crop_size import size_text
+from extract.views.view import interpolation_of
 from pipelines.catalog.choose_backbone import chosen_card
 from pipelines.catalog.stores import TEST, StoreQuery, description_file
 from pipelines.runs.run_folder import RunRecord
@@ -33,7 +35,7 @@ def extract_line(record: RunRecord, *, split: str | None = None, views: str | No
     )
     line = query.extract_command + (f" VIEWS={views}" if views else "")
     line += f" WEIGHTS={shlex.quote(record.weights)}" if record.weights not in (None, "timm") else ""
-    flags = [*_scale_flags(record), *_backbone_flags(record)]
+    flags = [*_scale_flags(record), *_backbone_flags(record), *_pixel_flags(record)]
     return f'{line} ARGS="{" ".join(flags)}"' if flags else line
 
 
@@ -61,6 +63,22 @@ def _backbone_flags(record: RunRecord) -> Iterator[str]:
     for name, value in backbone.get("args", {}).items():
         if defaults is not None and defaults.get(name) != value:
             yield f"--model-args.{name} {json.dumps(value, separators=(',', ':'))}"
+
+
+def _pixel_flags(record: RunRecord) -> Iterator[str]:
+    """Of the backbone's input, where it is not what `extract` takes by itself."""
+    backbone, views = record.identity["backbone"], record.identity["views"]
+    try:
+        card = backbone_card(record.model, backbone.get("args"))
+    except ValueError:  # this installation lacks the backbone
+        return
+    for name in ("mean", "std"):
+        if (values := backbone.get(name)) is not None and tuple(values) != getattr(card, name):
+            yield f"--{name} {','.join(f'{value!r}' for value in values)}"
+    if "pos_resample" in backbone:
+        yield f"--pos-resample {backbone['pos_resample']}"
+    if card.interpolation is not None and interpolation_of(views) != card.interpolation:
+        yield f"--interpolation {interpolation_of(views)}"
 
 
 def _default_arguments(record: RunRecord, rule: str | None) -> dict[str, Any] | None:

@@ -123,6 +123,8 @@ def base_file(given: Mapping[str, str]) -> Path | None:
         return None
     if given.get("dataset") in {dataset for dataset, _ in DEFAULT_RECIPES}:
         return default_recipe(given["dataset"], given["head"])
+    if given.get("online") == "true" and "dataset" in given:
+        return _online_recipe(given)
     found = _dataset_of_stores(given)
     if found is None:
         return None
@@ -133,6 +135,18 @@ def base_file(given: Mapping[str, str]) -> Path | None:
 
 def _records(dataset: Mapping[str, Any]) -> int:
     return int((dataset.get("subset") or dataset["records"])["count"])
+
+
+def _online_recipe(given: Mapping[str, str]) -> Path | None:
+    """The default recipe of a head that trains on the images of a data set; of own data they are counted."""
+    from extract.datasets import dataset_module, open_dataset  # late: a run from stores needs no images
+
+    name = given["dataset"]
+    if not hasattr(dataset_module(name), "description"):
+        return default_recipe(name, given["head"])
+    opened = open_dataset(name, given.get("data"), given.get("split"), given.get("subset"))
+    count = len(opened.records if opened.subset is None else opened.subset)
+    return own_recipe(opened.task, given["head"], count)
 
 
 def _dataset_of_stores(given: Mapping[str, str]) -> Mapping[str, Any] | None:

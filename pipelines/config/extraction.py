@@ -47,6 +47,8 @@ class PlanConfig(VerbConfig):
     of its patches: the side of a square, or HEIGHTxWIDTH such as 512x1024. Default: as in the view recipe."""
     short_side: int | None = None
     """Short side of a single-scale test view in pixels. Default: as in the view recipe."""
+    slide_stride: int | None = None
+    """Step of the windows of --views slide in pixels. Default: two thirds of the crop, 341 of 512."""
     seed: int = 0
     """Seed of the views."""
     view_revision: int | None = None
@@ -67,6 +69,9 @@ class PlanConfig(VerbConfig):
     0.485,0.456,0.406. Default: as timm records it for the model."""
     std: tuple[float, ...] | None = None
     """Standard deviation that it is divided by. Default: as timm records it for the model."""
+    interpolation: Literal["bilinear", "bicubic"] | None = None
+    """How images are resized, with antialias. Default: as timm records it for timm:<id>; for backbones of
+    this project as in the view recipe: bicubic for classification, else bilinear."""
     pretrained_tag: str | None = None
     """Which published weights of timm:<id> a weights file is like, such as mae or augreg_in21k: mean,
     deviation and size are theirs. Same as timm:<id>.<tag>."""

@@ -37,6 +37,8 @@ class EvaluateConfig(VerbConfig):
     """Test views, of a store or `live`. Default: single; of a store, the views it holds."""
     short_side: int | None = None
     """Short side of a test view at ratio 1 in pixels; None: that of the run's training views."""
+    slide_stride: int | None = None
+    """Step of the windows of `live` views slide in pixels. Default: two thirds of the crop."""
     weights: str | None = None
     """Weights of the backbone, for `live` and recomputed levels. Default: those recorded in the run."""
     precision: Literal["fp32", "bf16"] | None = None

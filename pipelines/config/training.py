@@ -135,6 +135,10 @@ class TrainConfig(VerbConfig):
     0.485,0.456,0.406, for `online`. Default: as timm records it for the model."""
     std: tuple[float, ...] | None = field(default=None, metadata=marks(one_stream=True))
     """Standard deviation that it is divided by, for `online`. Default: as timm records it for the model."""
+    interpolation: Literal["bilinear", "bicubic"] | None = field(
+        default=None, metadata=marks(one_stream=True)
+    )
+    """How images are resized, for `online`. Default: as in extract."""
     pretrained_tag: str | None = field(default=None, metadata=marks(one_stream=True))
     """Which published weights of timm:<id> a weights file is like, such as mae or augreg_in21k: mean,
     deviation and size are theirs, for `online`. Same as timm:<id>.<tag>."""

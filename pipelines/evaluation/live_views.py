@@ -39,7 +39,7 @@ def open_live_views(
             "file of its server instead of scores"
         )
     record.check_same_classes(dataset.class_names, f"{dataset.name} {dataset.split}")
-    recipe = run_test_recipe(record, config.views, config.short_side)
+    recipe = run_test_recipe(record, config.views, config.short_side, slide_stride=config.slide_stride)
     backbone = load_run_backbone(record, config.weights, device)
     views = read_ahead(live_views(dataset, recipe, backbone), depth=1)
     name = "single" if recipe.fixed_count == 1 else recipe.name.replace("-", "+")

@@ -23,9 +23,9 @@ from extract.backbones.loading import BackboneCard, FrozenBackbone, backbone_car
 from extract.datasets import Dataset, choose, default_levels, open_dataset
 from extract.planning.dataset_identity import only_boxes, own_description, stuff_kind
 from extract.sources.byte_sources import SourceError
-from extract.views.padded_views import padded_for
+from extract.views.fitted_views import fitted_to
 from extract.views.recipes import ViewRecipe
-from extract.views.view import revision_of
+from extract.views.view import interpolation_of, revision_of
 from pipelines.catalog.choose_backbone import chosen_card, pixels_of, tagged_model
 from pipelines.config import TrainConfig
 from pipelines.errors import UsageError, WorkFailed
@@ -43,9 +43,16 @@ from pipelines.tasks.contract import targets_there
 logger = logging.getLogger(__name__)
 
 
-def _card(config: TrainConfig, dataset: str, model: str, recipe: ViewRecipe) -> BackboneCard:
+def _begun(config: TrainConfig) -> Mapping[str, Any] | None:
+    """The identity of the run that is resumed; None for a new run."""
+    return read_run(Path(config.run)).identity if config.resume and config.run else None
+
+
+def _card(
+    config: TrainConfig, begun: Mapping[str, Any] | None, dataset: str, model: str, recipe: ViewRecipe
+) -> BackboneCard:
     """The backbone; a run that is resumed keeps the windows and the rule it began with."""
-    if not (config.resume and config.run):
+    if begun is None:
         return chosen_card(
             dataset,
             recipe,
@@ -56,20 +63,12 @@ def _card(config: TrainConfig, dataset: str, model: str, recipe: ViewRecipe) -> 
             default_levels=default_levels(dataset),
             **pixels_of(config),
         )
-    begun = read_run(Path(config.run)).identity["backbone"]
-    args = dict(config.model_args)
-    if "window_size" in begun["args"]:
-        args.setdefault("window_size", begun["args"]["window_size"])
-    rule = config.window_rule or window_rule_of(begun) or "partition"
+    backbone, args = begun["backbone"], dict(config.model_args)
+    if "window_size" in backbone["args"]:
+        args.setdefault("window_size", backbone["args"]["window_size"])
+    rule = config.window_rule or window_rule_of(backbone) or "partition"
     levels = config.levels or default_levels(dataset)
     return backbone_card(model, args, levels, window_rule=rule, **pixels_of(config))
-
-
-def _view_revision(config: TrainConfig) -> int | None:
-    """That of a run that is resumed; None: today's."""
-    if not (config.resume and config.run):
-        return None
-    return revision_of(read_run(Path(config.run)).identity["views"])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -121,15 +120,17 @@ class OnlineData(TrainingData):
         """
         if config.dataset is None or config.model is None or config.store is not None:
             raise UsageError("--online needs --dataset and --model and does not accept --store")
-        chosen = choose(
-            config.dataset, config.split, crop_size=config.crop_size, revision=_view_revision(config)
-        )
+        begun = _begun(config)
+        revision = None if begun is None else revision_of(begun["views"])
+        chosen = choose(config.dataset, config.split, crop_size=config.crop_size, revision=revision)
         if chosen.views is None:
             raise UsageError(f"--split {chosen.split} is a test split; --online trains on a training split")
         dataset = open_dataset(config.dataset, config.data, chosen.split, config.subset, stuff=config.stuff)
-        card = _card(config, config.dataset, tagged_model(config), chosen.recipe)
-        recipe = padded_for(
-            chosen.recipe, card.multiple_px, card.model, crop_given=config.crop_size is not None
+        card = _card(config, begun, config.dataset, tagged_model(config), chosen.recipe)
+        recipe = fitted_to(
+            *(chosen.recipe, card.multiple_px, card.model),
+            crop_given=config.crop_size is not None,
+            interpolation=card.interpolation if begun is None else interpolation_of(begun["views"]),
         )
         backbone = load_backbone(card, config.weights or "timm", device=device)
         return cls(dataset, recipe, backbone, config)

@@ -20,7 +20,7 @@ from extract.planning.compressed_size import measured
 from extract.planning.label_sample import LabelSample, sample_labels
 from extract.planning.plan import Estimate, estimate_plan
 from extract.sources.byte_sources import MAX_SOURCE
-from extract.views.padded_views import padded_for
+from extract.views.fitted_views import fitted_to
 from extract.views.recipes import ViewRecipe
 from pipelines.catalog.choose_backbone import chosen_card, pixels_of, tagged_model
 from pipelines.catalog.known_weights import digest_of_weights
@@ -96,6 +96,7 @@ def prepare(config: PlanConfig) -> Extraction:
         crop_size=config.crop_size,
         revision=config.view_revision,
         short_side=config.short_side,
+        slide_stride=config.slide_stride,
     )
     card = chosen_card(
         config.dataset,
@@ -107,7 +108,11 @@ def prepare(config: PlanConfig) -> Extraction:
         default_levels=chosen.levels,
         **pixels_of(config),
     )
-    recipe = padded_for(chosen.recipe, card.multiple_px, card.model, crop_given=config.crop_size is not None)
+    recipe = fitted_to(
+        *(chosen.recipe, card.multiple_px, card.model),
+        crop_given=config.crop_size is not None,
+        interpolation=card.interpolation,
+    )
     device = choose_device(config.device)
     stores = local_folder(config.stores)
     logger.info("%s: listing records and reading the headers of their images", config.dataset)

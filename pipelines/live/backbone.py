@@ -13,8 +13,9 @@ from torch import Tensor
 from extract.backbones.loading import FrozenBackbone, card_of_identity, load_backbone
 from extract.backbones.weights import FORMER_BUNDLED
 from extract.datasets import dataset_module, view_recipe
-from extract.views.padded_views import padded_for
+from extract.views.fitted_views import fitted_to
 from extract.views.recipes import ViewRecipe
+from extract.views.view import MULTIPLE_PX
 from pipelines.runs.run_folder import RunRecord
 from pipelines.runs.same_source import without_precision
 from pipelines.runs.view_scale import is_sized_by_crop
@@ -88,23 +89,36 @@ def live_features(
     }
 
 
-def run_test_recipe(record: RunRecord, views: str | None = None, short_side: int | None = None) -> ViewRecipe:
+def run_test_recipe(
+    record: RunRecord,
+    views: str | None = None,
+    short_side: int | None = None,
+    *,
+    slide_stride: int | None = None,
+) -> ViewRecipe:
     """The default test views of a run: the paper's, or those of its training scale at ratio 1 where that is
     not the paper's."""
     name = views or dataset_module(record.identity["dataset"]).TEST_VIEWS[0]
-    recipe, multiple_px = _sized(record, name, short_side), record.identity["views"].get("multiple_px")
-    return recipe if multiple_px is None else padded_for(recipe, multiple_px, record.model)
+    trained = record.identity["views"]
+    recipe = view_recipe(
+        record.identity["dataset"], name, slide_stride=slide_stride, **_size(record, short_side)
+    )
+    if trained.keys().isdisjoint(("multiple_px", "interpolation")):
+        return recipe
+    return fitted_to(
+        *(recipe, trained.get("multiple_px", MULTIPLE_PX), record.model),
+        interpolation=trained.get("interpolation"),
+    )
 
 
-def _sized(record: RunRecord, name: str, short_side: int | None) -> ViewRecipe:
+def _size(record: RunRecord, short_side: int | None) -> dict[str, Any]:
+    """Crop and short side of the test views, for `view_recipe`."""
     source = record.identity["dataset"]
     scale_px = record.identity["views"].get("scale_px")
     trained = dataset_module(source).TRAINING_VIEWS[0]
     papers_px = view_recipe(source, trained).identity().get("scale_px")
     side_px = int(scale_px[1]) if short_side is None and scale_px != papers_px else short_side
     if not is_sized_by_crop(record.identity["views"]):
-        return view_recipe(source, name, short_side=side_px)
+        return {"short_side": side_px}
     crop = record.identity["views"].get("crop_px")
-    if crop is None:
-        return view_recipe(source, name, crop_size=side_px)
-    return view_recipe(source, name, crop_size=crop, short_side=short_side)
+    return {"crop_size": side_px} if crop is None else {"crop_size": crop, "short_side": short_side}

@@ -25,7 +25,6 @@ from extract.backbones.frozen import FrozenBackbone
 from extract.backbones.loading import card_of_identity
 from extract.datasets import Dataset, open_dataset
 from extract.sources.byte_sources import SourceError, retried
-from extract.views.view import revision_of
 from pipelines.catalog.missing_levels import PixelsFrom, check_recomputable, lacking
 from pipelines.live.backbone import load_same_backbone
 from stores.errors import IdentityError
@@ -86,8 +85,7 @@ class SourcePixels:
             raise IdentityError(what, expected, "no file", advice) from None
         if (found := hashlib.sha256(data).hexdigest()) != expected:
             raise IdentityError(what, expected, found, advice)
-        revision = revision_of(store.identity["views"])
-        view = dataset.media.view_from_params(store.params[row]).of_revision(revision)
+        view = dataset.media.view_from_params(store.params[row]).of_store(store.identity["views"])
         try:
             return dataset.media.render(data, dataset.records[index], [view])[0]
         except SourceError as error:  # it was decoded once, when the row was made

@@ -9,6 +9,8 @@ _DETECTION_CROP_PX, _DETECTION_SHORT_PX = 1024, 800
 """The papers' jittered crops go with tests of short side 800, see extract/views/detection_recipes.py."""
 _SIZE_OF_RATIO_1 = {"single": 0, "ms-flip": 1}
 """Which of a detection recipe's sizes is that of the single-scale test."""
+_USUAL_INTERPOLATION = "bilinear"
+"""Of views whose identity names none, see extract/views/view.py."""
 
 Difference = tuple[str, Any, Any]
 """A field of the views, what the head was trained at, and what the test views have."""
@@ -17,7 +19,7 @@ Difference = tuple[str, Any, Any]
 def scale_differences(
     trained: Mapping[str, Any], test: Mapping[str, Any], short_side: int | None = None
 ) -> Iterator[Difference]:
-    """The fields in which test views are not of the training scale.
+    """The fields in which test views are not of the training scale, or resized in another way.
 
     Fields that either identity lacks, as in views of an installed package, are not compared.
 
@@ -30,6 +32,8 @@ def scale_differences(
     []
     >>> list(scale_differences({"scale_px": [512, 512]}, coco))
     [('views.sizes_px (short side)', 512, 800)]
+    >>> list(scale_differences({"interpolation": "bicubic"}, {}))
+    [('views.interpolation', 'bicubic', 'bilinear')]
 
     Args:
         trained: the `views` of the training rows' identity.
@@ -51,6 +55,9 @@ def scale_differences(
     for name in ("frames", "stride"):
         if name in trained and name in test and trained[name] != test[name]:
             yield f"views.{name}", trained[name], test[name]
+    resized = [views.get("interpolation", _USUAL_INTERPOLATION) for views in (trained, test)]
+    if resized[0] != resized[1]:
+        yield "views.interpolation", *resized
 
 
 def is_sized_by_crop(views: Mapping[str, Any]) -> bool:

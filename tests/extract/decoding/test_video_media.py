@@ -115,6 +115,7 @@ def test_pyav_decodes_what_decord_cannot(data: bytes, monkeypatch: pytest.Monkey
         yield
 
     request = {"do": "video", "hw": [48, 64], "frames": 70, "views": [clip(2).to_params()]}
+    request["interpolation"] = "bilinear"
     monkeypatch.setitem(DECODERS, "decord", fail)  # type: ignore[misc]
     header, (found,) = answer({**request, "decoders": ["decord", "pyav"]}, [bytearray(data)])
     assert header == {"decoder": "pyav"} and np.array_equal(found, expected_clip(data, clip(2)))

@@ -5,8 +5,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from extract.datasets import view_recipe
 from extract.sources.record import Record
-from extract.views.padded_views import padded_for
+from extract.views.fitted_views import fitted_to
 from extract.views.recipes import views_of
 from extract.views.segmentation_recipes import slide
 from heads import build_head
@@ -33,7 +34,7 @@ def test_windows_are_mmsegs() -> None:
 
 
 def test_windows_of_patches() -> None:
-    recipe = padded_for(slide(None, None), 14, "a ViT")
+    recipe = fitted_to(slide(None, None), 14, "a ViT")
     record = Record("a", 1, (300, 400))
     assert views_of(recipe, record, 9) == 2 and recipe.view("d", record, 1, 0).padded_hw == (518, 518)
     assert slide("96x64", 64).identity()["crop_px"] == [96, 64]
@@ -77,3 +78,14 @@ def test_overlaps_are_averaged_before_the_softmax() -> None:
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
     with pytest.raises(ValueError, match="do not cover the image"):
         list(record_scores(head, views[:1], device=torch.device("cpu"), bf16=False))
+
+
+def test_a_stride_of_ones_own() -> None:
+    recipe = view_recipe("ade20k", "slide", slide_stride=256)
+    wide = Record("a", 1, (300, 600))  # resized to 512 x 1024
+    assert [recipe.view("d", wide, i, 0).crop_yx for i in range(3)] == [(0, 0), (0, 256), (0, 512)]
+    assert views_of(recipe, wide, 9) == 3 and recipe.identity()["stride_px"] == 256
+    with pytest.raises(ValueError, match="slide_stride 600: expected 1 to 512 px"):
+        view_recipe("ade20k", "slide", slide_stride=600)
+    with pytest.raises(ValueError, match="slide_stride 256: views of single are no sliding windows"):
+        view_recipe("ade20k", "single", slide_stride=256)

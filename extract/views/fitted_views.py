@@ -1,4 +1,4 @@
-"""Views for a backbone whose patches are no 32 px: padded to multiples of these, 518 px of patches of 14."""
+"""Views for one backbone: padded to multiples of its patches, resized as its training images were."""
 
 from __future__ import annotations
 
@@ -9,17 +9,19 @@ from typing import Any
 from extract.sources.record import Record
 from extract.views.crop_size import crop_hw, plain_size, size_text
 from extract.views.recipes import ViewRecipe, views_of
-from extract.views.view import MULTIPLE_PX, Hw
+from extract.views.view import INTERPOLATIONS, MULTIPLE_PX, Hw, interpolation_of
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class PaddedViews:
+class FittedViews:
     """The views of a recipe, whole images padded to multiples of `multiple_px`."""
 
     recipe: ViewRecipe
     multiple_px: int
+    interpolation: str
+    """Of the resize, a name of `extract.views.view.RESAMPLING`."""
 
     @property
     def name(self) -> str:
@@ -47,14 +49,28 @@ class PaddedViews:
         return views_of(self.recipe, record, self.fixed_count or 1)
 
     def identity(self) -> dict[str, Any]:
-        """The recipe's, with the multiple that its views are padded to."""
+        """The recipe's, with what is not as it says: the multiple of the padding, the interpolation."""
         found = self.recipe.identity()
-        padding = found["replay"]["padding"].replace(f"{MULTIPLE_PX} px", f"{self.multiple_px} px")
-        return {**found, "multiple_px": self.multiple_px, "replay": {**found["replay"], "padding": padding}}
+        if self.multiple_px != MULTIPLE_PX:
+            padding = found["replay"]["padding"].replace(f"{MULTIPLE_PX} px", f"{self.multiple_px} px")
+            found = {
+                **found,
+                "multiple_px": self.multiple_px,
+                "replay": {**found["replay"], "padding": padding},
+            }
+        usual = interpolation_of(found)
+        if self.interpolation != usual:
+            replay = {
+                name: value.replace(usual, self.interpolation) if isinstance(value, str) else value
+                for name, value in found["replay"].items()
+            }
+            found = {**found, "interpolation": self.interpolation, "replay": replay}
+        return found
 
     def view(self, dataset: str, record: Record, index: int, seed: int, truth: Any = None) -> Any:
         view: Any = self.recipe.view(dataset, record, index, seed, truth)
-        if self.crop_px is not None:
+        view = replace(view, interpolation=self.interpolation)
+        if self.crop_px is not None or self.multiple_px == MULTIPLE_PX:
             return view
         return replace(view, padded_hw=_up(view.valid_hw, self.multiple_px))
 
@@ -69,7 +85,14 @@ def _down(sides: Hw, multiple_px: int) -> Hw:
     return height, width
 
 
-def padded_for(recipe: ViewRecipe, multiple_px: int, model: str, *, crop_given: bool = False) -> ViewRecipe:
+def fitted_to(
+    recipe: ViewRecipe,
+    multiple_px: int,
+    model: str,
+    *,
+    crop_given: bool = False,
+    interpolation: str | None = None,
+) -> ViewRecipe:
     """The recipe for a backbone whose views have sides of multiples of `multiple_px`.
 
     A recipe's own crop becomes the next larger multiple, and says so.
@@ -77,9 +100,14 @@ def padded_for(recipe: ViewRecipe, multiple_px: int, model: str, *, crop_given: 
     Args:
         model: the backbone, for messages.
         crop_given: the user asked for this crop.
+        interpolation: of the resize, bilinear or bicubic; None: the recipe's own.
 
-    Raises ValueError for a crop asked for whose sides are no such multiples.
+    Raises ValueError for a crop asked for whose sides are no such multiples, and an unknown interpolation.
     """
+    usual = interpolation_of(recipe.identity())
+    chosen = usual if interpolation is None else interpolation
+    if chosen not in INTERPOLATIONS:
+        raise ValueError(f"interpolation {chosen!r}: expected {' or '.join(INTERPOLATIONS)}")
     crop: Any = getattr(recipe, "crop_px", None)
     if crop is not None:
         sides = crop_hw(crop)
@@ -92,4 +120,6 @@ def padded_for(recipe: ViewRecipe, multiple_px: int, model: str, *, crop_given: 
         if sides != above:
             logger.info("%s: views of %s px instead of %s", model, size_text(above), size_text(crop))
             recipe = replace(recipe, crop_px=plain_size(above))  # type: ignore[type-var]  # every recipe is a dataclass
-    return recipe if multiple_px == MULTIPLE_PX else PaddedViews(recipe, multiple_px)
+    if multiple_px == MULTIPLE_PX and chosen == usual:
+        return recipe
+    return FittedViews(recipe, multiple_px, chosen)
