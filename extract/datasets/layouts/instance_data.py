@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 
 from extract.datasets.coco_json.annotations import annotation_bytes, parse_annotations
-from extract.datasets.layouts.annotation_digest import annotation_digest
 from extract.datasets.layouts.coco_files import CocoFile, ImageEntry
 from extract.datasets.layouts.coco_survey import (
     CocoFindings,
@@ -24,6 +23,7 @@ from extract.datasets.layouts.coco_survey import (
     none_usable,
     survey_split,
 )
+from extract.datasets.layouts.dataset_split import DatasetSplit
 from extract.datasets.layouts.stuff_maps import StuffMaps
 from extract.decoding.image_media import Images
 from extract.sources.byte_sources import BAD_TARGET, SourceError
@@ -43,13 +43,11 @@ MIN_SIDE_PX = 32
 """Of images to train on."""
 
 
-class InstanceData:
+class InstanceData(DatasetSplit):
     """One split of a detection data set; a `Dataset`."""
 
     task = "detection"
     media = Images()
-    description: Mapping[str, Any] | None = None
-    """Of own data, see `extract.datasets.own.description`."""
 
     def __init__(
         self,
@@ -70,8 +68,7 @@ class InstanceData:
 
         Raises DatasetLayoutError where no image is left, or one is listed twice.
         """
-        self.name, self.split, self.is_training = name, split, is_training
-        self.class_names, self.num_classes = tuple(categories.values()), len(categories)
+        super().__init__(name, split, is_training, tuple(categories.values()))
         self._label_of = {category: label for label, category in enumerate(categories)}
         entries = listed_file.entries
         self.boxes_only, self.has_truth = has_boxes_only(entries), has_truth
@@ -92,10 +89,6 @@ class InstanceData:
         listed = {entry.key: entry.listed for entry in self._entries}
         self.subset = subset_keys(keys, subset, lambda: listed) if subset else None
         self.records = tuple(Record(entry.key, entry.image.size, entry.hw) for entry in self._entries)
-
-    @cached_property
-    def annotation_digest(self) -> str:
-        return annotation_digest(self, [record.key for record in self.records])
 
     def annotation_sha256(self, index: int) -> str | None:
         """64 hex digits of `read_annotation`, known from the survey; None where a stuff map is part of it."""
@@ -125,9 +118,6 @@ class InstanceData:
         if problem := none_usable(truth):
             raise SourceError(BAD_TARGET, problem)
         return truth if stuff is None else replace(truth, stuff=stuff)
-
-    def read_truth(self, index: int) -> Instances:
-        return self.parse_annotation(index, self.read_annotation(index))
 
     def target_specs(
         self, with_original: bool, params: Sequence[npt.NDArray[np.float64]]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -11,15 +10,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from extract.datasets.layouts.annotation_digest import annotation_digest
+from extract.datasets.layouts.dataset_split import DatasetSplit
 from extract.decoding.image_media import Images
 from extract.sources.byte_sources import BAD_TARGET, MAX_SOURCE, ByteSource, SourceError, image_size, retried
 from extract.sources.listing import MissingFile, missing_reasons
-from extract.sources.record import READ_THREADS, Record
+from extract.sources.record import Record
 from extract.sources.stamps import stamps_digest
 from extract.views.view import Hw, View
 from stores.format.plan import DenseTarget, RaggedTarget, Target
-from stores.subsets import subset_keys
 
 Labels = npt.NDArray[np.uint8]
 """(H, W), the label of each pixel; 255 = ignore."""
@@ -34,13 +32,11 @@ class Pair:
     annotation: ByteSource
 
 
-class LabelMaps:
+class LabelMaps(DatasetSplit):
     """One split of a segmentation data set; a `Dataset`."""
 
     task = "segmentation"
     media = Images()
-    description: Mapping[str, Any] | None = None
-    """Of own data, see `extract.datasets.own.description`."""
     _digests: bytes | None
 
     def __init__(
@@ -60,17 +56,13 @@ class LabelMaps:
             SourceError.
         has_truth: False of a test split whose label maps are not published.
         """
-        self.has_truth = has_truth
-        self.name, self.split, self.is_training = name, split, is_training
-        self.class_names, self.num_classes = class_names, len(class_names)
-        self._decode, self._digests = decode, None
+        super().__init__(name, split, is_training, class_names)
+        self.has_truth, self._decode, self._digests = has_truth, decode, None
         self._pairs = tuple(sorted(pairs, key=lambda pair: pair.key))
         self.unusable_records = missing_reasons(
             {pair.key: (pair.image, pair.annotation) for pair in self._pairs}
         )
-        self.subset = subset_keys((pair.key for pair in self._pairs), subset) if subset else None
-        with ThreadPoolExecutor(READ_THREADS) as pool:
-            self.records = tuple(pool.map(_record, self._pairs))
+        self.list_records(self._pairs, _record, (pair.key for pair in self._pairs), subset)
 
     @cached_property
     def source_state(self) -> str | None:
@@ -92,10 +84,6 @@ class LabelMaps:
         """64 hex digits of `read_annotation` as it was surveyed; None before."""
         return None if self._digests is None else self._digests[32 * index : 32 * index + 32].hex()
 
-    @cached_property
-    def annotation_digest(self) -> str:
-        return annotation_digest(self, [record.key for record in self.records])
-
     def read_source(self, index: int) -> bytes:
         return self._pairs[index].image.read()
 
@@ -116,9 +104,6 @@ class LabelMaps:
         except SourceError as error:
             raise SourceError(BAD_TARGET, f"annotation: {error.reason}") from None
         return self._decode(annotation, self.records[index].original_hw)
-
-    def read_truth(self, index: int) -> Labels:
-        return self.parse_annotation(index, self.read_annotation(index))
 
     def target_specs(
         self, with_original: bool, params: Sequence[npt.NDArray[np.float64]]

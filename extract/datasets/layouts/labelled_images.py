@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from extract.datasets.layouts.annotation_digest import annotation_digest
+from extract.datasets.layouts.dataset_split import DatasetSplit
 from extract.decoding.image_media import CroppedImages
 from extract.sources.byte_sources import BAD_TARGET, ByteSource, SourceError, image_size, retried
 from extract.sources.listing import IMAGE_ENDINGS, missing_reasons
-from extract.sources.record import READ_THREADS, DatasetLayoutError, Record
+from extract.sources.record import DatasetLayoutError, Record
 from extract.sources.tar_samples import tar_samples
 from extract.sources.text_lists import clean
 from extract.views.view import View
 from stores.format.plan import DenseTarget, Target
-from stores.subsets import subset_keys
 
 _LABEL_BYTES = 1 << 10
 """Longest `.cls` of a tar."""
@@ -36,13 +33,11 @@ class LabelledImage:
     label: str
 
 
-class LabelledImages:
+class LabelledImages(DatasetSplit):
     """One split of a classification data set; a `Dataset`."""
 
     task = "classification"
     media = CroppedImages()
-    description: Mapping[str, Any] | None = None
-    """Of own data, see `extract.datasets.own.description`."""
 
     def __init__(
         self,
@@ -55,23 +50,16 @@ class LabelledImages:
         subset: str | None,
     ) -> None:
         """Args: number_of: the class, from 0, of every label that occurs in files."""
-        self.name, self.split, self.is_training = name, split, is_training
-        self.class_names, self.num_classes = tuple(class_names), len(class_names)
+        super().__init__(name, split, is_training, class_names)
         self._number_of = dict(number_of)
         self._images = tuple(sorted(images, key=lambda image: image.key))
         self.unusable_records = missing_reasons({image.key: (image.image,) for image in self._images})
         keys = (image.key for image in self._images)
-        self.subset = subset_keys(keys, subset, labels=self._labels) if subset else None
-        with ThreadPoolExecutor(READ_THREADS) as pool:
-            self.records = tuple(pool.map(_record, self._images))
+        self.list_records(self._images, _record, keys, subset, self._labels)
 
     def _labels(self) -> dict[str, int]:
         """The class of each record; of one whose label is no class -1."""
         return {image.key: self._number_of.get(image.label, -1) for image in self._images}
-
-    @cached_property
-    def annotation_digest(self) -> str:
-        return annotation_digest(self, [record.key for record in self.records])
 
     def read_source(self, index: int) -> bytes:
         return self._images[index].image.read()
@@ -85,9 +73,6 @@ class LabelledImages:
         if label not in self._number_of:
             raise SourceError(BAD_TARGET, f"label {label[:80]!r} is none of the {self.num_classes} classes")
         return self._number_of[label]
-
-    def read_truth(self, index: int) -> int:
-        return self.parse_annotation(index, self.read_annotation(index))
 
     def target_specs(
         self, with_original: bool, params: Sequence[npt.NDArray[np.float64]]

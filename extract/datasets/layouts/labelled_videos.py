@@ -3,30 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from extract.datasets.layouts.annotation_digest import annotation_digest
+from extract.datasets.layouts.dataset_split import DatasetSplit
 from extract.datasets.layouts.k400_lists import Clip
 from extract.decoding.video_media import Videos
 from extract.sources.byte_sources import BAD_TARGET, SourceError, retried
-from extract.sources.record import READ_THREADS, Record
+from extract.sources.record import Record
 from extract.views.view import View
 from stores.format.plan import DenseTarget, Target
-from stores.subsets import subset_keys
 
 
-class LabelledVideos:
+class LabelledVideos(DatasetSplit):
     """One split of a video classification data set; a `Dataset`."""
 
     task = "video"
     media = Videos()
-    description: Mapping[str, Any] | None = None
-    """Of own data, see `extract.datasets.own.description`."""
 
     def __init__(
         self,
@@ -39,15 +34,13 @@ class LabelledVideos:
         number_of: Mapping[str, int] | None = None,
     ) -> None:
         """Args: number_of: the class, from 0, of every label that occurs; None: names and numbers."""
-        self.name, self.split, self.is_training = name, split, is_training
+        super().__init__(name, split, is_training, class_names)
         self._clips = tuple(sorted(clips, key=lambda clip: clip.key))
-        self.class_names = tuple(class_names)
         self._number_of = {name: number for number, name in enumerate(self.class_names)}
         self._number_of |= number_of or {}
         self.has_truth = self.is_training or any(clip.label for clip in self._clips)
-        self.subset = subset_keys((clip.key for clip in self._clips), subset) if subset else None
-        with ThreadPoolExecutor(READ_THREADS) as pool:
-            self.records = tuple(pool.map(self._record, self._clips))
+        keys = (clip.key for clip in self._clips)
+        self.list_records(self._clips, self._record, keys, subset, self._labels)
 
     def _record(self, clip: Clip) -> Record:
         facts = retried(lambda: self.media.facts(clip.video), f"header of {clip.key}")
@@ -60,14 +53,6 @@ class LabelledVideos:
             decoder=facts.decoder,
         )
 
-    @property
-    def num_classes(self) -> int:
-        return len(self.class_names)
-
-    @cached_property
-    def annotation_digest(self) -> str:
-        return annotation_digest(self, [record.key for record in self.records])
-
     def read_source(self, index: int) -> bytes:
         return self._clips[index].video.read()
 
@@ -79,14 +64,19 @@ class LabelledVideos:
         if not self.has_truth:
             return -1
         label = annotation.decode(errors="replace")
-        if label in self._number_of:
-            return self._number_of[label]
-        if label.isdecimal() and int(label) < self.num_classes:
-            return int(label)
-        raise SourceError(BAD_TARGET, f"label {label[:80]!r} is none of the {self.num_classes} classes")
+        if (number := self._number(label)) is None:
+            raise SourceError(BAD_TARGET, f"label {label[:80]!r} is none of the {self.num_classes} classes")
+        return number
 
-    def read_truth(self, index: int) -> int:
-        return self.parse_annotation(index, self.read_annotation(index))
+    def _number(self, label: str) -> int | None:
+        if label.isdecimal() and label not in self._number_of:
+            return int(label) if int(label) < self.num_classes else None
+        return self._number_of.get(label)
+
+    def _labels(self) -> dict[str, int]:
+        """The class of each record; of one whose label is no class -1."""
+        numbers = {clip.key: self._number(clip.label) for clip in self._clips}
+        return {key: -1 if number is None else number for key, number in numbers.items()}
 
     def target_specs(
         self, with_original: bool, params: Sequence[npt.NDArray[np.float64]]
