@@ -8,7 +8,7 @@ from typing import Any
 
 from extract.sources.record import Record
 from extract.views.crop_size import crop_hw, plain_size, size_text
-from extract.views.recipes import ViewRecipe, views_of
+from extract.views.recipes import ViewRecipe
 from extract.views.view import INTERPOLATIONS, MULTIPLE_PX, Hw, interpolation_of
 
 logger = logging.getLogger(__name__)
@@ -43,10 +43,6 @@ class FittedViews:
     def crop_px(self) -> Any:
         """The recipe's own, where it has one."""
         return getattr(self.recipe, "crop_px", None)
-
-    def views_of(self, record: Record) -> int:
-        """Of one record, as the recipe has them."""
-        return views_of(self.recipe, record, self.fixed_count or 1)
 
     def identity(self) -> dict[str, Any]:
         """The recipe's, with what is not as it says: the multiple of the padding, the interpolation."""

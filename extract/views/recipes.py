@@ -241,7 +241,7 @@ def draw_corner(draws: Draws, whole: Hw, part: Hw) -> Hw:
 
 def views_of(recipe: ViewRecipe, record: Record, count: int) -> int:
     """Views of one record, `count` at most: recipes of sliding windows have fewer of smaller images."""
-    own = getattr(recipe, "views_of", None)
+    own = getattr(getattr(recipe, "recipe", recipe), "views_of", None)  # of FittedViews its recipe's
     return count if own is None else min(count, own(record))
 
 

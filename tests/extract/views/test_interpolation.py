@@ -12,6 +12,7 @@ from extract.decoding.decoder_process import render_image
 from extract.sources.record import Record
 from extract.views.clip_view import CLIP_FRAMES, ClipView, render_clips
 from extract.views.fitted_views import fitted_to
+from extract.views.recipes import views_of
 from extract.views.view import View
 from tests.extract.datasets.made_ade20k import encoded
 
@@ -60,3 +61,13 @@ def test_the_backbones_own() -> None:
     assert backbone_card("swinv2-t").interpolation is None
     with pytest.raises(ValueError, match="interpolation 'nearest': expected bilinear or bicubic"):
         fitted_to(view_recipe("ade20k", "single"), 32, "a ViT", interpolation="nearest")
+
+
+def test_all_views_of_a_record_stay() -> None:
+    """A recipe fitted to a backbone has as many views as without it."""
+    record = Record("r", 1, (60, 90))
+    for multiple_px, interpolation in ((14, None), (32, "bicubic")):
+        seeded = fitted_to(view_recipe("ade20k", "ade20k"), multiple_px, "a", interpolation=interpolation)
+        windows = fitted_to(view_recipe("ade20k", "slide"), multiple_px, "a", interpolation=interpolation)
+        assert views_of(seeded, record, 4) == 4
+        assert views_of(windows, record, 9) == 2
