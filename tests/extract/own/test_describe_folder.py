@@ -124,3 +124,41 @@ def test_boxes_that_begin_at_0_are_asked_about(tmp_path: Path) -> None:
     out = tmp_path / "cells.yaml"
     out.write_text(description_text(draft, data, out))
     assert open_dataset(str(out)).read_truth(0).xywh.tolist() == [[0, 0, 80, 60]]
+
+
+def test_labels_among_other_kinds_of_masks(tmp_path: Path) -> None:
+    """Cityscapes has colours, instances and polygons beside the labels; its names and folders are known."""
+    for split in ("train", "val"):
+        for number in range(3):
+            name, places = (
+                f"aachen_{number:06}_000019",
+                (f"leftImg8bit/{split}/aachen", f"gtFine/{split}/aachen"),
+            )
+            image, labels = (tmp_path / "cityscapes" / place / name for place in places)
+            write_pair(
+                Path(f"{image}_leftImg8bit.png"),
+                Path(f"{labels}_gtFine_labelIds.png"),
+                number,
+                np.array([7, 8, 11], np.uint8),
+            )
+            ids = np.full(HW, 26001, np.uint16)
+            Image.fromarray(ids).save(f"{labels}_gtFine_instanceIds.png")
+            Image.new("RGB", HW[::-1]).save(f"{labels}_gtFine_color.png")
+            Path(f"{labels}_gtFine_polygons.json").write_text("{}")
+    text = written(tmp_path / "cityscapes", tmp_path / "cityscapes.yaml")
+    assert "DATASET=cityscapes has names of its classes" in text
+    found = read_description(tmp_path / "cityscapes.yaml")
+    assert found.name == "own-cityscapes" and set(found.classes) == {7, 8, 11}
+    assert (found.image_suffix, found.mask_suffix) == ("_leftImg8bit", "_gtFine_labelIds")
+    assert len(open_dataset(str(tmp_path / "cityscapes.yaml"), split="val").records) == 3
+
+
+def test_masks_in_colours_are_no_classes(tmp_path: Path) -> None:
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+        for number in range(3):
+            Image.new("RGB", (9, 9), (number, 0, 0)).save(tmp_path / f"{folder}/{number}.png")
+    with pytest.raises(
+        DatasetLayoutError, match=r"0\.png is no PNG with one value a pixel .* convert its colours"
+    ):
+        describe_folder(tmp_path)

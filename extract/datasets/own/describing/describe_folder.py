@@ -15,7 +15,10 @@ from extract.datasets.own.describing.label_files import labelled_json_draft, tar
 from extract.datasets.own.describing.mask_folders import mask_draft
 from extract.datasets.own.describing.video_folders import video_draft
 from extract.datasets.own.describing.voc_folders import voc_draft
+from extract.datasets.own.description_file import read_description
+from extract.datasets.own.ready_made_sets import FOLDER, ready_made_names
 from extract.sources.record import DatasetLayoutError
+from stores.plugins import plugins
 
 _MOST_ODD = 10
 
@@ -40,15 +43,37 @@ def describe_folder(folder: Path) -> Draft:
     draft = next((found for recognise in recognisers if (found := recognise(look)) is not None), None)
     if draft is None:
         raise DatasetLayoutError(_no_layout(look))
+    draft.open += _ready_made(draft, folder)
     if look.others:
         kinds = [f"{count} of {ending}" for ending, count in look.others.most_common()]
         draft.odd.append(f"files of other kinds: {few(kinds)}")
     return draft
 
 
+def _ready_made(draft: Draft, folder: Path) -> list[str]:
+    """Ready-made descriptions whose folders these are, where the draft has no names of classes."""
+    if not any(line.startswith("names of classes") for line in draft.open):
+        return []
+    found = []
+    for name in ready_made_names():
+        described = read_description(FOLDER / f"{name}.yaml", ready_made=True)
+        paths = [
+            path for split in described.training for each in described.splits[split].values() for path in each
+        ]
+        ends = [getattr(described, key, "") for key in ("image_suffix", "mask_suffix")]
+        same_ends = [draft.options.get(key, "") for key in ("image_suffix", "mask_suffix")] == ends
+        if described.layout == draft.layout and same_ends and all((folder / path).exists() for path in paths):
+            found.append(
+                f"whether it is {name}, whose folders these are: DATASET={name} has names of its classes"
+            )
+    return found
+
+
 def description_text(draft: Draft, folder: Path, out: Path) -> str:
     """The YAML of a description with its comments; `data` is written from the folder of `out`."""
     name = re.sub(r"[^A-Za-z0-9_.-]+", "-", out.stem).strip("-.") or "own"
+    if name in {*ready_made_names(), *plugins("permafrost.datasets", "extract.datasets")}:
+        name = f"own-{name}"
     data = os.path.relpath(folder.resolve(), out.resolve().parent)
     if data.startswith("../../../.."):
         data = str(folder.resolve())

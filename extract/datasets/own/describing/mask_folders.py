@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +19,16 @@ from extract.datasets.own.describing.folder_look import (
     training_splits,
 )
 from extract.sources.byte_sources import FileSource, SourceError, decode_label_values, image_size
+from extract.sources.record import DatasetLayoutError
 from extract.sources.text_lists import read_lines
 
 _SAMPLED = 200
 """Masks of a split that are opened."""
 _PROBED = 5
 """Masks of a folder that are opened to see whether they are label maps."""
+_SEPARATORS = "_-. "
+_MASK_FOLDERS = ("mask", "label", "annotation", "ann_dir", "segmentation", "gt")
+"""How names of folders of masks begin."""
 _MOST_VALUES = 255
 _IGNORED = 255
 
@@ -33,6 +37,7 @@ def mask_draft(look: Look) -> Draft | None:
     """A description of layout `masks`; None where no folder of images has one of masks beside it."""
     matches = _matches(look)
     if not matches:
+        _refuse_coloured(look)
         return None
     splits: dict[str, dict[str, list[str]]] = defaultdict(lambda: {"images": [], "masks": []})
     keys: dict[str, dict[str, tuple[Path, Path]]] = defaultdict(dict)
@@ -79,24 +84,47 @@ def mask_draft(look: Look) -> Draft | None:
 
 def _matches(look: Look) -> list[tuple[Folder, Folder, str, str]]:
     """Folders of images, each with its folder of masks and the suffixes of both."""
-    labelled = [folder for folder in look.folders if folder.pngs and _holds_label_maps(look.root, folder)]
+    known: dict[tuple[str, str], bool] = {}
+
+    def holds_label_maps(folder: Folder, suffix: str) -> bool:
+        if (folder.path, suffix) not in known:
+            known[folder.path, suffix] = _holds_label_maps(look.root, folder, suffix)
+        return known[folder.path, suffix]
+
     found = []
     for images in look.folders:
         best: tuple[float, tuple[Folder, Folder, str, str]] | None = None
-        for masks in labelled:
-            if masks is images and not images.images:
+        for masks in look.folders:
+            if not masks.pngs or (masks is images and not images.images):
                 continue
-            if masks is not images and images in labelled and not images.images:
+            if masks is not images and not images.images and holds_label_maps(images, ""):
                 continue
             for suffixes in _suffixes(images, masks):
                 of_images, of_masks = _stems(images, masks, *suffixes)
                 both = len(of_images.keys() & of_masks.keys())
                 share = both / max(1, len(of_images)) + 0.01 * _alike(images.path, masks.path)
-                if 2 * both >= len(of_images) > 0 and (best is None or share > best[0]):
+                enough = 2 * both >= len(of_images) > 0 and (best is None or share > best[0])
+                if enough and holds_label_maps(masks, suffixes[1]):
                     best = share, (images, masks, *suffixes)
         if best is not None:
             found.append(best[1])
     return found
+
+
+def _refuse_coloured(look: Look) -> None:
+    """Raises DatasetLayoutError where a folder named after masks has pictures of the images' names."""
+    for masks in look.folders:
+        named = any(part.lower().startswith(_MASK_FOLDERS) for part in masks.path.split("/"))
+        pictures = {**masks.images, **masks.pngs}
+        for images in look.folders if named else ():
+            shared = pictures.keys() & {**images.images, **images.pngs}.keys()
+            if images is masks or 2 * len(shared) < len(pictures):
+                continue
+            raise DatasetLayoutError(
+                f"{look.root}: {masks.path} has the names of the images in {images.path or '.'}, but no "
+                f"masks: {pictures[min(shared)]} is no PNG with one value a pixel (gray of 1 to 16 bits, or "
+                "with a palette); convert its colours into numbers of classes first (layout masks)"
+            )
 
 
 def _alike(one: str, other: str) -> int:
@@ -104,12 +132,43 @@ def _alike(one: str, other: str) -> int:
 
 
 def _suffixes(images: Folder, masks: Folder) -> list[tuple[str, str]]:
-    """What stems of both may end with: nothing, or what all of a folder have in common."""
+    """What stems of images and of their masks may end with, the likeliest first."""
     own = images.images or images.pngs
     if own.keys() & masks.pngs.keys():
         return [("", "")]
-    ends = [_common_end(list(stems)) for stems in (own, masks.pngs)]
-    return [("", ends[1]), (ends[0], ""), (ends[0], ends[1])] if len(own) > 1 else []
+    found = []
+    for end in _ends(_common_end(list(own)) if len(own) > 1 else ""):
+        stems = {stem[: len(stem) - len(end)] for stem in own}
+        after = Counter(rest for mask in masks.pngs if (rest := _after_stem(mask, stems - {""})) is not None)
+        ends = [(end, rest) for rest, count in after.items() if 2 * count >= len(stems)]
+        found += sorted(ends, key=lambda pair: (_unlikely(pair[1]), pair[1]))
+    return found
+
+
+def _ends(common: str) -> list[str]:
+    """What the ends of names may be, of what all have in common: nothing, or from a separator on.
+
+    >>> _ends("_000019_leftImg8bit")
+    ['', '_leftImg8bit', '_000019_leftImg8bit']
+    """
+    starts = [place for place, letter in enumerate(common) if letter in _SEPARATORS]
+    ends = [common[place:] for place in reversed(starts)]
+    return list(dict.fromkeys(["", *ends, common]))
+
+
+def _after_stem(mask: str, stems: Collection[str]) -> str | None:
+    """What follows the longest of the stems that a mask's name begins with; None without any.
+
+    >>> _after_stem("a_1_label", {"a", "a_1"})
+    '_label'
+    """
+    return next((mask[length:] for length in range(len(mask), 0, -1) if mask[:length] in stems), None)
+
+
+def _unlikely(suffix: str) -> int:
+    """Several kinds of masks may lie in one folder, as in Cityscapes: labels are preferred to instances."""
+    lower = suffix.lower()
+    return 0 if "label" in lower else 2 if "instance" in lower or "color" in lower else 1
 
 
 def _common_end(stems: Sequence[str]) -> str:
@@ -132,16 +191,18 @@ def _stems(
     )
 
 
-def _holds_label_maps(root: Path, folder: Folder) -> bool:
-    """Whether the first masks of a folder hold one value a pixel, and few values: photographs do not."""
-    for name in list(folder.pngs.values())[:_PROBED]:
+def _holds_label_maps(root: Path, folder: Folder, suffix: str) -> bool:
+    """Whether the first masks of a folder with that end of their names hold one value a pixel, and few
+    values: photographs do not."""
+    names = [name for stem, name in folder.pngs.items() if stem.endswith(suffix)]
+    for name in names[:_PROBED]:
         try:
             values = decode_label_values((root / folder.path / name).read_bytes())
         except SourceError:
             return False
         if len(np.unique(values)) > max(64, values.size // 64):
             return False
-    return True
+    return bool(names)
 
 
 def _split_of(images: str, masks: str) -> str | None:
