@@ -13,7 +13,7 @@ flags = $(foreach name,$(1),$(call flag,$(name)))
 test_flags = -n $(or $(TEST_PROCESSES),2) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help setup install demo test test-ci test-all lint plan extract status info verify train-head evaluate predict export report probe analyse describe gc doctor clean file-map benchmark-read
+.PHONY: help setup install demo test test-ci test-all lint plan extract status info verify convert train-head evaluate predict export report probe analyse describe gc doctor clean file-map benchmark-read
 
 help:  ## Lists every target
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -61,6 +61,9 @@ info: setup  ## Prints identity, geometry and sizes of a store (STORE=)
 
 verify: setup  ## Structure and sizes of a store; ARGS=--full for every checksum, ARGS=--repair for damaged shards (STORE=)
 	$(RUN_PIPELINES) verify $(call flags,STORE STORES) $(ARGS)
+
+convert: setup  ## Makes a store of another codec from a complete one, without the backbone (STORE= CODEC=q2)
+	$(RUN_PIPELINES) convert $(call flags,STORE CODEC STORES) $(ARGS)
 
 train-head: setup  ## Trains a head, or several in one pass, from a store (HEAD= or HEAD=fpn,bifpn5 ...)
 	$(RUN_PIPELINES) train-head $(call flags,HEAD DATASET MODEL STORE STORES LEVELS PIXELS DATA SUBSET SEEDS RECIPE RUN) $(ARGS)

@@ -13,24 +13,21 @@ from extract.datasets.contract import Dataset
 from extract.extractor.encode_batch import Backbone
 from extract.extractor.row_loader import LoadedRow, RowLoader, SourceDigests
 from stores.codecs import codec, needs_state
-from stores.codecs.contract import FittedCodec, State
+from stores.codecs.contract import FittedCodec
 from stores.errors import PlanError
 from stores.format.plan import StorePlan
 from stores.subsets import key_order
+from stores.writing.codec_fit import FIT_ROWS, cell_step, fitted_to
 
 logger = logging.getLogger(__name__)
 
-FIT_ROWS = 256
-"""Rows a codec is fitted to: the first in the order of the hash of their keys."""
-FIT_VALUES = 1 << 26
-"""Most values of a level, 256 MB of float32: 16,384 cells of 4096 channels."""
 Values = npt.NDArray[np.float32]
 
 
 def fit_codec(dataset: Dataset, plan: StorePlan, backbone: Backbone) -> StorePlan:
     """The plan with what its codec learned of each level; the same plan where the codec takes no state.
 
-    Each row gives the same number of cells, spread evenly over its map: its frames, rows and columns in turn.
+    Each row gives cells spread evenly over its map: its frames, rows and columns in turn.
 
     Raises PlanError where no row can be loaded. OSError, IdentityError as loading rows does.
     """
@@ -46,7 +43,7 @@ def fit_codec(dataset: Dataset, plan: StorePlan, backbone: Backbone) -> StorePla
     if not rows:
         raise PlanError(f"codec {plan.codec} cannot be fitted: none of the first rows can be loaded")
     logger.info("codec %s: fitted to %d rows", plan.codec, rows)
-    return plan.with_state({level: _fit(made, cells) for level, cells in samples.items()})
+    return plan.with_state(fitted_to(made, samples))
 
 
 def _loaded_rows(dataset: Dataset, plan: StorePlan) -> Iterator[LoadedRow]:
@@ -74,13 +71,6 @@ def _cells(plan: StorePlan, backbone: Backbone, row: LoadedRow) -> dict[str, Val
         found = {}
         for level in plan.pyramid:
             cells = levels[level.name].flatten(0, -2)
-            most = max(1, FIT_VALUES // (FIT_ROWS * level.channels))
-            step = -(-len(cells) // most)
+            step = cell_step(len(cells), level.channels)
             found[level.name] = cells[::step].float().cpu().numpy()
     return found
-
-
-def _fit(made: FittedCodec, cells: list[Values]) -> State:
-    """Of rows whose maps may differ in size: as many cells of each as the smallest gives."""
-    fewest = min(map(len, cells))
-    return made.fit(np.stack([each[:fewest] for each in cells])[:, None])

@@ -21,7 +21,7 @@ from extract.sources.byte_sources import SourceError, retried
 from extract.sources.record import READ_THREADS
 from extract.views.recipes import ViewRecipe, views_of
 from extract.views.view import Hw
-from stores.codecs import find_codec
+from stores.codecs import codec, find_codec
 from stores.format.array_spec import FORMAT_NAME, FORMAT_VERSION
 from stores.format.arrays import sharded_arrays
 from stores.format.canonical_json import normalized
@@ -32,6 +32,7 @@ from stores.format.plan import MAX_SHARD_ROWS, Bin, StorePlan
 from stores.format.size_estimate import FileCount, count_files, level_estimate
 from stores.plugins import provided_by
 from stores.pyramid import PyramidSpec
+from stores.writing.codec_fit import fit_rule
 
 Params = npt.NDArray[np.float64]
 
@@ -368,6 +369,7 @@ def draft_identity(
             "name": chosen.codec,
             "settings": {},
             **provided_by(find_codec(chosen.codec)[0].package),
+            **fit_rule(codec(chosen.codec)),
         },
         "pixels": "differences" if chosen.pixels else False,
     }

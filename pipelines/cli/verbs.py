@@ -68,6 +68,12 @@ VERBS: dict[str, Verb] = {
         text="Lists the stores under a folder or URL: data, model, levels, views, bytes, content digest.",
         example="--stores s3://bucket/features",
     ),
+    "convert": Verb(
+        module="pipelines.verbs.convert_store",
+        config_class=config.ConvertConfig,
+        text="Makes a store of another codec from a complete one, without the backbone.",
+        example="--store features/ade20k-training-swinv2-t-float16-1f3a9c2e --codec q2",
+    ),
     "train-head": Verb(
         module="pipelines.verbs.train_head",
         config_class=config.TrainConfig,

@@ -10,7 +10,7 @@ from pipelines.config.extraction import ExtractConfig, ForecastConfig, PlanConfi
 from pipelines.config.fields import VerbConfig
 from pipelines.config.first_steps import CompletionConfig, DemoConfig, DescribeConfig, DoctorConfig
 from pipelines.config.scores import EvaluateConfig, ProbeConfig, ReportConfig
-from pipelines.config.stores import GcConfig, InfoConfig, StoreConfig, VerifyConfig
+from pipelines.config.stores import ConvertConfig, GcConfig, InfoConfig, StoreConfig, VerifyConfig
 from pipelines.config.trained_heads import ExportConfig, PredictConfig
 from pipelines.config.training import ManyHeadsConfig, OptimizerConfig, ScheduleConfig, TrainConfig
 from pipelines.config.transfer import CatalogConfig, PullConfig, PushConfig
@@ -21,6 +21,7 @@ __all__ = [
     "RUN_CONFIG",
     "CatalogConfig",
     "CompletionConfig",
+    "ConvertConfig",
     "DemoConfig",
     "DescribeConfig",
     "DoctorConfig",

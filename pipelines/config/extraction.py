@@ -34,8 +34,9 @@ class PlanConfig(VerbConfig):
     """Levels to store, such as p4,p5; last: the last map; probe: what linear probes read. Default: the levels
     that the data set's heads use."""
     codec: str | None = None
-    """Encoding of the features: a file of stores/codecs. Default: int8; float16 for pooled vectors, such as
-    those of linear probes."""
+    """Encoding of the features: int8, float16, or q<error> such as q2 and q5, an error in percent of each
+    channel's deviation (docs/codecs.md). Default: int8; float16 for pooled vectors, such as those of linear
+    probes."""
     views: int | str | None = None
     """Training split: number of seeded views per record. Default: 1. Test split: single (the default),
     ms-flip or slide (images), 4x3 (videos); single-ends and 4x3-ends: clips placed as in earlier

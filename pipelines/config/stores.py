@@ -1,4 +1,4 @@
-"""Settings of the verbs that inspect, check and clean stores."""
+"""Settings of the verbs that inspect, check, convert and clean stores."""
 
 from __future__ import annotations
 
@@ -23,6 +23,19 @@ class InfoConfig(StoreConfig):
 
     out: str | None = None
     """HTML page to write, of one store: .html. Default: none."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ConvertConfig(VerbConfig):
+    """A store to convert, and the codec of the new one."""
+
+    store: str
+    """Folder of the complete store to convert; it is not touched."""
+    codec: str
+    """Encoding of the new store: int8, float16, or q<error> such as q2, an error in percent of each channel's
+    deviation."""
+    stores: str | None = None
+    """Folder for the new store. Default: beside the old one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

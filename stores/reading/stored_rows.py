@@ -57,6 +57,12 @@ class StoredRows:
         return self._committed.manifest_digest
 
     @property
+    def content_digest(self) -> str | None:
+        """Of what the rows hold, however they are laid out; None in stores of older layouts, see
+        `stores.checks.content.content_digest_of`."""
+        return self._committed.manifest.content_digest
+
+    @property
     def pyramid(self) -> PyramidSpec:
         return self.plan.pyramid
 

@@ -13,7 +13,7 @@ from typing import Any
 from stores.errors import FIX_PLAN, IdentityError, IntegrityError, PlanError, SpaceError, StoreError
 from stores.format.array_spec import ArraySpec
 from stores.format.canonical_json import diff_identity, normalized, parse_canonical, sha256_hex
-from stores.format.features import KNOWN_REQUIRED, LAYOUT, PACKED
+from stores.format.features import FITTED_CODEC, KNOWN_REQUIRED, LAYOUT, PACKED
 from stores.format.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, PLAN_NAME, decode_manifest
 from stores.format.plan import MAX_PLAN_BYTES, Bin, ShardId, StorePlan
 from stores.format.plan_file import (
@@ -306,7 +306,7 @@ def _settle(plan: StorePlan, data: bytes, what: str, read_table: Callable[[Array
     )
     if settled.bins != plan.bins:
         logger.info("%s: continuing with the shard and batch rows of its plan", what)
-    if settled.features != plan.features:
+    if settled.features - {FITTED_CODEC} != plan.features - {FITTED_CODEC}:
         logger.info("%s: continuing in the layout that it was begun with", what)
     return settled
 
