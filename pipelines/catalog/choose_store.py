@@ -50,7 +50,7 @@ def find_training_stores(config: TrainConfig) -> list[Path]:
     if config.resume and (paths := stores_of_run(config)) is not None:
         return paths
     if config.store is None:
-        return [find_store(store_path(config.stores), query).path]
+        return [find_store(store_path(config.stores), query, unfinished=config.allow_partial).path]
     for path in config.store:
         found = describe_store(store_path(path))
         for field, wanted in (("dataset", dataset), ("split", config.split), ("model", config.model)):

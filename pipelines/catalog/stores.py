@@ -216,8 +216,9 @@ def look_at_each(paths: Sequence[Path], look: Callable[[Path], T]) -> tuple[list
     return found, damaged
 
 
-def find_store(folder: Path, query: StoreQuery) -> FoundStore:
-    """The only complete store under `folder` that matches. Raises UsageError for none or several."""
+def find_store(folder: Path, query: StoreQuery, *, unfinished: bool = False) -> FoundStore:
+    """The only complete store under `folder` that matches; where there is none, with `unfinished` the only
+    one that is still being extracted. Raises UsageError for none or several."""
     fitting = [store for store in list_stores(folder) if query.fits(store)]
     complete = _without_retried([store for store in fitting if store.complete])
     if len(complete) == 1:
@@ -226,10 +227,13 @@ def find_store(folder: Path, query: StoreQuery) -> FoundStore:
         raise UsageError(
             f"{len(complete)} complete stores match; pass --store with one of:{_lines(complete)}"
         )
+    if unfinished and len(fitting) == 1:
+        return fitting[0]
     if fitting:
         raise UsageError(
             f"no complete {query} under {folder}; unfinished:{_lines(fitting)}\n"
-            "repeat its `make extract` command, which continues where it stopped"
+            "repeat its `make extract` command, which continues where it stopped; or train from what is "
+            "finished of one: --store <folder> --allow-partial"
         )
     raise UsageError(
         f"no {query} under {folder}; {_what_is_there(folder)}; make one with:\n  {query.extract_command}"

@@ -5,7 +5,7 @@ first of: flags, `--config FILE.yaml`, the recipe (train-head), the default here
 when the verb runs, and the field says how. Nothing heavy is imported here, so that `--help` is quick.
 """
 
-from pipelines.config.engines import SlurmConfig
+from pipelines.config.engines import RayConfig, SlurmConfig
 from pipelines.config.extraction import ExtractConfig, ForecastConfig, PlanConfig
 from pipelines.config.fields import VerbConfig
 from pipelines.config.first_steps import CompletionConfig, DemoConfig, DescribeConfig, DoctorConfig
@@ -38,6 +38,7 @@ __all__ = [
     "ProbeConfig",
     "PullConfig",
     "PushConfig",
+    "RayConfig",
     "ReportConfig",
     "ScheduleConfig",
     "SlurmConfig",

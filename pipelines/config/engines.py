@@ -1,4 +1,4 @@
-"""Settings of the engines that run an extraction on a cluster."""
+"""Settings of the engines that run an extraction on a cluster: SLURM and Ray."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal
 from pipelines.config.fields import marks
 from pipelines.config.time_span import seconds_of
 
-__all__ = ["SlurmConfig"]
+__all__ = ["RayConfig", "SlurmConfig"]
 
 
 @dataclass(frozen=True, kw_only=True)  # no slots: jsonargparse reads a nested default by vars()
@@ -61,3 +61,17 @@ class SlurmConfig:
                 f"slurm.time {self.time}, slurm.before_end {self.before_end}: expected a minute or more, and "
                 "a signal before the end that comes after the start"
             )
+
+
+@dataclass(frozen=True, kw_only=True)  # no slots: jsonargparse reads a nested default by vars()
+class RayConfig:
+    """The actors of ENGINE=ray."""
+
+    address: str | None = None
+    """Ray cluster to join, such as auto. Default: that of RAY_ADDRESS, else one on this machine."""
+    actors: int | None = field(default=None, metadata=marks(least=1))
+    """Processes, each with a backbone. Default: one a GPU of the cluster, without GPUs one a node."""
+    actor_cpus: float = 1.0
+    """Cores that Ray reserves for an actor."""
+    restarts: int = field(default=10, metadata=marks(least=0))
+    """How often an actor whose process or node ended is started again, at most."""

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from pipelines.config.engines import SlurmConfig
+from pipelines.config.engines import RayConfig, SlurmConfig
 from pipelines.config.fields import VerbConfig, marks
 from pipelines.config.time_span import seconds_of
 
@@ -155,10 +155,13 @@ class ExtractConfig(PlanConfig):
     max_shards: int | None = field(default=None, metadata=marks(least=1))
     """Number of shards after which no further one is begun, for short jobs; the exit code is 0. Default: no
     limit."""
-    engine: Literal["local", "slurm"] = "local"
-    """Where the work runs. local: on this machine; slurm: in an array of jobs."""
+    engine: Literal["local", "slurm", "ray"] = "local"
+    """Where the work runs. local: on this machine; slurm: in an array of jobs; ray: in actors of a Ray
+    cluster."""
     slurm: SlurmConfig = field(default_factory=SlurmConfig)
     """The array of jobs."""
+    ray: RayConfig = field(default_factory=RayConfig)
+    """The actors."""
     codec_limit: float | None = None
     """Maximum codec error: the median over channels of error divided by standard deviation, for any level.
     Default: no limit."""

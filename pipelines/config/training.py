@@ -176,6 +176,12 @@ class TrainConfig(VerbConfig):
     """Precision of the head; bf16 uses autocast. Default: bf16 on a GPU, fp32 on a CPU."""
     device: str = field(default="auto", metadata=marks(one_stream=True))
     """cpu, cuda, cuda:1, ... or auto: a GPU if available, else the CPU."""
+    devices: str | None = field(default=None, metadata=marks(one_stream=True))
+    """Devices among which several heads are shared, a process each: cuda:0,cuda:1, all (GPUs that are
+    visible) or cpu:2, two processes on the CPU. Default: all heads side by side on `device`."""
+    allow_partial: bool = field(default=False, metadata=marks(one_stream=True))
+    """Train from what is finished of a store that is still being extracted, as it is now; the run records
+    how many rows that is, and a resumed run keeps to them."""
     threads: int | None = field(default=None, metadata=marks(one_stream=True))
     """Threads that read rows. Default: 2, or 1 on a single core."""
     verify: Literal["always", "first-epoch", "off"] = field(default="always", metadata=marks(one_stream=True))

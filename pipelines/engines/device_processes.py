@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import signal
-import subprocess
-import sys
-import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
-from types import FrameType
 from typing import Any
 
 from extract.extractor.shared_shards import Part
 from pipelines.cli.progress_bar import ExtractionProgress
 from pipelines.config import ExtractConfig
+from pipelines.engines.child_process import ChildProcess, passing_signals_on
 from pipelines.engines.merged_summary import merged_summary
-from pipelines.engines.process_progress import TogetherProgress, print_beside, receiving
+from pipelines.engines.process_progress import TogetherProgress
 from pipelines.engines.stop_request import StopRequest
 from pipelines.errors import INTERRUPTED, UsageError
 from pipelines.next_step import PROGRAM, same_extraction
-
-_PASSED_ON = (signal.SIGTERM, signal.SIGUSR1)
 
 
 def extract_on(
@@ -66,8 +59,8 @@ def extract_on(
                 max_shards=None if shares is None else shares[number],
             )
             words = shlex.split(same_extraction(one).removeprefix(PROGRAM))
-            processes.append(_Process(f"{number} ({device})", words, environment, together))
-        with _passing_signals_on(processes):
+            processes.append(ChildProcess(f"{number} ({device})", words, environment, together.read))
+        with passing_signals_on(processes):
             for process in processes:
                 process.wait()
     summary = _summary_of(processes)
@@ -82,91 +75,7 @@ def _shares(count: int, processes: int) -> list[int]:
     return [n for i in range(processes) if (n := count // processes + (i < count % processes))]
 
 
-class _Process:
-    """One `extract`; its log lines are passed on, with its name before each."""
-
-    def __init__(
-        self, name: str, words: Sequence[str], environment: Mapping[str, str], together: TogetherProgress
-    ) -> None:
-        self.name = name
-        reading, writing, environment = receiving(environment)
-        self._popen = subprocess.Popen(
-            [sys.executable, "-m", "pipelines", *words, "--json"],
-            env=environment,
-            text=True,
-            errors="replace",
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,  # Ctrl-C reaches the parent alone, which passes it on once
-            pass_fds=(writing,),
-        )
-        os.close(writing)
-        self._lines: list[str] = []
-        self._readers = [
-            threading.Thread(target=self._read_output),
-            threading.Thread(target=self._read_log),
-            threading.Thread(target=together.read, args=(name, reading)),
-        ]
-        for reader in self._readers:
-            reader.start()
-
-    def _read_output(self) -> None:
-        assert self._popen.stdout is not None
-        with self._popen.stdout as output:
-            for line in output:
-                self._lines[:] = [line]  # the last one is the summary
-
-    def _read_log(self) -> None:
-        assert self._popen.stderr is not None
-        with self._popen.stderr as log:
-            for line in log:
-                print_beside(f"process {self.name}: {line.rstrip()}")
-
-    def wait(self) -> None:
-        self._popen.wait()
-        for reader in self._readers:
-            reader.join()
-
-    def send(self, number: int) -> None:
-        self._popen.send_signal(number)  # none where it has ended
-
-    @property
-    def code(self) -> int:
-        return self._popen.returncode
-
-    @property
-    def summary(self) -> dict[str, Any]:
-        try:
-            found = json.loads("".join(self._lines))
-        except ValueError:  # it was killed
-            return {}
-        return found if isinstance(found, dict) else {}
-
-
-@contextmanager
-def _passing_signals_on(processes: Sequence[_Process]) -> Iterator[None]:
-    """Requests to stop, and Ctrl-C, reach every process; nothing is left running."""
-
-    def pass_on(number: int, frame: FrameType | None) -> None:
-        for process in processes:
-            process.send(number)
-
-    is_main = threading.current_thread() is threading.main_thread()
-    before = {number: signal.signal(number, pass_on) for number in _PASSED_ON} if is_main else {}
-    try:
-        yield
-    except BaseException:
-        pass_on(signal.SIGINT, None)
-        for process in processes:
-            process.wait()
-        raise
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _summary_of(processes: Sequence[_Process]) -> dict[str, Any]:
+def _summary_of(processes: Sequence[ChildProcess]) -> dict[str, Any]:
     done = [process.summary for process in processes if process.code == 0]
     codes = {process.name: process.code for process in processes if process.code != 0}
     if codes and set(codes.values()) <= {INTERRUPTED, -signal.SIGINT}:

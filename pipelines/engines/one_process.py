@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import errno
 import logging
+from collections.abc import Callable, Collection
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
 from extract.backbones.loading import FrozenBackbone, load_backbone
 from extract.extractor.batch_shapes import fit_batches, try_sizes
 from extract.extractor.fit_codec import fit_codec
+from extract.extractor.progress import Progress
 from extract.extractor.run import Summary, TooManyFailed, extract
 from extract.planning.backbone_costs import backbone_costs
 from extract.planning.begun import record_sources
@@ -38,6 +41,7 @@ from pipelines.forecast.usable_data import allowed_failures
 from stores.codecs import codec, needs_state
 from stores.errors import SpaceError, StoreError
 from stores.format.manifest import PLAN_NAME
+from stores.format.plan import ShardId
 from stores.shards.disk import Files
 from stores.work.claims import Claims
 from stores.writing.writer import StoreWriter
@@ -157,8 +161,15 @@ def fill(
     writer: StoreWriter,
     chosen: ChosenPart | None,
     stop: StopRequest,
+    *,
+    only: Collection[ShardId] | None = None,
+    show: Callable[[Progress], None] | None = None,
 ) -> Summary:
     """Fills the store or this process's part of it, with progress and a log.
+
+    Args:
+        only: the shards to fill, of a process that is handed shards; None: all, or those of its part.
+        show: called with every progress; None: a bar or log lines.
 
     Raises WorkFailed, DiskFull or NoInodes; finished shards stay.
     """
@@ -170,7 +181,7 @@ def fill(
     try:
         with (
             stop.on_signals(),
-            extraction_progress(writer.path.name) as shown,
+            nullcontext(show) if show else extraction_progress(writer.path.name) as shown,
             logged_run(
                 writer.path,
                 shown,
@@ -191,6 +202,7 @@ def fill(
                 part=None if chosen is None else chosen.part,
                 stop=stop,
                 most=config.max_shards,
+                only=only,
                 progress=progress,
             )
         if config.max_shards is not None and summary.shards + summary.shards_lost >= config.max_shards:

@@ -59,10 +59,11 @@ class TogetherProgress:
 
     Args:
         show: called with the progress of all together.
+        total: rows and shards that are to be done; None: what the first process found.
     """
 
-    def __init__(self, show: Show) -> None:
-        self._show = show
+    def __init__(self, show: Show, *, total: tuple[int, int] | None = None) -> None:
+        self._show, self._total = show, total
         self._of: dict[str, Progress] = {}
         self._first_total: dict[str, tuple[int, int]] = {}
         self._lock = threading.Lock()
@@ -81,9 +82,9 @@ class TogetherProgress:
             self._show(self._together(progress.finished_shard))
 
     def _together(self, finished_shard: str | None) -> Progress:
-        """What was to be done is what the first process found; each later one finds less."""
+        """Of what the processes found to do, that of the first counts: each later one finds less."""
         each = self._of.values()
-        rows_total, shards_total = max(self._first_total.values())
+        rows_total, shards_total = self._total or max(self._first_total.values())
         bottlenecks = Counter(progress.bottleneck for progress in each)
         return Progress(
             rows_done=sum(progress.rows_done for progress in each),

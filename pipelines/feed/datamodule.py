@@ -221,6 +221,8 @@ class StoreData(TrainingData):
                 path=str(store.path.resolve()),
                 identity_digest=store.identity_digest,
                 manifest_digest=store.manifest_digest,
+                rows=len(store),
+                rows_planned=len(store.plan.rows),
             )
             for store in stores
         )

@@ -24,7 +24,7 @@ from pipelines.errors import UsageError, WorkFailed
 from pipelines.runs.checkpoint_files import DamagedCheckpoint
 from pipelines.runs.load_checkpoint import not_finite
 from pipelines.runs.record_bounds import check_record
-from pipelines.runs.run_folder import RunRecord, StoreReference, read_run
+from pipelines.runs.run_folder import RunRecord, read_run
 from pipelines.runs.trained_head import new_head, set_weights
 
 ENDING = ".safetensors"
@@ -51,7 +51,7 @@ def shared_record(record: RunRecord) -> RunRecord:
     """The record without what names places of this machine: stores are known by their digests, weights by
     theirs."""
     is_name = record.weights is None or record.weights == "timm" or record.weights.startswith("random:")
-    stores = tuple(StoreReference(**{**_fields(s), "path": Path(s.path).name}) for s in record.stores)
+    stores = tuple(dataclasses.replace(s, path=Path(s.path).name) for s in record.stores)
     return dataclasses.replace(
         record,
         stores=stores,
@@ -59,10 +59,6 @@ def shared_record(record: RunRecord) -> RunRecord:
         weights=record.weights if is_name else None,
         data=None,
     )
-
-
-def _fields(store: StoreReference) -> dict[str, str]:
-    return dataclasses.asdict(store)
 
 
 def write_head_file(path: Path, record: RunRecord, head: Head, step: int) -> str:

@@ -46,6 +46,10 @@ class StoreReference:
     path: str
     identity_digest: str
     manifest_digest: str
+    rows: int | None = None
+    """Rows that were there, of runs since --allow-partial."""
+    rows_planned: int | None = None
+    """More than `rows` where records were skipped, or the store was still being extracted."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -26,6 +26,7 @@ from pipelines.engines.extraction_summary import (
 )
 from pipelines.engines.one_process import create_unseen, fill, loaded, open_writer, part_fields
 from pipelines.engines.parts import ChosenPart, choose_part
+from pipelines.engines.ray_driver import extract_on_ray, require_ray
 from pipelines.engines.slurm_array import require_slurm, status_command, submit, wait_for
 from pipelines.engines.stop_request import StopRequest
 from pipelines.forecast.exclusive_probe import require_exclusive
@@ -66,8 +67,14 @@ def _run(config: ExtractConfig, chosen: ChosenPart | None, stop: StopRequest) ->
     if config.engine == "slurm":
         require_slurm(config)
         return _run_in_array(config)
+    if config.engine == "ray":
+        require_ray(config)
     devices = chosen_devices(config.devices, config.device, torch.cuda.device_count(), os.environ)
     extraction, planned = _planned(replace(config, device=devices[0]))
+    if config.engine == "ray":
+        together = extract_on_ray(config, stop)
+        print_processes(together)
+        return {**planned, **together}
     if len(devices) > 1:
         print(f"{len(devices)} processes: {', '.join(devices)}", flush=True)
         together = extract_on(devices, config, None if chosen is None else chosen.part, stop)

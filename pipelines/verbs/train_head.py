@@ -14,6 +14,7 @@ from pipelines.training.fit import fit
 from pipelines.training.open_data import device_of_rank, open_data
 from pipelines.training.run_length import with_steps
 from pipelines.training.run_setup import prepare, report
+from pipelines.training.several_runs.head_devices import devices_of, train_on
 from pipelines.training.several_runs.many_heads import train_side_by_side
 from pipelines.training.several_runs.seeds import seeds_of, train_seeds
 
@@ -24,6 +25,9 @@ def run(config: TrainConfig | ManyHeadsConfig) -> dict[str, Any]:
     Raises UsageError where no store fits or it lacks a level the head needs, IdentityError where a resumed
     run's stores are not its own, WorkFailed where the loss diverges.
     """
+    devices = devices_of(config)
+    if len(devices) > 1 and isinstance(config, ManyHeadsConfig):
+        return train_on(devices, config)
     if len(seeds_of(config)) > 1:
         return train_seeds(config, run)
     if isinstance(config, ManyHeadsConfig):

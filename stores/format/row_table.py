@@ -17,6 +17,8 @@ UNDECODABLE = 1
 WRONG_SIZE = 2
 NON_FINITE = 3
 OVER_LIMIT = 4
+NOT_YET = 254
+"""Of rows of a partial store whose shard was not finished, see stores.writing.partial_store."""
 UNKNOWN = 255
 """The fill of rows/outcome: neither written nor skipped. Never in a committed store."""
 
@@ -26,8 +28,9 @@ OUTCOME_NAMES = {
     WRONG_SIZE: "wrong size",
     NON_FINITE: "non-finite features",
     OVER_LIMIT: "over a limit",
+    NOT_YET: "not extracted yet",
 }
-"""Meanings of the codes of rows/outcome. Codes 5 to 254 are the data set's own; 255 means no outcome yet."""
+"""Meanings of the codes of rows/outcome. Codes 5 to 253 are the data set's own; 255 means no outcome yet."""
 
 MAX_ROWS = 1 << 24
 MAX_KEY_BYTES = 4096

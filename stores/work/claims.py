@@ -72,6 +72,8 @@ class Claims:
         self._seen: dict[str, _Seen] = {}
         self._last_beat = clock()
         self._warned = False
+        self.ended: set[str] = set()
+        """Tokens of processes that are known to have ended, wherever they ran."""
 
     @property
     def token(self) -> str:
@@ -129,7 +131,7 @@ class Claims:
         return True
 
     def _is_gone(self, name: str, holder: Holder | None) -> bool:
-        if holder is not None and is_here(holder) and not is_alive(holder):
+        if holder is not None and (holder.token in self.ended or (is_here(holder) and not is_alive(holder))):
             return True
         seen = self._seen.get(name)
         if seen is None or seen.holder != holder:

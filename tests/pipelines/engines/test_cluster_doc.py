@@ -11,7 +11,9 @@ import pytest
 import yaml
 
 from pipelines.cli.arguments import parse, split_general_flags
-from pipelines.config import ExtractConfig
+from pipelines.cli.given import read_command_line
+from pipelines.cli.head_variants import head_variants
+from pipelines.config import ExtractConfig, TrainConfig
 from pipelines.engines.parts import choose_part
 
 TEXT = (Path(__file__).parents[3] / "docs" / "cluster.md").read_text()
@@ -27,8 +29,13 @@ def config_of(words: list[str]) -> ExtractConfig:
 @pytest.mark.parametrize("script", [text for kind, text in BLOCKS if kind == "sh"])
 def test_scripts(script: str) -> None:
     subprocess.run(["bash", "-n"], input=script, text=True, check=True)
-    (line,) = [line for line in script.splitlines() if "pipelines extract" in line]
-    config = config_of(shlex.split(line.replace("{}", "3")))
+    (line,) = [line for line in script.splitlines() if "pipelines" in line and not line.startswith("#")]
+    words = shlex.split(line.replace("{}", "3"))
+    if "train-head" in words:
+        given = read_command_line(TrainConfig, words[words.index("train-head") + 1 :])  # knows every flag
+        assert len(head_variants(given)) == (6 if "--devices" in words else 0)
+        return
+    config = config_of(words)
     if config.part is not None:
         assert choose_part(config.part, {}) is not None
 

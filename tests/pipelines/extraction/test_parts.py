@@ -142,11 +142,18 @@ def test_a_part_takes_over_from_a_machine_that_fell_silent(
     assert "1 shards left elsewhere" in out and "at work: process 7 on elsewhere" in out
 
 
-@pytest.mark.ci
+@pytest.mark.parametrize(
+    ("killed", "commits"),
+    [
+        pytest.param(killed, commits, marks=pytest.mark.ci if killed + commits == 1 else pytest.mark.slow)
+        for killed in (0, 1)
+        for commits in (1, 2, 3, 4)
+    ],
+)
 def test_one_of_two_parts_is_killed(
-    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], killed: int, commits: int
 ) -> None:
-    """The killed task again completes the store, whatever was done."""
+    """After so many commits of both; the killed task again completes the store, whatever was done."""
     words = [*words, "--shard-rows", "1", "--batch-size", "1", "--json"]
     at = words.index("--stores") + 1
     alone = result(capsys, "extract", *words[:at], str(tmp_path / "alone"), *words[at + 1 :])[1]
@@ -164,13 +171,15 @@ def test_one_of_two_parts_is_killed(
 
     running = [start(number) for number in (1, 2)]
     receipts = tmp_path / "features" / Path(alone["store"]).name / "receipts"
-    while not list(receipts.glob("*")) and running[0].poll() is None:
-        time.sleep(0.01)
-    running[0].kill()
+    while len(list(receipts.glob("*"))) < commits and running[killed].poll() is None:
+        time.sleep(0.005)
+    running[killed].kill()
     ended = [process.communicate() for process in running]
-    assert running[1].returncode == 0, ended
-    assert ended[1][0].startswith("part 1/2, counted from 0: task 2 of the SLURM array 1-2\n")
-    out, err = start(1).communicate()
+    other = 1 - killed
+    assert running[other].returncode == 0, ended
+    part = f"part {other}/2, counted from 0: task {other + 1} of the SLURM array 1-2\n"
+    assert ended[other][0].startswith(part)
+    out, err = start(killed + 1).communicate()
     last = json.loads(out.splitlines()[-1])
     assert last["shards_left"] == 0, err
     assert row_digests(Path(last["store"])) == row_digests(Path(alone["store"]))
