@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
@@ -31,7 +30,8 @@ from heads.mask2former.point_sampling import (
 from heads.segmentation.pixel_loss import IGNORE_LABEL
 
 CLASS_WEIGHT, MASK_WEIGHT, DICE_WEIGHT = 2.0, 5.0, 5.0
-_PIECE_BYTES = 256 << 20  # 256 MiB: the logits of a piece's rows at the points, and their softplus
+_PIECE_BYTES = 256 << 20  # 256 MiB: twice the logits of a piece's rows at the points
+_FACTORS = 64
 _THREADS = 4
 
 
@@ -120,11 +120,22 @@ def _mask_costs(embeddings_NRC: Tensor, features_NCI: Tensor, masks_NKI: Tensor)
     logits_NRI = torch.bmm(embeddings_NRC, features_NCI)
     # t softplus(-x) + (1 - t) softplus(x) = softplus(x) - t x, and t x needs no sum over the rows' points.
     inside_NRK = torch.bmm(embeddings_NRC, torch.bmm(features_NCI, masks_NIK))
-    entropy_NRK = F.softplus(logits_NRI).sum(-1, keepdim=True) - inside_NRK
+    # Also softplus(x) = (|x| + x) / 2 - log max(s, 1 - s) with s = sigmoid(x), which the dice needs anyway.
+    sums_NR1 = torch.bmm(embeddings_NRC, features_NCI.sum(-1, keepdim=True))
+    sums_NR1 += torch.linalg.vector_norm(logits_NRI, 1, -1, keepdim=True)
     shares_NRI = logits_NRI.sigmoid_()
     sizes_NRK = shares_NRI.sum(-1, keepdim=True) + masks_NKI.sum(-1)[:, None]
     dice_NRK = 1 - (2 * torch.bmm(shares_NRI, masks_NIK) + 1) / (sizes_NRK + 1)
+    logs_NR1 = _sum_of_logs(shares_NRI.sub_(0.5).abs_().add_(0.5))
+    entropy_NRK = sums_NR1 / 2 - logs_NR1 - inside_NRK
     return entropy_NRK.mul_(MASK_WEIGHT / logits_NRI.shape[-1]).add_(dice_NRK, alpha=DICE_WEIGHT)
+
+
+def _sum_of_logs(x_NRI: Tensor) -> Tensor:
+    """(N, R, 1) of numbers in 0.5..1: logarithms of products, of so many that none comes near to zero."""
+    whole = x_NRI.shape[-1] // _FACTORS * _FACTORS
+    products_NRJ = x_NRI[..., :whole].unflatten(-1, (-1, _FACTORS)).prod(-1)
+    return products_NRJ.log_().sum(-1, keepdim=True) + x_NRI[..., whole:].prod(-1, keepdim=True).log_()
 
 
 def solve(costs_NPQK: NDArray[Any], present_NK: NDArray[np.bool_]) -> NDArray[np.int64]:
