@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from heads.errors import HeadError
+from heads.segmentation.row_bands import row_weights
 
 IGNORE_LABEL = 255
-_CHUNK_BYTES = 192 << 20  # 192 MiB: one image of 150 classes at 512 px; two such blocks live at once
+_BAND_BYTES = 192 << 20
+"""192 MiB of full-size scores: one image of 150 classes at 512 px; two such blocks live at once."""
+_CPU_BAND_BYTES = 2 << 20
+"""2 MiB: a band stays in the cache from its interpolation to its gradient."""
 
 
 def pixel_cross_entropy(logits_NKyx: Tensor, labels_NYX: Tensor) -> Tensor:
@@ -40,33 +44,37 @@ def pixel_cross_entropy(logits_NKyx: Tensor, labels_NYX: Tensor) -> Tensor:
 
 
 class _ResizedCrossEntropy(torch.autograd.Function):
-    """Computes loss and gradient of the batch in pieces, so that only coarse maps are kept.
+    """Computes loss and gradient in bands of rows of an image, so that only coarse maps are kept.
 
-    A piece holds one map of full-size values: scores, then in place their exponentials, then the gradient.
+    A band holds one map of full-size values: scores, then in place their exponentials, then the gradient.
+    Bilinear resizing is a product along each axis, and so is its gradient: the same sums as those of torch's
+    own kernels, whose gradient is a scalar loop on a CPU and atomic additions on a GPU.
     """
 
     @staticmethod
     def forward(ctx: Any, logits_NKyx: Tensor, labels_NYX: Tensor) -> Tensor:
         needs_grad = ctx.needs_input_grad[0]
         labels_NYX = labels_NYX.to(logits_NKyx.device, non_blocking=True)
-        images = max(1, _CHUNK_BYTES // (4 * logits_NKyx.shape[1] * labels_NYX[0].numel()))
         total = torch.zeros((), device=logits_NKyx.device)
-        grads: list[Tensor] = []
-        for logits, labels in zip(
-            torch.split(logits_NKyx, images), torch.split(labels_NYX, images), strict=True
-        ):
+        with torch.autocast(logits_NKyx.device.type, enabled=False):
             # Sums over classes run fastest where each class is a plane of its own.
-            coarse = logits.detach().float().contiguous().requires_grad_(needs_grad)
-            with torch.set_grad_enabled(needs_grad), torch.autocast(logits.device.type, enabled=False):
-                fine = F.interpolate(coarse, size=labels.shape[1:], mode="bilinear", align_corners=False)
-            loss, grad_NKYX = _cross_entropy_in_place(fine.detach(), labels)
-            total += loss
-            if needs_grad:
-                grads.extend(torch.autograd.grad(fine, coarse, grad_NKYX))
-        scale = 1 / (labels_NYX != IGNORE_LABEL).sum().clamp(min=1).float()
-        ctx.dtype = logits_NKyx.dtype
-        if needs_grad:
-            ctx.save_for_backward(torch.cat(grads).mul_(scale))
+            coarse_NKyx = logits_NKyx.detach().float().contiguous()
+            _, across_Xx = row_weights(
+                coarse_NKyx.shape[3], labels_NYX.shape[2], 0, labels_NYX.shape[2], coarse_NKyx.device
+            )
+            wide_NKyX = torch.matmul(coarse_NKyx, across_Xx.t())
+            grad_NKyX = torch.zeros_like(wide_NKyX) if needs_grad else None
+            for rows, source, weights_ry in _bands(wide_NKyX, labels_NYX.shape[1]):
+                for image, labels_rX in enumerate(labels_NYX[:, rows]):
+                    fine_KrX = torch.matmul(weights_ry, wide_NKyX[image, :, source])
+                    loss, fine_grad_KrX = _cross_entropy_in_place(fine_KrX, labels_rX)
+                    total += loss
+                    if grad_NKyX is not None:
+                        grad_NKyX[image, :, source] += torch.matmul(weights_ry.t(), fine_grad_KrX)
+            scale = 1 / (labels_NYX != IGNORE_LABEL).sum().clamp(min=1).float()
+            ctx.dtype = logits_NKyx.dtype
+            if grad_NKyX is not None:
+                ctx.save_for_backward(torch.matmul(grad_NKyX, across_Xx).mul_(scale))
         return total * scale
 
     @staticmethod
@@ -75,14 +83,25 @@ class _ResizedCrossEntropy(torch.autograd.Function):
         return (grad_NKyx * grad_loss[0]).to(ctx.dtype), None
 
 
-def _cross_entropy_in_place(scores_NKYX: Tensor, labels_NYX: Tensor) -> tuple[Tensor, Tensor]:
+def _bands(wide_NKyX: Tensor, height: int) -> Iterator[tuple[slice, slice, Tensor]]:
+    """Output rows, the source rows that they read, and the weights of these (r, y); see `row_weights`."""
+    classes, here, width = wide_NKyX.shape[1:]
+    limit = _CPU_BAND_BYTES if wide_NKyX.is_cpu else _BAND_BYTES
+    most = max(1, limit // (4 * classes * width))
+    for first in range(0, height, most):
+        stop = min(first + most, height)
+        lowest, weights_ry = row_weights(here, height, first, stop, wide_NKyX.device)
+        yield slice(first, stop), slice(lowest, lowest + weights_ry.shape[1]), weights_ry
+
+
+def _cross_entropy_in_place(scores_KrX: Tensor, labels_rX: Tensor) -> tuple[Tensor, Tensor]:
     """Sum over labelled pixels, and its gradient in the memory of the scores."""
-    seen_N1YX = (labels_NYX != IGNORE_LABEL)[:, None]
-    label_N1YX = labels_NYX[:, None].long() * seen_N1YX  # any class: the pixel does not count
-    shift_N1YX = scores_NKYX.amax(1, keepdim=True)
-    own_N1YX = scores_NKYX.gather(1, label_N1YX) - shift_N1YX
-    total_N1YX = scores_NKYX.sub_(shift_N1YX).exp_().sum(1, keepdim=True)
-    loss = ((total_N1YX.log() - own_N1YX) * seen_N1YX).sum()
-    grad_NKYX = scores_NKYX.mul_(seen_N1YX / total_N1YX)
-    grad_NKYX.scatter_add_(1, label_N1YX, -seen_N1YX.to(grad_NKYX.dtype))
-    return loss, grad_NKYX
+    seen_1rX = (labels_rX != IGNORE_LABEL)[None]
+    label_1rX = labels_rX[None].long() * seen_1rX  # any class: the pixel does not count
+    shift_1rX = scores_KrX.amax(0, keepdim=True)
+    own_1rX = scores_KrX.gather(0, label_1rX) - shift_1rX
+    total_1rX = scores_KrX.sub_(shift_1rX).exp_().sum(0, keepdim=True)
+    loss = ((total_1rX.log() - own_1rX) * seen_1rX).sum()
+    grad_KrX = scores_KrX.mul_(seen_1rX / total_1rX)
+    grad_KrX.scatter_add_(0, label_1rX, -seen_1rX.to(grad_KrX.dtype))
+    return loss, grad_KrX

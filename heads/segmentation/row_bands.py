@@ -111,16 +111,27 @@ def resized_rows(x_KyX: Tensor, size: SizeYX, first: int, stop: int) -> Tensor:
     Args:
         x_KyX: float32 (K, y, x).
     """
-    low_r, high_r, share_r = _source_rows(x_KyX.shape[1], size[0], first, stop, x_KyX.device)
-    lowest, highest = _first_source_row(x_KyX.shape[1], size[0], first), x_KyX.shape[1]
-    highest = min(highest, _first_source_row(highest, size[0], stop - 1) + 2)
-    cut_1KyX = x_KyX[None, :, lowest:highest]
-    wide_KyX = F.interpolate(
-        cut_1KyX, size=(highest - lowest, size[1]), mode="bilinear", align_corners=False
-    )[0]
-    weight_r1 = share_r[:, None]
-    above_KrX = wide_KyX.index_select(1, low_r - lowest).mul_(1 - weight_r1)
-    return above_KrX.add_(wide_KyX.index_select(1, high_r - lowest).mul_(weight_r1))
+    lowest, weights_ry = row_weights(x_KyX.shape[1], size[0], first, stop, x_KyX.device)
+    height = weights_ry.shape[1]
+    cut_1KyX = x_KyX[None, :, lowest : lowest + height]
+    wide_KyX = F.interpolate(cut_1KyX, size=(height, size[1]), mode="bilinear", align_corners=False)[0]
+    with torch.autocast(x_KyX.device.type, enabled=False):
+        return torch.matmul(weights_ry.to(wide_KyX.dtype), wide_KyX)
+
+
+def row_weights(here: int, there: int, first: int, stop: int, device: torch.device) -> tuple[int, Tensor]:
+    """Bilinear weights of output rows first..stop of `there`: the first source row of `here` that they read,
+    and float32 (stop - first, rows read).
+
+    A band reads few rows, so that the product with these is faster than taking two rows for each of its own.
+    """
+    lowest = _first_source_row(here, there, first)
+    highest = min(here, _first_source_row(here, there, stop - 1) + 2)
+    low_r, high_r, share_r = _source_rows(here, there, first, stop, device)
+    weights_ry = torch.zeros(stop - first, highest - lowest, device=device)
+    weights_ry.scatter_(1, (low_r - lowest)[:, None], (1 - share_r)[:, None])
+    weights_ry.scatter_add_(1, (high_r - lowest)[:, None], share_r[:, None])
+    return lowest, weights_ry
 
 
 def _source_rows(

@@ -24,7 +24,7 @@ def labels_of(images: int, hw: tuple[int, int], classes: int) -> torch.Tensor:
 def test_equals_plain_cross_entropy(
     monkeypatch: pytest.MonkeyPatch, chunk_bytes: int, memory_format: torch.memory_format
 ) -> None:
-    monkeypatch.setattr(heads.segmentation.pixel_loss, "_CHUNK_BYTES", chunk_bytes)
+    monkeypatch.setattr(heads.segmentation.pixel_loss, "_CPU_BAND_BYTES", chunk_bytes)
     logits = (torch.randn(5, 6, 8, 12) * 8).contiguous(memory_format=memory_format)
     labels = labels_of(5, (30, 45), 6)
     ours, theirs = logits.clone().requires_grad_(), logits.clone().requires_grad_()
