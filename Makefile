@@ -13,7 +13,7 @@ flags = $(foreach name,$(1),$(call flag,$(name)))
 test_flags = -n $(or $(TEST_PROCESSES),2) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help setup install demo test test-ci test-all lint plan extract status info verify convert train-head evaluate predict export report probe analyse describe gc doctor clean file-map benchmark-read
+.PHONY: help setup install demo test test-ci test-all lint plan extract status info verify convert train-head evaluate predict export report probe analyse describe gc doctor clean file-map benchmark-read benchmark-gpu gpu-wheels
 
 help:  ## Lists every target
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -107,3 +107,10 @@ trust-table: setup  ## Runs the tests of faults and rewrites the table of docs/t
 
 benchmark-read: setup  ## Reading speed beside memmap, zarr-python and tensorstore
 	$(BIN)/python -m benchmarks.stores.read $(ARGS)
+
+gpu-wheels: setup  ## Collects in build/gpu-wheels the packages that benchmark-gpu needs beside torch (ARGS=scipy: for Mask2Former)
+	$(BIN)/python -m benchmarks.gpu.wheels $(ARGS)
+
+# No setup: it runs on a machine that has torch and no network. PYTHON names its Python 3.12.
+benchmark-gpu:  ## Every GPU claim on one GPU in about 8 minutes, offline; result.md under build/gpu-benchmark
+	$(PYTHON) -m benchmarks.gpu $(ARGS)

@@ -20,7 +20,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any, NamedTuple
 
@@ -99,11 +99,10 @@ def make_forward(rival: str, case: Case, device_name: str, precision: str) -> Ca
     return our_forward(card, device, precision, pixels, compiled)
 
 
-def measure(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
-    """Case -> rival -> figures, or what kept it from running."""
+def measure(options: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each case with rival -> figures, or what kept it from running, as soon as it is measured."""
     precision = options.precision or default_precision(torch.device(options.device))
     names = [name for name in options.rivals if not (options.no_compile and name.endswith("compiled"))]
-    table: dict[str, dict[str, Any]] = {}
     with ExitStack() as stack:
         started = {
             case: {
@@ -125,8 +124,7 @@ def measure(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
             for name, rival in able.items():
                 found[name]["peak_gib"] = rival.peak_bytes() / 2**30
             failed = {name: {"problem": text} for name, text in problems[case].items() if text is not None}
-            table[":".join(map(str, case))] = {**found, **failed}
-    return table
+            yield ":".join(map(str, case)), {**found, **failed}
 
 
 def a_case(text: str) -> Case:
@@ -143,7 +141,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("cases", nargs="*", type=a_case, help="model:side:batch; default: those with goals")
-    parser.add_argument("--rivals", type=lambda text: text.split(","), default=list(RIVALS))
+    parser.add_argument("--rivals", type=lambda text: text.replace("_", " ").split(","), default=list(RIVALS))
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument(
         "--ready-s", type=float, default=600, help="who takes longer to build and compile is left out"
@@ -151,7 +149,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--precision", choices=PRECISIONS, help="default: fp16 on a GPU, fp32 on a CPU")
     parser.add_argument("--no-compile", action="store_true", help="leave out what needs a compiler")
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--json", action="store_true", help="a line a case, as soon as it is measured")
     options = parser.parse_args(arguments)
     if unknown := set(options.rivals) - set(RIVALS):
         parser.error(f"no rival is called {', '.join(sorted(unknown))}; available: {', '.join(RIVALS)}")
@@ -191,13 +189,13 @@ def _verdict(met: bool) -> str:
 def main() -> None:
     options = parse(sys.argv[1:])
     print(conditions(options), file=sys.stderr if options.json else sys.stdout, flush=True)
-    table = measure(options)
     if options.json:
-        print(json.dumps(table))
+        for case, rivals in measure(options):
+            print(json.dumps({case: rivals}), flush=True)
         return
     print(f"{'':24}{'ms an image':>14}{'least':>10}{'processor':>11}{'speed':>8}{'GiB of a GPU':>14}")
     kind = options.device.split(":")[0]
-    for case, rivals in table.items():
+    for case, rivals in measure(options):
         print(case)
         for name, figures in rivals.items():
             if "problem" in figures:

@@ -39,7 +39,13 @@ def main() -> int:
     parser.add_argument("--limit-factor", type=float, default=1.0, help="times every limit")
     options = parser.parse_args()
     environment = prepared_environment(options.wheels, dict(os.environ))
-    results = Results(options.out, options.parts, tiny=options.tiny, device=options.device)
+    results = Results(
+        options.out,
+        options.parts,
+        tiny=options.tiny,
+        device=options.device,
+        limit_factor=options.limit_factor,
+    )
     for part in options.parts:
         run_part(part, results, environment, options)
     print(results.table())

@@ -28,7 +28,7 @@ class Part:
     commands: tuple[Command, ...]
 
 
-_PIPELINE = "--model swinv2-b --size 512 --batch 32 --rows 384 --rounds 1 --no-compile"
+_PIPELINE = "--model swinv2-b --size 512 --batch 32 --rows 256 --rounds 1 --no-compile"
 _TINY_PIPELINE = "--model swinv2-nano --size 64 --batch 2 --rows 4 --rounds 1 --no-compile --workers 1"
 
 PARTS = (
@@ -40,7 +40,8 @@ PARTS = (
             Command(
                 module="benchmarks.training.feed",
                 words="--batch 16 --side-px 512 --rows 64 --rounds 5 --steps 6",
-                tiny="--batch 2 --side-px 64 --frames 4 --rows 4 --rounds 1 --steps 1",
+                tiny="--batch 2 --side-px 64 --frames 4 --rows 4 --rounds 1 --steps 1 --cases "
+                "segmentation:linear,segmentation:bifpn1,segmentation:m2f-pd1-td3,detection:fpn,video:global1",
             ),
         ),
     ),
@@ -115,7 +116,7 @@ PARTS = (
             Command(
                 module="benchmarks.training.many_heads",
                 words="--side-px 512 --batch 8 --rounds 3 --steps 4",
-                tiny="--side-px 64 --batch 1 --rounds 1 --steps 1 --heads linear,fpn",
+                tiny="--side-px 64 --batch 2 --rounds 1 --steps 1 --heads linear,fpn",
             ),
         ),
     ),

@@ -18,7 +18,9 @@ _LIBRARIES = ("torch", "torchvision", "timm", "transformers", "lightning", "nump
 class Results:
     """What was measured so far, in `folder`."""
 
-    def __init__(self, folder: Path, parts: Sequence[Part], *, tiny: bool, device: str) -> None:
+    def __init__(
+        self, folder: Path, parts: Sequence[Part], *, tiny: bool, device: str, limit_factor: float = 1.0
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.json_path, self.table_path = folder / "result.json", folder / "result.md"
         self._content: dict[str, Any] = {
@@ -27,7 +29,12 @@ class Results:
             "machine": f"{os.cpu_count()} processor cores, Python {platform.python_version()}",
             "libraries": ", ".join(f"{name} {_version(name)}" for name in _LIBRARIES),
             "parts": {
-                part.name: {"claim": part.claim, "limit_s": part.limit_s, "state": "not begun", "figures": {}}
+                part.name: {
+                    "claim": part.claim,
+                    "limit_s": part.limit_s * limit_factor,
+                    "state": "not begun",
+                    "figures": {},
+                }
                 for part in parts
             },
         }
@@ -58,15 +65,16 @@ class Results:
         lines = [f"{content['device']}, {content['machine']}; {content['libraries']}"]
         lines += ["", *(["Tiny input: the figures say nothing of speed.", ""] if content["tiny"] else [])]
         for name, part in content["parts"].items():
-            spent = f"{part['seconds']:.0f} of {part['limit_s']:.0f} s" if "seconds" in part else ""
-            lines += [f"**{name}**: {part['claim']}. {part['state']}, {spent}", ""]
+            spent = f", {part['seconds']:.0f} of {part['limit_s']:.0f} s" if "seconds" in part else ""
+            lines += [f"**{name}**: {part['claim']}. Measured: {part['state']}{spent}.", ""]
             lines += [f"- {text}" for text in part.get("problems", ())]
             lines += ["| measured | |", "|---|---|"] if part["figures"] else []
             lines += [f"| {what} | {_shown(value)} |" for what, value in part["figures"].items()] + [""]
         return "\n".join(lines)
 
     def _write(self) -> None:
-        for path, text in ((self.json_path, json.dumps(self._content, indent=1)), (self.table_path, self.table())):
+        texts = {self.json_path: json.dumps(self._content, indent=1), self.table_path: self.table()}
+        for path, text in texts.items():
             partial = path.with_suffix(".partial")
             partial.write_text(text + "\n")
             partial.replace(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import queue
@@ -51,7 +52,12 @@ def _run(
     line = [sys.executable, "-m", command.module, *words, "--device", options.device, "--json"]
     with tempfile.TemporaryFile("w+") as said:
         process = subprocess.Popen(
-            line, stdout=subprocess.PIPE, stderr=said, text=True, env=dict(environment), start_new_session=True
+            line,
+            stdout=subprocess.PIPE,
+            stderr=said,
+            text=True,
+            env=dict(environment),
+            start_new_session=True,
         )
         assert process.stdout is not None
         lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
@@ -85,8 +91,6 @@ def _parsed(line: str) -> object:
 
 def _end(process: subprocess.Popen[str]) -> None:
     """Kills the process and those that it started."""
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     process.wait()

@@ -49,7 +49,9 @@ def collect(extra: Sequence[str] = (), folder: Path = WHEELS) -> int:
     words = ["--python-version", PYTHON, "--implementation", "cp", "--only-binary=:all:", "--no-deps"]
     words += [word for name in _PLATFORMS for word in ("--platform", name)]
     words += ["--constraint", str(ROOT / "constraints.txt"), "--dest", str(folder)]
-    subprocess.run([sys.executable, "-m", "pip", "download", "--quiet", *words, *PACKAGES, *extra], check=True)
+    subprocess.run(
+        [sys.executable, "-m", "pip", "download", "--quiet", *words, *PACKAGES, *extra], check=True
+    )
     sizes = {path.name: path.stat().st_size for path in folder.glob("*.whl")}
     total = sum(size for name, size in sizes.items() if name.split("-")[0] not in EXTRA)
     if total > MOST_BYTES:

@@ -17,7 +17,6 @@ import json
 import platform
 import statistics
 import time
-import warnings
 from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -33,6 +32,7 @@ from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from benchmarks import machine
+from benchmarks.training.steps import count_waits
 from heads import build_head
 from heads.boxes.assignment import uniform_draws
 from heads.boxes.ground_truth import stack_truth
@@ -238,16 +238,8 @@ class Step:
         self.run()
         return torch.cuda.max_memory_allocated(self.device) - before
 
-    def waits(self) -> int:
-        """As torch counts them: calls that make the host wait for the device."""
-        torch.cuda.set_sync_debug_mode("warn")
-        try:
-            with warnings.catch_warnings(record=True) as caught:
-                warnings.simplefilter("always")
-                self._forward_and_backward()
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
-        return sum("synchroniz" in str(each.message) for each in caught)
+    def waits(self) -> int | None:
+        return count_waits(self._forward_and_backward, self.device)
 
     def _forward_and_backward(self) -> None:
         with torch.autocast("cuda", torch.bfloat16) if self.on_gpu else nullcontext():
@@ -276,7 +268,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             "ms": 1e3 * statistics.median(seconds[name]),
             "positives": sides[name].count_positives(),
             "peak_mb": step.peak_bytes() / 1e6 if step.on_gpu else None,
-            "waits": step.waits() if step.on_gpu else None,
+            "waits": step.waits(),
         }
         for name, step in steps.items()
     }

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from benchmarks.machine import conditions, print_conditions
-from benchmarks.training.steps import write_labelled_store
+from benchmarks.training.steps import write_random_store
 from heads import build_head
 from heads.contract import Head
 from pipelines.evaluation.store_views import store_views
@@ -106,7 +106,7 @@ def main() -> None:
     with ExitStack() as opened:
         if options.store is None:
             folder = opened.enter_context(tempfile.TemporaryDirectory(prefix="benchmark-evaluate-"))
-            options.store = write_labelled_store(Path(folder), 16, 256, "original_labels")
+            options.store = write_random_store(Path(folder), 16, 256, target="original_labels")
         store = opened.enter_context(open_store(options.store))
         print_conditions(conditions(options.store))
         kind = "seconds by the clock" if device.type == "cuda" else "processor seconds"

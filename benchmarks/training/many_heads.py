@@ -21,8 +21,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from benchmarks.machine import conditions, print_conditions
-from benchmarks.training.steps import CLASSES, PYRAMID, feed_of, seconds, step_of, write_labelled_store
+from benchmarks.training.steps import CLASSES, CPU, PYRAMID, feed_of, seconds, step_of, write_random_store
 from heads import build_head
 from pipelines.feed.joined_stores import JoinedStores
 from pipelines.feed.store_feed import Batch
@@ -33,9 +35,11 @@ from stores.format.plan import feature_row_bytes
 Step = Callable[[Batch], None]
 
 
-def one_pass(stores: JoinedStores, steps: list[Step], count: int, batch: int) -> int:
+def one_pass(
+    stores: JoinedStores, steps: list[Step], count: int, batch: int, device: torch.device = CPU
+) -> int:
     """`count` steps of every head on one stream; returns the bytes that were read for them."""
-    feed = feed_of(stores, batch, count)
+    feed = feed_of(stores, batch, count, device)
     shared = SharedBatches(feed, [0] * len(steps))
 
     def train(seat: int) -> None:
@@ -56,9 +60,9 @@ def one_pass(stores: JoinedStores, steps: list[Step], count: int, batch: int) ->
     return feed.reading.bytes
 
 
-def read_alone(stores: JoinedStores, count: int, batch: int) -> None:
+def read_alone(stores: JoinedStores, count: int, batch: int, device: torch.device = CPU) -> None:
     """One read: `count` batches as a step gets them."""
-    feed = feed_of(stores, batch, count)
+    feed = feed_of(stores, batch, count, device)
     for _ in feed:
         pass
     feed.close()
@@ -66,9 +70,10 @@ def read_alone(stores: JoinedStores, count: int, batch: int) -> None:
 
 def times(path: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Medians over rounds, in each of which all take turns."""
+    device = torch.device(options.device)
     stores = JoinedStores.open([path], verify="always", threads=2)
-    steps = {name: step_of(name) for name in options.heads}
-    resident = next(feed := feed_of(stores, options.batch))
+    steps = {name: step_of(name, device) for name in options.heads}
+    resident = next(feed := feed_of(stores, options.batch, device=device))
     feed.close()
     for step in steps.values():
         step(resident)
@@ -76,14 +81,15 @@ def times(path: Path, options: argparse.Namespace) -> dict[str, Any]:
     together, reads, ratios, read_bytes = [], [], [], 0
     for _ in range(options.rounds):
         for name, step in steps.items():
-            alone[name].append(seconds(lambda: [step(resident) for _ in range(options.steps)] and None))  # noqa: B023
-        reads.append(seconds(lambda: read_alone(stores, options.steps, options.batch)))
+            work = lambda: [step(resident) for _ in range(options.steps)] and None  # noqa: B023, E731
+            alone[name].append(seconds(work, device))
+        reads.append(seconds(lambda: read_alone(stores, options.steps, options.batch, device), device))
 
         def run() -> None:
             nonlocal read_bytes
-            read_bytes = one_pass(stores, list(steps.values()), options.steps, options.batch)
+            read_bytes = one_pass(stores, list(steps.values()), options.steps, options.batch, device)
 
-        together.append(seconds(run))
+        together.append(seconds(run, device))
         ratios.append(together[-1] / (sum(each[-1] for each in alone.values()) + reads[-1]))
     stores.close()
     return {
@@ -155,6 +161,7 @@ def main() -> None:
     parser.add_argument("--side-px", type=int, default=256)
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--steps", type=int, default=2, help="in a round")
     parser.add_argument("--folder", type=Path, help="where the store is made, and removed again")
     parser.add_argument("--peak-of", type=lambda t: t.split(","), help=argparse.SUPPRESS)
@@ -165,12 +172,14 @@ def main() -> None:
         print_peak(options.folder, options.peak_of, options.batch)
         return
     with tempfile.TemporaryDirectory(dir=options.folder, prefix="benchmark-heads-") as name:
-        path = write_labelled_store(Path(name), 32, options.side_px)
+        path = write_random_store(Path(name), 32, options.side_px)
         found = {
             "conditions": conditions(path),
             "times": times(path, options),
-            "memory": memory(path, options),
+            **({} if options.device != "cpu" else {"memory": memory(path, options)}),
         }
+        if options.device != "cpu":
+            found["peak_gib"] = torch.cuda.max_memory_allocated() / 2**30
     if options.json:
         print(json.dumps(found))
         return
@@ -179,7 +188,7 @@ def main() -> None:
         print(f"{head} alone: {each:.3f} s a step")
     for name, value in found["times"].items():
         print(f"{name}: {value:.4f}" if isinstance(value, float) else f"{name}: {value}")
-    for name, value in found["memory"].items():
+    for name, value in found.get("memory", {}).items():
         print(f"{name}: {value / 1e6:.0f} MB")
 
 

@@ -26,12 +26,12 @@ from typing import Any
 import numpy as np
 import torch
 import zarr
-from read import Bench, memmap
-from read import permafrost as permafrost_rows
 
 from benchmarks.machine import conditions, print_conditions
+from benchmarks.stores.read import Bench, memmap
+from benchmarks.stores.read import permafrost as permafrost_rows
 from benchmarks.stores.swinv2_b_store import plan_of, random_rows, write_store
-from benchmarks.training.steps import CPU, PYRAMID, feed_of, seconds, step_of, write_labelled_store
+from benchmarks.training.steps import CPU, PYRAMID, feed_of, seconds, step_of, write_random_store
 from pipelines.feed.joined_stores import JoinedStores
 from pipelines.feed.shard_read_ahead import ShardReadAhead
 from pipelines.feed.store_feed import RING_SLOTS, StoreFeed
@@ -293,7 +293,7 @@ def main() -> None:
             if "cold" in options.parts:
                 found["cold"] = cold_rates(path, options)
         if "steps" in options.parts:
-            path = write_labelled_store(folder / "labelled", 32, options.side_px)
+            path = write_random_store(folder / "labelled", 32, options.side_px)
             found["steps"] = {head: step_times(head, path, options) for head in options.heads}
     if options.json:
         print(json.dumps(found, default=lambda s: {f: getattr(s, f) for f in s.__slots__}))
