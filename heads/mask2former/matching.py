@@ -134,8 +134,9 @@ def _mask_costs(embeddings_NRC: Tensor, features_NCI: Tensor, masks_NKI: Tensor)
 def _sum_of_logs(x_NRI: Tensor) -> Tensor:
     """(N, R, 1) of numbers in 0.5..1: logarithms of products, of so many that none comes near to zero."""
     whole = x_NRI.shape[-1] // _FACTORS * _FACTORS
-    products_NRJ = x_NRI[..., :whole].unflatten(-1, (-1, _FACTORS)).prod(-1)
-    return products_NRJ.log_().sum(-1, keepdim=True) + x_NRI[..., whole:].prod(-1, keepdim=True).log_()
+    products_NRJ = x_NRI[..., :whole].reshape(*x_NRI.shape[:-1], whole // _FACTORS, _FACTORS).prod(-1)
+    logs_NR1 = products_NRJ.log_().sum(-1, keepdim=True)
+    return logs_NR1.add_(x_NRI[..., whole:].prod(-1, keepdim=True).log_())
 
 
 def solve(costs_NPQK: NDArray[Any], present_NK: NDArray[np.bool_]) -> NDArray[np.int64]:

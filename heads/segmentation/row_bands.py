@@ -154,8 +154,8 @@ def _first_source_row(here: int, there: int, row: int) -> int:
     >>> [_first_source_row(3, 7, row) for row in range(7)]
     [0, 0, 0, 1, 1, 1, 2]
     """
-    place = np.float32((row + 0.5) * _scale(here, there) - 0.5)
-    return min(int(max(place, 0)), here - 1)
+    place = float(np.float32((row + 0.5) * _scale(here, there) - 0.5))
+    return min(int(max(place, 0.0)), here - 1)
 
 
 def _scale(here: int, there: int) -> float:

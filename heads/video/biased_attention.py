@@ -51,11 +51,11 @@ class _BiasedAttention(torch.autograd.Function):
             for head in range(0, len(bias_HLL), heads):
                 some = slice(head, head + heads)
                 of_piece = slice(first, first + sequences), some
-                inputs = [x[of_piece].detach().requires_grad_() for x in q_k_v]
+                q, k, v = (x[of_piece].detach().requires_grad_() for x in q_k_v)
                 bias = bias_HLL[some].detach().requires_grad_()
                 with torch.enable_grad():
-                    out = _attend(*inputs, bias)
-                *found, of_bias = torch.autograd.grad(out, [*inputs, bias], grad_NHLD[of_piece])
+                    out = _attend(q, k, v, bias)
+                *found, of_bias = torch.autograd.grad(out, [q, k, v, bias], grad_NHLD[of_piece])
                 for whole, part in zip(grads, found, strict=True):
                     whole[of_piece] = part
                 grad_bias[some] += of_bias
