@@ -33,7 +33,7 @@ class _Loaded:
     """Rows of one bin that follow each other."""
 
     rows: list[int]
-    truths: list[Mapping[str, npt.NDArray[Any]]]
+    truths: Sequence[Mapping[str, npt.NDArray[Any]]]
     sent: Sent
 
 
