@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import time
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 LIBRARIES = ("numpy", "zarr", "numcodecs", "tensorstore", "crc32c")
@@ -20,7 +20,7 @@ def conditions(folder: Path) -> dict[str, str]:
         "disk": f"{folder} on {_file_system(folder)}",
         "load": " ".join(f"{load:.2f}" for load in os.getloadavg()),
         "system": f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
-        "libraries": ", ".join(f"{name} {version(name)}" for name in LIBRARIES),
+        "libraries": ", ".join(f"{name} {_version(name)}" for name in LIBRARIES),
     }
 
 
@@ -35,6 +35,13 @@ def processor_seconds() -> float:
         if fields[1] == own:
             total += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
     return total
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:  # a rival that is not here
+        return "none"
 
 
 def _cpu_model() -> str:

@@ -22,10 +22,13 @@ BLOCKER = """
 import sys
 from importlib.machinery import PathFinder
 LACKING = {"av", "matplotlib", "sklearn", "tensorstore", "effdet", "xarray"}
-class Bare:
-    @staticmethod
-    def find_spec(name, path=None, target=None):
-        return None if name.partition(".")[0] in LACKING else PathFinder.find_spec(name, path, target)
+class Bare(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        return None if name.partition(".")[0] in LACKING else super().find_spec(name, path, target)
+    @classmethod
+    def find_distributions(cls, context):
+        return () if context.name in LACKING else super().find_distributions(context)
 sys.meta_path[sys.meta_path.index(PathFinder)] = Bare
 """
 """Hides what neither torch's usual companions nor the wheels bring, and what no part needs."""
