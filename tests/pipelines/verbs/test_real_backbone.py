@@ -73,15 +73,22 @@ def scores_of_seeds(
 
 
 def test_neighbours_of_photographs(samples: Path, weights: dict[str, str], tmp_path: Path) -> None:
-    """timm alone (224 px centre crop, k = 5) has 91.5 % with the weights and 23.5 % without."""
+    """timm alone (224 px centre crop, k = 5) has 91.5 % with the weights and 23.5 % without.
+
+    Nothing of k-NN depends on a seed but which records are taken: all, and 20 of each class by three seeds.
+    """
     dataset, top1 = described(samples, "imagenette_small", tmp_path), {}
     for name, source in weights.items():
         stores = tmp_path / name
         extracted(dataset, source, stores, ("--views", "single"), ("--split", "val"))
-        verb("probe", "--stores", str(stores), "--k", "5", "--out", str(tmp_path / f"probe-{name}"))
-        top1[name] = json.loads((tmp_path / f"probe-{name}/probe.json").read_text())["top1"]
+        for records in (None, *(f"20shot-seed{seed}" for seed in range(SEEDS))):
+            out = tmp_path / f"probe-{name}-{records}"
+            subset = () if records is None else ("--subset", records)
+            verb("probe", "--stores", str(stores), "--k", "5", "--out", str(out), *subset)
+            top1[name, records] = json.loads((out / "probe.json").read_text())["top1"]
     print(top1)
-    assert top1["trained"] >= 0.88 and top1["random"] < 0.35
+    assert min(share for (name, _), share in top1.items() if name == "trained") >= 0.88
+    assert max(share for (name, _), share in top1.items() if name == "random") < 0.35
 
 
 def test_street_scenes_by_a_linear_head(samples: Path, weights: dict[str, str], tmp_path: Path) -> None:
@@ -90,7 +97,7 @@ def test_street_scenes_by_a_linear_head(samples: Path, weights: dict[str, str], 
         stores = tmp_path / name
         sizes = ("--views", "4", "--crop-size", "192"), ("--split", "test", "--short-side", "192")
         extracted(dataset, source, stores, *sizes)
-        words = ("--head", "linear", "--max-steps", "120", "--batch-size", "4")
+        words = ("--head", "linear", "--max-steps", "240", "--batch-size", "8")
         found[name], _ = scores_of_seeds(dataset, stores, tmp_path / f"runs-{name}", *words, score="mIoU")
     print(found)
     assert min(found["trained"]) >= 2 * max(found["random"])
