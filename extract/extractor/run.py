@@ -38,8 +38,9 @@ from extract.extractor.shared_shards import Part, SharedShards
 from extract.sources.byte_sources import retried
 from stores.errors import IdentityError
 from stores.format.plan import ShardId, StorePlan
+from stores.remote.opening import attempts_on
 from stores.shards.receipts import Receipt
-from stores.work.attempts import MOST_DEATHS, Attempts, shard_attempts
+from stores.work.attempts import MOST_DEATHS, shard_attempts
 from stores.writing.writer import StoreWriter
 
 __all__ = ["BatchTooLarge", "Progress", "Summary", "TooManyFailed", "extract"]
@@ -165,7 +166,7 @@ class _Run:
         finished = {} if is_complete else retried(writer.finished, str(writer.path))
         shards = self._plan.shards() if only is None else only
         todo = () if is_complete else [shard for shard in shards if shard not in finished]
-        self._attempts = Attempts(writer.path)
+        self._attempts = attempts_on(writer.path)
         writer.claims.on_death = self._count_death
         self._shards = SharedShards(
             writer, self._attempts, todo, self._done_elsewhere, part=part, stop=stop, most=most

@@ -26,13 +26,12 @@ from extract.planning.plan import Card, Estimate, PlanChoices, draft_identity, e
 from extract.views.recipes import ViewRecipe
 from stores.checks.status import plan_of_unfinished
 from stores.errors import StoreError
-from stores.format.bounded_files import StoreFolder
 from stores.format.canonical_json import diff_identity
 from stores.format.manifest import MANIFEST_NAME, PLAN_NAME
 from stores.format.plan import StorePlan
 from stores.format.row_table import MAX_ROWS
-from stores.shards.disk import Files, make_folders, replace_file
-from stores.small_files import read_small
+from stores.remote.opening import files_of, open_folder
+from stores.shards.disk import make_folders, read_whole, replace_file
 from stores.work.folder import WORK
 
 logger = logging.getLogger(__name__)
@@ -92,8 +91,9 @@ def record_sources(root: Path, dataset: Dataset) -> None:
         return
     record = SourceRecord(state=state, digests=survey[0], findings=survey[1])
     try:
-        make_folders(Files(), root, WORK)
-        replace_file(Files(), path, record.encode(), uuid.uuid4().hex)
+        files = files_of(root)
+        make_folders(files, root, WORK)
+        replace_file(files, path, record.encode(), uuid.uuid4().hex)
     except OSError as error:
         logger.info("%s cannot be written: %s", path, error)
 
@@ -138,8 +138,8 @@ def _records(stores: Path) -> Iterator[tuple[Path, SourceRecord]]:
         root = path.parents[1]
         if (root / PLAN_NAME).exists() and not (root / MANIFEST_NAME).exists():
             try:
-                yield root, SourceRecord.decode(read_small(path, _MAX_BYTES))
-            except (OSError, ValueError, KeyError, TypeError) as error:
+                yield root, SourceRecord.decode(read_whole(files_of(root), path, _MAX_BYTES))
+            except (OSError, StoreError, ValueError, KeyError, TypeError) as error:
                 logger.info("%s is not used: %s", path, error)
 
 
@@ -150,7 +150,7 @@ def _holds(record: SourceRecord, source: Surveyed, records: int) -> bool:
 def _plan(root: Path, identity: dict[str, Any]) -> StorePlan | None:
     """The plan of a store, if its identity is this one but for what needs the weights."""
     try:
-        plan = plan_of_unfinished(StoreFolder(root))
+        plan = plan_of_unfinished(open_folder(root))
     except (StoreError, OSError) as error:  # whoever opens it for writing reports it
         logger.info("%s is not used: %s", root, error)
         return None

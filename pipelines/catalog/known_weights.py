@@ -13,6 +13,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from pipelines.json_output import write_json
+from stores.remote.object_client import client_of
+from stores.remote.store_url import StoreUrl
 
 FILE_NAME = "weights.json"
 
@@ -25,6 +27,10 @@ def remember_weights(stores: Path, weights_sha256: str, weights: str) -> None:
     known = _read(stores)
     spec = _noted(weights)
     if known.get(weights_sha256) == spec:
+        return
+    if isinstance(stores, StoreUrl):
+        known = {**known, weights_sha256: spec}
+        client_of(stores.place).put((stores / FILE_NAME).key, json.dumps(known, indent=1).encode())
         return
     try:
         stores.mkdir(parents=True, exist_ok=True)

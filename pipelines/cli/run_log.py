@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from extract.extractor.progress import Progress
+from stores.remote.opening import log_in
 from stores.work.log import WriterLog
 
 
@@ -39,7 +40,7 @@ def logged_run(
 
     Yields what to call with every progress.
     """
-    log = WriterLog(store)
+    log = log_in(store)
     log.write("begin", host=socket.gethostname(), pid=os.getpid(), command=sys.argv, **facts)
 
     def watch(found: Progress) -> None:

@@ -31,15 +31,19 @@ class PredictConfig(VerbConfig):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExportConfig(VerbConfig):
-    """A run and the file to write its head to."""
+    """A run and the file to write its head to; or a store and the folder to write its rows to."""
 
-    run: str
-    """Folder of the run."""
+    run: str = ""
+    """Folder of the run; needed by every format but webdataset."""
+    store: str | None = None
+    """Folder or URL of the store, of the format webdataset."""
     out: str
-    """File to write, such as shared/head.safetensors; config.json and README.md are written beside it."""
-    format: Literal["safetensors", "pt2", "onnx"] = "safetensors"
+    """File to write, such as shared/head.safetensors; config.json and README.md are written beside it. Of
+    webdataset a new folder."""
+    format: Literal["safetensors", "pt2", "onnx", "webdataset"] = "safetensors"
     """safetensors: the head's weights, with all that builds it again in the header. pt2: a program of
-    torch.export. onnx: for ONNX Runtime and others (extra `export`). Both are float32, of tensors."""
+    torch.export. onnx: for ONNX Runtime and others (extra `export`). Both are float32, of tensors.
+    webdataset: the rows of a store as tar files."""
     checkpoint: str = "last"
     """Checkpoint of the run: last, best (the best validation score) or the number of a step."""
     part: Literal["run", "head"] | None = None

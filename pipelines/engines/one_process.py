@@ -42,8 +42,7 @@ from stores.codecs import codec, needs_state
 from stores.errors import SpaceError, StoreError
 from stores.format.manifest import PLAN_NAME
 from stores.format.plan import ShardId
-from stores.shards.disk import Files
-from stores.work.claims import Claims
+from stores.remote.opening import claims_on, files_of
 from stores.writing.writer import StoreWriter
 
 logger = logging.getLogger(__name__)
@@ -128,13 +127,13 @@ def open_writer(config: ExtractConfig, extraction: Extraction, backbone: FrozenB
             extraction.stores,
             plan,
             needed_bytes=extraction.estimate.total_bytes,
-            files=Files(single_writer=config.single_writer),
+            files=files_of(root, single_writer=config.single_writer),
         ),
         str(root),
     )
     if not config.retry_skipped:
         record_sources(writer.path, extraction.dataset)
-    writer.use_claims(Claims(writer.path, stall_s=config.stall_s))
+    writer.use_claims(claims_on(writer.path, stall_s=config.stall_s))
     remember_weights(extraction.stores, backbone.weights_sha256, config.weights)
     return writer
 

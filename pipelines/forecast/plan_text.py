@@ -20,6 +20,7 @@ from pipelines.forecast.usable_data import unusable_lines, unusable_summary
 from pipelines.forecast.window_padding import padding_line, padding_summary, patch_padding
 from pipelines.tasks import task_of
 from pipelines.units import byte_rate, duration, giga, gigabytes, rough_duration
+from stores.remote.remote_files import UNLIMITED_BYTES
 
 BUSY = 0.15
 """A share of the processors' time above which other programs are reported."""
@@ -107,7 +108,7 @@ def print_bytes(extraction: Extraction, summary: dict[str, Any]) -> None:
     if free is not None and free < most:
         print(f"  inodes    {_inodes(summary['inodes'], most, free)} on {extraction.stores.absolute()}")
     if missing <= 0:
-        print(f"  room      fits: {gigabytes(summary['free_bytes'])} free on {extraction.stores.absolute()}")
+        print(f"  room      fits: {_free(summary['free_bytes'])} on {extraction.stores.absolute()}")
         return
     print(
         f"  room      DOES NOT FIT: {gigabytes(missing)} missing on {extraction.stores.absolute()}; choose "
@@ -149,7 +150,11 @@ def print_geometry(extraction: Extraction, summary: dict[str, Any]) -> None:
         print(f"  windows   {padding_line(summary)}")
     print_patch_padding(summary)
     verdict = "fits" if summary["bytes"] <= summary["free_bytes"] else "DOES NOT FIT"
-    print(f"  free      {gigabytes(summary['free_bytes'])} on {extraction.stores.absolute()}: {verdict}")
+    print(f"  free      {_free(summary['free_bytes'])} on {extraction.stores.absolute()}: {verdict}")
+
+
+def _free(free: int) -> str:
+    return "no limit known" if free >= UNLIMITED_BYTES else f"{gigabytes(free)} free"
 
 
 def print_notes(extraction: Extraction, summary: dict[str, Any]) -> None:

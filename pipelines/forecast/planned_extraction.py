@@ -24,7 +24,7 @@ from extract.views.fitted_views import fitted_to
 from extract.views.recipes import ViewRecipe
 from pipelines.catalog.choose_backbone import chosen_card, pixels_of, tagged_model
 from pipelines.catalog.known_weights import digest_of_weights
-from pipelines.catalog.stores import FoundStore, existing_folder, list_stores, local_folder
+from pipelines.catalog.stores import FoundStore, existing_folder, list_stores, stores_folder
 from pipelines.config import PlanConfig
 from pipelines.errors import UsageError
 from pipelines.forecast.readable_levels import require_readable
@@ -35,6 +35,8 @@ from stores.errors import CodecError, SpaceError
 from stores.format.canonical_json import diff_identity
 from stores.format.plan import ShardId
 from stores.pyramid import PyramidSpec
+from stores.remote.remote_files import UNLIMITED_BYTES
+from stores.remote.store_url import StoreUrl
 from stores.writing.writer import StoreWriter
 
 logger = logging.getLogger(__name__)
@@ -114,7 +116,7 @@ def prepare(config: PlanConfig) -> Extraction:
         interpolation=card.interpolation,
     )
     device = choose_device(config.device)
-    stores = local_folder(config.stores)
+    stores = stores_folder(config.stores)
     logger.info("%s: listing records and reading the headers of their images", config.dataset)
     dataset = open_dataset(config.dataset, config.data, chosen.split, config.subset, stuff=config.stuff)
     stages = card.family != PLAIN and recipe.frames is None
@@ -180,12 +182,16 @@ def check_codec(name: str) -> None:
 
 def free_bytes(folder: Path) -> int:
     """Free bytes of the disk that `folder` stands on, or would stand on."""
+    if isinstance(folder, StoreUrl):
+        return UNLIMITED_BYTES
     return shutil.disk_usage(existing_folder(folder)).free
 
 
 def free_inodes(folder: Path) -> int | None:
     """Files and folders that the disk of `folder` still takes; None where its file system has no such
     limit."""
+    if isinstance(folder, StoreUrl):
+        return None
     status = os.statvfs(existing_folder(folder))
     return status.f_favail if status.f_files else None
 
@@ -205,6 +211,8 @@ def check_space(extraction: Extraction) -> None:
 
 def require_writable(stores: Path, place: Path) -> None:
     """Raises UsageError where `place`, which is or will be a folder below `stores`, cannot be written."""
+    if isinstance(place, StoreUrl):  # found by trying, see pipelines.forecast.exclusive_probe
+        return
     folder = existing_folder(place)
     if not os.access(folder, os.W_OK | os.X_OK):
         raise UsageError(

@@ -25,6 +25,8 @@ from pipelines.forecast.disk_probe import measure_disk
 from pipelines.forecast.measurement_cache import Figures, SpeedCache
 from pipelines.forecast.planned_extraction import Extraction
 from pipelines.machine.free_memory import available_bytes
+from stores.remote.probe import transfer_rates
+from stores.remote.store_url import StoreUrl
 
 MEASURED_S = 3.0
 """Of decoding, and of forward passes of a bin, where details are asked for."""
@@ -116,13 +118,19 @@ def measure_speed(
         },
         partial(_measure_forward, extraction, [plan.bins.index(b) for b in bins], measured_s),
     )
-    folder = existing_folder(extraction.stores)
+    folder = extraction.stores
+    if isinstance(folder, StoreUrl):
+        place: int | str = str(folder)
+        measure = partial(transfer_rates, folder)
+    else:
+        folder = existing_folder(folder)
+        place, measure = os.stat(folder).st_dev, partial(measure_disk, plan, folder)
     disk_facts = {
-        "disk": os.stat(folder).st_dev,
+        "disk": place,
         "bin": bins[0].to_json(),
         "levels": list(plan.pyramid.names),
     }
-    disk = cache.get("disk", {**disk_facts, "codec": plan.codec}, partial(measure_disk, plan, folder))
+    disk = cache.get("disk", {**disk_facts, "codec": plan.codec}, measure)
     start = prepared_s + forward["start"] + surveyed["seconds"] * len(extraction.dataset.records)
     return _combined(extraction, start, decode["seconds"], forward, disk)
 

@@ -16,6 +16,8 @@ from pipelines.runs.run_folder import read_run
 from pipelines.runs.trained_head import load_head
 from pipelines.units import gigabytes
 
+WEBDATASET = "webdataset"
+
 
 def run(config: ExportConfig) -> dict[str, Any]:
     """Writes `--out` and, beside it, config.json and README.md.
@@ -23,7 +25,11 @@ def run(config: ExportConfig) -> dict[str, Any]:
     Raises UsageError for no run, a name of another ending, settings that the format does not take, or files
     that are there and not ours to replace; DamagedCheckpoint for a checkpoint that is not as it was written.
     """
+    if config.format == WEBDATASET:
+        return FORMATS[config.format](config)
     refuse_others(Path(config.out))
+    if not config.run:
+        raise UsageError(f"--format {config.format}: pass --run with the run whose head is written")
     return FORMATS[config.format](config)
 
 
@@ -65,9 +71,17 @@ def _program(config: ExportConfig) -> dict[str, Any]:
     return export_run(config)
 
 
+def _webdataset(config: ExportConfig) -> dict[str, Any]:
+    # Late: its package, which the other formats do not need.
+    from pipelines.export.webdataset_shards import export_webdataset
+
+    return export_webdataset(config)
+
+
 FORMATS: Mapping[str, Callable[[ExportConfig], dict[str, Any]]] = {
     "safetensors": _safetensors,
     "pt2": _program,
     "onnx": _program,
+    WEBDATASET: _webdataset,
 }
 """By the values of --format."""

@@ -28,6 +28,7 @@ from pipelines.forecast.plan_text import (
     recipe_lines,
 )
 from pipelines.forecast.planned_extraction import Extraction, prepare
+from pipelines.forecast.request_estimate import request_figures, request_lines
 from pipelines.forecast.speed_probe import Speed, measure_speed, program_seconds
 from pipelines.forecast.storage_options import compare_ways, with_all_levels
 from pipelines.machine.free_memory import available_bytes
@@ -47,7 +48,7 @@ def run(config: ForecastConfig) -> dict[str, Any]:
     extraction = prepare(config)
     prepared_s = program_seconds()
     trainings = training_configs(config, extraction)
-    summary = geometry(extraction)
+    summary = {**geometry(extraction), **request_figures(extraction)}
     recipes = recipe_lines(extraction, trainings) if config.details or config.head else []
     if not config.details:
         print_bytes(extraction, summary)
@@ -99,7 +100,8 @@ def _answer(
 
 def _writer_lines(extraction: Extraction) -> list[str]:
     way = way_of(extraction.stores)
-    return [] if way in (LINK, UNKNOWN) else [f"  writers   {way_text(way)}"]
+    writers = [] if way in (LINK, UNKNOWN) else [f"  writers   {way_text(way)}"]
+    return [*writers, *request_lines(request_figures(extraction))]
 
 
 def _speed(

@@ -15,10 +15,9 @@ from stores.format.manifest import PLAN_NAME
 from stores.format.plan import MAX_PLAN_BYTES, Bin, StorePlan
 from stores.format.row_table import WRITTEN
 from stores.reading.committed_store import CommittedStore, read_committed, read_plan
-from stores.remote.opening import files_of, open_folder
+from stores.remote.opening import files_of, open_folder, unfinished_claims_on
 from stores.shards.finished import FinishedShards
 from stores.shards.receipts import Receipt
-from stores.work.claims import unfinished_claims
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,7 +93,7 @@ def _claimed(root: Path) -> dict[str, str]:
     """Reads only: whether a claim of another machine still moves is not looked at."""
     return {
         name: holder.describe() if holder else "a process that has just begun"
-        for name, holder in unfinished_claims(root).items()
+        for name, holder in unfinished_claims_on(root).items()
     }
 
 

@@ -140,26 +140,28 @@ class ObjectClient:
 
         self._tried(key, put)
 
-    def put_new(self, key: str, data: bytes) -> None:
-        """Creates an object in one request. Raises FileExistsError if there is one."""
+    def put_new(self, key: str, data: bytes) -> str:
+        """Creates an object in one request; returns its ETag. Raises FileExistsError if there is one."""
 
-        def put() -> None:
+        def put() -> str:
             try:
-                self._obstore.put(self._store, key, data, mode="create", use_multipart=False)
+                made = self._obstore.put(self._store, key, data, mode="create", use_multipart=False)
+                return str(made["e_tag"])
             except self._obstore.exceptions.AlreadyExistsError:
                 raise FileExistsError(errno.EEXIST, "exists", self._named(key)) from None
 
-        self._tried(key, put)
+        return self._tried(key, put)
 
-    def put_over(self, key: str, data: bytes, etag: str) -> bool:
-        """Replaces the object that has this ETag; False where there is another or none."""
+    def put_over(self, key: str, data: bytes, etag: str) -> str | None:
+        """Replaces the object that has this ETag; returns the new one, None where there is another or
+        none."""
 
-        def put() -> bool:
+        def put() -> str | None:
             try:
-                self._obstore.put(self._store, key, data, mode={"e_tag": etag}, use_multipart=False)
+                made = self._obstore.put(self._store, key, data, mode={"e_tag": etag}, use_multipart=False)
             except (self._obstore.exceptions.PreconditionError, FileNotFoundError):
-                return False
-            return True
+                return None
+            return str(made["e_tag"])
 
         return self._tried(key, put)
 

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from stores.format.bounded_files import StoreFolder
 from stores.remote.store_url import StoreUrl, store_path
 from stores.shards.disk import Files
+from stores.work.attempts import Attempts
+from stores.work.claims import Claims, unfinished_claims
+from stores.work.folder import WORK, remove_work
+from stores.work.holder import Holder, is_alive, is_here
+from stores.work.log import WriterLog
 
 
 def open_folder(path: str | Path) -> StoreFolder:
@@ -32,6 +39,56 @@ def files_of(path: Path, *, single_writer: bool = False) -> Files:
     from stores.remote.remote_files import RemoteFiles
 
     return RemoteFiles(path, single_writer=single_writer)
+
+
+def claims_on(path: Path, **settings: Any) -> Claims:
+    """The claims of this run on the store at a path or URL; `settings` are those of Claims."""
+    if not isinstance(path, StoreUrl):
+        return Claims(path, **settings)
+    # Late: as above.
+    from stores.remote.remote_work import RemoteClaims
+
+    return RemoteClaims(path, **settings)
+
+
+def unfinished_claims_on(path: Path) -> Mapping[str, Holder | None]:
+    """Claims on a store of processes that are not known to have ended."""
+    if not isinstance(path, StoreUrl):
+        return unfinished_claims(path)
+    if not path.is_writable:
+        return {}
+    # Late: as above.
+    from stores.remote.remote_work import claimed_at
+
+    return {n: h for n, h in claimed_at(path).items() if not (h and is_here(h) and not is_alive(h))}
+
+
+def attempts_on(path: Path) -> Attempts:
+    """The attempts of the store at a path or URL."""
+    if not isinstance(path, StoreUrl):
+        return Attempts(path)
+    # Late: as above.
+    from stores.remote.remote_work import RemoteAttempts
+
+    return RemoteAttempts(path)
+
+
+def log_in(path: Path) -> WriterLog:
+    """A log of this run in the store at a path or URL."""
+    if not isinstance(path, StoreUrl):
+        return WriterLog(path)
+    # Late: as above.
+    from stores.remote.remote_work import RemoteLog
+
+    return RemoteLog(path)
+
+
+def remove_work_of(files: Files, path: Path) -> None:
+    """Removes `work/` of a complete store."""
+    if isinstance(path, StoreUrl):
+        files.remove_tree(path / WORK)
+    else:
+        remove_work(path)
 
 
 def bytes_below(path: Path) -> int | None:

@@ -104,9 +104,9 @@ class StoreUrl(PosixPath):
         yield from (self / name for name in names)
 
     def glob(self, pattern: str, **_: Any) -> Generator[Self, None, None]:
-        """Of a pattern `*/NAME`: the files of this name in the folders directly below."""
+        """Of a pattern `*/PATH`: the files of this path in the folders directly below."""
         folder, _slash, name = pattern.partition("/")
-        if folder != "*" or not name or "/" in name or "*" in name:
+        if folder != "*" or not name or "*" in name:
             raise NotOnDisk(f"{self}: {pattern} is not looked for at a URL")
         yield from (child / name for child in self.iterdir() if (child / name).is_file())
 

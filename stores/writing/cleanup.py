@@ -14,7 +14,7 @@ from pathlib import Path
 from stores.codecs.contract import states_sha256
 from stores.format.manifest import Manifest
 from stores.format.plan import StorePlan
-from stores.shards.disk import Files, remove_if_there
+from stores.shards.disk import Files
 from stores.shards.receipts import receipt_path
 from stores.shards.spool import spool_path
 
@@ -24,10 +24,12 @@ def remove_spooled(files: Files, root: Path, plan: StorePlan, manifest: Manifest
 
     The lowest generation of a receipt goes first: a higher one is never taken for the first.
     """
+    paths = []
     for shard in plan.shards():
-        for generation in range(manifest.generations.get(shard, 0) + 1):
-            remove_if_there(files, root / receipt_path(plan, shard, generation))
-        remove_if_there(files, root / spool_path(plan.shard_name(shard)))
+        generations = range(manifest.generations.get(shard, 0) + 1)
+        paths += [root / receipt_path(plan, shard, generation) for generation in generations]
+        paths.append(root / spool_path(plan.shard_name(shard)))
+    files.unlink_each(paths)
 
 
 def remove_other_states(root: Path, plan: StorePlan) -> None:

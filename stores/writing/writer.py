@@ -25,12 +25,13 @@ from stores.format.plan_file import (
     encode_tables,
     plan_content,
 )
+from stores.remote.opening import claims_on, files_of, remove_work_of
+from stores.remote.store_url import StoreUrl, store_path
 from stores.shards.disk import Files, make_folders, read_whole, replace_files, sync_folders
 from stores.shards.exclusive import write_exclusive
 from stores.shards.finished import FinishedShards
 from stores.shards.receipts import Receipt
 from stores.work.claims import Claims
-from stores.work.folder import remove_work
 from stores.work.holder import Holder
 from stores.writing.cleanup import remove_other_states, remove_spooled
 from stores.writing.commit import commit_store, metadata_bytes
@@ -55,7 +56,7 @@ class StoreWriter:
     def __init__(self, files: Files, root: Path, plan: StorePlan) -> None:
         self._files, self._root, self._plan = files, root, plan
         self._finished = FinishedShards(files, root, plan)
-        self._claims = Claims(root)
+        self._claims = claims_on(root)
 
     @classmethod
     def open_or_create(
@@ -84,8 +85,8 @@ class StoreWriter:
             IntegrityError: its plan or manifest is damaged.
             SpaceError: a new store does not fit; nothing was written.
         """
-        files = files or Files()
-        root = Path(root_folder) / plan.folder_name
+        root = store_path(root_folder) / plan.folder_name
+        files = files or files_of(root)
         data = _read_if_there(files, root / PLAN_NAME, MAX_PLAN_BYTES)
         if data is None and _read_if_there(files, root / MANIFEST_NAME, MAX_MANIFEST_BYTES) is not None:
             data = _read_if_there(files, root / PLAN_NAME, MAX_PLAN_BYTES)  # another writer was quick
@@ -166,6 +167,11 @@ class StoreWriter:
         another writer works on one, or if another has restarted the store with other batches.
         """
         bins = tuple(replace(b, batch_rows=rows) for b, rows in zip(self._plan.bins, batch_rows, strict=True))
+        if isinstance(self._root, StoreUrl):
+            raise PlanError(
+                f"{self._root}: a store in object storage cannot be begun again with other batches; "
+                "delete it and pass a smaller --batch-size"
+            )
         self._refuse_receipts(self._root)
         self._refuse_claims(self._claims.others())
         aside = self._root.with_name(f"{self._root.name}.{uuid.uuid4().hex}.discarded")
@@ -217,8 +223,9 @@ class StoreWriter:
                 commit_store(self._files, self._root, self._plan, self._finished)
             finally:
                 self._claims.release(COMMIT)
-        remove_work(self._root)
-        remove_other_states(self._root, self._plan)
+        remove_work_of(self._files, self._root)
+        if not isinstance(self._root, StoreUrl):
+            remove_other_states(self._root, self._plan)
         return sha256_hex(read_whole(self._files, self._root / MANIFEST_NAME, MAX_MANIFEST_BYTES))
 
     def _fill_in(self) -> None:
@@ -246,14 +253,8 @@ def _read_if_there(files: Files, path: Path, limit_bytes: int) -> bytes | None:
 def _create(files: Files, root: Path, plan: StorePlan, needed_bytes: int) -> bytes:
     """Writes plan.json, the first file of a store; returns its content, perhaps another writer's."""
     data = encode_plan(plan)
-    root = root.absolute()
-    missing = [folder for folder in reversed([root, *root.parents]) if not folder.is_dir()]
-    free = files.free_bytes(missing[0].parent if missing else root)
-    if free < needed_bytes:
-        raise SpaceError(str(root), needed_bytes, free)
-    for folder in missing:
-        files.make_folder(folder)
-        sync_folders(files, [folder.parent])
+    if not isinstance(root, StoreUrl):
+        _make_root(files, root.absolute(), needed_bytes)
     state = encode_state(plan)
     replace_files(files, root, state, uuid.uuid4().hex)  # before the plan, which binds it
     won = write_exclusive(files, root / PLAN_NAME, data, uuid.uuid4().hex)
@@ -261,6 +262,16 @@ def _create(files: Files, root: Path, plan: StorePlan, needed_bytes: int) -> byt
     if state and not won and _state_digest(there) != _state_digest(data):
         files.remove_tree(root / "/".join(next(iter(state)).split("/")[:2]))
     return there
+
+
+def _make_root(files: Files, root: Path, needed_bytes: int) -> None:
+    missing = [folder for folder in reversed([root, *root.parents]) if not folder.is_dir()]
+    free = files.free_bytes(missing[0].parent if missing else root)
+    if free < needed_bytes:
+        raise SpaceError(str(root), needed_bytes, free)
+    for folder in missing:
+        files.make_folder(folder)
+        sync_folders(files, [folder.parent])
 
 
 def _state_digest(data: bytes) -> object:
