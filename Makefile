@@ -13,7 +13,7 @@ flags = $(foreach name,$(1),$(call flag,$(name)))
 test_flags = -n $(or $(TEST_PROCESSES),2) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help setup install demo test test-ci test-all lint plan extract status info verify convert train-head evaluate predict export report probe analyse describe gc doctor clean file-map benchmark-read benchmark-gpu gpu-wheels
+.PHONY: help setup install demo test test-ci test-all lint plan extract status info verify convert train-head evaluate predict export report probe analyse serve describe gc doctor clean file-map benchmark-read benchmark-gpu gpu-wheels
 
 help:  ## Lists every target
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -82,6 +82,9 @@ probe: setup  ## k-NN or logistic regression on stored features, without a train
 
 analyse: setup  ## The papers' analyses of a store, a run or a live backbone (KIND=cka|attention|kernels|pca|neighbours|codec STORE= | RUN= | MODEL= DATASET=)
 	$(RUN_PIPELINES) analyse $(call flags,KIND STORE RUN PART MODEL WEIGHTS DATASET SPLIT DATA CROP_SIZE LEVELS ROWS OUT) $(ARGS)
+
+serve: setup  ## Serves the pages of a folder's stores and runs over HTTP, read-only ([ROOT=] [HOST=] [PORT=])
+	$(RUN_PIPELINES) serve $(call flags,ROOT HOST PORT) $(ARGS)
 
 export: setup  ## Writes a run as a file to share: FORMAT=safetensors (the head), pt2 or onnx, with a model card (RUN= OUT=head.safetensors)
 	$(RUN_PIPELINES) export $(call flags,RUN FORMAT OUT SIZE PART) $(ARGS)

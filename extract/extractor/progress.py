@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 _WAITS = 0.1
 """Share of the time above which the backbone counts as waiting: start and end always take some."""
@@ -30,6 +30,9 @@ class Progress:
     bytes_written: int
     bottleneck: str
     """decode, backbone or write: which of them the others wait for."""
+    waited_s: Mapping[str, float] = field(default_factory=dict)
+    """Of `seconds`, those in which the backbone's thread waited for decode and for write; empty where several
+    processes are counted together."""
 
     @property
     def images_per_s(self) -> float:
@@ -68,6 +71,11 @@ class Stopwatch:
             yield
         finally:
             self._waited[stage] += time.monotonic() - began
+
+    @property
+    def waited_s(self) -> dict[str, float]:
+        """Seconds by stage, decode and write."""
+        return dict(self._waited)
 
     @property
     def bottleneck(self) -> str:

@@ -134,6 +134,7 @@ class Tally:
             seconds=self.watch.seconds,
             bytes_written=sum(outcome.bytes for outcome in self._outcomes),
             bottleneck=self.watch.bottleneck,
+            waited_s=self.watch.waited_s,
         )
 
     def summary(self, manifest_digest: str | None, *, shards_left: int = 0) -> Summary:

@@ -113,9 +113,10 @@ def live_card(config: AnalyseConfig, levels: Sequence[str] | None = None) -> Bac
     """The card of `--model`. Raises UsageError without one, ValueError as `backbone_card`."""
     if config.model is None:
         raise UsageError(f"--kind {config.kind}: pass --model for a live backbone, or --store")
-    card = backbone_card(config.model, config.model_args, levels)
+    pixels = {"mean": config.mean, "std": config.std}
+    card = backbone_card(config.model, config.model_args, levels, **pixels)
     if card.is_swin:
-        return backbone_card(config.model, config.model_args, levels, config.window_rule)
+        return backbone_card(config.model, config.model_args, levels, config.window_rule, **pixels)
     return card
 
 

@@ -54,6 +54,7 @@ def logged_run(
                 bytes_written=found.bytes_written,
                 images_per_s=round(found.images_per_s, 3),
                 bottleneck=found.bottleneck,
+                waited_s={stage: round(seconds, 3) for stage, seconds in found.waited_s.items()},
             )
 
     handler = _Warnings(log)

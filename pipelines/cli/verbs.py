@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from pipelines import config
 from pipelines.config.analyses import AnalyseConfig
+from pipelines.config.serving import ServeConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -115,6 +116,12 @@ VERBS: dict[str, Verb] = {
         config_class=AnalyseConfig,
         text="Analyses a store, a run or a live backbone: cka, attention, kernels, pca, neighbours, codec.",
         example="--kind cka --store features/ade20k-training-swinv2-t-int8-1f3a9c2e",
+    ),
+    "serve": Verb(
+        module="pipelines.serving.serve",
+        config_class=ServeConfig,
+        text="Serves the pages of a folder's stores and runs over HTTP, read-only, anew while runs train.",
+        example="--root .",
     ),
     "describe": Verb(
         module="pipelines.verbs.describe_data",

@@ -34,6 +34,11 @@ class AnalyseConfig(VerbConfig):
     kernels in panels with common axes."""
     model_args: dict[str, Any] = field(default_factory=dict)
     """Constructor arguments that override those of the model, such as --model-args.window_size 8."""
+    mean: tuple[float, ...] | None = None
+    """Mean of red, green and blue in 0..1 that the live backbone's input is normalised by. Default: as timm
+    records it for the model."""
+    std: tuple[float, ...] | None = None
+    """Standard deviation that it is divided by. Default: as timm records it for the model."""
     window_rule: Literal["partition", "cover"] = "cover"
     """Rule for Swin windows at least as large as the map: cover is that of classification, see extract."""
     precision: Literal["fp32", "fp16", "bf16"] | None = None

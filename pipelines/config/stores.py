@@ -23,6 +23,9 @@ class InfoConfig(StoreConfig):
 
     out: str | None = None
     """HTML page to write, of one store: .html. Default: none."""
+    data: str | None = None
+    """Folder of the data set, from which the page shows skipped images. Default: data/<official folder
+    name>."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

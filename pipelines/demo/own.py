@@ -19,7 +19,7 @@ from pipelines.demo.picture import draw_columns
 from pipelines.demo.scenes import CLASS_LABELS, make_scene
 from pipelines.demo.steps import DemoRun, Training, check_head, fill_both, train_and_evaluate, write_table
 from pipelines.live.run_model import load_run
-from pipelines.pictures.label_maps import palette
+from pipelines.pictures.palette import palette
 from pipelines.tasks.contract import percent
 from pipelines.verbs import describe_data
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, Literal
@@ -37,6 +37,9 @@ class CocoNumbers:
     """By the names of NUMBERS; None where no object of that size is annotated."""
     ap_by_class: list[float | None]
     """AP of each category, in the order of their ids; None where none is annotated."""
+    precision: dict[str, list[float | None]] = field(default_factory=dict)
+    """By IoU, `0.50` and `0.75`: the mean over categories of the precision at recalls 0, 0.01 .. 1, of
+    objects of all sizes and 100 detections an image; None where no category has any."""
 
 
 def best_engine() -> Engine:
@@ -62,6 +65,7 @@ def coco_numbers(
     return CocoNumbers(
         numbers={name: _known(value) for name, value in zip(NUMBERS, found, strict=True)},
         ap_by_class=_ap_by_class(np.asarray(evaluation.eval["precision"])),
+        precision=_precision(np.asarray(evaluation.eval["precision"])),
     )
 
 
@@ -96,6 +100,18 @@ def _ap_by_class(precision_TRKAM: Any) -> list[float | None]:
         precision_TR = precision_TRKAM[:, :, number, 0, -1]
         counted = precision_TR[precision_TR > -1]
         found.append(float(counted.mean()) if counted.size else None)
+    return found
+
+
+def _precision(precision_TRKAM: Any) -> dict[str, list[float | None]]:
+    """IoU thresholds run from 0.50 in steps of 0.05."""
+    found: dict[str, list[float | None]] = {}
+    for name, place in (("0.50", 0), ("0.75", 5)):
+        precision_RK = precision_TRKAM[place, :, :, 0, -1]
+        is_known = precision_RK > -1
+        counts = is_known.sum(1)
+        sums = np.where(is_known, precision_RK, 0.0).sum(1)
+        found[name] = [float(s / c) if c else None for s, c in zip(sums, counts, strict=True)]
     return found
 
 

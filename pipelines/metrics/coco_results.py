@@ -37,6 +37,8 @@ class Truth:
     """(K,) as in the annotation file, square pixels: decides small, medium or large."""
     counts: tuple[bytes, ...] | None
     """K masks, pycocotools' compressed run lengths of `original_hw`; None if only boxes are annotated."""
+    key: str = ""
+    """Of the record."""
 
     def __post_init__(self) -> None:
         masks = self.labels if self.counts is None else self.counts

@@ -37,16 +37,26 @@ class Line:
     x: Sequence[float]
     y: Sequence[float]
     markers: bool = False
+    label: str | None = None
+    """Named in a legend above the axes; None: the page names runs itself."""
 
 
 def line_chart(
-    name: str, lines: Sequence[Line], *, x: str, y: str, caption: str, log_x: bool = False
+    name: str,
+    lines: Sequence[Line],
+    *,
+    x: str,
+    y: str,
+    caption: str,
+    log_x: bool = False,
+    whole_x: bool = True,
 ) -> Chart:
     """Lines over a common axis.
 
     Args:
         name: unique on the page; it begins the ids inside the SVG.
         x, y: labels of the axes, with units.
+        whole_x: ticks at whole numbers, as of steps.
     """
     figure, axes = _axes(x, y)
     for line in lines:
@@ -56,12 +66,15 @@ def line_chart(
             linestyle=dash_of(line.run),
             marker=marker_of(line.run) if line.markers or len(line.x) == 1 else None,
             markersize=5,
+            label=line.label or "_",
         )  # fmt: skip
         drawn.set_gid(f"{name}-run{line.run}")
     if log_x:
         axes.set_xscale("log")
     else:
-        axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=whole_x))
+    if any(line.label for line in lines):
+        figure.legend(loc="outside upper left", ncols=len(lines), frameon=False)
     return Chart(_svg(figure, name), caption)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.pages.charts import Chart, Line, bar_chart, line_chart
+from pipelines.pages.detection_charts import detection_charts
 from pipelines.pages.embedded_pictures import embedded
 from pipelines.pages.page import MAX_BYTES, write_page
 from pipelines.pages.tables import Cell, Column, Table, number
@@ -56,7 +57,11 @@ def write_runs_page(rows: Sequence[ReportRow], path: Path) -> int:
         runs=runs,
         sources=sources,
         tables=[_table(list(of)) for _, of in groupby(rows, key=lambda row: row.source)],
-        charts=[*_curves(runs), *_costs(runs)],
+        charts=[
+            *_curves(runs),
+            *_costs(runs),
+            *detection_charts([(place, run.figures.folder) for place, run in enumerate(runs)]),
+        ],
         class_charts=list(_classes(runs)),
         differences=_differences(runs),
         pictures=pictures,
@@ -150,6 +155,7 @@ def _costs(runs: Sequence[ShownRun]) -> Iterator[Chart]:
             place: costs.seconds / 3600 if (costs := runs[place].figures.costs) else None
             for place, _, _ in scored
         },
+        "features read while training, GB": {place: _gigabytes_read(runs[place]) for place, _, _ in scored},
     }
     for number_of_chart, (x, of) in enumerate(axes.items()):
         lines = [
@@ -161,6 +167,14 @@ def _costs(runs: Sequence[ShownRun]) -> Iterator[Chart]:
             yield line_chart(
                 f"cost{number_of_chart}", lines, x=x, y=label, caption=f"Score over {x}.", log_x=True
             )
+
+
+def _gigabytes_read(run: ShownRun) -> float | None:
+    """As stored: rows of a step, times steps."""
+    costs = run.figures.costs
+    if costs is None or not costs.row_bytes or not run.figures.steps_done:
+        return None
+    return costs.row_bytes * costs.batch_size * run.figures.steps_done / 1e9
 
 
 def _first_score(run: ShownRun) -> tuple[float, str] | None:

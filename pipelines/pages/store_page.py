@@ -1,4 +1,4 @@
-"""Page of a store: identity, geometry, bytes, skipped records, features as colours, and how to open it."""
+"""Page of a store: identity, bytes, codec error, throughput, skipped records, features, how to open it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ from pipelines.analyses.components import component_colours
 from pipelines.catalog.skipped_rows import skipped_lines
 from pipelines.pages.byte_map import HEIGHT, WIDTH, Tile, byte_tiles
 from pipelines.pages.page import write_page
-from pipelines.pages.tables import Cell, Column, Table
+from pipelines.pages.skipped_pictures import skipped_pictures
+from pipelines.pages.store_log import read_store_log
+from pipelines.pages.tables import Cell, Column, Table, number
+from pipelines.pages.throughput_charts import throughput_charts
 from pipelines.units import gigabytes
 from stores import open_store
 from stores.checks.status import store_status
@@ -30,6 +33,7 @@ from stores.remote.store_url import store_path
 ROWS_SHOWN = 8
 """Rows whose features are shown, of the bin with most rows."""
 MAX_SKIPPED = 200
+MAX_COMMANDS = 20
 _CELL_PX = 8
 _WIDEST_PX = 512
 
@@ -54,15 +58,24 @@ class InkedTile:
 
 
 def write_store_page(
-    described: Mapping[str, Any], flat_identity: Sequence[tuple[str, Any]], path: Path
+    described: Mapping[str, Any],
+    flat_identity: Sequence[tuple[str, Any]],
+    path: Path,
+    data: str | None = None,
 ) -> int:
     """Writes the page of a store as `info` describes it. Returns its bytes.
 
-    Features are shown of a complete store only. Everything else is read from small files.
+    Features are shown of a complete store only. Everything else is read from small files, and thumbnails of
+    skipped records from the data set where it is at hand.
+
+    Args:
+        data: folder of the data set; None: its default.
     """
     folder = store_path(described["store"])
     plan = read_plan(open_folder(folder), None)
     status = store_status(folder)
+    log = read_store_log(folder)
+    thumbnails = skipped_pictures(described["identity"]["dataset"], [key for key, *_ in status.skipped], data)
     keys, strips = _strips(folder) if described["complete"] else ([], [])
     skipped = skipped_lines((key, view, reason) for key, view, _, reason in status.skipped)
     by_bin = {
@@ -92,6 +105,9 @@ def write_store_page(
         skipped=Table([Column("record, view and reason")], [[Cell(line)] for line in skipped[:MAX_SKIPPED]]),
         skipped_left=max(0, len(skipped) - MAX_SKIPPED),
         commands=_commands(folder, tuple(described["levels"])),
+        made_by="\n".join(map(escaped, log.commands[-MAX_COMMANDS:])),
+        charts=throughput_charts(log),
+        thumbnails=thumbnails,
         identity=Table(
             [Column("field"), Column("value")],
             [[Cell(escaped(field)), Cell(escaped(str(value)))] for field, value in flat_identity],
@@ -120,7 +136,8 @@ def _facts(described: Mapping[str, Any]) -> Table:
 def _levels(described: Mapping[str, Any]) -> Table:
     total = sum(level["bytes"] for level in described["levels"].values()) or 1
     columns = [Column("level"), Column("stride", True), Column("channels", True)]
-    columns += [Column("bytes", True), Column("share", True)]
+    columns += [Column("bytes", True), Column("share", True), Column("bits a value", True)]
+    columns += [Column("codec error, median channel", True), Column("worst channel", True)]
     rows = [
         [
             Cell(name),
@@ -128,10 +145,17 @@ def _levels(described: Mapping[str, Any]) -> Table:
             Cell(str(level["channels"]), level["channels"]),
             Cell(gigabytes(level["bytes"]), level["bytes"]),
             Cell(f"{100 * level['bytes'] / total:.1f} %", level["bytes"]),
+            number(level.get("bits_per_value"), "{:.2f}"),
+            number(_percent(level.get("median")), "{:.2f} % of a deviation"),
+            number(_percent(level.get("worst")), f"{{:.2f}} % (channel {level.get('worst_channel')})"),
         ]
         for name, level in described["levels"].items()
     ]
     return Table(columns, rows)
+
+
+def _percent(share: float | None) -> float | None:
+    return None if share is None else 100 * share
 
 
 def _commands(folder: Path, levels: Sequence[str]) -> str:

@@ -50,8 +50,19 @@ def draw_confusion(counts: npt.NDArray[np.int64], class_names: Sequence[str], pi
         range(len(columns)), [short_name(class_names[k]) for k in columns], rotation=60, ha="right"
     )
     axes.set_yticks(range(len(rows)), [f"{short_name(class_names[k])} ({counts[k].sum()})" for k in rows])
-    axes.set_title(f"the {len(rows)} classes named worst, % of their records")
+    axes.set_title(confusion_title(len(rows), int((counts.sum(1) > 0).sum())), fontsize=10)
     figure.savefig(picture, dpi=120)
+
+
+def confusion_title(shown: int, occurring: int) -> str:
+    """What the rows of the picture are, true also where all classes are shown or all are right.
+
+    >>> confusion_title(12, 400), confusion_title(3, 3)
+    ('% of the records of a class; 12 of 400 classes, the least often right first', \
+'% of the records of a class; all 3 classes, the least often right first')
+    """
+    which = f"all {shown}" if shown == occurring else f"{shown} of {occurring}"
+    return f"% of the records of a class; {which} classes, the least often right first"
 
 
 def draw_prediction(clip_THWC: npt.NDArray[np.uint8], classes: Sequence[dict[str, Any]], path: Path) -> None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from pipelines.runs.metrics_csv import read_metrics
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _SMOOTHED_POINTS = 100
 
@@ -17,27 +22,37 @@ def draw_curves(metrics: Path, picture: Path, score: str) -> None:
     (PNG)."""
     # Late: matplotlib takes a second to load, and is needed only at the end of a run.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
 
     rows = read_metrics(metrics)
     losses = [(int(row["step"]), float(row["loss"])) for row in rows if "loss" in row]
     scores = [(int(row["step"]), 100 * float(row[score])) for row in rows if score in row]
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    figure = curves_figure(losses, scores, score)
     FigureCanvasAgg(figure)
-    axes = figure.add_subplot(xlabel="step", ylabel="loss")
+    figure.savefig(picture, dpi=120)
+
+
+def curves_figure(
+    losses: Sequence[tuple[int, float]], scores: Sequence[tuple[int, float]], score: str
+) -> Figure:
+    """Loss on the left axis, score in percent on the right one, the legend above both."""
+    # Late: matplotlib takes a second to load, and is needed only at the end of a run.
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.add_subplot(xlabel="optimiser step", ylabel="training loss")
     axes.grid(alpha=0.3)
     if losses:
         steps, values = zip(*losses, strict=True)
         axes.plot(steps, values, color="tab:blue", alpha=0.3)
-        axes.plot(steps, _smoothed(np.array(values)), color="tab:blue", label="loss")
+        axes.plot(steps, _smoothed(np.array(values)), color="tab:blue", label="loss, smoothed")
     if scores:
         right = axes.twinx()
         right.set_ylabel(f"{score}, %")
-        right.plot(*zip(*scores, strict=True), color="tab:orange", marker="o", label=score)
+        right.plot(*zip(*scores, strict=True), color="tab:orange", linestyle="--", marker="o", label=score)
         right.set_ylim(bottom=0)
-        right.legend(loc="upper right")
-    axes.legend(loc="upper left")
-    figure.savefig(picture, dpi=120)
+    if losses or scores:
+        figure.legend(loc="outside upper center", ncols=2, frameon=False)  # over no point of either line
+    return figure
 
 
 def _smoothed(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -10,12 +10,17 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from pipelines.metrics.coco_results import Detections, Truth, mask_bitmap
-from pipelines.pictures.label_maps import OVERLAY_SHARE, palette
+from pipelines.pictures.label_maps import OVERLAY_SHARE
+from pipelines.pictures.label_places import label_place
+from pipelines.pictures.legend import with_legend
+from pipelines.pictures.palette import palette
 
 Pixels = npt.NDArray[np.uint8]
 
 SHOWN_SCORE = 0.3
 """Detections below it are left out of pictures."""
+SHOWN_IOU, SHOWN_INSIDE = 0.45, 0.75
+"""Overlap with a higher detection from which one is left out of pictures."""
 _BAND_PIXELS = 1 << 20
 _GREY = 64
 """Of the canvas where the image is not at hand."""
@@ -28,12 +33,41 @@ def draw_detections(rgb: Pixels, found: Detections, class_names: Sequence[str]) 
 
 def detections_picture(rgb: Pixels, found: Detections, class_names: Sequence[str]) -> Image.Image:
     """As `draw_detections`, for large images: beside the picture, 4 bytes a pixel, it holds one mask."""
-    shown = [number for number in np.argsort(found.scores) if found.scores[number] >= SHOWN_SCORE]
-    kept = found.take(shown)
+    kept = found.take(shown_detections(found)[::-1])
     texts = [
         f"{class_names[label]} {score:.2f}" for label, score in zip(kept.labels, kept.scores, strict=True)
     ]
     return _drawn(rgb, kept, texts)
+
+
+def overlay_picture(rgb: Pixels, found: Detections, class_names: Sequence[str]) -> Image.Image:
+    """`detections_picture` with a legend of the classes it shows, the most frequent first."""
+    labels = found.labels[shown_detections(found)]
+    counts = np.bincount(labels.astype(np.int64)) if len(labels) else np.zeros(0, np.int64)
+    order = [label for label in np.argsort(-counts, kind="stable").tolist() if counts[label]]
+    return with_legend(detections_picture(rgb, found, class_names), order, class_names)
+
+
+def shown_detections(found: Detections) -> list[int]:
+    """Those of at least SHOWN_SCORE, the highest first, without boxes that lie on a higher one: of any class
+    at an IoU of SHOWN_IOU, of its own class mostly inside it. Scores count all of them."""
+    order = np.argsort(-found.scores, kind="stable")
+    kept: list[int] = []
+    for number in order[found.scores[order] >= SHOWN_SCORE].tolist():
+        if not any(_covers(found, other, number) for other in kept):
+            kept.append(number)
+    return kept
+
+
+def _covers(found: Detections, other: int, number: int) -> bool:
+    a, b = found.boxes[other].astype(float), found.boxes[number].astype(float)
+    sides = np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])
+    shared = float(np.prod(np.maximum(sides, 0)))
+    areas = [float(np.prod(np.maximum(box[2:] - box[:2], 0))) for box in (a, b)]
+    if not shared:
+        return False
+    same = found.labels[other] == found.labels[number]
+    return shared / (sum(areas) - shared) >= SHOWN_IOU or bool(same and shared / min(areas) >= SHOWN_INSIDE)
 
 
 def draw_truth(rgb: Pixels, truth: Truth, class_names: Sequence[str]) -> Pixels:
@@ -65,13 +99,22 @@ def _drawn(rgb: Pixels, found: Detections, texts: Sequence[str]) -> Image.Image:
     pen = ImageDraw.Draw(picture)
     size_px = max(9, min(rgb.shape[:2]) // 40)
     font = ImageFont.load_default(size_px)
-    for box, label, text in zip(found.boxes.tolist(), found.labels, texts, strict=True):
+    for box, label in zip(found.boxes.tolist(), found.labels, strict=True):
         x1, y1, x2, y2 = box
         colour = tuple(map(int, colours[label]))
-        pen.rectangle((x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), outline=colour, width=max(1, size_px // 8))
-        corner = (x1, max(0, y1 - size_px - 2))
-        pen.rectangle(pen.textbbox(corner, text, font=font), fill=colour)
-        pen.text(corner, text, font=font, fill="white" if sum(colour) < 450 else "black")
+        pen.rectangle((x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), outline=colour, width=max(2, size_px // 6))
+    taken: list[tuple[float, float, float, float]] = []
+    # The last box lies on top; its label is placed first, labels without a free place are left out.
+    for box, label, text in list(zip(found.boxes.tolist(), found.labels, texts, strict=True))[::-1]:
+        colour = tuple(map(int, colours[label]))
+        left, top, right, bottom = pen.textbbox((0, 0), text, font=font)
+        place = label_place(box, (right - left + 2, bottom - top + 2), picture.size, taken)
+        if place is None:
+            continue
+        taken.append(place)
+        pen.rectangle(place, fill=colour)
+        ink = "white" if sum(colour) < 380 else "black"
+        pen.text((place[0] + 1 - left, place[1] + 1 - top), text, font=font, fill=ink)
     return picture
 
 
@@ -97,6 +140,9 @@ def write_grid(path: Path, rows: Mapping[str, Sequence[Pixels]]) -> None:
     from matplotlib.figure import Figure
 
     columns = max(len(pictures) for pictures in rows.values())
+    every = [picture for pictures in rows.values() for picture in pictures]
+    tallest = max((len(picture) for picture in every), default=1)
+    widest = max((picture.shape[1] for picture in every), default=1)
     figure = Figure(figsize=(3.2 * max(1, columns), 3.0 * len(rows)), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(len(rows), max(1, columns), squeeze=False)
@@ -104,6 +150,13 @@ def write_grid(path: Path, rows: Mapping[str, Sequence[Pixels]]) -> None:
         for number, axis in enumerate(axes[place]):
             axis.set(xticks=[], yticks=[])
             if number < len(pictures):
-                axis.imshow(pictures[number], interpolation="antialiased")
+                # One size of axes: pictures of other shapes stand in its middle.
+                height, width = pictures[number].shape[:2]
+                scale = min(tallest / height, widest / width)
+                axis.imshow(
+                    pictures[number], interpolation="antialiased",
+                    extent=(-width * scale / 2, width * scale / 2, height * scale / 2, -height * scale / 2),
+                )  # fmt: skip
+            axis.set(xlim=(-widest / 2, widest / 2), ylim=(tallest / 2, -tallest / 2), aspect="equal")
         axes[place][0].set_ylabel(name)
     figure.savefig(path, dpi=110)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import colorsys
 import csv
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
+
+from pipelines.pictures.palette import palette
 
 OVERLAY_SHARE = 0.5
 NAMED_SHARE = 0.02
@@ -87,12 +88,3 @@ def write_legend(path: Path, class_names: Sequence[str]) -> None:
         writer.writerow(("value", "name", "red", "green", "blue"))
         for value, (name, colour) in enumerate(zip(class_names, palette().tolist(), strict=False)):
             writer.writerow((value, name, *colour))
-
-
-def palette() -> npt.NDArray[np.uint8]:
-    """A colour for each label, uint8 (256, 3): hues a golden section apart, so that neighbours differ."""
-    colours = [
-        colorsys.hsv_to_rgb(label * 0.618034 % 1, (0.9, 0.6)[label % 2], (1.0, 0.75, 0.5)[label % 3])
-        for label in range(256)
-    ]
-    return (255 * np.array(colours)).round().astype(np.uint8)

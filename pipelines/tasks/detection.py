@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 from heads.contract import Head
+from pipelines.accuracy.record_picks import SHOWN, ImageOf
+from pipelines.accuracy.record_scores import record_f1, write_record_scores
 from pipelines.json_output import write_json
 from pipelines.machine.devices import autocast
 from pipelines.metrics.coco_ap import CocoNumbers, best_engine, coco_numbers
@@ -96,6 +98,8 @@ class DetectionFigures:
             "mask": None if self.mask is None else self.mask.numbers,
             "box_ap_by_class": self.box.ap_by_class,
             "mask_ap_by_class": None if self.mask is None else self.mask.ap_by_class,
+            "box_precision": self.box.precision,
+            "mask_precision": None if self.mask is None else self.mask.precision,
             "detections": sum(map(len, self.found)),
             "records": self.records,
             "views": self.views,
@@ -113,6 +117,33 @@ class DetectionFigures:
             )
         self._write_classes(folder / f"classes{suffix}.csv", class_names)
         self._draw(folder / f"detections{suffix}.png", class_names)
+        write_record_scores(folder / f"records{suffix}.csv", "f1_at_iou_50", self._record_scores())
+
+    def _record_scores(self) -> dict[str, float]:
+        pairs = zip(self.truths, self.found, strict=True)
+        scores = {truth.key: record_f1(truth, found) for truth, found in pairs}
+        return {key: score for key, score in scores.items() if score is not None}
+
+    def draw_records(self, folder: Path, suffix: str, class_names: Sequence[str], image_of: ImageOf) -> None:
+        """worst-records.png and best-records.png: truth and detections of the records of lowest and highest
+        F1 of what pictures show."""
+        # Late: drawing loads PIL, which training does not need.
+        from pipelines.pictures.detections import draw_detections, draw_truth
+        from pipelines.pictures.records import RecordPicture, write_records
+
+        of_key = {truth.key: (truth, found) for truth, found in zip(self.truths, self.found, strict=True)}
+        ordered = sorted(self._record_scores().items(), key=lambda each: (each[1], each[0]))
+        for name, chosen in (("worst", ordered[:SHOWN]), ("best", ordered[::-1][:SHOWN])):
+            pictures = []
+            for key, score in chosen:
+                truth, found = of_key[key]
+                rgb = image_of(key, truth.original_hw)
+                rows = {
+                    "truth": draw_truth(rgb, truth, class_names),
+                    "detections": draw_detections(rgb, found, class_names),
+                }
+                pictures.append(RecordPicture(key, f"F1 {score:.2f}", rows))
+            write_records(folder / f"{name}-records{suffix}.png", pictures)
 
     def _write_classes(self, path: Path, class_names: Sequence[str]) -> None:
         counted = [truth.labels[~truth.crowd] for truth in self.truths]
@@ -199,12 +230,12 @@ class Detection:
         """
         # Late: training from a store must not load an image decoder.
         from pipelines.live.image_files import read_image
-        from pipelines.pictures.detections import detections_picture
+        from pipelines.pictures.detections import overlay_picture
 
         rgb = read_image(source)
         height, width = rgb.shape[:2]
         found = detections(model([rgb])[0], (height, width))
-        detections_picture(rgb, found, model.class_names).save(f"{base}.overlay.png")
+        overlay_picture(rgb, found, model.class_names).save(f"{base}.overlay.png")
         summary = {
             "image": str(source),
             "height": height,
@@ -265,7 +296,7 @@ def record_detections(
         shown, predictions = zip(*of_record, strict=True)
         view = shown[0]
         found = detections(merged(predictions), view.original_hw)
-        yield view.record, truth_of(view.truth, view.original_hw), found
+        yield view.record, truth_of(view.truth, view.original_hw, view.key), found
 
 
 def _predicted(
@@ -281,7 +312,7 @@ def _predicted(
             yield view, unflipped(prediction, view.original_hw[1]) if flipped else prediction
 
 
-def truth_of(stored: Arrays, original_hw: tuple[int, int]) -> Truth:
+def truth_of(stored: Arrays, original_hw: tuple[int, int], key: str = "") -> Truth:
     """What a test row holds of its image's annotation; see `extract.datasets.coco`."""
     return Truth(
         image_id=int(stored["image_id"]),
@@ -291,6 +322,7 @@ def truth_of(stored: Arrays, original_hw: tuple[int, int]) -> Truth:
         crowd=stored["original_crowd"].astype(bool),
         area=stored["original_area"],
         counts=_stored_masks(stored) if "original_rle" in stored else None,
+        key=key,
     )
 
 

@@ -18,6 +18,8 @@ from torch import Tensor
 from heads.contract import Head
 from heads.segmentation.base import SegmentationHead
 from heads.segmentation.row_bands import best_class, joined, stacked_labels
+from pipelines.accuracy.record_picks import ImageOf, LabelPicks
+from pipelines.accuracy.record_scores import write_record_scores
 from pipelines.json_output import write_json
 from pipelines.machine.devices import autocast
 from pipelines.metrics.merge_windows import WindowSum, is_window
@@ -51,6 +53,8 @@ class SegmentationFigures:
     unions: list[int]
     records: int
     views: str
+    picks: LabelPicks = dataclasses.field(default_factory=LabelPicks, compare=False)
+    """Share of right pixels of each record, and the best and worst ones."""
 
     def scores(self) -> Mapping[str, float | None]:
         return self.values
@@ -65,17 +69,40 @@ class SegmentationFigures:
         )
 
     def summary(self) -> Mapping[str, Any]:
-        fields = dataclasses.asdict(self)
+        fields = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "picks"}
         return {**{name.lower(): value for name, value in fields.pop("values").items()}, **fields}
 
     def write(self, folder: Path, suffix: str, class_names: Sequence[str]) -> None:
-        """classes.csv: IoU, intersection and union of each class."""
+        """classes.csv: IoU, intersection and union of each class; records.csv: pixel accuracy of each record,
+        the worst first."""
         columns = zip(class_names, self.iou_by_class, self.intersections, self.unions, strict=True)
         with (folder / f"classes{suffix}.csv").open("w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(("class", "name", "iou", "intersection_px", "union_px"))
             for number, (name, iou, intersection, union) in enumerate(columns):
                 writer.writerow((number, name, "" if iou is None else iou, intersection, union))
+        write_record_scores(folder / f"records{suffix}.csv", "pixel_accuracy", self.picks.scores)
+
+    def draw_records(self, folder: Path, suffix: str, class_names: Sequence[str], image_of: ImageOf) -> None:
+        """worst-records.png and best-records.png: image, truth and prediction."""
+        # Late: drawing loads PIL, which training does not need.
+        from pipelines.pictures.label_maps import overlay
+        from pipelines.pictures.records import RecordPicture, write_records
+
+        for name, picked in (("worst", self.picks.worst), ("best", self.picks.best)):
+            pictures = []
+            for each in picked:
+                height, width = each.truth_YX.shape
+                rgb = image_of(each.key, (height, width))
+                rows = {
+                    "image": rgb,
+                    "truth": np.asarray(overlay(rgb, each.truth_YX)),
+                    "prediction": np.asarray(overlay(rgb, each.predicted_YX)),
+                }
+                pictures.append(RecordPicture(each.key, f"{percent(each.score)} % of its pixels", rows))
+            maps = [part for each in picked for part in (each.truth_YX, each.predicted_YX)]
+            labels = np.unique(np.concatenate([part.ravel() for part in maps])).tolist() if maps else []
+            write_records(folder / f"{name}-records{suffix}.png", pictures, labels, class_names)
 
 
 class Segmentation:
@@ -101,10 +128,13 @@ class Segmentation:
     def measure(
         self, head: Head, views: Iterable[TestView], *, views_name: str, device: torch.device, bf16: bool
     ) -> SegmentationFigures:
-        counts, records = Confusion(head.num_classes, device), 0
+        counts, records, picks = Confusion(head.num_classes, device), 0, LabelPicks()
         for view, predicted_HW in record_labels(head, views, device=device, bf16=bf16):
-            counts.update(predicted_HW, labels_of(view, device))
+            labels_HW = labels_of(view, device).to(device)
+            counts.update(predicted_HW, labels_HW)
+            picks.add(view.key, predicted_HW, labels_HW)
             records += 1
+        picks.flush()
         counts_KK = counts.on_host()
         return SegmentationFigures(
             values={name: score(counts_KK) for name, score in PIXEL_SCORES.items()},
@@ -113,6 +143,7 @@ class Segmentation:
             unions=unions(counts_KK),
             records=records,
             views=views_name,
+            picks=picks,
         )
 
     def write_prediction(self, model: RunModel, source: Path, base: Path) -> dict[str, Any]:
@@ -124,24 +155,20 @@ class Segmentation:
         """
         # Late: training from a store must not load an image decoder.
         from pipelines.live.image_files import read_image
-        from pipelines.pictures.label_maps import (
-            name_classes,
-            overlay,
-            palette,
-            write_label_map,
-            write_legend,
-        )
+        from pipelines.pictures.label_maps import name_classes, overlay, write_label_map, write_legend
+        from pipelines.pictures.legend import with_legend
+        from pipelines.pictures.palette import palette
 
         rgb = read_image(source)
         found = model.predict_labels(rgb)
         labels = found.labels_YX.to("cpu").numpy()
         picture = overlay(rgb, labels)
         name_classes(picture, labels, model.class_names)
-        picture.save(f"{base}.overlay.png")
-        write_label_map(Path(f"{base}.labels.png"), labels)
-        write_legend(base.parent / "labels.csv", model.class_names)
         counts = _class_counts(labels, len(model.class_names))
         present = sorted(np.flatnonzero(counts), key=lambda label: -counts[label])
+        with_legend(picture, [int(label) for label in present], model.class_names).save(f"{base}.overlay.png")
+        write_label_map(Path(f"{base}.labels.png"), labels)
+        write_legend(base.parent / "labels.csv", model.class_names)
         summary = {
             "image": str(source),
             "height": rgb.shape[0],

@@ -61,6 +61,7 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
         "seconds": round(time.perf_counter() - began, 3),
     }
     _write(folder, record, figures, summary)
+    _draw_records(config, record, figures, source)
     print(figures.line())
     pictures = sorted(path for path in folder.glob("*.png") if path.name != CURVES)
     print_next(command("predict", run=folder, input="FOLDER"), *pictures)
@@ -142,8 +143,27 @@ def _write_results(
     return {"run": config.run, "records": written.records, "files": [str(path) for path in written.files]}
 
 
+def _draw_records(config: EvaluateConfig, record: RunRecord, figures: Figures, source: str) -> None:
+    """The best and the worst records with their truth, of tasks that draw them."""
+    draw = getattr(figures, "draw_records", None)
+    if draw is None:
+        return
+    # Late: needs the data sets, and only for pictures.
+    from extract.datasets import first_test_split
+    from pipelines.evaluation.record_images import image_source
+
+    dataset = record.identity["dataset"]
+    split = config.split or (first_test_split(dataset) if config.live else describe_store(Path(source)).split)
+    image_of = image_source(dataset, config.data or record.data, split)
+    draw(Path(config.run), _suffix(figures), record.class_names, image_of)
+
+
+def _suffix(figures: Figures) -> str:
+    return "" if figures.views == "single" else "-" + figures.views.replace("+", "-")
+
+
 def _write(folder: Path, record: RunRecord, figures: Figures, summary: dict[str, Any]) -> None:
     """evaluate.json and what else the task writes; those of several views beside those of single ones."""
-    suffix = "" if figures.views == "single" else "-" + figures.views.replace("+", "-")
+    suffix = _suffix(figures)
     write_json(folder / f"evaluate{suffix}.json", summary)
     figures.write(folder, suffix, record.class_names)

@@ -33,28 +33,28 @@ def run(config: InfoConfig) -> dict[str, Any]:
     """
     if config.out is not None and Path(config.out).suffix.lower() != ".html":
         raise UsageError(f"--out {config.out}: expected a name that ends with .html")
-    stores, damaged = look_at_each(stores_asked_for(config.store, config.stores), _describe)
+    stores, damaged = look_at_each(stores_asked_for(config.store, config.stores), described_store)
     for store in stores:
         _print(store)
     if config.out is not None:
-        _write_page(stores, Path(config.out))
+        _write_page(stores, Path(config.out), config.data)
     summary = {"stores": stores, "damaged": damaged}
     if damaged:
         raise DamagedStores(summary)
     return summary
 
 
-def _write_page(stores: Sequence[Mapping[str, Any]], path: Path) -> None:
+def _write_page(stores: Sequence[Mapping[str, Any]], path: Path, data: str | None) -> None:
     if len(stores) != 1:
         raise UsageError(f"--out {path}: a page shows one store, found {len(stores)}; pass --store")
     # Late: the text alone needs no template, and opens no features.
     from pipelines.pages.store_page import write_store_page
 
-    write_store_page(stores[0], _flat(stores[0]["identity"]), path)
+    write_store_page(stores[0], flat_identity(stores[0]["identity"]), path, data)
     print(f"written: {path}")
 
 
-def _describe(path: Path) -> dict[str, Any]:
+def described_store(path: Path) -> dict[str, Any]:
     folder = open_folder(path)
     plan = read_plan(folder, None)
     try:
@@ -131,7 +131,7 @@ def _print(store: Mapping[str, Any]) -> None:
     if store["complete"]:
         print(f"  content   {store['content_digest'] or NO_CONTENT_DIGEST}")
     print(f"  identity  {store['identity_digest']}")
-    for field, value in _flat(store["identity"]):
+    for field, value in flat_identity(store["identity"]):
         print(f"    {escaped(field)}: {escaped(_shortened(value))}")
 
 
@@ -146,11 +146,11 @@ def _shortened(value: Any) -> Any:
     return f"[{', '.join(map(str, value[:MAX_LISTED]))}, ... {len(value)} in all]"
 
 
-def _flat(identity: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+def flat_identity(identity: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     found: list[tuple[str, Any]] = []
     for field, value in identity.items():
         if isinstance(value, Mapping):
-            found += _flat(value, f"{prefix}{field}.")
+            found += flat_identity(value, f"{prefix}{field}.")
         else:
             found.append((prefix + field, value))
     return found

@@ -6,6 +6,7 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from PIL import Image
@@ -63,6 +64,18 @@ def test_it_shows_scores_differences_classes_and_pictures(page: Path) -> None:
     assert "linear (second) minus linear (first), class by class." in text
     assert "road &amp; kerb" in text and "&lt;car&gt;" in text and "<car>" not in text
     assert text.count("data:image/jpeg;base64,") == 2
+
+
+def test_twenty_runs_with_pictures_stay_below_the_limit(runs: list[Path], tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (700, 900, 3), np.uint8)
+    for number in range(20):
+        folder = Path(shutil.copytree(runs[0], tmp_path / f"run{number}"))
+        Image.fromarray(noise).save(folder / "worst-records.png")
+    path = tmp_path / "twenty.html"
+    folders = [str(tmp_path / f"run{number}") for number in range(20)]
+    assert main(["report", *folders, "--out", str(path)]) == 0
+    assert path.stat().st_size < MAX_BYTES
+    assert "more pictures are in the run folders" in path.read_text()
 
 
 def test_two_pages_of_one_state_are_equal(page: Path, runs: list[Path], tmp_path: Path) -> None:

@@ -272,7 +272,8 @@ def test_predict_draws_and_writes(run: Path, extracted: Extracted, tmp_path: Pat
     written = read_json(tmp_path / f"{image.stem}.json")
     assert summary["images"] == [written]
     with Image.open(tmp_path / f"{image.stem}.overlay.png") as picture, Image.open(image) as original:
-        assert picture.size == original.size == (written["width"], written["height"])
+        assert original.size == (written["width"], written["height"])
+        assert picture.size[0] == original.size[0] and picture.size[1] > original.size[1]  # and a legend
     assert written["instances"]
     for each in written["instances"]:
         assert CLASS_NAMES[each["class"]] == each["name"] and 0 < each["score"] <= 1

@@ -167,7 +167,9 @@ def check_files(base: Path, rgb: np.ndarray) -> None:
     for value in np.unique(labels):
         named = tuple(int(legend[value][channel]) for channel in ("red", "green", "blue"))
         assert {tuple(each) for each in colours[labels == value].tolist()} == {named}
-    overlay = np.asarray(Image.open(f"{base}.overlay.png"))
+    whole = np.asarray(Image.open(f"{base}.overlay.png"))
+    overlay, legend_strip = np.split(whole, [len(rgb)])
+    assert len(legend_strip) > 10, "the classes are named below"
     figures = json.loads(Path(f"{base}.json").read_text())
     assert labels.dtype == np.uint8 and labels.shape == rgb.shape[:2] and overlay.shape == rgb.shape
     assert sum(item["share"] for item in figures["classes"]) == pytest.approx(1)

@@ -1,0 +1,1 @@
+"""Pages of stores and runs over HTTP, read-only."""
