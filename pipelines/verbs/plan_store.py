@@ -13,6 +13,7 @@ from pipelines.forecast.caching_advice import (
     caching_advice,
     training_configs,
 )
+from pipelines.forecast.codec_choice import choose, zstd_bytes_per_s
 from pipelines.forecast.exclusive_probe import UNKNOWN, way_of, way_text
 from pipelines.forecast.measurement_cache import SpeedCache
 from pipelines.forecast.plan_text import (
@@ -88,6 +89,7 @@ def _answer(
     else:
         print_short_time(extraction, speed)
     found = {**speed.to_json(), "estimated_seconds": speed.total_seconds}
+    found["codec_choice"] = _print_codec(extraction, speed, cache)
     is_training = extraction.recipe.fixed_count is None  # heads are trained on seeded views
     if is_training and (config.details or config.head):
         found |= _compare(config, trainings, extraction, speed, cache)
@@ -96,6 +98,18 @@ def _answer(
     if summary["bytes"] <= summary["free_bytes"]:
         print_next(same_extraction(config))
     return found
+
+
+def _print_codec(extraction: Extraction, speed: Speed, cache: SpeedCache) -> dict[str, Any] | None:
+    """Which codec feeds a training faster here; None of pooled vectors, whose rows are held in memory."""
+    plan = extraction.estimate.plan
+    if all(level.is_pooled for level in plan.pyramid):
+        return None
+    in_memory = extraction.estimate.total_bytes <= available_bytes() // 2
+    rate = speed.cached_bytes_per_s if in_memory else speed.read_bytes_per_s
+    found = choose(rate, zstd_bytes_per_s(cache), min(4, extraction.workers), in_memory=in_memory)
+    print(f"  codec     {found.line()}")
+    return found.to_json()
 
 
 def _writer_lines(extraction: Extraction) -> list[str]:

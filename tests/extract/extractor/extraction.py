@@ -14,6 +14,7 @@ from torch import Tensor
 from extract.backbones.loading import FrozenBackbone
 from extract.datasets import dataset_module, open_dataset, view_recipe
 from extract.datasets.contract import Dataset
+from extract.extractor.fit_codec import fit_codec
 from extract.extractor.run import Progress, Summary, extract
 from extract.planning.dataset_identity import own_description
 from extract.planning.plan import build_plan, needed_bytes
@@ -73,7 +74,7 @@ def run(
 ) -> tuple[Path, Summary]:
     """Extracts a split into a store under `stores`; its path, and what was done."""
     dataset = open_dataset("ade20k", data, split, subset) if isinstance(data, Path) else data
-    plan = planned(dataset, backbone, **choices)
+    plan = fit_codec(dataset, planned(dataset, backbone, **choices), backbone)
     writer = StoreWriter.open_or_create(stores, plan, needed_bytes=needed_bytes(plan, dataset), files=files)
     summary = extract(
         dataset,

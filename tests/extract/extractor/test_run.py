@@ -24,7 +24,6 @@ from extract.sources.byte_sources import NOT_IN_SUBSET, decode_image
 from extract.views.view import View
 from stores import open_store, verify_store
 from stores.checks.status import store_status
-from stores.codecs import codec
 from stores.errors import CodecError, IdentityError
 from stores.writing.writer import StoreWriter
 from tests.extract.datasets.made_ade20k import make_pairs, write_folder, write_split
@@ -45,13 +44,13 @@ def trained(root: Path, tmp_path_factory: pytest.TempPathFactory, backbone: Froz
     return run(root, stores, backbone, views=2, shard_rows=4, pixels=True)[0]
 
 
-@pytest.mark.parametrize("codec_name", ["int8", "float16", "int4"])
+@pytest.mark.parametrize("codec_name", ["int8", "float16", "int4", "q2"])
 @pytest.mark.parametrize("split", ["training", "validation"])
 def test_rows_are_the_live_backbones_through_the_codec(
     root: Path, tmp_path: Path, backbone: FrozenBackbone, split: str, codec_name: str
 ) -> None:
     path, summary = run(root, tmp_path, backbone, split=split, codec=codec_name, pixels=True)
-    dataset, made = open_dataset("ade20k", root, split), codec(codec_name)
+    dataset = open_dataset("ade20k", root, split)
     index_of = {record.key: index for index, record in enumerate(dataset.records)}
     with open_store(path) as store:
         assert len(store) == summary.rows_written == len(dataset.records)
@@ -61,7 +60,7 @@ def test_rows_are_the_live_backbones_through_the_codec(
             assert np.array_equal(store.read_pixels([row])[0], pixels)
             found = store.read_encoded([row])
             for level, x in live_levels(backbone, pixels, view.valid_hw).items():
-                for name, array in made.encode(x[None]).items():
+                for name, array in store.plan.level_codec(level).encode(x[None]).items():
                     assert found[level][name].tobytes() == array.tobytes(), (key, level, name)
             targets, labels = store.read_targets([row])[0], dataset.read_truth(index)
             assert np.array_equal(targets["labels"], view.apply_labels(labels))
