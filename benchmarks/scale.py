@@ -317,7 +317,7 @@ def table(found: Mapping[str, Mapping[int, Figures]]) -> str:
     """
     sizes = sorted({size for by_size in found.values() for size in by_size if len(by_size) > 1})
     head = ["step", *(f"{size:,}" for size in sizes), "exponents of time and memory"]
-    lines = [head, ["---"] * len(head)]
+    lines = [head, ["---"] * len(head)] if sizes else []
     for name, by_size in found.items():
         if len(by_size) < 2:
             continue
@@ -358,7 +358,7 @@ def main() -> None:
     print_conditions(conditions(folder))
     found: dict[str, dict[int, Figures]] = {}
     print(f"{'':20}" + " |".join(f"{size:>14,} rows: processor, wall, peak" for size in sizes))
-    for name in STEPS:
+    for name in STEPS if sizes else ():
         found[name] = {size: in_a_process(name, _root(folder, size), size) for size in sizes}
         print(line(name, sizes, list(found[name].values())), flush=True)
     for name, count, make in (

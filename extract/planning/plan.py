@@ -161,6 +161,8 @@ def complete_plan(
     begun, backbone = estimate.begun, card.identity(weights_sha256=weights_sha256, precision=precision)
     if begun is not None:
         if begun.identity["backbone"] == normalized(backbone):
+            if on_record:
+                on_record(len(dataset.records), len(dataset.records))
             return begun
         estimate = _estimated(dataset, recipe, card, estimate.choices)
     draft = estimate.plan

@@ -86,7 +86,9 @@ def loaded(config: ExtractConfig, extraction: Extraction) -> FrozenBackbone:
 
 def open_writer(config: ExtractConfig, extraction: Extraction, backbone: FrozenBackbone) -> StoreWriter:
     """The writer of the planned store, which is made unless another process has."""
-    with counted("reading annotations", len(extraction.dataset.records)) as on_record:
+    is_begun = extraction.estimate.begun is not None
+    what = "annotations are as they were when the store was begun" if is_begun else "reading annotations"
+    with counted(what, len(extraction.dataset.records)) as on_record:
         plan = complete_plan(
             extraction.estimate,
             extraction.dataset,
