@@ -40,10 +40,11 @@ class RemoteReads:
                 streamed.append(job)
                 continue
             kept.append(job)
-            if isinstance(opened, CachedFile):
+            if isinstance(opened, CachedFile) and not opened.has(offset, length):
                 missing |= {(id(opened), block): opened for block in opened.missing(offset, length)}
         fetched = [opened.fetch(block) for (_, block), opened in missing.items()]
-        self._waiting.run(list(_joined(streamed)))
+        if streamed:
+            self._waiting.run(list(_joined(streamed)))
         for each in fetched:
             each.result()
         try:

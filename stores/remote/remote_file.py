@@ -163,6 +163,11 @@ class CachedFile(OpenFile):
             if not has(block):
                 yield block
 
+    def has(self, offset: int, length: int) -> bool:
+        """Whether these bytes are here: the quick answer of a filled cache."""
+        has, last = self._blocks.has, (offset + length - 1) // BLOCK_BYTES
+        return has(offset // BLOCK_BYTES) and all(map(has, range(offset // BLOCK_BYTES + 1, last + 1)))
+
     def fetch(self, block: int) -> Future[None]:
         """Starts to fetch a block, unless that has begun; the result raises as RemoteObject.fetch."""
         with self._lock:
@@ -225,6 +230,8 @@ class CachedFile(OpenFile):
         return os.pread(self._blocks.fd, length, offset)
 
     def read_into(self, out: memoryview, offset: int) -> int:
+        if offset + len(out) <= self.size and self.has(offset, len(out)):
+            return os.preadv(self._blocks.fd, [out], offset)
         self.ensure(offset, len(out))
         if self._streams:
             return copied(self._object.fetch(offset, min(offset + len(out), self.size)), out)
