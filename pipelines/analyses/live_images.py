@@ -113,11 +113,11 @@ def live_card(config: AnalyseConfig, levels: Sequence[str] | None = None) -> Bac
     """The card of `--model`. Raises UsageError without one, ValueError as `backbone_card`."""
     if config.model is None:
         raise UsageError(f"--kind {config.kind}: pass --model for a live backbone, or --store")
-    pixels = {"mean": config.mean, "std": config.std}
-    card = backbone_card(config.model, config.model_args, levels, **pixels)
-    if card.is_swin:
-        return backbone_card(config.model, config.model_args, levels, config.window_rule, **pixels)
-    return card
+    mean, std = config.mean, config.std
+    card = backbone_card(config.model, config.model_args, levels, mean=mean, std=std)
+    if not card.is_swin:
+        return card
+    return backbone_card(config.model, config.model_args, levels, config.window_rule, mean=mean, std=std)
 
 
 def live_backbones(config: AnalyseConfig, card: BackboneCard, device: torch.device) -> list[FrozenBackbone]:

@@ -23,9 +23,9 @@ def image_source(dataset: Mapping[str, Any], data: str | None, split: str) -> Im
     split: of the records.
     """
     # Late: measuring on a store needs no data set and no decoder, pictures of single records do.
-    from PIL import Image  # late, as the two below
+    from PIL import Image
 
-    # Late: as above.
+    # Late: of the data sets the same holds.
     from extract.datasets import open_dataset
     from extract.sources.byte_sources import decode_image
 
