@@ -41,9 +41,9 @@ def write_site(folder: Path) -> Path:
 
 
 def poison(site: Path, store: Path, key: str, shard: str) -> None:
-    """The record ends processes from now on, as it has done before: its shard is to be done one by one, and
-    one more death skips the record."""
+    """The record ends processes from now on, as it has done before: the next process dies with its shard,
+    whose records are then tried one by one, and one more death there skips the record."""
     (site / "poison.txt").write_text(key)
     attempts = Attempts(store)
-    attempts.add(shard_attempts(shard), "its process ended", times=MOST_DEATHS)
+    attempts.add(shard_attempts(shard), "its process ended", times=MOST_DEATHS - 1)
     attempts.add(record_name(key), ENDED_THE_PROCESS, times=MOST_DEATHS - 1)
