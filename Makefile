@@ -13,7 +13,7 @@ flags = $(foreach name,$(1),$(call flag,$(name)))
 test_flags = -n $(or $(TEST_PROCESSES),2) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help setup install demo test test-ci test-all lint plan extract status info verify convert train-head evaluate predict export report probe analyse serve describe gc doctor clean file-map benchmark-read benchmark-gpu gpu-wheels
+.PHONY: docs help setup install demo test test-ci test-all lint plan extract status info verify convert train-head evaluate predict export report probe analyse serve describe gc doctor clean file-map benchmark-read benchmark-gpu gpu-wheels
 
 help:  ## Lists every target
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -101,6 +101,9 @@ doctor: setup  ## Checks the environment and prints how to fix it
 clean:  ## Removes caches and build folders, never .venv, data, stores or runs
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +
+
+docs: setup  ## Builds the documentation site from docs/ and the public docstrings into site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet && echo site/index.html
 
 file-map: setup  ## Rewrites the file map of docs/architecture.md from the files' docstrings
 	$(BIN)/python docs/file_map.py

@@ -24,6 +24,7 @@ from pipelines.runs.checkpoint_files import LAST
 from pipelines.runs.head_file import is_head_file, read_head_file
 from pipelines.runs.run_folder import read_run
 from pipelines.runs.trained_head import load_head
+from stores.reading.html_table import html_table
 
 
 class RunModel(nn.Module):
@@ -38,6 +39,24 @@ class RunModel(nn.Module):
         """Test views; the single one of an image is what the backbone sees."""
         self.class_names = class_names
         self.eval()
+
+    def __repr__(self) -> str:
+        facts = ", ".join(f"{name}: {value}" for name, value in self._facts().items())
+        return f"RunModel({facts})"
+
+    def _repr_html_(self) -> str:
+        return html_table("Trained run", self._facts())
+
+    def _facts(self) -> dict[str, object]:
+        trained = sum(parameter.numel() for parameter in self.head.parameters())
+        shown = ", ".join(self.class_names[:4]) + (", ..." if len(self.class_names) > 4 else "")
+        return {
+            "backbone": f"{self.backbone.card.model} ({', '.join(self.backbone.pyramid.names)}), frozen",
+            "head": f"{type(self.head).__name__}, {trained / 1e6:.2f} million parameters",
+            "task": self.head.task,
+            "classes": f"{len(self.class_names)} ({shown})",
+            "device": self.backbone.device,
+        }
 
     @torch.inference_mode()
     def forward(self, images: Iterable[Any]) -> list[Any]:

@@ -21,6 +21,7 @@ from stores.format.pixel_differences import undo_differences
 from stores.reading.array_reader import VERIFY_MODES, Verify
 from stores.reading.committed_store import CommittedStore, read_committed
 from stores.reading.encoded_rows import Array, Encoded, EncodedRows
+from stores.reading.html_table import html_table
 from stores.reading.row import Row
 from stores.reading.row_numbers import ManyRows, Rows, is_one_row, row_numbers
 from stores.reading.target_rows import TargetRows
@@ -86,6 +87,26 @@ class Store(EncodedRows):
             f"levels: {', '.join(self.levels)}, codec: {self.codec}, "
             f"targets: {', '.join(self.targets) or 'none'}, bins: {bins}"
             f"{', closed' if self._arrays.is_closed else ''})"
+        )
+
+    def _repr_html_(self) -> str:
+        levels = ", ".join(
+            f"{level.name} ({level.channels} channels, stride {level.stride_px:g})"
+            for level in self.plan.pyramid
+            if level.name in self.levels
+        )
+        dataset, backbone = self.identity["dataset"], self.identity["backbone"]
+        return html_table(
+            f"Store {self.path.name}",
+            {
+                "data": f"{dataset.get('name')}, split {dataset.get('split')}",
+                "backbone": backbone.get("model"),
+                "rows": f"{len(self)}, {self.view_count} of each record, {len(self.skipped)} skipped",
+                "levels": levels,
+                "codec": self.codec,
+                "targets": ", ".join(self.targets) or "none",
+                "bins": ", ".join(f"{each.name}: {each.rows} rows" for each in self.plan.bins),
+            },
         )
 
     @overload

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from stores.reading.html_table import html_table
+
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Row:
@@ -28,3 +30,8 @@ class Row:
             for arrays in (self.features, self.targets)
         )
         return f"Row(key={self.key!r}, view={self.view}, features={{{features}}}, targets={{{targets}}})"
+
+    def _repr_html_(self) -> str:
+        arrays = {**self.features, **self.targets}
+        shapes = {name: f"{array.dtype} {array.shape}" for name, array in arrays.items()}
+        return html_table(f"Row of {self.key}, view {self.view}", shapes)
