@@ -14,7 +14,7 @@ from pathlib import Path
 PROJECT = Path(__file__).resolve().parents[1]
 DOCUMENT = PROJECT / "docs" / "performance.md"
 BLOCK = re.compile(
-    r"(<!-- (?P<name>[\w-]+) -->\n    (?P<command>.+)\n\n```text\n)(?P<printed>.*?)(\n```\n)", re.DOTALL
+    r"(<!-- (?P<name>[\w-]+) -->\n    (?P<command>[^\n]+)\n\n```text\n)(?P<printed>.*?)(\n```\n)", re.DOTALL
 )
 """A name in a comment, the command, and what it printed."""
 
