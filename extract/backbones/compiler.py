@@ -8,7 +8,6 @@ from functools import lru_cache
 from typing import Any
 
 import torch
-import torch._dynamo
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +22,8 @@ def compiles(device: torch.device) -> bool:
     """
     if device.type != "cuda":
         return False
+    import torch._dynamo  # late: 1.2 s of a processor, for GPUs alone
+
     try:
         _compile_something(device)
     except (torch._dynamo.exc.TorchDynamoException, RuntimeError, ImportError, OSError) as error:
@@ -39,6 +40,8 @@ def _compile_something(device: torch.device) -> None:
 def allow_variants() -> None:
     """Raises dynamo's limit of eight compiled variants of a function: the four stages of several backbones
     need more."""
+    import torch._dynamo  # late: 1.2 s of a processor
+
     torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
 
 
@@ -54,6 +57,8 @@ def compiled_of_any_size(
         sizes: position of an argument -> those of its axes.
         options: of torch's compiler.
     """
+    import torch._dynamo  # late: 1.2 s of a processor
+
     compiled = torch.compile(function, dynamic=False, options=dict(options or {}))
 
     def call(*arguments: Any) -> Any:

@@ -28,7 +28,7 @@ from extract.backbones.weights import Weights
 from extract.swin.attention import NORM_EPS
 from extract.swin.image_threads import map_images
 from extract.swin.patches import PixelNorm
-from extract.swin.timm_swin import create_trunk, probe
+from extract.swin.timm_swin import create_trunk, meta_trunk, probe
 from extract.swin.window_rule import HW
 
 logger = logging.getLogger(__name__)
@@ -170,8 +170,7 @@ def _network(
         return _timm_maps(card, weights, precision, device)
     dtype, stages = PRECISIONS[precision], max(level.stage for level in card.pyramid)
     # Only names and shapes are taken from the trunk: three billion parameters need not exist twice.
-    with torch.device("meta"):
-        trunk = _trunk(card)
+    trunk = meta_trunk(card.timm_id, card.constructor_args, window_rule=card.window_rule)
     trunk.load_state_dict(dict(weights.tensors), assign=True)
     makers = step_makers(trunk, stages=stages, pretrained_windows=card.pretrained_windows)
     with full_accumulation():

@@ -12,10 +12,11 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
-import timm
 import torch
 from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
 from tqdm import tqdm
+
+from extract.swin.timm_import import timm
 
 _FILE = "model.safetensors"
 

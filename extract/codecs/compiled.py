@@ -11,7 +11,6 @@ from collections.abc import Callable
 from functools import lru_cache
 
 import torch
-import torch._dynamo
 from torch import Tensor
 
 from extract.backbones.compiler import allow_variants
@@ -35,6 +34,8 @@ def compiled_coded(codec: str | DeviceCodec, x: Tensor) -> Coded:
     made = device_codec(codec) if isinstance(codec, str) else codec
     if isinstance(made, ThroughNumpy):
         return coded(made, x)
+    import torch._dynamo  # late: 1.2 s of a processor, for GPUs alone
+
     for axis in range(x.ndim - 1):
         torch._dynamo.maybe_mark_dynamic(x, axis)
     try:

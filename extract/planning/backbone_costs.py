@@ -13,7 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from extract.backbones.levels import PLAIN
 from extract.backbones.registry import BackboneCard
-from extract.swin.timm_swin import create_trunk
+from extract.swin.timm_import import without_dynamo
+from extract.swin.timm_swin import meta_trunk
 from extract.swin.window_rule import WindowRule
 from stores.format.plan import Bin
 
@@ -51,11 +52,10 @@ def backbone_costs(card: BackboneCard, bins: Sequence[Bin], frames: int | None =
 @cache
 def _multiply_adds(timm_id: str, args: str, rule: WindowRule, last: int, hw: tuple[int, int]) -> int | None:
     """Of one image up to the stage or block `last`; None where it cannot be counted."""
-    with torch.device("meta"):
-        trunk: Any = create_trunk(timm_id, json.loads(args), window_rule=rule, num_classes=0).eval()
-        x = torch.empty(1, 3, *hw)
+    trunk: Any = meta_trunk(timm_id, json.loads(args), window_rule=rule).eval()
+    x = torch.empty(1, 3, *hw, device="meta")
     try:
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
+        with without_dynamo(), FlopCounterMode(display=False) as counter, torch.no_grad():
             trunk.forward_intermediates(x, indices=[last - 1], stop_early=True, intermediates_only=True)
     except (RuntimeError, ValueError, AssertionError, LookupError, NotImplementedError) as error:
         logger.debug("%s: multiply-adds were not counted: %s", timm_id, error)

@@ -60,9 +60,22 @@ def test_help_and_print_config_load_nothing_heavy() -> None:
         assert loaded_by(*words) == set()
 
 
-def test_plan_and_extract_load_no_lightning() -> None:
+def test_plan_and_extract_load_no_lightning_and_no_compiler() -> None:
+    """Nor do a card and its costs, which are built on the meta device; a compiler is there when asked for."""
     code = """
-import sys, pipelines.verbs.plan_store, pipelines.verbs.extract_features
-sys.exit("lightning" in sys.modules)
+import json, sys, pipelines.verbs.plan_store, pipelines.verbs.extract_features
+from extract.backbones.registry import backbone_card
+from extract.planning.backbone_costs import _multiply_adds
+card = backbone_card("swinv2-nano")
+count = _multiply_adds(card.timm_id, json.dumps(card.constructor_args), "partition", 4, (64, 64))
+early = sorted({"lightning", "torch._dynamo", "torch._dynamo.utils"} & set(sys.modules))
+import torch, torchvision
+from timm.models.naflexvit import NaFlexRopeIterator
+later = [torch.compile(lambda x: x + 1, backend="eager")(torch.ones(2)).tolist()]
+later += [torchvision.ops.roi_align.__module__, bool(torch._dynamo.utils.is_compile_supported("cpu"))]
+print(json.dumps([count, early, later]))
 """
-    subprocess.run([sys.executable, "-c", code], cwd=PROJECT, check=True)
+    done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, check=True, capture_output=True)
+    count, early, later = json.loads(done.stdout.splitlines()[-1])
+    assert count > 1e6 and early == []
+    assert later == [[2.0, 2.0], "torchvision.ops.roi_align", True]
