@@ -200,7 +200,7 @@ def begin_coco(root: Path, images: int) -> None:
 
     dataset, recipe, card = _coco(root)
     plan = build_plan(dataset, recipe, card, weights_sha256="0" * 64, precision="fp32")
-    record_sources(StoreWriter.open_or_create(root / "stores", plan).path, dataset)
+    record_sources(StoreWriter.open_or_create(root / "stores", plan, needed_bytes=0).path, dataset)
 
 
 def resume_coco(root: Path, images: int) -> None:
