@@ -20,7 +20,7 @@ from xarray.core import indexing
 
 from stores.format.array_names import DIGEST_DIM, KEY_DIM, PIXEL_DIMS, level_attributes, part_dim
 from stores.format.array_spec import ArraySpec
-from stores.format.arrays import bin_tables, metadata_files, outcome_tables, sharded_arrays
+from stores.format.arrays import bin_tables, metadata_files, outcome_tables, sharded_arrays, state_tables
 from stores.format.plan import StorePlan
 from stores.format.row_table import WRITTEN
 from stores.reading.committed_store import CommittedStore
@@ -45,6 +45,10 @@ def _datasets(committed: CommittedStore, arrays: StoreArrays) -> Iterator[tuple[
     keys = np.array(tuple(plan.rows.keys), dtype=object)
     rows = _dataset(plan, tables, lambda spec: _table(lambda: committed.table(spec)), {})
     yield "rows", rows.assign_coords(record=("row", keys))
+    for level, specs_of_state in state_tables(plan).items():
+        state = (plan.codec_state or {})[level]  # compared with its digest when the store was opened
+        variables = {name: xr.Variable(spec.dims, state[name]) for name, spec in specs_of_state.items()}
+        yield f"{plan.codec_root}/{level}", xr.Dataset(variables)
     for index, b in enumerate(plan.bins):
         root = f"bins/{b.name}"
         specs = [*sharded_arrays(plan, index).values(), *bin_tables(plan, index).values()]
