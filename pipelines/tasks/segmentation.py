@@ -287,9 +287,9 @@ def _predicted(
     head: Head, views: Iterable[TestView], *, device: torch.device, bf16: bool
 ) -> Iterator[tuple[TestView, Iterator[Tensor]]]:
     """Each view with its class scores, as bands of rows; views of one shape go through the head together."""
-    for together in same_shapes(views):
-        assert isinstance(head, SegmentationHead)
-        if any(is_window(view.params, view.valid_hw) for view in together):
+    assert isinstance(head, SegmentationHead)
+    for windows, together in _windows_apart(same_shapes(views)):
+        if windows:
             for view in together:
                 with autocast(device, bf16):
                     scores_KYX = head.view_scores(view.features, [view.valid_hw])
@@ -302,6 +302,13 @@ def _predicted(
             with torch.no_grad(), autocast(device, bf16):
                 of_view = next(bands)
             yield view, of_view
+
+
+def _windows_apart(batches: Iterable[list[TestView]]) -> Iterator[tuple[bool, list[TestView]]]:
+    """Each batch in runs of windows and of whole images, as a square image's only window shows."""
+    for together in batches:
+        for windows, run in groupby(together, key=lambda view: is_window(view.params, view.valid_hw)):
+            yield windows, list(run)
 
 
 def _of_windows(

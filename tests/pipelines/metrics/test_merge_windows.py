@@ -10,9 +10,10 @@ from extract.sources.record import Record
 from extract.views.fitted_views import fitted_to
 from extract.views.recipes import views_of
 from extract.views.segmentation_recipes import slide
+from extract.views.view import View
 from heads import build_head
 from pipelines.tasks.contract import TestView
-from pipelines.tasks.segmentation import record_scores
+from pipelines.tasks.segmentation import record_labels, record_scores
 from stores.pyramid import PyramidSpec
 from tests.heads.pyramids import plain_pyramid
 
@@ -42,30 +43,29 @@ def test_windows_of_patches() -> None:
         slide(None, 1)
 
 
+def shown(key: str, record: Record, view: View, seed: int) -> TestView:
+    """A view of drawn features of one level of 4 x 4 patches."""
+    names = ("resized_y", "resized_x", "crop_y", "crop_x")
+    params = dict(zip(names, map(float, (*view.resized_hw, *view.crop_yx)), strict=True))
+    return TestView(
+        key=key,
+        features={"b1n": torch.randn(1, 4, 4, 4, generator=torch.Generator().manual_seed(seed))},
+        valid_hw=view.valid_hw,
+        params=params,
+        original_hw=record.original_hw,
+        truth={"original_labels": np.zeros(record.original_hw, np.uint8)},
+    )
+
+
 @torch.no_grad()
 def test_overlaps_are_averaged_before_the_softmax() -> None:
     head = build_head("dino-linear", "segmentation", PYRAMID, CLASSES, seed=0).eval()
     head.classifier.weight.mul_(100)
     recipe, record = slide(64, 64), Record("a", 1, (50, 90))
     views, logits = [], []
-    generator = torch.Generator().manual_seed(0)
-    for index in range(views_of(recipe, record, 9)):
-        view = recipe.view("d", record, index, 0)
-        features = {"b1n": torch.randn(1, 4, 4, 4, generator=generator)}
-        names = ("resized_y", "resized_x", "crop_y", "crop_x")
-        params = dict(zip(names, (*view.resized_hw, *view.crop_yx), strict=True))
-        truth = {"original_labels": np.zeros((50, 90), np.uint8)}
-        views.append(
-            TestView(
-                key="a",
-                features=features,
-                valid_hw=view.valid_hw,
-                params={name: float(value) for name, value in params.items()},
-                original_hw=record.original_hw,
-                truth=truth,
-            )
-        )
-        scores = F.interpolate(head(features, [(64, 64)]), size=view.valid_hw, mode="bilinear")[0]
+    for view in (recipe.view("d", record, index, 0) for index in range(views_of(recipe, record, 9))):
+        views.append(shown("a", record, view, seed=len(views)))
+        scores = F.interpolate(head(views[-1].features, [(64, 64)]), size=view.valid_hw, mode="bilinear")[0]
         logits.append((view.crop_yx, scores))
     assert [corner for corner, _ in logits] == [(0, 0), (0, 42), (0, 51)]  # of 64 x 115 px
     ((_, found),) = record_scores(head, views, device=torch.device("cpu"), bf16=False)
@@ -78,6 +78,28 @@ def test_overlaps_are_averaged_before_the_softmax() -> None:
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
     with pytest.raises(ValueError, match="do not cover the image"):
         list(record_scores(head, views[:1], device=torch.device("cpu"), bf16=False))
+
+
+def test_images_of_one_window_and_of_several_go_through_the_head_together() -> None:
+    """Each record alone has the scores that it has beside the others; sizes of the originals differ."""
+    head = build_head("dino-linear", "segmentation", PYRAMID, CLASSES, seed=0).eval()
+    with torch.no_grad():
+        head.classifier.weight.mul_(100)
+    recipe, of_record = slide(64, 64), {}
+    for key, hw in {"a": (48, 48), "b": (50, 90), "c": (80, 80), "d": (90, 50)}.items():
+        record = Record(key, 1, hw)
+        made = (recipe.view("d", record, index, 0) for index in range(views_of(recipe, record, 9)))
+        of_record[key] = [shown(key, record, view, seed) for seed, view in enumerate(made, ord(key))]
+    assert [len(views) for views in of_record.values()] == [1, 3, 1, 3]
+    together = [view for views in of_record.values() for view in views]
+    how = {"device": torch.device("cpu"), "bf16": False}
+    for found in (record_scores, record_labels):
+        of_all = list(found(head, together, **how))
+        assert [view.key for view, _ in of_all] == list(of_record)
+        for view, values in of_all:
+            ((_, alone),) = found(head, of_record[view.key], **how)
+            assert values.shape[-2:] == view.original_hw
+            torch.testing.assert_close(values, alone)
 
 
 def test_a_stride_of_ones_own() -> None:
