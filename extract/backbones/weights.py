@@ -28,6 +28,10 @@ FORMER_BUNDLED = {
     "589dc1e38b437ee2f5127fdf05a288b93652cd2a6cdfbedeabf8a4afc1088e07": BUNDLED.with_name(
         "swinv2_nano_partition.safetensors"
     ),
+    # under both rules, half as long
+    "0609cc51d4307f2a0b95556566a0c2204cf024d436a82ad6d74302fdbd94d1ac": BUNDLED.with_name(
+        "swinv2_nano_1600_steps.safetensors"
+    ),
 }
 """Files of earlier releases by the `weights_sha256` of the stores and runs that were made with them."""
 

@@ -53,8 +53,8 @@ class Pretraining:
 
     scenes: int = 3000
     """Scenes to cut crops from."""
-    steps: int = 1600
-    """Optimiser steps."""
+    steps: int = 3200
+    """Optimiser steps; the two window rules share them."""
     batch_size: int = 64
     """Crops of a step."""
     lr: float = 2e-3
