@@ -10,7 +10,7 @@ from extract.backbones.hub import pretrained_tags
 from extract.backbones.loading import BackboneCard, backbone_card
 from extract.datasets import Named, default_window, default_window_rule
 from extract.views.recipes import ViewRecipe
-from extract.views.view import revision_of
+from extract.views.view import interpolation_of, revision_of
 from pipelines.catalog.stores import list_stores
 from pipelines.config import PlanConfig, TrainConfig
 from pipelines.errors import UsageError
@@ -19,6 +19,7 @@ from stores.format.canonical_json import diff_identity
 _OF_WINDOWS = {"backbone.window_rule", "backbone.windows", "backbone.args.window_size"}
 """Fields of an identity that differ where only the window rule and the windows that go with it do."""
 _OF_REVISIONS = {"views.replay.revision", "views.replay.image_resize"}
+_OF_INTERPOLATIONS = {"views.interpolation", "views.replay.image_resize", "views.replay.resize"}
 
 
 def chosen_card(
@@ -115,14 +116,30 @@ def _numbers(values: Sequence[float]) -> str:
     return ",".join(f"{value:g}" for value in values)
 
 
-def of_another_view_revision(stores: Path, identity: Mapping[str, Any]) -> list[tuple[Path, int]]:
-    """Stores, complete or not, that differ from the one that is asked for in the revision of their views
-    alone, and that revision."""
+def of_other_resizes(
+    stores: Path, identity: Mapping[str, Any], *, interpolation_given: bool
+) -> list[tuple[Path, str, str]]:
+    """Stores, complete or not, that differ from the one that is asked for in how images are resized alone:
+    the path, what earlier releases did, and the flags that continue the store.
+
+    Args:
+        interpolation_given: the user chose it, so that stores of another are not meant.
+    """
     found = []
     for store in list_stores(stores):
-        fields = {field for field, *_ in diff_identity(identity, store.identity)}
-        if "views.replay.revision" in fields and fields <= _OF_REVISIONS:
-            found.append((store.path, revision_of(store.identity["views"])))
+        fields, words, flags = {field for field, *_ in diff_identity(identity, store.identity)}, [], []
+        if not fields <= (_OF_REVISIONS if interpolation_given else _OF_REVISIONS | _OF_INTERPOLATIONS):
+            continue
+        if "views.replay.revision" in fields:
+            revision = revision_of(store.identity["views"])
+            words.append(f"by revision {revision} of their code")
+            flags.append(f"--view-revision {revision}")
+        if "views.interpolation" in fields:
+            interpolation = interpolation_of(store.identity["views"])
+            words.append(f"of images resized by {interpolation} interpolation")
+            flags.append(f"--interpolation {interpolation}")
+        if flags:
+            found.append((store.path, " and ".join(words), " ".join(flags)))
     return found
 
 

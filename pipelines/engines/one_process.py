@@ -18,7 +18,7 @@ from extract.planning.backbone_costs import backbone_costs
 from extract.planning.begun import record_sources
 from extract.planning.plan import complete_plan
 from extract.sources.byte_sources import retried
-from pipelines.catalog.choose_backbone import begun_by_another_rule, of_another_view_revision
+from pipelines.catalog.choose_backbone import begun_by_another_rule, of_other_resizes
 from pipelines.catalog.known_weights import remember_weights
 from pipelines.catalog.retried_stores import plan_of_retry
 from pipelines.catalog.stores import MANIFEST
@@ -111,13 +111,14 @@ def open_writer(config: ExtractConfig, extraction: Extraction, backbone: FrozenB
                 "complete: --window-rule partition resumes it; this run begins a new store",
                 begun,
             )
-        for path, revision in of_another_view_revision(extraction.stores, plan.identity):
+        given = config.interpolation is not None
+        for path, how, flags in of_other_resizes(extraction.stores, plan.identity, interpolation_given=given):
             logger.warning(
-                "%s has the same views by revision %d of their code (an earlier release): --view-revision %d "
-                "continues it; this run begins a new store",
+                "%s has the same views %s (an earlier release, or a flag): %s continues it; "
+                "this run begins a new store",
                 path,
-                revision,
-                revision,
+                how,
+                flags,
             )
         if config.batch_size is None:
             plan = fit_batches(plan, backbone)
