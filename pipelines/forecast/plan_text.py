@@ -13,6 +13,7 @@ from pipelines.config import TrainConfig
 from pipelines.costs.head_costs import head_costs
 from pipelines.forecast.caching_advice import WARN_VISITS, Advice, HeadForecast, training_records
 from pipelines.forecast.planned_extraction import Extraction, free_bytes, free_inodes
+from pipelines.forecast.request_estimate import fits_block_cache
 from pipelines.forecast.speed_probe import Speed
 from pipelines.forecast.storage_options import Way
 from pipelines.forecast.training_length import Length, Sources, recipe_line, training_line
@@ -21,6 +22,7 @@ from pipelines.forecast.window_padding import padding_line, padding_summary, pat
 from pipelines.tasks import task_of
 from pipelines.units import byte_rate, duration, giga, gigabytes, rough_duration
 from stores.remote.remote_files import UNLIMITED_BYTES
+from stores.remote.store_url import StoreUrl
 
 BUSY = 0.15
 """A share of the processors' time above which other programs are reported."""
@@ -143,9 +145,9 @@ def print_geometry(extraction: Extraction, summary: dict[str, Any]) -> None:
     print(
         f"  bytes     {gigabytes(summary['bytes'])} in {summary['files']} files, {summary['shards']} shards"
     )
-    print(
-        f"  inodes    {_inodes(summary['inodes'], summary['inodes_while_written'], summary['free_inodes'])}"
-    )
+    if not isinstance(extraction.stores, StoreUrl):
+        inodes = _inodes(summary["inodes"], summary["inodes_while_written"], summary["free_inodes"])
+        print(f"  inodes    {inodes}")
     if "windows" in summary:
         print(f"  windows   {padding_line(summary)}")
     print_patch_padding(summary)
@@ -218,12 +220,19 @@ def print_time(extraction: Extraction, speed: Speed) -> None:
     print(
         f"  a row     {speed.decode_seconds * 1e3:.1f} ms to decode with {extraction.workers} threads,"
         f" {speed.forward_seconds * 1e3:.1f} ms for the backbone,"
-        f" {speed.write_seconds * 1e3:.1f} ms to the disk"
+        f" {speed.write_seconds * 1e3:.1f} ms"
+        f" {'to the disk' if speed.download_bytes_per_s is None else 'to be uploaded'}"
     )
-    print(
-        f"  disk      writes {byte_rate(speed.write_bytes_per_s)} with fsync, reads"
-        f" {byte_rate(speed.read_bytes_per_s)}, {byte_rate(speed.cached_bytes_per_s)} from memory"
-    )
+    written = byte_rate(speed.write_bytes_per_s)
+    read, cached = byte_rate(speed.read_bytes_per_s), byte_rate(speed.cached_bytes_per_s)
+    if speed.download_bytes_per_s is None:
+        print(f"  disk      writes {written} with fsync, reads {read}, {cached} from memory")
+        return
+    print(f"  bucket    uploads {written}, downloads {byte_rate(speed.download_bytes_per_s)}")
+    if fits_block_cache(extraction):
+        print(f"  cache     later epochs read the block cache: {read} from its disk, {cached} from memory")
+    else:
+        print("  cache     the store is larger than the block cache: every epoch downloads what is not kept")
 
 
 def print_advice(extraction: Extraction, advice: Advice, *, in_detail: bool = True) -> None:
@@ -234,10 +243,7 @@ def print_advice(extraction: Extraction, advice: Advice, *, in_detail: bool = Tr
     for forecast in advice.heads:
         print(f"  caching   {forecast.head}: {_verdict(forecast)}")
     if advice.heads:
-        where = (
-            "memory, which holds all of it" if advice.in_memory else "the disk: it is larger than the memory"
-        )
-        print(f"            the store is read from {where}")
+        print(f"            the store is read from {_read_from(extraction, in_memory=advice.in_memory)}")
     for variant in advice.variants if in_detail else ():
         steps = ", ".join(
             f"{head} needs more levels" if seconds is None else f"{head} {_step(seconds)} a step"
@@ -254,6 +260,15 @@ def print_advice(extraction: Extraction, advice: Advice, *, in_detail: bool = Tr
             visits_per_view=forecast.visits_per_view,
         )
         print(f"  training  {training_line(length, sources, views, WARN_VISITS)}")
+
+
+def _read_from(extraction: Extraction, *, in_memory: bool) -> str:
+    if isinstance(extraction.stores, StoreUrl):
+        if not fits_block_cache(extraction):
+            return "the bucket: it is larger than the block cache"
+        where = "in memory" if in_memory else "on the disk"
+        return f"the block cache {where} once the first epoch has filled it"
+    return "memory, which holds all of it" if in_memory else "the disk: it is larger than the memory"
 
 
 def print_ways(ways: Sequence[Way]) -> None:

@@ -9,7 +9,7 @@ from pipelines.forecast.planned_extraction import Extraction
 from pipelines.units import gigabytes
 from stores.format.array_spec import ArraySpec
 from stores.format.arrays import own_arrays, packed_arrays
-from stores.remote.block_cache import BLOCK_BYTES
+from stores.remote.block_cache import BLOCK_BYTES, block_cache
 from stores.remote.object_client import PART_BYTES
 from stores.remote.store_url import StoreUrl
 
@@ -43,6 +43,11 @@ def request_figures(extraction: Extraction) -> dict[str, int]:
         "first_read_bytes": sum(extraction.estimate.bytes_by_level.values()),
         "uncached_requests": rows,
     }
+
+
+def fits_block_cache(extraction: Extraction) -> bool:
+    """Whether the block cache of this machine may hold the whole store."""
+    return extraction.estimate.total_bytes <= block_cache().bound
 
 
 def _shard_bytes(spec: ArraySpec) -> int:

@@ -24,7 +24,10 @@ from pipelines.catalog.stores import existing_folder
 from pipelines.forecast.disk_probe import measure_disk
 from pipelines.forecast.measurement_cache import Figures, SpeedCache
 from pipelines.forecast.planned_extraction import Extraction
+from pipelines.forecast.request_estimate import fits_block_cache
 from pipelines.machine.free_memory import available_bytes
+from stores.format.plan import StorePlan
+from stores.remote.block_cache import cache_folder
 from stores.remote.probe import transfer_rates
 from stores.remote.store_url import StoreUrl
 
@@ -46,7 +49,7 @@ class Speed:
     forward_seconds: float
     """A row of the bin with most rows, through the backbone and the codec, in batches."""
     write_seconds: float
-    """A mean row, to the disk with fsync."""
+    """A mean row, to the disk with fsync, or uploaded."""
     start_seconds: float
     """Before the first row: libraries loaded, records listed, annotations read, the backbone built and run
     for the first time."""
@@ -60,9 +63,12 @@ class Speed:
     write_processor_s_per_gb: float
     """Seconds of one processor for 1e9 bytes."""
     read_bytes_per_s: float
-    """Past the page cache."""
+    """Past the page cache; of a store at a URL from the block cache on the disk, or where that is too small
+    by downloads."""
     cached_bytes_per_s: float
-    """From the page cache."""
+    """The same from the page cache."""
+    download_bytes_per_s: float | None = None
+    """Of a store at a URL."""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -119,18 +125,22 @@ def measure_speed(
         partial(_measure_forward, extraction, [plan.bins.index(b) for b in bins], measured_s),
     )
     folder = extraction.stores
+    place: int | str
     if isinstance(folder, StoreUrl):
-        place: int | str = str(folder)
-        measure = partial(transfer_rates, folder)
+        kind, place = "bucket", str(folder)
+        measure = partial(_measure_bucket, plan, folder)
     else:
         folder = existing_folder(folder)
-        place, measure = os.stat(folder).st_dev, partial(measure_disk, plan, folder)
+        kind, place = "disk", os.stat(folder).st_dev
+        measure = partial(measure_disk, plan, folder)
     disk_facts = {
         "disk": place,
         "bin": bins[0].to_json(),
         "levels": list(plan.pyramid.names),
     }
-    disk = cache.get("disk", {**disk_facts, "codec": plan.codec}, measure)
+    disk = cache.get(kind, {**disk_facts, "codec": plan.codec}, measure)
+    if isinstance(folder, StoreUrl) and not fits_block_cache(extraction):
+        disk |= dict.fromkeys(("read_bytes_per_s", "cached_bytes_per_s"), disk["download_bytes_per_s"])
     start = prepared_s + forward["start"] + surveyed["seconds"] * len(extraction.dataset.records)
     return _combined(extraction, start, decode["seconds"], forward, disk)
 
@@ -161,6 +171,11 @@ def _combined(extraction: Extraction, start: float, decode: float, forward: Figu
         others_share=forward["others_share"],
         **disk,
     )
+
+
+def _measure_bucket(plan: StorePlan, folder: StoreUrl) -> Figures:
+    """Rates of the bucket, and of this machine's disk that holds the block cache, which later epochs read."""
+    return {**measure_disk(plan, existing_folder(cache_folder())), **transfer_rates(folder)}
 
 
 def _cores() -> int:

@@ -41,7 +41,7 @@ _PROBE_BYTES = 16 << 20  # 16 MiB
 
 
 def transfer_rates(folder: StoreUrl) -> dict[str, float]:
-    """Bytes a second of an upload and of reading it back, and the seconds of one processor that an uploaded
+    """Bytes a second of an upload and of a download, and the seconds of one processor that an uploaded
     gigabyte takes, measured with one object of 16 MiB. Raises as `remote_way`."""
     client, key = client_of(folder.place), (folder / f".permafrost-probe-{uuid.uuid4().hex}").key
     data = os.urandom(_PROBE_BYTES)
@@ -57,6 +57,5 @@ def transfer_rates(folder: StoreUrl) -> dict[str, float]:
     return {
         "write_bytes_per_s": _PROBE_BYTES / written_s,
         "write_processor_s_per_gb": busy_s / _PROBE_BYTES * 1e9,
-        "read_bytes_per_s": _PROBE_BYTES / read_s,
-        "cached_bytes_per_s": _PROBE_BYTES / read_s,
+        "download_bytes_per_s": _PROBE_BYTES / read_s,
     }
