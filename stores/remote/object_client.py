@@ -28,6 +28,8 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 10.0
 TIMEOUT_S = 120
 PART_BYTES = 8 << 20
 """8 MiB: part of a large upload; S3 takes at least 5 MiB and at most 10,000 parts."""
+_MACHINE_ROLES = "//169.254."
+"""Address at which machines in a cloud ask for the keys of their role."""
 _STATUS = re.compile(r"non-2xx status code: (\d{3})")
 
 
@@ -206,6 +208,8 @@ class ObjectClient:
             )
         if isinstance(error, _Incomplete):
             return RemoteError(f"{where}: {error}, {TRIES} times; the server or a proxy cuts answers off")
+        if _MACHINE_ROLES in str(error):  # the last place where obstore looks for a key
+            return RemoteError(f"{where}: {_reason('credential')}")
         found = _STATUS.search(str(error))
         status = int(found[1]) if found else None
         if isinstance(error, exceptions.PermissionDeniedError | exceptions.UnauthenticatedError):
@@ -231,6 +235,10 @@ def _generic(module: Any) -> type[Exception]:
 
 def _reason(text: str) -> str:
     """What is known of an error without a status, in words of our own."""
+    if "Account must be specified" in text:
+        return "AZURE_STORAGE_ACCOUNT_NAME is not set (docs/remote.md)"
+    if "service account" in text or "ReadPem" in text or "DecodeCredentials" in text:
+        return "GOOGLE_APPLICATION_CREDENTIALS does not name a service account's file with its key"
     if "Requested" in text or "UnexpectedRange" in text or "ContentRange" in text:
         return "the server returned another range than was asked for"
     if "body" in text or "decod" in text:
@@ -302,6 +310,7 @@ def _client(place: str, environment: tuple[str | None, ...]) -> ObjectClient:
 _ENVIRONMENT = (
     *("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT", "AWS_REGION", "AWS_DEFAULT_REGION"),
     *("AWS_ACCESS_KEY_ID", "AWS_SESSION_TOKEN", "AWS_NO_SIGN_REQUEST"),
+    *("GOOGLE_APPLICATION_CREDENTIALS", "AZURE_STORAGE_ACCOUNT_NAME", "AZURE_STORAGE_USE_EMULATOR"),
 )
 """A client is used as long as these are the same."""
 
