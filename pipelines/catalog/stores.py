@@ -166,6 +166,16 @@ def local_folder(stores: str) -> Path:
     return Path(stores)
 
 
+def require_on_disk(path: Path, what: str, instead: str) -> None:
+    """Raises UsageError where a store is at a URL and `what`, such as a flag, works on folders alone.
+
+    Args:
+        instead: what to do, as a sentence's end.
+    """
+    if isinstance(path, StoreUrl):
+        raise UsageError(f"{what} works on folders of this machine, and {path} is a URL: {instead}")
+
+
 def stores_folder(stores: str) -> Path:
     """The folder passed as --stores, which may be a URL. Raises UsageError for a file."""
     place = store_path(stores)

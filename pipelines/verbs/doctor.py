@@ -14,10 +14,11 @@ from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any
 
-from pipelines.catalog.stores import local_folder
+from pipelines.catalog.stores import local_folder, require_on_disk
 from pipelines.config import DoctorConfig
 from pipelines.errors import WorkFailed
 from pipelines.forecast.exclusive_probe import way_of, way_text
+from stores.remote.store_url import store_path
 
 DISTRIBUTION = "permafrost"
 MALICIOUS = {"lightning": ("2.6.2", "2.6.3"), "pytorch-lightning": ("2.6.2", "2.6.3")}
@@ -48,6 +49,11 @@ class Unhealthy(WorkFailed):
 
 def run(config: DoctorConfig) -> dict[str, Any]:
     """Prints every finding. Raises Unhealthy naming what is broken, UsageError where stores cannot be."""
+    require_on_disk(
+        store_path(config.stores),
+        "doctor",
+        "pass a folder, whose disk is measured; `plan` with these --stores tries and measures the bucket",
+    )
     stores = local_folder(config.stores)
     findings = [check_python(), *check_packages(), *check_imports(), check_video(), check_accelerator()]
     findings += [check_disk(stores), check_exclusive(stores)]

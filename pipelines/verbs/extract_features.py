@@ -12,6 +12,7 @@ import torch
 from extract.backbones.weights import require_source
 from extract.sources.byte_sources import retried
 from pipelines.catalog.retried_stores import fill_from_retried
+from pipelines.catalog.stores import require_on_disk
 from pipelines.cli.termination import termination_as_interrupt
 from pipelines.config import ExtractConfig
 from pipelines.config.time_span import seconds_of
@@ -40,6 +41,7 @@ from pipelines.forecast.planned_extraction import (
 )
 from pipelines.next_step import print_next
 from pipelines.verbs.verify_store import require_whole
+from stores.remote.store_url import store_path
 
 
 def run(config: ExtractConfig) -> dict[str, Any]:
@@ -64,6 +66,12 @@ def run(config: ExtractConfig) -> dict[str, Any]:
 
 
 def _run(config: ExtractConfig, chosen: ChosenPart | None, stop: StopRequest) -> dict[str, Any]:
+    if config.retry_skipped:
+        require_on_disk(
+            store_path(config.stores),
+            "--retry-skipped",
+            "`pull` the store, pass --stores with the folder that holds the copy, and `push` the new store",
+        )
     if config.engine == "slurm":
         require_slurm(config)
         return _run_in_array(config)

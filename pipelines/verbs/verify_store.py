@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pipelines.catalog.stores import stores_asked_for
+from pipelines.catalog.stores import require_on_disk, stores_asked_for
 from pipelines.config import VerifyConfig
 from pipelines.errors import UsageError
 from pipelines.units import gigabytes
@@ -27,6 +27,10 @@ from stores.shards.receipt_pack import PACK_PATH
 logger = logging.getLogger(__name__)
 
 MAX_LISTED_ROWS = 12
+_AT_A_URL = (
+    "without --repair it is checked where it is; to repair it, `pull` it (--verify sizes), repair the copy "
+    "and `extract` into it, then delete the damaged store with the tools of the service and `push` the copy"
+)
 
 
 class Damaged(IntegrityError):
@@ -82,6 +86,8 @@ def run(config: VerifyConfig) -> dict[str, Any]:
         raise UsageError(f"--manifest-digest describes one store, found {len(paths)}; pass --store")
     if config.yes and not config.repair:
         raise UsageError("--yes confirms the removals of --repair, which was not passed; pass both")
+    for path in paths if config.repair else ():
+        require_on_disk(path, "--repair", _AT_A_URL)
     for path in paths:
         report = verify_store(path, full=config.full, manifest_digest=digest)
         content = content_digest_of(path) if config.content_digest and report.ok else None
