@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from pipelines.analyses.sample_rows import sample_rows
 from pipelines.analyses.written import Analysis, store_identity
+from pipelines.catalog.data_folder import recorded_data
 from pipelines.config.analyses import AnalyseConfig
 from pipelines.errors import UsageError
 from pipelines.machine.devices import choose_device
@@ -107,7 +108,8 @@ def _measured(
         backbone = load_same_backbone(
             store.identity["backbone"], store.levels, config.weights[0], device, precision=config.precision
         )
-        source = open_pixels(store, "stored" if store.plan.pixels else "source", config.data, 1)
+        data = config.data or recorded_data(store.path)
+        source = open_pixels(store, "stored" if store.plan.pixels else "source", data, 1)
     except (StoreError, ValueError, OSError, RuntimeError) as error:
         reason = str(error).splitlines()[0][:300]
         print(f"channels are not measured, only what receipts recorded: {reason}")

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from pipelines.analyses.live_images import live_backbones, live_card, live_images
 from pipelines.analyses.sample_rows import cut_to, sample_rows
 from pipelines.analyses.written import backbone_identity, store_identity
+from pipelines.catalog.data_folder import recorded_data
 from pipelines.config.analyses import AnalyseConfig
 from pipelines.errors import UsageError
 from pipelines.live.recompute_levels import open_pixels
@@ -74,7 +75,7 @@ def _of_store(config: AnalyseConfig, count: int, keys: Sequence[str]) -> Feature
         rows = list(dict.fromkeys([*asked, *sample_rows(store, len(store)).rows]))
         first_of_record = list({store.keys[row]: row for row in reversed(rows)}.values())[::-1]
         chosen = sorted(first_of_record, key=rows.index)[:count]
-        pictures = row_pictures(store, chosen, config.data)
+        pictures = row_pictures(store, chosen, config.data or recorded_data(store.path))
         views = []
         for row, picture in zip(chosen, pictures, strict=True):
             hw = (int(store.valid_hw[row][0]), int(store.valid_hw[row][1]))

@@ -26,8 +26,9 @@ class EvaluateConfig(VerbConfig):
     """Write the official results file instead of scores: for splits whose truth is not published, such as
     test-dev2017."""
     data: str | None = None
-    """Folder of the data set, for `live` and `pixels source`. Default: the folder recorded in the run, or
-    data/<official name>."""
+    """Folder of the data set, for `live`, `pixels source` and pictures of the best and worst records.
+    Default: the folder recorded in the run, or data/<official name>; for pictures also that of the store's
+    log."""
     pixels: Literal["stored", "source"] | None = None
     """Where a test store's missing shallow levels are recomputed from, as in train-head. Default: stored
     pixels, if the store has them."""

@@ -19,6 +19,7 @@ from extract.planning.begun import record_sources
 from extract.planning.plan import complete_plan
 from extract.sources.byte_sources import retried
 from pipelines.catalog.choose_backbone import begun_by_another_rule, of_other_resizes
+from pipelines.catalog.data_folder import data_to_record
 from pipelines.catalog.known_weights import remember_weights
 from pipelines.catalog.retried_stores import plan_of_retry
 from pipelines.catalog.stores import MANIFEST
@@ -189,6 +190,7 @@ def fill(
                 shown,
                 device=str(extraction.device),
                 pending=len(pending),
+                data=data_to_record(config.data),
                 **part_fields(chosen),
             ) as progress,
         ):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from stores.work.folder import LOG
+from stores.work.log import read_events
 
-MAX_BYTES = 4 << 20
-"""Of a log file that are read: the last 4 MiB."""
 MAX_FILES = 64
 """Writers whose logs are read, the last ones."""
 _STAGES = ("decode", "write")
@@ -46,7 +44,7 @@ def read_store_log(folder: Path) -> StoreLog:
         found = sorted((folder / LOG).glob("*.jsonl"), key=lambda path: path.stat().st_mtime)[-MAX_FILES:]
     except OSError:
         found = []
-    files = [events for path in found if (events := list(_events(path)))]
+    files = [events for path in found if (events := list(read_events(path)))]
     files.sort(key=lambda events: float(events[0]["time"]))
     began = float(files[0][0]["time"]) if files else 0.0
     commands = [
@@ -59,22 +57,6 @@ def read_store_log(folder: Path) -> StoreLog:
         commands=list(dict.fromkeys(commands)),
         intervals=[made for events in files if (made := list(_intervals(events, began)))],
     )
-
-
-def _events(path: Path) -> Iterator[dict[str, Any]]:
-    try:
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - MAX_BYTES))
-            lines = file.read(MAX_BYTES).splitlines()
-    except OSError:
-        return
-    for line in lines:
-        try:
-            event = json.loads(line)
-            float(event["time"])
-        except (ValueError, KeyError, TypeError):  # the cut first line, or one of a full disk
-            continue
-        yield event
 
 
 def _intervals(events: Sequence[Mapping[str, Any]], began: float) -> Iterator[Interval]:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from pipelines.analyses.components import component_colours
+from pipelines.catalog.data_folder import recorded_data
 from pipelines.catalog.skipped_rows import skipped_lines
 from pipelines.pages.byte_map import HEIGHT, WIDTH, Tile, byte_tiles
 from pipelines.pages.page import write_page
@@ -69,13 +70,15 @@ def write_store_page(
     skipped records from the data set where it is at hand.
 
     Args:
-        data: folder of the data set; None: its default.
+        data: folder of the data set; None: the one that the store was extracted from, or its default.
     """
     folder = store_path(described["store"])
     plan = read_plan(open_folder(folder), None)
     status = store_status(folder)
     log = read_store_log(folder)
-    thumbnails = skipped_pictures(described["identity"]["dataset"], [key for key, *_ in status.skipped], data)
+    thumbnails = skipped_pictures(
+        described["identity"]["dataset"], [key for key, *_ in status.skipped], data or recorded_data(folder)
+    )
     keys, strips = _strips(folder) if described["complete"] else ([], [])
     skipped = skipped_lines((key, view, reason) for key, view, _, reason in status.skipped)
     by_bin = {

@@ -13,6 +13,7 @@ import torch
 
 from heads.contract import Head
 from pipelines.catalog.choose_store import find_test_store
+from pipelines.catalog.data_folder import recorded_data
 from pipelines.catalog.moved_stores import stores_folder_of
 from pipelines.catalog.stores import describe_store
 from pipelines.config import EvaluateConfig
@@ -154,7 +155,8 @@ def _draw_records(config: EvaluateConfig, record: RunRecord, figures: Figures, s
 
     dataset = record.identity["dataset"]
     split = config.split or (first_test_split(dataset) if config.live else describe_store(Path(source)).split)
-    image_of = image_source(dataset, config.data or record.data, split)
+    data = config.data or record.data or (None if config.live else recorded_data(source))
+    image_of = image_source(dataset, data, split)
     draw(Path(config.run), _suffix(figures), record.class_names, image_of)
 
 

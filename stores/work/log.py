@@ -11,12 +11,15 @@ import logging
 import os
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from stores.work.folder import LOG
 
 logger = logging.getLogger(__name__)
+MAX_BYTES = 4 << 20
+"""Of a log file that are read: the last 4 MiB."""
 
 
 class WriterLog:
@@ -45,3 +48,20 @@ class WriterLog:
             if not self._failed:
                 logger.warning("%s cannot be written, the extraction continues: %s", self.path, error)
             self._failed = True
+
+
+def read_events(path: Path) -> Iterator[dict[str, Any]]:
+    """Events of a log, in order; lines that are none are left out, of a log that cannot be read all."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - MAX_BYTES))
+            lines = file.read(MAX_BYTES).splitlines()
+    except OSError:
+        return
+    for line in lines:
+        try:
+            event = json.loads(line)
+            float(event["time"])
+        except (ValueError, KeyError, TypeError):  # the cut first line, or one of a full disk
+            continue
+        yield event
