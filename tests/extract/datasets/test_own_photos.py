@@ -12,7 +12,7 @@ from extract.datasets.own.description_file import read_description
 from extract.planning.dataset_identity import own_description
 from extract.sources.record import DatasetLayoutError
 from tests.extract.datasets.made_own import write_description, write_masks
-from tests.extract.datasets.made_photos import DESCRIPTIONS, WRITERS, write_folders, write_photo
+from tests.extract.datasets.made_photos import DESCRIPTIONS, WRITERS, write_folders, write_photo, write_tars
 
 SPLITS = {"train": 6, "test": 4}
 every_layout = pytest.mark.parametrize("layout", DESCRIPTIONS)
@@ -170,6 +170,14 @@ def test_odd_files_are_counted(tmp_path: Path) -> None:
         "files of other kinds: 1 of .doc",
     ]
     assert "train: 7 images in 3 class folders, 1 to 3 each; pixels 64x48" in draft.found
+
+
+def test_tars_that_are_read_are_no_odd_files(tmp_path: Path) -> None:
+    data = write_tars(tmp_path / "data", SPLITS)
+    (data / "broken.tar").write_bytes(b"no tar")
+    draft = describe_folder(data)
+    assert draft.odd == ["files of other kinds: 1 of .tar"]
+    assert "train: 6 images of 2 labels in 1 tar" in draft.found
 
 
 def test_without_splits(tmp_path: Path) -> None:

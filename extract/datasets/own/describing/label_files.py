@@ -85,10 +85,13 @@ def tar_draft(look: Look) -> Draft | None:
         classes={},
         class_counts={},
         found=[
-            f"{split}: {found.total()} images of {len(found)} labels in {len(by_split[split])} tars"
+            f"{split}: {found.total()} images of {len(found)} labels in "
+            + ("1 tar" if len(by_split[split]) == 1 else f"{len(by_split[split])} tars")
             for split, found in counts.items()
         ],
     )
+    look.others.subtract({".tar": sum(map(len, by_split.values()))})
+    look.others = +look.others  # the tars that are read are no odd files
     _name_labels(draft, look, sum(counts.values(), Counter()))
     if len(counts) == 1:
         draft.open.append(ONE_SPLIT)
