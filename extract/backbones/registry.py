@@ -309,7 +309,12 @@ def _row(model: str, package: str | None = None) -> BackboneRow:
 
 
 def _nearest(model: str) -> str:
-    """The end of an error: timm's model of that name, or the nearest backbone."""
+    """The end of an error: timm's model of that name, the way of a repository, or the nearest backbone."""
+    if model.startswith(("hf:", "hf-hub:")):
+        return (
+            "; a repository is read by its weights: pass timm:<id> of the same network with --weights "
+            "model.safetensors, the repository's file (see docs/backbones.md, Weights from files)"
+        )
     import timm  # late, for an error: names of backbones need no timm
 
     is_timms = timm.is_model(model.partition(".")[0])

@@ -24,6 +24,8 @@ def test_a_card_says_what_the_backbone_gives(name: str) -> None:
 def test_other_names_are_refused() -> None:
     with pytest.raises(ValueError, match=r"no backbone 'swinv3'; available: swinv2-t, .*timm:<id>"):
         backbone_card("swinv3")
+    with pytest.raises(ValueError, match=r"read by its weights: pass timm:<id> .* --weights model\.safetens"):
+        backbone_card("hf:facebook/dinov2-small")
 
 
 def test_the_window_rule_may_be_given_by_place() -> None:
