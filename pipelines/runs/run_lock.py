@@ -13,7 +13,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 
@@ -190,3 +190,32 @@ class RunLock:
             f"{self.path.parent} is being written by {who} ({self.path}); wait for it to end, or pass "
             "--take-over to stop it from writing and continue here"
         )
+
+
+@dataclass(slots=True)
+class LockWatch:
+    """Whether runs are held, by the rule of `RunLock`, for a process that looks again and again and never
+    waits.
+
+    Args:
+        clock: time in seconds, for tests.
+    """
+
+    clock: Callable[[], float] = time.monotonic
+    _seen: dict[Path, tuple[Holder | None, float]] = field(default_factory=dict)
+    """Of locks of other machines: the last holder with its counter, and when it was first seen."""
+
+    def is_held(self, folder: Path) -> bool:
+        """False where no lock is there, its holder on this machine has ended, or the counter of another
+        machine's has stood still for PATIENCE_S."""
+        path = folder / LOCK
+        holder = read_holder(path)
+        if not path.exists():
+            self._seen.pop(path, None)
+            return False
+        if holder is not None and is_here(holder):
+            return is_alive(holder)
+        last = self._seen.get(path)
+        if last is None or last[0] != holder:
+            self._seen[path] = last = holder, self.clock()
+        return self.clock() - last[1] < PATIENCE_S

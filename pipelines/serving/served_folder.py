@@ -16,7 +16,7 @@ from pipelines.pages.store_page import write_store_page
 from pipelines.reporting.report_rows import report_rows
 from pipelines.reporting.run_summary import read_figures, run_folders
 from pipelines.runs.run_folder import RUN_RECORD
-from pipelines.runs.run_lock import LOCK
+from pipelines.runs.run_lock import LockWatch
 from pipelines.verbs.store_info import described_store, flat_identity
 
 MAX_DEPTH = 4
@@ -36,6 +36,7 @@ class ServedFolder:
 
     root: Path
     """Resolved."""
+    locks: LockWatch = field(default_factory=LockWatch)
     _lock: Lock = field(default_factory=Lock)
     _kept: dict[tuple[str, tuple[str, ...]], tuple[tuple[int, ...], bytes]] = field(default_factory=dict)
 
@@ -77,8 +78,8 @@ class ServedFolder:
         return sorted(path.relative_to(self.root).as_posix() for kind, path in self._found() if kind == "run")
 
     def is_changing(self, path: Path) -> bool:
-        """Whether a process trains the run, or fills the store."""
-        return (path / LOCK).exists() or (
+        """Whether a process trains the run, or the store is not complete."""
+        return self.locks.is_held(path) or (
             (path / _STORE_FILE).exists() and not (path / "MANIFEST.json").exists()
         )
 

@@ -1,10 +1,12 @@
 """`serve`: pages over HTTP, nothing outside the root, a token where others can reach it, slow clients."""
 
 import http.client
+import json
 import shutil
 import socket
 import threading
 from collections.abc import Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
@@ -12,8 +14,12 @@ import pytest
 
 from pipelines.__main__ import main
 from pipelines.config.serving import ServeConfig
+from pipelines.runs.run_lock import LOCK, PATIENCE_S, LockWatch
 from pipelines.serving.serve import open_server
+from pipelines.serving.served_folder import ServedFolder
+from stores.work.holder import Holder, this_process
 from tests.pipelines.made_stores import make_store
+from tests.pipelines.pages.browser import opened
 
 GOLDEN_RUN = Path(__file__).parents[2] / "golden" / "run-linear" / "run"
 
@@ -78,6 +84,49 @@ def test_a_run_that_trains_is_refreshed(address: str, root: Path) -> None:
     _, _, headers = get(address, f"/run/{quote('runs/first run')}")
     (folder / "run.lock").unlink()
     assert headers["Refresh"] == "15"
+
+
+def test_a_lock_whose_holder_is_gone_renews_no_page(tmp_path: Path) -> None:
+    """One of this machine at once, one of another when its counter has stood still for long enough."""
+    now_s, lock = [0.0], tmp_path / LOCK
+    folder = ServedFolder(tmp_path, locks=LockWatch(clock=lambda: now_s[0]))
+
+    def write(holder: Holder) -> None:
+        lock.write_text(json.dumps(asdict(holder)))
+
+    assert not folder.is_changing(tmp_path)
+    write(this_process())
+    now_s[0] = 10 * PATIENCE_S
+    assert folder.is_changing(tmp_path)
+    write(replace(this_process(), started="1"))  # the number of a process is used again
+    assert not folder.is_changing(tmp_path)
+    elsewhere = replace(this_process(), host="elsewhere")
+    for counter in (1, 2):
+        write(replace(elsewhere, counter=counter))
+        assert folder.is_changing(tmp_path)
+        now_s[0] += PATIENCE_S - 1
+        assert folder.is_changing(tmp_path)
+    now_s[0] += 2
+    assert not folder.is_changing(tmp_path)
+
+
+@pytest.mark.ci
+def test_a_browser_goes_from_the_list_to_a_store_and_a_run(root: Path) -> None:
+    """Over HTTP with a token: the cookie carries it to the pages that links lead to."""
+    serving = served(ServeConfig(root=str(root), host="0.0.0.0", port=0))
+    url = urlsplit(next(serving))
+    address = f"http://127.0.0.1:{url.port}/"
+    try:
+        with opened(f"{address}?{url.query}") as (view, complaints):
+            (store,) = (root / "features").iterdir()
+            view.get_by_role("link", name=store.name).click()
+            assert "How to open it" in view.content() and store.name in view.title()
+            view.goto(address)
+            view.get_by_role("link", name="first run").click()
+            assert "linear" in view.content() and "token" not in view.url
+            assert complaints == []
+    finally:
+        next(serving, None)
 
 
 @pytest.mark.parametrize(
