@@ -22,6 +22,7 @@ PACKAGES = {
     "donfig": "donfig",
     "google-crc32c": "google_crc32c",
     "crc32c": "crc32c",
+    "blake3": "blake3",
     "msgspec": "msgspec",
     "jsonargparse": "jsonargparse",
     "pycocotools": "pycocotools",
