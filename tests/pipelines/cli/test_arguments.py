@@ -74,8 +74,8 @@ def test_every_flag_of_the_other_verbs() -> None:
     assert parse(PredictConfig, ["--run", "r", "--input", "a.jpg", "--out", "o"]) == PredictConfig(
         run="r", input="a.jpg", out="o"
     )
-    words = "--head bifpn5 --dataset ade20k --model swinv2-b --store a,b --run r --max-steps 10 --batch-size 2"
-    train = parse(TrainConfig, [*words.split(), "--online", "--logger", "tensorboard"])
+    words = "--head bifpn5 --dataset ade20k --model swinv2-b --store a,b --run r --batch-size 2"
+    train = parse(TrainConfig, [*words.split(), "--max-steps", "10", "--online", "--logger", "tensorboard"])
     assert (train.head, train.model, train.store, train.run) == ("bifpn5", "swinv2-b", ("a", "b"), "r")
     assert (train.max_steps, train.batch_size, train.online, train.logger) == (10, 2, True, ("tensorboard",))
 
@@ -86,7 +86,9 @@ def test_every_setting_is_a_flag_that_round_trips_through_yaml(verb: str, tmp_pa
     settings = settings_of(config_class)
     examples = {int: "3", float: "0.5", str: "word", bool: "true"}
     own = {"k": "3,5", "part": "0/2", "stop_after": "3h50m", "slurm.time": "2h", "slurm.before_end": "3m"}
-    own |= {"dataset": "ade20k", "crop_size": "64", "logger": "wandb"} | ({"rows": "16", "batch": "16"} if verb == "analyse" else {})
+    own |= {"dataset": "ade20k", "crop_size": "64", "logger": "wandb"} | (
+        {"rows": "16", "batch": "16"} if verb == "analyse" else {}
+    )
     words = []
     for setting in settings.values():
         if setting.name in ("json", "debug", "recipe", "resume", "data_fraction"):

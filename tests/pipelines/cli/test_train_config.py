@@ -62,8 +62,8 @@ def test_marks_of_the_fields_decide_what_runs_must_agree_on() -> None:
     assert set(one_stream_settings(TrainConfig)) == {
         *("dataset", "model", "split", "weights", "stores", "subset", "batch_size", "seed", "seeds"),
         *("shuffle_window", "online", "data", "pixels", "crop_size", "model_args", "window_rule"),
-        *("mean", "std", "pretrained_tag", "pos_resample", "stuff"),
-        *("verify", "threads", "device"),
+        *("mean", "std", "interpolation", "pretrained_tag", "pos_resample", "stuff"),
+        *("verify", "threads", "device", "devices", "allow_partial"),
     }
     assert set(one_report_row_settings(TrainConfig)) == {
         *("head", "head_settings", "levels", "subset", "max_steps", "epochs", "repeat", "batch_size"),

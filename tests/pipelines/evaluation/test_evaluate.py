@@ -94,7 +94,8 @@ def test_scores_equal_those_of_a_plain_loop(
     present = [value for value in expected if value is not None]
     assert summary["miou"] == pytest.approx(np.mean(present)) and summary["miou"] > 0.2
     assert (summary["records"], summary["views"], summary["step"]) == (4, "single", 12)
-    last, following = capsys.readouterr().out.splitlines()[-2:]
+    last, pictures, following = capsys.readouterr().out.splitlines()[-3:]
+    assert pictures.startswith("pictures: ")
     assert following == f"next: python -m pipelines predict --run {run} --input FOLDER"
     assert re.fullmatch(r"mIoU \d+\.\d\d \(single\) pixel accuracy \d+\.\d\d, 4 records", last)
     assert last.startswith(f"mIoU {100 * summary['miou']:.2f} ")
@@ -123,7 +124,7 @@ def test_flipped_views_are_averaged_at_original_size(
     summary = evaluate.run(EvaluateConfig(run=str(run), store=str(store), device="cpu"))
     expected = iou_by_a_plain_loop(probabilities_by_a_plain_loop(run, store))
     assert summary["iou_by_class"] == pytest.approx(expected, abs=1e-4)  # sums of two in another order
-    assert "(ms+flip)" in capsys.readouterr().out.splitlines()[-2]
+    assert "(ms+flip)" in capsys.readouterr().out.splitlines()[-3]
     assert (run / "evaluate-ms-flip.json").is_file() and (run / "classes-ms-flip.csv").is_file()
 
 
