@@ -77,9 +77,11 @@ def keys(prefix: str) -> set[str]:
 
 
 @contextmanager
-def proxy_without_conditions(endpoint: str, fails_every: int = 0) -> Iterator[str]:
+def proxy_without_conditions(
+    endpoint: str, fails_every: int = 0, failed: list[int] | None = None
+) -> Iterator[str]:
     """Passes requests on without If-None-Match and If-Match, as servers do that ignore them; or, with
-    `fails_every`, whole but for every n-th, which is answered with 503."""
+    `fails_every`, whole but for every n-th, which is answered with 503 and whose number joins `failed`."""
     address = endpoint.removeprefix("http://")
     count = iter(range(1, 1 << 40))
     lock = threading.Lock()
@@ -96,6 +98,8 @@ def proxy_without_conditions(endpoint: str, fails_every: int = 0) -> Iterator[st
             with lock:
                 number = next(count)
             if fails_every and number % fails_every == 0:
+                if failed is not None:
+                    failed.append(number)
                 self._answer(503, {}, b"")
                 return
             headers = dict(self.headers.items())

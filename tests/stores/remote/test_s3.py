@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -82,3 +83,26 @@ def test_every_tenth_failure_loses_nothing(
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy)
         with open_store(pushed.path) as remote, open_store(local) as on_disk:
             same(on_disk, remote)
+
+
+def test_every_tenth_failure_trains_the_same_head(
+    endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Eight steps: the loss of each is that of training from the disk, to the last digit."""
+    from tests.pipelines.made_stores import make_store  # needs torch, as pipelines do
+
+    store = make_store(tmp_path / "stores", codec_name="int8")
+    pushed = copy_store(store, store_path(f"s3://{BUCKET}/trained"))
+    refused: list[int] = []
+    with proxy_without_conditions(endpoint, fails_every=10, failed=refused) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy)
+        for name, place in (("disk", store), ("bucket", pushed.path)):
+            run = str(tmp_path / name)
+            words = ["train-head", "--head", "linear", "--store", str(place), "--run", run, "--device", "cpu"]
+            assert main([*words, "--max-steps", "8", "--batch-size", "4", "--log-every", "1"]) == 0
+    assert len(refused) >= 3
+    disk, bucket = (
+        [(row["step"], row["loss"]) for row in csv.DictReader((tmp_path / name / "metrics.csv").open())]
+        for name in ("disk", "bucket")
+    )
+    assert len(disk) == 8 and disk == bucket
