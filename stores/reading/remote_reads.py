@@ -124,8 +124,9 @@ class _Run:
     def read_row(self, row: int, _: memoryview) -> None:
         reader = self._jobs[0][0]
         opened, start, length = reader.place(row)
-        data = memoryview(bytearray(length * len(self._jobs)))
-        if opened.read_into(data, start) != len(data):
+        assert isinstance(opened, StreamedFile)
+        data = opened.view(length * len(self._jobs), start)
+        if len(data) != length * len(self._jobs):
             raise IntegrityError(f"{reader.where(row)} is incomplete: its shard was truncated")
         for number, (same, each, target) in enumerate(self._jobs):
             copied(data[number * length :][: len(target)], target)

@@ -97,6 +97,11 @@ class StreamedFile(OpenFile):
         self._ahead, self._ahead_at = found, offset
         return bytes(found[: stop - offset])
 
+    def view(self, length: int, offset: int) -> memoryview:
+        """At most `length` bytes from `offset` as they arrived, without a copy."""
+        stop = min(offset + length, self.size)
+        return self._object.fetch(offset, stop) if offset < stop else memoryview(b"")
+
     def read_into(self, out: memoryview, offset: int) -> int:
         if offset >= self.size:
             return 0
