@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from pipelines.accuracy.named_pictures import ViewOf, draw_named_records
 from pipelines.accuracy.named_records import (
     TOP,
     Counts,
@@ -78,6 +79,10 @@ class ClassFigures:
                     (record.key, class_names[record.label], likely[0], share, "; ".join(likely[1:]))
                 )
         draw_confusion(self.confusion, class_names, folder / f"confusion{suffix}.png")
+
+    def draw_views(self, folder: Path, suffix: str, class_names: Sequence[str], view_of: ViewOf) -> None:
+        """worst-records.png and best-records.png, see `draw_named_records`."""
+        draw_named_records(self.named, folder, suffix, class_names, view_of)
 
     def _write_classes(self, path: Path, class_names: Sequence[str]) -> None:
         among = [0] * self.num_classes

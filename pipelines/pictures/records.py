@@ -25,7 +25,7 @@ class RecordPicture:
 
     key: str
     text: str
-    """Its score, with its unit."""
+    """Its score, with its unit; further lines follow line breaks."""
     rows: Mapping[str, Pixels]
     """Name of a row, such as truth -> RGB (H, W, 3); the same names for all records."""
 
@@ -67,7 +67,8 @@ def write_records(
                     axis.set_ylabel(name)
                 if row == 0:
                     title = f"{shortened(group[column].key, _KEY_LETTERS)}: {group[column].text}"
-                    axis.set_title(drawable(title), fontsize=8, parse_math=False)
+                    lines = "\n".join(map(drawable, title.splitlines()))
+                    axis.set_title(lines, fontsize=8, parse_math=False)
     figure.savefig(path, dpi=100)
     with Image.open(path) as opened:
         drawn = opened.convert("RGB")

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from heads.contract import Head
+from pipelines.accuracy.named_pictures import ViewOf, draw_named_records
 from pipelines.accuracy.named_records import (
     TOP,
     Counts,
@@ -87,6 +88,10 @@ class VideoFigures:
                     (record.key, class_names[record.label], likely[0], share, "; ".join(likely[1:]))
                 )
         draw_confusion(self.confusion(), class_names, folder / f"confusion{suffix}.png")
+
+    def draw_views(self, folder: Path, suffix: str, class_names: Sequence[str], view_of: ViewOf) -> None:
+        """worst-records.png and best-records.png, see `draw_named_records`."""
+        draw_named_records(self.named, folder, suffix, class_names, view_of)
 
 
 _CLIPS_AT_ONCE = 12

@@ -147,17 +147,25 @@ def _write_results(
 def _draw_records(config: EvaluateConfig, record: RunRecord, figures: Figures, source: str) -> None:
     """The best and the worst records with their truth, of tasks that draw them."""
     draw = getattr(figures, "draw_records", None)
-    if draw is None:
+    draw_views = getattr(figures, "draw_views", None)
+    if draw is None and draw_views is None:
         return
     # Late: needs the data sets, and only for pictures.
     from extract.datasets import first_test_split
-    from pipelines.evaluation.record_images import image_source
+    from pipelines.evaluation.record_images import image_source, view_source
+
+    # Late: loads the backbone's packages.
+    from pipelines.live.backbone import run_test_recipe
 
     dataset = record.identity["dataset"]
     split = config.split or (first_test_split(dataset) if config.live else describe_store(Path(source)).split)
     data = config.data or record.data or (None if config.live else recorded_data(source))
-    image_of = image_source(dataset, data, split)
-    draw(Path(config.run), _suffix(figures), record.class_names, image_of)
+    where = Path(config.run), _suffix(figures), record.class_names
+    if draw is not None:
+        draw(*where, image_source(dataset, data, split))
+    if draw_views is not None:
+        recipe = run_test_recipe(record, config.views, config.short_side)
+        draw_views(*where, view_source(dataset, data, split, recipe))
 
 
 def _suffix(figures: Figures) -> str:
