@@ -30,6 +30,8 @@ class Progress:
     bytes_written: int
     bottleneck: str
     """decode, backbone or write: which of them the others wait for."""
+    rows_before: int = 0
+    """Rows of shards that were finished before this run, or by others meanwhile."""
     waited_s: Mapping[str, float] = field(default_factory=dict)
     """Of `seconds`, those in which the backbone's thread waited for decode and for write; empty where several
     processes are counted together."""

@@ -172,7 +172,7 @@ class _Run:
             writer, self._attempts, todo, self._done_elsewhere, part=part, stop=stop, most=most
         )
         self._shall_stop = stop
-        self._tally = Tally(self._plan, todo, dataset.subset, max_failed)
+        self._tally = Tally(self._plan, todo, dataset.subset, max_failed, finished)
         self._digests = SourceDigests(self._recorded_sources(finished))
         self._dataset = dataset
         self._warn_of_another_machine(finished)

@@ -55,7 +55,12 @@ class Tally:
     """Counts rows, shards and failures. Not thread-safe."""
 
     def __init__(
-        self, plan: StorePlan, shards: Iterable[ShardId], subset: Collection[str] | None, max_failed: int
+        self,
+        plan: StorePlan,
+        shards: Iterable[ShardId],
+        subset: Collection[str] | None,
+        max_failed: int,
+        finished: Iterable[ShardId] = (),
     ) -> None:
         self.watch = Stopwatch()
         self._plan, self._subset, self._max_failed = plan, subset, max_failed
@@ -66,6 +71,7 @@ class Tally:
         for shard in shards:
             self._shards_total += 1
             self.add_work(shard)
+        self._rows_before = sum(map(self._rows_of, finished))
 
     def key(self, shard: ShardId, row: int) -> str:
         """The record of a bin-local row."""
@@ -77,14 +83,16 @@ class Tally:
 
     def _rows_of(self, shard: ShardId) -> int:
         """Rows of the subset."""
-        rows = self._plan.shard_rows(shard)
-        return sum(self._subset is None or self.key(shard, row) in self._subset for row in rows)
+        rows, subset = self._plan.shard_rows(shard), self._subset
+        return len(rows) if subset is None else sum(self.key(shard, row) in subset for row in rows)
 
     def drop_work(self, shard: ShardId, receipt: Receipt) -> None:
         """Another process has finished a shard that was counted as work of this run. Raises TooManyFailed."""
         self._shards_total -= 1
         self._elsewhere += 1
-        self._rows_total -= self._rows_of(shard)
+        rows = self._rows_of(shard)
+        self._rows_total -= rows
+        self._rows_before += rows
         self.add_earlier_failures(shard, receipt)
         self._add_failures(shard, ())
 
@@ -127,6 +135,7 @@ class Tally:
         return Progress(
             rows_done=self._rows_done,
             rows_total=self._rows_total,
+            rows_before=self._rows_before,
             failed_records=len(self._failed),
             shards_done=len(self._outcomes),
             shards_total=self._shards_total,

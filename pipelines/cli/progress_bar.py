@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
@@ -19,7 +19,9 @@ logger = logging.getLogger(__name__)
 
 LINE_EVERY_S = 10.0
 """Seconds of an extraction between log lines, which the first and the last shard have anyway."""
-_BAR = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{postfix}"
+BAR = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{postfix}"
+BOTTLENECKS = {"decode": "decoding", "backbone": "backbone", "write": "writing"}
+"""The stages of an extraction in words."""
 
 
 def is_terminal() -> bool:
@@ -69,29 +71,41 @@ class ExtractionProgress:
         return self._logged_s is None or is_last or progress.seconds - self._logged_s >= LINE_EVERY_S
 
     def _draw(self, progress: Progress) -> None:
+        total = progress.rows_before + progress.rows_total
         if self._bar is None:
-            self._bar = tqdm(total=progress.rows_total, bar_format=_BAR, file=sys.stderr)
+            self._bar = tqdm(total=total, bar_format=BAR, file=sys.stderr)
         self._bar.set_postfix_str(speed_text(progress), refresh=False)
-        self._bar.update(progress.rows_done - self._bar.n)
+        self._bar.total = total
+        self._bar.update(progress.rows_before + progress.rows_done - self._bar.n)
+
+
+def progress_text(
+    rate: float, unit: str, seconds_left: float | None, waits_for: str, more: Sequence[str] = ()
+) -> str:
+    """What stands after the count in every line of progress: rate, time left, what the work waits for.
+
+    Args:
+        rate: of `unit` a second.
+        seconds_left: None before there is a rate.
+        more: of this kind of work only.
+
+    >>> progress_text(31.23, "rows", 75, "the head", ["loss 0.5"])
+    '31.2 rows/s, 1.2 min left, waits for the head, loss 0.5'
+    """
+    left = [] if seconds_left is None else [f"{duration(seconds_left)} left"]
+    shown = f"{rate:.{0 if rate >= 100 else 1}f} {unit}/s"
+    return ", ".join([shown, *left, f"waits for {waits_for}", *more])
 
 
 def speed_text(progress: Progress) -> str:
-    """Speed, bottleneck and time left, short enough to stand beside a bar in 80 columns."""
-    left, rate = progress.seconds_left, progress.images_per_s
-    return (
-        f"{rate:.{0 if rate >= 100 else 1}f} images/s, {byte_rate(progress.bytes_per_s)},"
-        f" slowest: {progress.bottleneck}"
-        + ("" if left is None else f", {duration(left)} left")
-        + (f", {progress.failed_records} failed" if progress.failed_records else "")
-    )
+    """`progress_text` of an extraction, short enough to stand beside a bar in 80 columns."""
+    failed = [f"{progress.failed_records} failed"] if progress.failed_records else []
+    more = [*failed, byte_rate(progress.bytes_per_s)]  # a narrow terminal cuts the last
+    waits_for = BOTTLENECKS[progress.bottleneck]
+    return progress_text(progress.images_per_s, "rows", progress.seconds_left, waits_for, more)
 
 
 def shard_line(name: str, progress: Progress) -> str:
-    """The log line of a finished shard: progress, speed, bottleneck and time left."""
-    left = progress.seconds_left
-    return (
-        f"{name}: shard {progress.finished_shard} done, {progress.shards_done} of {progress.shards_total}; "
-        f"{progress.rows_done} of {progress.rows_total} rows, {progress.failed_records} records failed, "
-        f"{progress.images_per_s:.1f} images/s, {byte_rate(progress.bytes_per_s)}, "
-        f"bottleneck: {progress.bottleneck}" + ("" if left is None else f", {duration(left)} left")
-    )
+    """The log line of a finished shard; rows of the whole store are counted."""
+    done, total = (progress.rows_before + rows for rows in (progress.rows_done, progress.rows_total))
+    return f"{name}: {done} of {total} rows, {speed_text(progress)}; shard {progress.finished_shard} done"

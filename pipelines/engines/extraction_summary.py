@@ -11,17 +11,17 @@ from extract.sources.byte_sources import NOT_IN_SUBSET
 from pipelines.catalog.skipped_rows import skipped_lines
 from pipelines.catalog.stores import TRAINING, describe_store
 from pipelines.catalog.usual_heads import usual_heads
+from pipelines.cli.progress_bar import BOTTLENECKS
 from pipelines.engines.parts import ChosenPart
 from pipelines.engines.stop_request import StopRequest
 from pipelines.next_step import command, print_next
 from pipelines.units import duration, gigabytes
-from stores.checks.verify import store_status
+from stores.checks.verify import gc_orphans, store_status
+from stores.remote.store_url import StoreUrl, store_path
 from stores.writing.writer import StoreWriter
 
 MAX_LISTED = 20
 """Skipped records that are printed; `status` lists more."""
-BOTTLENECKS = {"decode": "decoding", "backbone": "backbone", "write": "writing"}
-"""The stages of an extraction in words."""
 
 
 def print_summary(
@@ -52,6 +52,8 @@ def print_summary(
     if summary.shards_elsewhere:
         lost = f", {summary.shards_lost} of them computed here too" if summary.shards_lost else ""
         print(f"  meanwhile {summary.shards_elsewhere} shards were finished by other processes{lost}")
+    if summary.shards < len(writer.plan.shards()):
+        _print_orphans(writer.path)
     if not left:
         print_next_head(writer.path)
         return
@@ -68,15 +70,29 @@ def print_processes(summary: Mapping[str, Any]) -> None:
     left, by = summary["shards_left"], summary["stopped_by"]
     state = "is complete" if not left else f"is not complete, {left} shards left"
     state += f", stopped by {by}" if left and by else ""
+    written, skipped = summary["total_rows_written"], summary["total_rows_skipped"]
     print(
-        f"{summary['store']} {state}: in this run {summary['rows_written']} rows written, "
-        f"{len(summary['skipped'])} skipped by {summary['processes']} processes "
-        f"in {duration(summary['seconds'])}"
+        f"{summary['store']} {state}: {written} rows, {skipped} skipped; in this run "
+        f"{summary['rows_written']} rows written, {len(summary['skipped'])} skipped "
+        f"by {summary['processes']} processes in {duration(summary['seconds'])}"
     )
+    if not summary["done_before"]:
+        _print_orphans(store_path(summary["store"]))
     if not left:
         print_next_head(Path(summary["store"]))
     else:
         print_next(command("status", store=summary["store"]))
+
+
+def _print_orphans(store: Path) -> None:
+    """What processes that were killed left in a local store, and how it is removed."""
+    if isinstance(store, StoreUrl) or not (orphans := gc_orphans(store)):
+        return
+    size, files = gigabytes(sum(orphan.bytes for orphan in orphans)), "file" if len(orphans) == 1 else "files"
+    print(
+        f"  {len(orphans)} {files} ({size}) of interrupted runs are no part of the store; to remove: "
+        f"{command('gc', store=store)} --delete"
+    )
 
 
 def _print_skipped(skipped: Sequence[tuple[str, int, str]], store: Path | str) -> None:

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Collection
 from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from extract.backbones.loading import FrozenBackbone, load_backbone
@@ -27,6 +28,7 @@ from pipelines.cli.progress_bar import counted
 from pipelines.cli.run_log import logged_run
 from pipelines.config import ExtractConfig
 from pipelines.disk_errors import free_inodes
+from pipelines.engines.continue_line import settings_to_continue
 from pipelines.engines.parts import ChosenPart
 from pipelines.engines.process_progress import extraction_progress
 from pipelines.engines.stop_request import StopRequest
@@ -178,7 +180,12 @@ def fill(
     """
     pending, shards = retried(writer.pending, str(writer.path)), len(writer.plan.shards())
     if len(pending) < shards:
-        logger.info("%s: resuming, %d of %d shards are done", writer.path, shards - len(pending), shards)
+        rows = len(writer.plan.rows)
+        done = rows - sum(len(writer.plan.shard_rows(shard)) for shard in pending)
+        logger.info(
+            "%s: continues after %d of %d rows, %d of %d shards",
+            *(writer.path, done, rows, shards - len(pending), shards),
+        )
     check_rest(writer, pending, extraction.estimate.total_bytes)
     allowed = allowed_failures(extraction.dataset) if config.max_failed is None else config.max_failed
     try:
@@ -191,6 +198,8 @@ def fill(
                 device=str(extraction.device),
                 pending=len(pending),
                 data=data_to_record(config.data),
+                settings=settings_to_continue(config, is_handed_shards=only is not None),
+                cwd=str(Path.cwd()),
                 **part_fields(chosen),
             ) as progress,
         ):

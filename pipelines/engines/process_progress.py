@@ -60,12 +60,13 @@ class TogetherProgress:
     Args:
         show: called with the progress of all together.
         total: rows and shards that are to be done; None: what the first process found.
+        rows_before: that were done before, where `total` is given.
     """
 
-    def __init__(self, show: Show, *, total: tuple[int, int] | None = None) -> None:
-        self._show, self._total = show, total
+    def __init__(self, show: Show, *, total: tuple[int, int] | None = None, rows_before: int = 0) -> None:
+        self._show, self._total, self._rows_before = show, total, rows_before
         self._of: dict[str, Progress] = {}
-        self._first_total: dict[str, tuple[int, int]] = {}
+        self._first_total: dict[str, tuple[int, int, int]] = {}
         self._lock = threading.Lock()
 
     def read(self, process: str, descriptor: int) -> None:
@@ -78,17 +79,21 @@ class TogetherProgress:
     def take(self, process: str, progress: Progress) -> None:
         with self._lock:
             self._of[process] = progress
-            self._first_total.setdefault(process, (progress.rows_total, progress.shards_total))
+            self._first_total.setdefault(
+                process, (progress.rows_total, progress.shards_total, progress.rows_before)
+            )
             self._show(self._together(progress.finished_shard))
 
     def _together(self, finished_shard: str | None) -> Progress:
         """Of what the processes found to do, that of the first counts: each later one finds less."""
         each = self._of.values()
-        rows_total, shards_total = self._total or max(self._first_total.values())
+        found = (*self._total, self._rows_before) if self._total else max(self._first_total.values())
+        rows_total, shards_total, rows_before = found
         bottlenecks = Counter(progress.bottleneck for progress in each)
         return Progress(
             rows_done=sum(progress.rows_done for progress in each),
             rows_total=rows_total,
+            rows_before=rows_before,
             failed_records=max(progress.failed_records for progress in each),
             shards_done=sum(progress.shards_done for progress in each),
             shards_total=shards_total,

@@ -135,7 +135,8 @@ class _Driver:
         pending = self._ask_pending()
         self._queue.extend(shard for shard, _ in pending)
         rows = sum(count for _, count in pending)
-        together = TogetherProgress(show, total=(rows, len(pending)))
+        before = sum(self._totals().values())
+        together = TogetherProgress(show, total=(rows, len(pending)), rows_before=before)
         began_s, is_complete = time.monotonic(), not pending
         while not is_complete or self._filling:
             self._hand_out()

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from pipelines.units import byte_rate
+
 WAITING_SHARE = 0.1
 """From this share of a run's time on, spent waiting for rows, the log warns that the run is I/O-bound."""
 _BLOCK_BYTES = 512  # of ru_inblock, whatever the disk's own (getrusage(2), block/blk-core.c)
@@ -51,22 +53,21 @@ class Pace:
         """Columns of the run's log."""
         return {"waited_share": self.waited_share, "read_mb_s": self.mb_s}
 
-    def complaint(self, before: str = "") -> str:
-        """A warning, after `before`, if the run is I/O-bound; empty if it is compute-bound.
+    def waits_for(self) -> str:
+        """What the steps wait for: the head itself or, in a run that is I/O-bound, the rows, with figures.
 
         >>> slow = Pace(seconds=10, waited_s=4.3, bytes=2 * 10**9, disk_bytes=18 * 10**8)
-        >>> print(slow.complaint().replace(": ", ":\\n"))
-        limited by the disk:
-        43 % of the time spent waiting for rows, read at 200 MB/s (180 MB/s from the disk)
-        >>> Pace(seconds=10, waited_s=0.1, bytes=2 * 10**9, disk_bytes=0).complaint()
-        ''
+        >>> slow.waits_for()
+        'the disk (43 % of the time, read at 200 MB/s, 180 MB/s from the disk)'
+        >>> Pace(seconds=10, waited_s=0.1, bytes=2 * 10**9, disk_bytes=0).waits_for()
+        'the head'
         """
         if self.waited_share < WAITING_SHARE:
-            return ""
+            return "the head"
         what = "the disk" if self.disk_bytes > self.bytes / 2 else "reading"
         return (
-            f"{before}limited by {what}: {100 * self.waited_share:.0f} % of the time spent waiting for rows, "
-            f"read at {self.mb_s:.3g} MB/s ({self.disk_mb_s:.3g} MB/s from the disk)"
+            f"{what} ({100 * self.waited_share:.0f} % of the time, read at {byte_rate(1e6 * self.mb_s)}, "
+            f"{byte_rate(1e6 * self.disk_mb_s)} from the disk)"
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,8 @@ class StoreLog:
     """In the order of their start, each once."""
     intervals: Sequence[Sequence[Interval]]
     """Of each writer."""
+    last_begin: Mapping[str, Any] = field(default_factory=dict)
+    """The first event of the run that began last; empty without one."""
 
 
 def read_store_log(folder: Path) -> StoreLog:
@@ -47,15 +49,16 @@ def read_store_log(folder: Path) -> StoreLog:
     files = [events for path in found if (events := list(read_events(path)))]
     files.sort(key=lambda events: float(events[0]["time"]))
     began = float(files[0][0]["time"]) if files else 0.0
+    begins = [event for events in files for event in events if event.get("event") == "begin"]
     commands = [
         shlex.join(["python", "-m", "pipelines", *map(str, event["command"][1:])])
-        for events in files
-        for event in events
-        if event.get("event") == "begin" and isinstance(event.get("command"), list)
+        for event in begins
+        if isinstance(event.get("command"), list)
     ]
     return StoreLog(
         commands=list(dict.fromkeys(commands)),
         intervals=[made for events in files if (made := list(_intervals(events, began)))],
+        last_begin=max(begins, key=lambda event: float(event["time"]), default={}),
     )
 
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from tqdm import tqdm
 
+from pipelines.cli.progress_bar import BAR, progress_text
 from pipelines.feed.pace import PaceMeter, Reading
 from pipelines.training.module import HeadModule
+from pipelines.units import duration
 
 logger = logging.getLogger(__name__)
 
@@ -41,17 +44,27 @@ class StepLog(Callback):
         self._bar: tqdm[None] | None = None
         self._meter = PaceMeter(reading)
         self._steps_since = 0
+        self._began, self._is_first = 0.0, True
+        self._of = f"{name}: " if name else ""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if sys.stderr.isatty() and not self._name and trainer.is_global_zero:
-            self._bar = tqdm(total=self._max_steps, initial=trainer.global_step, unit="step")
+            first = trainer.global_step
+            self._bar = tqdm(total=self._max_steps, initial=first, bar_format=BAR, file=sys.stderr)
         self._meter, self._steps_since = PaceMeter(self._reading), trainer.global_step
+        self._began, self._is_first = time.perf_counter(), True
+        if trainer.global_step:
+            logger.info("%scontinues after step %d of %d", *(self._of, trainer.global_step, self._max_steps))
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         assert isinstance(pl_module, HeadModule)
         step = trainer.global_step
+        if self._is_first:
+            self._is_first = False
+            seconds = duration(time.perf_counter() - self._began)
+            logger.info("%sfirst step: step %d of %d, after %s", self._of, step, self._max_steps, seconds)
         if self._bar is not None:
             self._bar.update()
         is_logged = is_due(step, self._log_every, self._max_steps)
@@ -77,15 +90,14 @@ class StepLog(Callback):
             {"lr": module.rate_of(step - 1), **losses, "rows_per_s": rate, **pace.metrics()},
             step,
         )
-        if self._bar is not None:
-            self._bar.set_postfix_str(f"loss={losses['loss']:.4f}{pace.complaint('; ')}")
-            return
         left_s = (self._max_steps - step) * self._batch_size / rate
-        logger.info(
-            "%sstep %d/%d loss %.4f lr %.3g, %.1f rows/s, %d:%02d left%s", self._name and f"{self._name}: ",
-            step, self._max_steps, losses["loss"], module.rate_of(step - 1), rate, *divmod(int(left_s), 60),
-            pace.complaint("; "),
-        )  # fmt: skip
+        speed = progress_text(rate, "rows", left_s, pace.waits_for())
+        loss = f"loss {losses['loss']:.4f}"
+        if self._bar is not None:
+            self._bar.set_postfix_str(f"{speed}, {loss}")
+            return
+        learning_rate = f"lr {module.rate_of(step - 1):.3g}"
+        logger.info("%sstep %d of %d, %s; %s %s", self._of, step, self._max_steps, speed, loss, learning_rate)
 
 
 def is_due(step: int, every: int, max_steps: int) -> bool:

@@ -94,7 +94,9 @@ def _run(config: ExtractConfig, chosen: ChosenPart | None, stop: StopRequest) ->
         require_whole(writer.path)
         print(f"{writer.path} is complete: nothing to do")
         print_next_head(writer.path)
+        written, skipped = totals_of(writer)
         nothing = {"rows_written": 0, "skipped": [], "shards_written": 0, "shards_left": 0}
+        nothing |= {"total_rows_written": written, "total_rows_skipped": skipped}
         return {**planned, "store": str(writer.path), **nothing, "done_before": True}
     if config.retry_skipped:
         with termination_as_interrupt():

@@ -10,6 +10,8 @@ from pipelines.catalog.codec_lines import codec_lines, figures_of_level
 from pipelines.catalog.skipped_rows import skipped_lines, unusable_text
 from pipelines.catalog.stores import DamagedStores, describe_store, look_at_each, stores_asked_for
 from pipelines.config import StoreConfig
+from pipelines.engines.continue_line import continue_line
+from pipelines.next_step import print_next
 from stores.checks.level_figures import level_figures
 from stores.checks.verify import store_status
 from stores.format.row_table import OUTCOME_NAMES
@@ -38,8 +40,11 @@ def _state(path: Path) -> dict[str, Any]:
         for key, view, code, reason in status.skipped
         if code != NOT_IN_SUBSET
     ]
+    line = None if status.complete else continue_line(path)
     return {
         "store": str(path),
+        "continue": None if line is None else line.command,
+        "unknown": None if line is None else line.unknown,
         "complete": status.complete,
         "content_digest": status.content_digest,
         "rows": status.rows,
@@ -82,5 +87,7 @@ def _print(store: dict[str, Any]) -> None:
     for who in sorted(set(store["claimed_shards"].values())):
         count = sum(each == who for each in store["claimed_shards"].values())
         print(f"  {count} of them claimed by {who}")
-    if not store["complete"]:
-        print("  to continue: repeat its `make extract` command")
+    if store["unknown"]:
+        print(f"  to continue: {store['unknown']}")
+    if store["continue"]:
+        print_next(store["continue"])

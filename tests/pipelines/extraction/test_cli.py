@@ -73,6 +73,49 @@ def test_a_resumed_extraction_reports_its_part_and_the_whole_store(
     assert "images/s" not in line and third["rows_written"] == 0
 
 
+def test_a_begun_store_says_how_it_is_continued_and_continues_from_where_it_was(
+    words: list[str],
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    words = [*words, "--shard-rows", "2"]
+    _, begun, out, _ = result(capsys, "extract", *words, "--max-shards", "1")
+    store = begun["store"]
+    left = Path(store) / "bins" / f"q.{'a' * 32}.partial"
+    left.write_bytes(b"x" * 532)
+    _, _, out, _ = result(capsys, "status", "--store", store)
+    (line,) = [line for line in out.splitlines() if line.startswith("next: ")]
+    typed = shlex.split(line.removeprefix("next: python -m pipelines "))
+    assert typed[0] == "extract" and "--max-shards" not in typed and "to continue" not in out
+    monkeypatch.chdir(tmp_path)
+    assert f"relative to {Path(__file__).parents[3]}" in result(capsys, "status", "--store", store)[2]
+    with caplog.at_level("INFO"):
+        _, again, out, _ = result(capsys, *typed)
+    assert again["store"] == store and again["total_rows_written"] == TRAINING
+    assert "continues after 2 of 6 rows, 1 of 3 shards" in caplog.text
+    assert "6 of 6 rows, " in caplog.text and " of 4 rows" not in caplog.text, "the whole is counted"
+    assert "1 file (532 B) of interrupted runs are no part of the store; to remove: " in out
+    assert f"python -m pipelines gc --store {store} --delete" in out
+    assert left.exists()
+
+
+def test_a_begun_store_without_settings_names_what_its_plan_holds(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As stores of earlier releases, whose log names the command line only."""
+    store = Path(result(capsys, "extract", *words, "--shard-rows", "2", "--max-shards", "1")[1]["store"])
+    for log in (store / "log").iterdir():
+        log.unlink()
+    _, summary, out, _ = result(capsys, "status", "--store", str(store))
+    assert "to continue: the log names no settings: check --data, --weights of sha256 " in out
+    typed = shlex.split(summary["stores"][0]["continue"].removeprefix("python -m pipelines "))
+    given = {flag: words[words.index(flag) + 1] for flag in ("--data", "--weights", "--device", "--workers")}
+    again = result(capsys, *typed, *(word for pair in given.items() for word in pair))[1]
+    assert (again["store"], again["total_rows_written"]) == (str(store), TRAINING)
+
+
 def test_test_split_in_several_bins(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     code, summary, _, _ = result(capsys, "extract", *as_validation(words), "--codec", "float16")
     assert code == 0

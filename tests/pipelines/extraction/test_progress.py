@@ -1,5 +1,6 @@
 """The live line of an extraction, on terminals and elsewhere."""
 
+import dataclasses
 import fcntl
 import logging
 import os
@@ -32,12 +33,14 @@ def test_progress_on_a_terminal_and_elsewhere(capsys: pytest.CaptureFixture[str]
         progress(moment)
     drawn = capsys.readouterr().err
     assert (
-        " 25%|" in drawn and "| 3/12, 1.5 images/s, 2.0 MB/s, slowest: decode, 6.0 s left, 1 failed" in drawn
+        " 25%|" in drawn and "| 3/12, 1.5 rows/s, 6.0 s left, waits for decoding, 1 failed, 2.0 MB/s" in drawn
     )
     assert shard_line("made", moment) == (
-        "made: shard 64x64-0 done, 1 of 4; 3 of 12 rows, 1 records failed, 1.5 images/s, 2.0 MB/s, "
-        "bottleneck: decode, 6.0 s left"
+        "made: 3 of 12 rows, 1.5 rows/s, 6.0 s left, waits for decoding, 1 failed, 2.0 MB/s; "
+        "shard 64x64-0 done"
     )
+    resumed = dataclasses.replace(moment, rows_before=8)
+    assert shard_line("made", resumed).startswith("made: 11 of 20 rows, 1.5 rows/s, 6.0 s left")
 
 
 @pytest.mark.parametrize(("columns", "is_drawn"), [(80, True), (0, False)])
@@ -68,10 +71,10 @@ def test_the_live_line_fits_a_terminal(
         while not shown.endswith(b" end"):
             shown += os.read(ours, 1 << 16)
     os.close(ours)
-    speed = "946 images/s, 900 MB/s, slowest: backbone, 15.0 min left"
+    speed = "946 rows/s, 15.0 min left, waits for backbone, 118 failed"
     if is_drawn:
-        line = next(line for line in re.split(r"[\r\n]", shown.decode()) if "images/s" in line)
+        line = next(line for line in re.split(r"[\r\n]", shown.decode()) if "rows/s" in line)
         assert len(line) <= columns
         assert line.startswith(" 10%|") and f"94630/946296, {speed}" in line
     else:
-        assert shown == b" end" and "946.3 images/s, 900 MB/s" in caplog.text
+        assert shown == b" end" and "94630 of 946296 rows, 946 rows/s, 15.0 min left" in caplog.text

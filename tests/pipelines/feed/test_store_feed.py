@@ -401,5 +401,5 @@ def test_the_feed_reports_what_it_read_and_how_long_steps_waited(tmp_path: Path)
     assert feed.reading.bytes == pace.bytes == 4 * 4 * 2 * (4 * 4 * 24 + 2 * 2 * 32)
     assert feed.reading.batches == 4
     assert 0.1 < pace.waited_s < pace.seconds and pace.waited_share > 0.5
-    assert "limited by " in pace.complaint()
-    assert meter.interval().complaint() == "" and meter.interval().bytes == 0
+    assert " % of the time, read at " in pace.waits_for()
+    assert meter.interval().waits_for() == "the head" and meter.interval().bytes == 0

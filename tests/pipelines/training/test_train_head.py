@@ -318,10 +318,17 @@ def test_the_log_warns_of_io_bound_training(
     run = tmp_path / "run"
     with caplog.at_level(logging.INFO):
         train_head.run(config_of(stores, run, head="linear", head_settings={}, max_steps=4, val_every=0))
-    line = r"step 4/4 .*; limited by [a-z ]+: \d+ % of the time spent waiting for rows"
+    line = r"step 4 of 4, .* left, waits for (the disk|reading) \(\d+ % of the time, read at "
     assert re.search(line, caplog.text)
     shares = [float(row["waited_share"]) for row in read_metrics(run / runs.METRICS) if "loss" in row]
     assert len(shares) == 4 and shares[-1] > 0.3
+    assert "first step: step 1 of 4, after " in caplog.text and "continues after" not in caplog.text
+    monkeypatch.undo()
+    with caplog.at_level(logging.INFO):
+        train_head.run(
+            config_of(stores, run, head="linear", head_settings={}, max_steps=5, val_every=0, resume=True)
+        )
+    assert "continues after step 4 of 5" in caplog.text and "first step: step 5 of 5, after" in caplog.text
 
 
 def test_new_runs_get_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
