@@ -135,7 +135,7 @@ def test_class_folders_of_videos_are_recognised(tmp_path: Path) -> None:
     ):
         write(tmp_path / "acts" / path)
     draft = describe_folder(tmp_path / "acts")
-    assert draft.layout == "videofolder" and draft.training == ["train"] and not draft.open
+    assert draft.layout == "videofolder" and draft.training == ["train"] and not draft.open and not draft.odd
     assert draft.splits == {"train": {"videos": ["train"]}, "val": {"videos": ["val"]}}
     out = tmp_path / "my.yaml"
     out.write_text(description_text(draft, tmp_path / "acts", out))

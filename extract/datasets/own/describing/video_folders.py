@@ -34,8 +34,11 @@ def video_draft(look: Look) -> Draft | None:
     if not any(look.others[f".{ending}"] for ending in VIDEO_ENDINGS):
         return None
     draft = _lists(look) or _folders(look)
-    if draft is not None and len(draft.splits) == 1:
-        draft.open.append(ONE_SPLIT)
+    if draft is not None:
+        for ending in VIDEO_ENDINGS:  # they are no odd files
+            del look.others[f".{ending}"]
+        if len(draft.splits) == 1:
+            draft.open.append(ONE_SPLIT)
     return draft
 
 
