@@ -12,6 +12,16 @@ from pipelines.cli.verbs import VERBS
 
 _COMMAND = "python -m pipelines"
 _INDENT = 26
+WORDS = {
+    "record": "an image or video of the data set",
+    "view": "one crop or size of a record, as the backbone sees it",
+    "row": "what a store holds of one view: its features, and its targets",
+    "bin": "the rows whose views have one padded size",
+    "shard": "some rows of a bin, written as a whole: an extraction continues after the last one",
+}
+"""The words of stores, for readers who meet them first."""
+_EXPLAINED = ("plan", "extract")
+"""Verbs whose help explains them."""
 _GENERAL = ("json", "debug")
 
 
@@ -35,7 +45,14 @@ def verb_help(name: str) -> str:
         )
     )
     example = f"\nfor example: {_COMMAND} {name} {verb.example}".rstrip()
-    return f"usage: {_COMMAND} {name} [--flag value ...]\n{example}\n\n{verb.text}\n\n{flags}\n{general}\n"
+    words = "\n".join(["", *word_lines(), ""]) if name in _EXPLAINED else ""
+    usage = f"usage: {_COMMAND} {name} [--flag value ...]\n{example}\n\n{verb.text}\n"
+    return f"{usage}{words}\n{flags}\n{general}\n"
+
+
+def word_lines() -> list[str]:
+    """WORDS, one a line."""
+    return [f"  {word:<10}{text}" for word, text in WORDS.items()]
 
 
 def _flag_help(setting: Setting) -> str:

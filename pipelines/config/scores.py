@@ -37,7 +37,7 @@ class EvaluateConfig(VerbConfig):
     views: Literal["single", "ms-flip", "slide", "4x3", "single-ends", "4x3-ends"] | None = None
     """Test views, of a store or `live`. Default: single; of a store, the views it holds."""
     short_side: int | None = None
-    """Short side of a test view at ratio 1 in pixels; None: that of the run's training views."""
+    """Short side of a test view at ratio 1 in pixels. Default: that of the run's training views."""
     slide_stride: int | None = None
     """Step of the windows of `live` views slide in pixels. Default: two thirds of the crop."""
     weights: str | None = None

@@ -35,7 +35,7 @@ def print_summary(
     took = f"in {duration(summary.seconds)}"
     if summary.rows_written:  # without rows there is no speed
         took += (
-            f" ({summary.images_per_s:.1f} images/s, {gigabytes(summary.bytes)};"
+            f" ({summary.images_per_s:.1f} rows/s, {gigabytes(summary.bytes)};"
             f" bottleneck: {BOTTLENECKS[summary.bottleneck]})"
         )
     line = f"{summary.rows_written} rows written, {len(summary.skipped)} skipped, {took}"

@@ -117,7 +117,8 @@ def prepare(config: PlanConfig) -> Extraction:
     )
     device = choose_device(config.device)
     stores = stores_folder(config.stores)
-    logger.info("%s: listing records and reading the headers of their images", config.dataset)
+    kind = "images" if recipe.frames is None else "videos"
+    logger.info("%s: listing records and reading the headers of their %s", config.dataset, kind)
     dataset = open_dataset(config.dataset, config.data, chosen.split, config.subset, stuff=config.stuff)
     stages = card.family != PLAIN and recipe.frames is None
     require_readable(dataset.task, card.pyramid, STAGES if stages else (), model=card.model)

@@ -170,21 +170,27 @@ PAPER_VIEWS: dict[str, dict[str, Any]] = {
 """By data set: tables 11 to 13 of Lin et al. (NeurIPS 2022), of ADE20K the rest from mmseg
 configs/_base_/datasets/ade20k.py; those of Mask2Former's heads are its own:
 extract/views/mask2former_recipes.py."""
-PAPER_CLASSES = {"ade20k": 150, "coco": 80, "k400": 400, "in1k": 1000}
-"""Classes of the papers' data sets; others in the same layout are another data set."""
 _MASK2FORMER_HEADS = ("m2f-", "pixeldec")
 
 
 def is_of_a_paper(dataset: Mapping[str, Any]) -> bool:
-    """Whether a store's data set, by its identity, is one that the papers report on.
+    """Whether a store's data set, by its identity, is one that the papers report on: of its name, classes and
+    half or more of its records, which made data in its layout is not.
 
     >>> [is_of_a_paper({"name": "ade20k", "num_classes": classes}) for classes in (150, 5)]
     [True, False]
     >>> is_of_a_paper({"name": "flowers", "num_classes": 150})
     False
+    >>> [is_of_a_paper({"name": "ade20k", "records": {"count": count}}) for count in (20210, 200)]
+    [True, False]
+    >>> is_of_a_paper({"name": "ade20k", "class_names": ["wall"] * 150})
+    False
     """
-    classes = PAPER_CLASSES.get(dataset["name"])
-    return classes is not None and dataset.get("num_classes", classes) == classes
+    papers = paper_dataset(dataset["name"])
+    if papers is None or dataset.get("num_classes", papers.classes) != papers.classes:
+        return False
+    names, records = dataset.get("class_names"), dataset.get("records", {}).get("count", papers.records)
+    return 2 * records >= papers.records and (names is None or papers.has_classes(names))
 
 
 def view_differences(identity: Mapping[str, Any], head: str = "") -> Iterator[str]:
@@ -196,9 +202,9 @@ def view_differences(identity: Mapping[str, Any], head: str = "") -> Iterator[st
     >>> list(view_differences(found, "m2f-pd1-td3"))[0]
     'recipe ade20k (paper: ade20k-m2f)'
 
-    None for data sets that no paper reports on.
+    None for data sets and heads that no paper reports on.
     """
-    if not is_of_a_paper(identity["dataset"]):
+    if not is_of_a_paper(identity["dataset"]) or not _is_head_of_a_paper(identity["dataset"]["name"], head):
         return
     views, papers_of = identity["views"], identity["dataset"]["name"]
     if head.startswith(_MASK2FORMER_HEADS):
@@ -209,3 +215,10 @@ def view_differences(identity: Mapping[str, Any], head: str = "") -> Iterator[st
     if views["count"] is not None:
         views_text = "view" if views["count"] == 1 else "views"
         yield f"{views['count']} fixed {views_text} per record (paper: new views every epoch)"
+
+
+def _is_head_of_a_paper(dataset: str, head: str) -> bool:
+    if not head or head.startswith(_MASK2FORMER_HEADS):
+        return True
+    printed = paper_head(head)[0]
+    return any((row.dataset, row.head) == (dataset, printed) for row in paper_rows())

@@ -25,7 +25,8 @@ logger = logging.getLogger(__name__)
 def log_run(config: TrainConfig, data: TrainingData, folder: Path, *, is_validated: bool) -> None:
     """Logs the run's data and length, and where it differs from its recipe and from the papers."""
     logger.info("run %s: head %s on %s", folder, config.head, data.describe())
-    is_own = "description" in data.identity["dataset"]
+    dataset = data.identity["dataset"]
+    has_paper = "description" not in dataset and _is_papers_recipe(config.recipe, dataset["name"])
     if config.epochs is not None:
         logger.info(
             "%g epochs of %d x %d records: %d steps of %d rows",
@@ -33,7 +34,7 @@ def log_run(config: TrainConfig, data: TrainingData, folder: Path, *, is_validat
         )
     if not config.resume:
         _log_recipe(config, data)
-    if not is_own and (differences := list(view_differences(data.identity, config.head))):
+    if has_paper and (differences := list(view_differences(data.identity, config.head))):
         logger.info("views differ from the paper: %s", "; ".join(differences))
     warmup, recipe = warmup_steps(config.schedule, config.max_steps), config.schedule
     if recipe.warmup_share is None and warmup != recipe.warmup_steps:
@@ -45,6 +46,15 @@ def log_run(config: TrainConfig, data: TrainingData, folder: Path, *, is_validat
             "no validation during training: expected exactly one matching complete test store in %s",
             config.stores,
         )
+
+
+def _is_papers_recipe(recipe: str | None, dataset: str) -> bool:
+    """Whether a recipe is one of a paper's for this data set: those are named after it.
+
+    >>> [_is_papers_recipe(recipe, "ade20k") for recipe in ("ade20k-linear", "demo-linear", "my.yaml", None)]
+    [True, False, False, False]
+    """
+    return recipe is not None and recipe.startswith(f"{dataset}-") and not recipe.endswith((".yaml", ".yml"))
 
 
 def _log_recipe(config: TrainConfig, data: TrainingData) -> None:
@@ -68,10 +78,11 @@ def _log_recipe(config: TrainConfig, data: TrainingData) -> None:
         return
     whose = f"own data of {data.records} records" if is_own else dataset
     why = f"the default for head {config.head} on {whose}" if config.recipe == default else "as given"
+    here = f"here with {classes} classes and {data.records} records"
     other = (
         ""
         if is_own or is_of_a_paper(data.identity["dataset"]) or config.recipe != default
-        else (f"; made for the official {dataset}, here with {classes} classes: --epochs sets another length")
+        else (f"; made for the official {dataset}, {here}: --epochs sets another length")
     )
     logger.info("recipe %s, %s: " + length + "%s", config.recipe, why, *values, other)
 

@@ -9,6 +9,7 @@ from typing import Any
 from pipelines.catalog.codec_lines import codec_lines, figures_of_level
 from pipelines.catalog.skipped_rows import unusable_text
 from pipelines.catalog.stores import DamagedStores, look_at_each, stores_asked_for
+from pipelines.cli.help_text import word_lines
 from pipelines.config import InfoConfig
 from pipelines.errors import UsageError
 from pipelines.runs.same_source import window_rule_of
@@ -36,6 +37,8 @@ def run(config: InfoConfig) -> dict[str, Any]:
     stores, damaged = look_at_each(stores_asked_for(config.store, config.stores), described_store)
     for store in stores:
         _print(store)
+    if stores:
+        print("\n".join(["words:", *word_lines()]))
     if config.out is not None:
         _write_page(stores, Path(config.out), config.data)
     summary = {"stores": stores, "damaged": damaged}

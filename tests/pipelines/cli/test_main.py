@@ -13,6 +13,7 @@ import pytest
 
 import pipelines.verbs.doctor
 from pipelines.__main__ import main
+from pipelines.cli.help_text import WORDS
 from pipelines.cli.verbs import VERBS
 from pipelines.errors import Interrupted, UsageError, WorkFailed
 from stores.errors import CodecError, IdentityError, IncompleteStore, IntegrityError, NoSuchStore, SpaceError
@@ -127,6 +128,9 @@ def test_help_of_the_program_and_of_every_verb(capsys: pytest.CaptureFixture[str
         assert main([verb, "--help"]) == 0
         shown = capsys.readouterr().out
         assert f"python -m pipelines {verb}" in shown and "(default )" not in shown
+        assert "None:" not in shown, "a default is called one"
+        explained = [word for word, text in WORDS.items() if f"{word:<10}{text}" in shown]
+        assert explained == (list(WORDS) if verb in ("plan", "extract") else [])
 
 
 def test_unknown_verb_and_unknown_flag(capsys: pytest.CaptureFixture[str]) -> None:

@@ -62,15 +62,15 @@ def test_a_resumed_extraction_reports_its_part_and_the_whole_store(
 
     line, first = summary_line()
     store = Path(first["store"])
-    assert "is complete: 5 rows written, 1 skipped, in " in line and "images/s" in line
+    assert "is complete: 5 rows written, 1 skipped, in " in line and "rows/s" in line
     forget(store, "64x64-0")
     line, second = summary_line()
     assert "is complete: 5 rows, 1 skipped; in this run 2 rows written, 0 skipped, in " in line
-    assert "images/s" in line and (second["rows_written"], second["skipped"]) == (2, [])
+    assert "rows/s" in line and (second["rows_written"], second["skipped"]) == (2, [])
     forget(store)
     line, third = summary_line()
     assert "is complete: 5 rows, 1 skipped; in this run 0 rows written, 0 skipped, in " in line
-    assert "images/s" not in line and third["rows_written"] == 0
+    assert "rows/s" not in line and third["rows_written"] == 0
 
 
 def test_a_begun_store_says_how_it_is_continued_and_continues_from_where_it_was(

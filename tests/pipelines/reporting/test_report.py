@@ -86,6 +86,16 @@ def test_what_a_run_lacks_is_left_open(tmp_path: Path, capsys: pytest.CaptureFix
     assert "paper" not in row and row["paper missing"] == "no backbone of the paper: swinv2-s"
 
 
+def test_a_data_set_of_no_paper_has_no_column_of_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = made_run(tmp_path / "a", {"single": {"mIoU": 0.5}})
+    assert "paper, frozen" in report(capsys, str(folder))[1]
+    monkeypatch.setattr("pipelines.reporting.report_table.paper_dataset", lambda name: None)
+    text = report(capsys, str(folder))[1]
+    assert "50.00" in text and "paper, frozen" not in text and "table 10" not in text
+
+
 def test_runs_on_real_and_on_random_weights_are_distinguished(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

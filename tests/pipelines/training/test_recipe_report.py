@@ -11,6 +11,7 @@ import pytest
 from pipelines.__main__ import main
 from pipelines.catalog.known_weights import remember_weights
 from pipelines.errors import DONE
+from pipelines.reporting.paper_results import view_differences
 from tests.one_thread import one_thread  # noqa: F401 - a fixture of this file
 from tests.pipelines import made_stores
 
@@ -44,11 +45,23 @@ def test_a_new_data_set_has_no_recipe_and_no_paper(tmp_path: Path, caplog: pytes
     assert "paper" not in text
 
 
+def test_views_are_compared_with_a_paper_only_where_one_is() -> None:
+    views = {"recipe": "ade20k", "crop_px": 128, "count": None}
+    papers = {"name": "ade20k", "num_classes": 150, "records": {"count": 20210}}
+    assert list(view_differences({"dataset": papers, "views": views}, "fpn")) == ["crop_px 128 (paper: 512)"]
+    made = {**papers, "records": {"count": 200}}
+    assert not list(view_differences({"dataset": made, "views": views}, "fpn")), "made data in its layout"
+    assert not list(view_differences({"dataset": papers, "views": views}, "my-head")), "no paper prints it"
+
+
 def test_the_default_recipe_is_named_with_why(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """The made store has ADE20K's layout and five classes of its own."""
     text = log_of(tmp_path, caplog)
     assert "recipe ade20k-linear, the default for head linear on ade20k: 2 steps of 2 rows, 1 epochs" in text
-    assert "made for the official ade20k, here with 5 classes: --epochs sets another length" in text
+    assert (
+        "made for the official ade20k, here with 5 classes and 4 records: --epochs sets another length"
+        in text
+    )
     assert "paper" not in text
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from pipelines.__main__ import main
 from pipelines.catalog.stores import TEST, TRAINING, StoreQuery, find_store, list_stores
+from pipelines.cli.help_text import WORDS
 from pipelines.errors import UsageError
 from tests.pipelines.made_stores import make_store
 
@@ -66,7 +67,9 @@ def test_info(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert list(described["levels"]) == ["p2", "p3", "p4", "p5"]
     assert described["levels"]["p5"]["bytes"] == 24 * 2 * 2 * 32 * 2
     assert main(["info", "--store", str(store)]) == 0
-    assert "backbone.model: made" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "backbone.model: made" in out
+    assert all(f"  {word:<10}{text}" in out for word, text in WORDS.items())
 
 
 @pytest.mark.parametrize("verb", ["info", "status"])
