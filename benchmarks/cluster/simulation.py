@@ -218,7 +218,6 @@ class Simulation:
             cost_s += self._latencies.list_s
             worker.shards.look_again()
         self.outcome.held_s += self._clock.now + cost_s - worker.began_s
-        self.outcome.makespan_s = max(self.outcome.makespan_s, self._clock.now + cost_s)
         worker.life += 1
 
     def _commit(self, worker: _Worker, shard: ShardId) -> None:
@@ -227,6 +226,7 @@ class Simulation:
         else:
             self._store.done.add(shard)
             self.outcome.busy_s += self._seconds[shard]
+            self.outcome.makespan_s = self._clock.now + self._latencies.commit_s
         worker.shards.release(shard)
 
     def _fail(self, number: int, worker: _Worker) -> None:

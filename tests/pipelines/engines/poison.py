@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from extract.extractor.row_loader import ENDED_THE_PROCESS
+from stores.format.bounded_files import StoreFolder
+from stores.format.plan import ShardId
+from stores.reading.committed_store import read_plan
 from stores.work.attempts import MOST_DEATHS, Attempts, record_name, shard_attempts
 
 SITE = """
@@ -40,10 +43,12 @@ def write_site(folder: Path) -> Path:
     return folder
 
 
-def poison(site: Path, store: Path, key: str, shard: str) -> None:
+def poison(site: Path, store: Path, key: str) -> None:
     """The record ends processes from now on, as it has done before: the next process dies with its shard,
     whose records are then tried one by one, and one more death there skips the record."""
     (site / "poison.txt").write_text(key)
-    attempts = Attempts(store)
+    attempts, plan = Attempts(store), read_plan(StoreFolder(store), None)
+    row = plan.bin_rows[0].tolist().index(list(plan.rows.keys).index(key))
+    shard = plan.shard_name(ShardId(0, row // plan.bins[0].shard_rows))
     attempts.add(shard_attempts(shard), "its process ended", times=MOST_DEATHS - 1)
     attempts.add(record_name(key), ENDED_THE_PROCESS, times=MOST_DEATHS - 1)

@@ -30,12 +30,13 @@ def test_one_process_ends_and_another_skips_the_record(
     at = words.index("--device")
     words = [*words[:at], *words[at + 2 :], "--shard-rows", "1", "--batch-size", "1"]
     store = Path(result(capsys, "extract", *words, "--stop-after", "0s")[1]["store"])
-    poison(site, store, BAD, "64x64-2")
+    poison(site, store, BAD)
     logs = ["--slurm.logs", str(tmp_path / "logs")] if "slurm" in engine else []
-    code, summary, _, err = result(capsys, "extract", *words, *shlex.split(engine), *logs)
+    command = [*words, *shlex.split(engine), *logs]
+    code, summary, _, err = result(capsys, "extract", *command)
     assert code == 1 and ("ended with -9" in err or " failed: " in err), err
     if summary["shards_left"] != 0:  # the other process had ended before
-        code, summary, _, err = result(capsys, "extract", *words)
+        code, summary, _, err = result(capsys, "extract", *command)
         assert (code, summary["shards_left"]) == (0, 0), err
     assert [(place, code) for place, (code, _) in skipped(store).items()] == [((BAD, 0), UNDECODABLE)]
     assert verify_store(store, full=True).ok and TRAINING == 6

@@ -129,7 +129,7 @@ def test_a_record_ends_its_actor(
     ray_words = [*ray_words[:at], *ray_words[at + 2 :]]
     end = ray_words.index("--engine")
     store = Path(result(capsys, "extract", *ray_words[:end], "--stop-after", "0s")[1]["store"])
-    poison(site, store, bad, "64x64-2")
+    poison(site, store, bad)
     try:
         code, summary, _, err = result(capsys, "extract", *ray_words)
     finally:
