@@ -89,7 +89,8 @@ def _answer(
     else:
         print_short_time(extraction, speed)
     found = {**speed.to_json(), "estimated_seconds": speed.total_seconds}
-    found["codec_choice"] = _print_codec(extraction, speed, cache)
+    if config.details:
+        found["codec_choice"] = _print_codec(extraction, speed, cache)
     is_training = extraction.recipe.fixed_count is None  # heads are trained on seeded views
     if is_training and (config.details or config.head):
         found |= _compare(config, trainings, extraction, speed, cache)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-import pipelines.verbs.extract_features
+import pipelines.engines.one_process
 from extract.backbones.loading import FrozenBackbone
 from extract.datasets import open_dataset
 from extract.extractor.batch_shapes import BatchTooLarge, fit_batches, try_sizes
@@ -153,7 +153,7 @@ def test_extract_finds_the_shape_and_says_how_to_resume(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     def load(memory: SmallMemory) -> None:
-        monkeypatch.setattr(pipelines.verbs.extract_features, "load_backbone", lambda *_, **__: memory)
+        monkeypatch.setattr(pipelines.engines.one_process, "load_backbone", lambda *_, **__: memory)
 
     words = f"extract --dataset ade20k --data {root} --model swinv2-nano --weights random:0 --crop-size 64"
     words += f" --stores {tmp_path} --device cpu --levels p5 --shard-rows 2"

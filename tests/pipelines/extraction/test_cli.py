@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
+import pipelines.engines.one_process
 import pipelines.forecast.planned_extraction
 import pipelines.forecast.speed_probe
-import pipelines.verbs.extract_features
 import pipelines.verbs.plan_store
 from pipelines.__main__ import main
 from pipelines.catalog.known_weights import known_weights
@@ -330,7 +330,7 @@ def test_interrupted(
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(pipelines.verbs.extract_features, "extract", interrupt)
+    monkeypatch.setattr(pipelines.engines.one_process, "extract", interrupt)
     code, _, _, err = result(capsys, "extract", *words)
     assert code == 130
     assert f"to continue: python -m pipelines extract {shlex.join(words)}" in err
@@ -358,7 +358,7 @@ def test_settings_from_a_file(words: list[str], tmp_path: Path, capsys: pytest.C
             "--codec int3",
             "--codec int3: unknown codec 'int3'; available: ",
         ),
-        ("--engine ray", "--engine: expected one of local"),
+        ("--engine rays", "--engine: expected one of local"),
         ("--views single", "training is a training split"),
         ("--views 0", "pass their number, from 1"),
         ("--split validation --crop-size 64", "crop_size"),
@@ -371,7 +371,6 @@ def test_settings_from_a_file(words: list[str], tmp_path: Path, capsys: pytest.C
         ("--max-failed -1", "max_failed -1: expected 0 or more"),
         ("--codec-limit 0", "codec_limit 0: expected a number above 0"),
         ("--weights random:", "random:SEED"),
-        ("--stores s3://bucket/features", "expected a folder, not a URL"),
         ("--subset 0%", "subset"),
         ("--subset none.txt", "neither a share such as 1%"),
         ("--weights random:0 --model-args.nonsense 3", "nonsense"),

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+import pipelines.engines.one_process
 import pipelines.forecast.planned_extraction
 import pipelines.forecast.speed_probe
-import pipelines.verbs.extract_features
 import pipelines.verbs.plan_store
 from pipelines.__main__ import main
 from tests.pipelines.extraction.verb import TRAINING, result
@@ -50,7 +50,7 @@ def test_too_little_space_is_seen_before_the_backbone_is_loaded(
         raise AssertionError("the backbone was loaded")
 
     monkeypatch.setattr(pipelines.forecast.planned_extraction, "free_bytes", lambda _: 1000)
-    monkeypatch.setattr(pipelines.verbs.extract_features, "load_backbone", never)
+    monkeypatch.setattr(pipelines.engines.one_process, "load_backbone", never)
     code, _, _, err = result(capsys, "extract", *words)
     assert code == 5
     assert "1000" in err
@@ -65,7 +65,7 @@ def test_only_a_store_of_the_same_identity_passes_for_a_begun_one(
     monkeypatch.setattr(pipelines.forecast.planned_extraction, "free_bytes", lambda _: 1000)
     with monkeypatch.context() as loading:
         loading.setattr(
-            pipelines.verbs.extract_features, "load_backbone", lambda *_, **__: pytest.fail("loaded")
+            pipelines.engines.one_process, "load_backbone", lambda *_, **__: pytest.fail("loaded")
         )
         for other in ("--views 2", "--seed 1", "--subset 50%", "--pixels stored", "--levels p5"):
             code, _, _, err = result(capsys, "extract", *words, *other.split())
@@ -85,8 +85,8 @@ def test_a_full_disk_names_bytes_and_how_to_continue(
     def fail(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(pipelines.verbs.extract_features, "extract", fail)
-    monkeypatch.setattr(pipelines.verbs.extract_features, "free_bytes", lambda _: 7)
+    monkeypatch.setattr(pipelines.engines.one_process, "extract", fail)
+    monkeypatch.setattr(pipelines.engines.one_process, "free_bytes", lambda _: 7)
     code, _, _, err = result(capsys, "extract", *words)
     assert code == 5
     assert re.search(r"features/\S+: the plan needs [1-9]\d+ bytes .* and 7 \(0.00 GB\) are free", err)
@@ -126,7 +126,7 @@ def test_a_folder_that_cannot_be_written_is_seen_first(
         pipelines.forecast.planned_extraction.os, "access", lambda *_: False
     )  # root may write anywhere
     monkeypatch.setattr(
-        pipelines.verbs.extract_features, "load_backbone", lambda *_, **__: pytest.fail("loaded")
+        pipelines.engines.one_process, "load_backbone", lambda *_, **__: pytest.fail("loaded")
     )
     code, summary, _, _ = result(capsys, "extract", *words)
     assert code == 2
@@ -144,7 +144,7 @@ def test_a_complete_store_in_a_read_only_folder_has_nothing_to_do(
     assert f"{store} is complete: nothing to do" in out
     assert [file.name for file in store.parent.iterdir()] == [store.name]
     monkeypatch.setattr(
-        pipelines.verbs.extract_features, "load_backbone", lambda *_, **__: pytest.fail("loaded")
+        pipelines.engines.one_process, "load_backbone", lambda *_, **__: pytest.fail("loaded")
     )
     code, summary, _, _ = result(capsys, "extract", *words, "--seed", "1")
     assert code == 2

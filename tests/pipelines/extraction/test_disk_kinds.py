@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-import pipelines.verbs.extract_features
+import pipelines.engines.one_process
 from pipelines.disk_errors import remedy
 from pipelines.verbs.doctor import check_exclusive
 from stores import verify_store
@@ -43,7 +43,7 @@ def test_extract_without_any_exclusive_step(
     without_exclusive_rename(monkeypatch)
     with monkeypatch.context() as loading:
         loading.setattr(
-            pipelines.verbs.extract_features, "load_backbone", lambda *_, **__: pytest.fail("loaded")
+            pipelines.engines.one_process, "load_backbone", lambda *_, **__: pytest.fail("loaded")
         )
         code, summary, _, _ = result(capsys, "extract", *words)
     assert code == 2

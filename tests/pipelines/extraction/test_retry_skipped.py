@@ -98,9 +98,9 @@ def test_a_retry_that_was_interrupted_continues(
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("pipelines.verbs.extract_features.extract", interrupted)
+    monkeypatch.setattr("pipelines.engines.one_process.extract", interrupted)
     assert result(capsys, "extract", *words, "--retry-skipped")[0] == 130
-    monkeypatch.setattr("pipelines.verbs.extract_features.extract", extract)
+    monkeypatch.setattr("pipelines.engines.one_process.extract", extract)
     code, summary, _, _ = result(capsys, "extract", *words, "--retry-skipped")
     assert (code, summary["shards_written"], summary["total_rows_written"]) == (0, 1, TRAINING)
     assert verify_store(summary["store"], full=True).ok

@@ -63,7 +63,7 @@ def test_more_orphans_than_may_be_skipped_are_refused_first(
     root, words = ade20k(tmp_path)
     for path in sorted((root / "images" / "training").iterdir())[:2]:
         path.unlink()
-    monkeypatch.setattr("pipelines.verbs.extract_features.load_backbone", None)  # it is not come to
+    monkeypatch.setattr("pipelines.engines.one_process.load_backbone", None)  # it is not come to
     code, summary, _, err = result(capsys, verb, *words, "--max-failed", "1")
     assert code == 1 and not (tmp_path / "features").exists()
     message = "2 of 6 records cannot be used, at most 1 may be skipped (--max-failed)"

@@ -9,16 +9,21 @@ import pytest
 import torch
 
 import pipelines.tasks
+from heads.segmentation.linear import LinearHead, LinearSettings
 from pipelines.tasks import task_info, task_of
 from pipelines.tasks.info.contract import Score, TaskInfo
+from stores.pyramid import Level, PyramidSpec
 
 NAMES = sorted({m.name for m in pkgutil.iter_modules(pipelines.tasks.__path__) if not m.ispkg} - {"contract"})
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_scores_are_logged_in_this_order(name: str) -> None:
-    task, nothing = task_of(name), SimpleNamespace(num_classes=3)
-    figures = task.measure(nothing, [], views_name="single", device=torch.device("cpu"), bf16=False)  # type: ignore[arg-type]
+    task, head = task_of(name), SimpleNamespace(num_classes=3)
+    if name == "segmentation":
+        level = Level(name="p2", stride_px=4, channels=8, stage=1)
+        head = LinearHead(PyramidSpec((level,)), 3, LinearSettings())
+    figures = task.measure(head, [], views_name="single", device=torch.device("cpu"), bf16=False)  # type: ignore[arg-type]
     assert list(figures.scores()) == [score.name for score in task_info(name).scores]
     assert task.info is task_info(name)
 
