@@ -95,7 +95,14 @@ class SpaceError(StoreError, OSError):
     def __init__(self, where: str, needed_bytes: int, free_bytes: int) -> None:
         self.needed_bytes, self.free_bytes = needed_bytes, free_bytes
         super().__init__(
-            f"{where}: the plan needs {needed_bytes} bytes ({needed_bytes / 1e9:.2f} GB) and {free_bytes} "
-            f"({free_bytes / 1e9:.2f} GB) are free; free some space, or choose fewer levels, fewer views or "
-            f"another disk"
+            f"{where}: the plan needs {_sized(needed_bytes)} and {_sized(free_bytes)} are free; free some "
+            "space, or choose fewer levels, fewer views or another disk"
         )
+
+
+def _sized(size: int) -> str:
+    """
+    >>> _sized(21_924), _sized(2_500_000_000)
+    ('21924 bytes (0.02 MB)', '2500000000 bytes (2.50 GB)')
+    """
+    return f"{size} bytes ({size / 1e9:.2f} GB)" if size >= 1e9 else f"{size} bytes ({size / 1e6:.2f} MB)"
