@@ -103,7 +103,7 @@ def fitting_test_stores(
     """
     query = test_store_query(record, split=split)
     complete = [store for store in list_stores(folder) if store.complete and (store.has_truth or no_truth)]
-    if no_truth:
+    if no_truth and split is None:
         complete = [store for store in complete if not store.has_truth] or complete
     found = [store for store in complete if query.fits(store)]
     if not found:

@@ -125,9 +125,10 @@ _WRITERS: Mapping[str, Callable[[Head, Iterable[TestView], Predicted], Results]]
 
 
 def _with_truth(views: Iterable[TestView], blank: Callable[[TestView], Arrays]) -> Iterator[TestView]:
-    """The views with a truth that says nothing, for code that reads one beside the predictions."""
+    """The views with a truth that says nothing, for code that reads one beside the predictions. What a store
+    has of a truth does not stay."""
     for view in views:
-        yield replace(view, truth={**view.truth, **blank(view)})
+        yield replace(view, truth=blank(view))
 
 
 def _no_instances(view: TestView) -> Arrays:

@@ -80,3 +80,6 @@ def test_results_of_test_dev(
         if entries:
             listed.dataset["annotations"] = []
             assert len(listed.loadRes(path).anns) == len(entries)
+    assert result(capsys, f"{extract} --split val2017 --short-side 64")[0] == 0
+    code, summary, _ = result(capsys, "evaluate --run runs/a --no-truth --split val2017")
+    assert code == 0 and summary["records"] == 2, "a split with truth: nothing of it is read"
