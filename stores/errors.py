@@ -102,7 +102,9 @@ class SpaceError(StoreError, OSError):
 
 def _sized(size: int) -> str:
     """
-    >>> _sized(21_924), _sized(2_500_000_000)
-    ('21924 bytes (0.02 MB)', '2500000000 bytes (2.50 GB)')
+    >>> _sized(21_924), _sized(2_500_000), _sized(2_500_000_000)
+    ('21924 bytes', '2500000 bytes (2.50 MB)', '2500000000 bytes (2.50 GB)')
     """
+    if size < 10**6:
+        return f"{size} bytes"
     return f"{size} bytes ({size / 1e9:.2f} GB)" if size >= 1e9 else f"{size} bytes ({size / 1e6:.2f} MB)"

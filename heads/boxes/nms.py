@@ -84,7 +84,8 @@ def _export_nms(boxes_J4: Tensor, scores_J: Tensor, iou: float) -> Tensor:
     torch.export takes numbers of rows below 2 for constants."""
     more_24 = boxes_J4.new_tensor([[-4.0, -4.0, -3.0, -3.0], [-2.0, -2.0, -1.0, -1.0]])
     scores = torch.cat([scores_J, scores_J.new_tensor([-1.0, -2.0])])
-    return nms(torch.cat([boxes_J4, more_24]), scores, iou)
+    kept: Tensor = nms(torch.cat([boxes_J4, more_24]), scores, iou)
+    return kept
 
 
 def best_rows(scores_NP: Tensor, chosen_NP: Tensor, count: int) -> tuple[Tensor, Tensor]:
