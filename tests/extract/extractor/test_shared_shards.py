@@ -10,7 +10,7 @@ import pytest
 from torch import Tensor
 
 import extract.extractor.shared_shards
-import stores.writing.writer
+import stores.remote.opening
 from extract.backbones.loading import FrozenBackbone
 from extract.extractor.run import Progress, Summary
 from stores import verify_store
@@ -102,7 +102,7 @@ def test_a_lost_race_is_reported_and_its_rows_are_not_counted(
     def overtaken(_: Progress) -> None:
         if not quick_ones:
             with monkeypatch.context() as stalled:
-                stalled.setattr(stores.writing.writer, "Claims", functools.partial(Claims, stall_s=-1))
+                stalled.setattr(stores.remote.opening, "Claims", functools.partial(Claims, stall_s=-1))
                 quick_ones.append(run(root, tmp_path, backbone, **SETTINGS)[1])
 
     path, slow = run(root, tmp_path, backbone, progress=overtaken, **SETTINGS)
@@ -129,7 +129,7 @@ def test_shards_of_a_process_that_is_gone_are_taken_over(
     write_claim(path, "64x64-7", pid=ended_process(), token="gone")
     write_claim(path, "64x64-1", host="elsewhere", pid=7, token="stalled")
     with pytest.MonkeyPatch.context() as impatient:
-        impatient.setattr(stores.writing.writer, "Claims", functools.partial(Claims, stall_s=0.0))
+        impatient.setattr(stores.remote.opening, "Claims", functools.partial(Claims, stall_s=0.0))
         _, summary = run(root, tmp_path, backbone, **SETTINGS)
     assert summary.shards_elsewhere == 0
     order = [line for line in caplog.messages if "takes it over" in line or "waiting for" in line]
