@@ -119,7 +119,7 @@ def test_a_read_only_disk_is_a_finding(
 def test_stores_that_are_no_folder_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "file"
     file.write_text("")
-    for stores, message in ("s3://bucket/x", "not a URL"), (str(file), "is a file"):
+    for stores, message in ("s3://bucket/x", "is a URL"), (str(file), "is a file"):
         assert main(["doctor", "--stores", stores]) == 2
         assert message in capsys.readouterr().err
 
