@@ -8,12 +8,14 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from tqdm import tqdm
 
-from extract.extractor.progress import Progress
 from pipelines.units import byte_rate, duration
+
+if TYPE_CHECKING:
+    from extract.extractor.progress import Progress  # training shows its steps here too, without an extractor
 
 logger = logging.getLogger(__name__)
 

@@ -10,18 +10,20 @@ import os
 import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from pipelines.catalog.choose_store import find_training_stores
 from pipelines.config import ManyHeadsConfig, TrainConfig
-from pipelines.engines.child_process import ChildProcess, passing_signals_on
 from pipelines.engines.devices import chosen_devices
 from pipelines.errors import DONE, INTERRUPTED, UsageError, WorkFailed
 from pipelines.json_output import json_text
 from pipelines.runs.run_folder import new_run_folder, read_run
 from pipelines.tasks import task_info
+
+if TYPE_CHECKING:
+    from pipelines.engines.child_process import ChildProcess
 
 
 def devices_of(config: TrainConfig | ManyHeadsConfig) -> tuple[str, ...]:
@@ -60,6 +62,9 @@ def train_on(devices: Sequence[str], config: ManyHeadsConfig) -> dict[str, Any]:
 
     Raises WorkFailed where a head was stopped or a process ended; the runs of the others are whole.
     """
+    # Late: the processes of extractions, whose extractor a training from a store needs not.
+    from pipelines.engines.child_process import ChildProcess, passing_signals_on
+
     first = next(iter(config.heads.values()))
     source = str(first.model) if first.online else find_training_stores(first)[0].name
     folder = new_run_folder(config.run, source, f"{len(config.heads)}-heads")
