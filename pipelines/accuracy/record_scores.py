@@ -5,10 +5,12 @@ from __future__ import annotations
 import csv
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipelines.metrics.coco_results import Detections, Truth
+if TYPE_CHECKING:
+    from pipelines.metrics.coco_results import Detections, Truth
 
 LEAST_SCORE, LEAST_IOU = 0.3, 0.5
 """Detections that count, and the overlap from which one finds an object."""
