@@ -36,23 +36,12 @@ Figures = dict[str, float]
 
 
 def made_plan(rows: int) -> Any:
-    import numpy as np
-
+    from benchmarks.stores.one_bin import rows_of_one_bin
     from stores.format.features import NEW_OPTIONAL, NEW_REQUIRED
     from stores.format.plan import Bin, StorePlan, shard_rows_for
-    from stores.format.row_table import RowTable
     from stores.pyramid import Level, PyramidSpec
 
-    hw = np.full((rows, 2), 32, np.int32)
-    table = RowTable(
-        keys=tuple(f"{row:012d}" for row in range(rows)),
-        view=np.zeros(rows, np.int32),
-        params=np.zeros((rows, 14)),
-        bin=np.zeros(rows, np.int32),
-        padded_hw=hw,
-        valid_hw=hw,
-        original_hw=hw,
-    )
+    table = rows_of_one_bin(rows, 32, params=14, digits=12)
     return StorePlan(
         name="made-training-made-int8",
         identity={"made": rows},

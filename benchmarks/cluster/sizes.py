@@ -15,8 +15,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 
-import numpy as np
-
+from benchmarks.stores.one_bin import rows_of_one_bin
 from extract.datasets import choose
 from extract.planning.backbone_costs import backbone_costs
 from pipelines.catalog.choose_backbone import chosen_card
@@ -24,7 +23,6 @@ from stores.format.array_spec import ArraySpec
 from stores.format.arrays import own_arrays
 from stores.format.features import NEW_OPTIONAL, NEW_REQUIRED
 from stores.format.plan import Bin, StorePlan, feature_row_bytes, shard_rows_for
-from stores.format.row_table import RowTable
 from stores.format.size_estimate import count_files, estimated_bytes
 
 RECORDS = {
@@ -46,7 +44,6 @@ def plan_of(rows: int, px: int, model: str, dataset: str, codec: str, whole: int
     frames = chosen.recipe.frames
     largest = max(feature_row_bytes(card.pyramid, codec, px, px, frames).values())
     one = Bin(height_px=px, width_px=px, rows=rows, shard_rows=shard_rows_for(largest, whole), batch_rows=8)
-    hw = np.full((rows, 2), px, np.int32)
     plan = StorePlan(
         name=f"{dataset}-{model}",
         identity={"dataset": dataset, "model": model},
@@ -56,15 +53,7 @@ def plan_of(rows: int, px: int, model: str, dataset: str, codec: str, whole: int
         bins=(one,),
         targets=(),
         view_params=tuple(f"p{number}" for number in range(PARAMS)),
-        rows=RowTable(
-            keys=tuple(f"{row:012d}" for row in range(rows)),
-            view=np.zeros(rows, np.int32),
-            params=np.zeros((rows, PARAMS)),
-            bin=np.zeros(rows, np.int32),
-            padded_hw=hw,
-            valid_hw=hw,
-            original_hw=hw,
-        ),
+        rows=rows_of_one_bin(rows, px, params=PARAMS, digits=12),
         frames=frames,
         required_features=NEW_REQUIRED,
         optional_features=NEW_OPTIONAL,

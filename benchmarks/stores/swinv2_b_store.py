@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.stores.one_bin import rows_of_one_bin
 from stores.format.features import NEW_OPTIONAL, NEW_REQUIRED
 from stores.format.plan import Bin, ShardId, StorePlan, feature_row_bytes, shard_rows_for
-from stores.format.row_table import RowTable
 from stores.pyramid import Level, PyramidSpec
 from stores.shards.disk import Files
 from stores.writing.writer import StoreWriter
@@ -32,16 +32,7 @@ Row = dict[str, dict[str, np.ndarray[Any, Any]]]
 def plan_of(size_gb: float) -> StorePlan:
     """A plan of about this size; shards as the format's rule cuts them."""
     rows = max(16, round(size_gb * 1e9 / sum(ROW_BYTES.values())))
-    hw = np.full((rows, 2), SIDE_PX, dtype=np.int32)
-    table = RowTable(
-        keys=tuple(f"{row:08}" for row in range(rows)),
-        view=np.zeros(rows, dtype=np.int32),
-        params=np.zeros((rows, 0)),
-        bin=np.zeros(rows, dtype=np.int32),
-        padded_hw=hw,
-        valid_hw=hw,
-        original_hw=hw,
-    )
+    table = rows_of_one_bin(rows, SIDE_PX)
     shard_rows = shard_rows_for(max(ROW_BYTES.values()), rows)
     return StorePlan(
         name="random-training-swinv2-b-int8",

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from benchmarks.machine import conditions, print_conditions
+from benchmarks.stores.one_bin import rows_of_one_bin
 from heads import build_head
 from pipelines.feed.joined_stores import JoinedStores
 from pipelines.feed.resident_rows import ResidentFeed, ResidentRows
@@ -26,7 +27,6 @@ from pipelines.feed.store_feed import Batch, StoreFeed
 from pipelines.tasks import task_of
 from stores.format.features import NEW_OPTIONAL, NEW_REQUIRED, WIDE_SHARDS
 from stores.format.plan import MAX_WIDE_SHARD_ROWS, Bin, DenseTarget, StorePlan, shard_rows_for
-from stores.format.row_table import RowTable
 from stores.pyramid import ONE_CELL_PX, Level, PyramidSpec
 from stores.writing.writer import StoreWriter
 
@@ -36,7 +36,6 @@ ROW_BYTES = 2 * CHANNELS
 
 def write_pooled_store(root: Path, rows: int) -> Path:
     """Random float16 vectors with random labels, in shards as extractions cut them."""
-    hw = np.full((rows, 2), SIDE_PX, np.int32)
     shard_rows = shard_rows_for(ROW_BYTES, rows, MAX_WIDE_SHARD_ROWS)
     plan = StorePlan(
         name="random-train-swinv2-b-float16",
@@ -50,15 +49,7 @@ def write_pooled_store(root: Path, rows: int) -> Path:
         bins=(Bin(height_px=SIDE_PX, width_px=SIDE_PX, rows=rows, shard_rows=shard_rows),),
         targets=(DenseTarget("label", "int64", ()),),
         view_params=(),
-        rows=RowTable(
-            keys=tuple(f"{row:08}" for row in range(rows)),
-            view=np.zeros(rows, np.int32),
-            params=np.zeros((rows, 0)),
-            bin=np.zeros(rows, np.int32),
-            padded_hw=hw,
-            valid_hw=hw,
-            original_hw=hw,
-        ),
+        rows=rows_of_one_bin(rows, SIDE_PX),
         required_features=(*NEW_REQUIRED, WIDE_SHARDS),
         optional_features=NEW_OPTIONAL,
     )

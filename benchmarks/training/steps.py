@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from benchmarks.stores.one_bin import rows_of_one_bin
 from benchmarks.stores.swinv2_b_store import PYRAMID
 from heads import build_head
 from pipelines.config import OptimizerConfig
@@ -21,7 +22,6 @@ from pipelines.machine.memory_format import channels_last
 from pipelines.tasks import task_of
 from pipelines.training.optimisation.optimizer import build_optimizer
 from stores.format.plan import Bin, DenseTarget, StorePlan, feature_row_bytes, shard_rows_for
-from stores.format.row_table import RowTable
 from stores.pyramid import PyramidSpec
 from stores.writing.writer import StoreWriter
 
@@ -44,7 +44,6 @@ def write_random_store(
         frames: of clips; None for images.
         target: name of random label maps, in regions of 32 px; None for none.
     """
-    hw = np.full((rows, 2), side_px, np.int32)
     row_bytes = feature_row_bytes(pyramid, "int8", side_px, side_px, frames)
     shard_rows = shard_rows_for(max(row_bytes.values()), rows)
     plan = StorePlan(
@@ -60,15 +59,7 @@ def write_random_store(
         bins=(Bin(height_px=side_px, width_px=side_px, rows=rows, shard_rows=shard_rows),),
         targets=() if target is None else (DenseTarget(target, "uint8", ("y", "x")),),
         view_params=(),
-        rows=RowTable(
-            keys=tuple(f"{row:08}" for row in range(rows)),
-            view=np.zeros(rows, np.int32),
-            params=np.zeros((rows, 0)),
-            bin=np.zeros(rows, np.int32),
-            padded_hw=hw,
-            valid_hw=hw,
-            original_hw=hw,
-        ),
+        rows=rows_of_one_bin(rows, side_px),
     )
     generator, writer = np.random.default_rng(0), StoreWriter.open_or_create(root, plan)
     for shard in writer.pending():
