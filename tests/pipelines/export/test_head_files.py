@@ -14,34 +14,11 @@ from safetensors.torch import load_file, save_file
 
 from pipelines import load_run
 from pipelines.__main__ import main
-from pipelines.config import ScheduleConfig, TrainConfig
 from pipelines.errors import UsageError
 from pipelines.runs.checkpoint_files import DamagedCheckpoint
 from pipelines.runs.head_file import read_head_file, record_of, tensors_sha256
-from pipelines.verbs import train_head
-from tests.pipelines.extracted import extract_store, write_coloured_data
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("trained")
-    data = write_coloured_data(folder, training=4, validation=1)
-    extract_store(data, folder / "features", "int8", "training")
-    train_head.run(
-        TrainConfig(
-            head="linear",
-            stores=str(folder / "features"),
-            run=str(folder / "run"),
-            max_steps=2,
-            batch_size=2,
-            schedule=ScheduleConfig(warmup_steps=0),
-            device="cpu",
-        )
-    )
-    (folder / "run" / "evaluate.json").write_text('{"miou": 0.31234567, "records": 4, "views": "single"}')
-    return folder / "run"
 
 
 @pytest.fixture

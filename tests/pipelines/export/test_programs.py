@@ -15,33 +15,9 @@ from PIL import Image
 
 from pipelines import load_run
 from pipelines.__main__ import main
-from pipelines.config import ScheduleConfig, TrainConfig
 from pipelines.errors import UsageError
 from pipelines.export.outputs import inside, resized_valid
-from pipelines.verbs import train_head
-from tests.pipelines.extracted import CROP_PX, extract_store, write_coloured_data
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_coloured_data(tmp_path_factory.mktemp("made"), training=4, validation=1)
-
-
-@pytest.fixture(scope="module")
-def run(data: Path) -> Path:
-    extract_store(data, data.parent / "features", "int8", "training")
-    train_head.run(
-        TrainConfig(
-            head="linear",
-            stores=str(data.parent / "features"),
-            run=str(data.parent / "run"),
-            max_steps=2,
-            batch_size=2,
-            schedule=ScheduleConfig(warmup_steps=0),
-            device="cpu",
-        )
-    )
-    return data.parent / "run"
+from tests.pipelines.extracted import CROP_PX
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""A store on a disk and the same served over HTTP."""
+"""A store on a disk, the same served over HTTP, and S3 servers."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +8,7 @@ import pytest
 from stores.format.plan import Bin
 from stores.remote import object_client
 from tests.faults.made_stores import NEW_LAYOUT, P4, P5, MadeRows, extract, small_plan
+from tests.stores.remote.s3_servers import environment, s3_server
 from tests.stores.remote.static_server import StaticServer, serving
 
 BINS = (Bin(height_px=64, width_px=64, rows=24, shard_rows=4),)
@@ -43,3 +44,18 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PERMAFROST_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(object_client, "FIRST_PAUSE_S", 0.001)
     return tmp_path / "cache"
+
+
+@pytest.fixture(scope="module", params=["ministack", "moto"])
+def endpoint(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Each S3 server on loopback in turn."""
+    pytest.importorskip(request.param)
+    with s3_server(request.param) as found:
+        yield found
+
+
+@pytest.fixture
+def credentials(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of the server, in the environment."""
+    for name, value in environment(endpoint).items():
+        monkeypatch.setenv(name, value)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,24 +15,11 @@ from stores.checks.status import store_status
 from stores.checks.verify import verify_store
 from stores.remote.store_url import store_path
 from stores.transfer.whole_store import copy_store
-from tests.stores.remote.s3_servers import BUCKET, environment, keys, proxy_without_conditions, s3_server
+from tests.stores.remote.s3_servers import BUCKET, keys, proxy_without_conditions
 from tests.stores.remote.test_reading_urls import same
 from tests.stores.remote.test_transfer import files_of
 
-pytestmark = pytest.mark.ci
-
-
-@pytest.fixture(scope="module", params=["ministack", "moto"])
-def endpoint(request: pytest.FixtureRequest) -> Iterator[str]:
-    pytest.importorskip(request.param)
-    with s3_server(request.param) as found:
-        yield found
-
-
-@pytest.fixture(autouse=True)
-def credentials(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in environment(endpoint).items():
-        monkeypatch.setenv(name, value)
+pytestmark = [pytest.mark.ci, pytest.mark.usefixtures("credentials")]
 
 
 def test_pushed_read_and_pulled_bytes_are_equal(local: Path, tmp_path: Path) -> None:

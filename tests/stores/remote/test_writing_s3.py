@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -20,23 +19,10 @@ from stores.shards.exclusive import write_exclusive
 from stores.transfer.whole_store import copy_store
 from stores.writing.writer import StoreWriter
 from tests.faults.made_stores import MadeRows, fill_shard
-from tests.stores.remote.s3_servers import BUCKET, environment, keys, proxy_without_conditions, s3_server
+from tests.stores.remote.s3_servers import BUCKET, keys, proxy_without_conditions
 from tests.stores.remote.test_transfer import files_of as local_files
 
-pytestmark = pytest.mark.ci
-
-
-@pytest.fixture(scope="module", params=["ministack", "moto"])
-def endpoint(request: pytest.FixtureRequest) -> Iterator[str]:
-    pytest.importorskip(request.param)
-    with s3_server(request.param) as found:
-        yield found
-
-
-@pytest.fixture(autouse=True)
-def credentials(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in environment(endpoint).items():
-        monkeypatch.setenv(name, value)
+pytestmark = [pytest.mark.ci, pytest.mark.usefixtures("credentials")]
 
 
 def fill(writer: StoreWriter, rows: MadeRows) -> None:
