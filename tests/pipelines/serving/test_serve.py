@@ -120,9 +120,12 @@ def test_a_browser_goes_from_the_list_to_a_store_and_a_run(root: Path) -> None:
         with opened(f"{address}?{url.query}") as (view, complaints):
             (store,) = (root / "features").iterdir()
             view.get_by_role("link", name=store.name).click()
+            # A click returns before the page it leads to has loaded.
+            view.wait_for_url("**/store/**")
             assert "How to open it" in view.content() and store.name in view.title()
             view.goto(address)
             view.get_by_role("link", name="first run").click()
+            view.wait_for_url("**/run/**")
             assert "linear" in view.content() and "token" not in view.url
             assert complaints == []
     finally:
