@@ -44,10 +44,13 @@ def _iou(box: np.ndarray, xywh: np.ndarray) -> float:
     return shared / (float(np.prod(box[2:] - box[:2])) + float(np.prod(xywh[2:])) - shared) if shared else 0.0
 
 
-def write_record_scores(path: Path, score: str, scores: Mapping[str, float]) -> None:
-    """CSV of key and score, the worst first."""
+def write_record_scores(
+    path: Path, score: str, scores: Mapping[str, float], *, higher_is_better: bool = True
+) -> None:
+    """CSV of key and score, the worst first: the lowest, or of errors the highest."""
+    sign = 1 if higher_is_better else -1
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(("key", score))
-        for key, value in sorted(scores.items(), key=lambda each: (each[1], each[0])):
+        for key, value in sorted(scores.items(), key=lambda each: (sign * each[1], each[0])):
             writer.writerow((key, f"{value:.6f}"))

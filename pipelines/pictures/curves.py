@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipelines.runs.metrics_csv import read_metrics
+from pipelines.tasks.info.contract import Score
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -17,24 +18,24 @@ if TYPE_CHECKING:
 _SMOOTHED_POINTS = 100
 
 
-def draw_curves(metrics: Path, picture: Path, score: str) -> None:
-    """Draws the loss and, where it was measured, the column `score` of `metrics` (metrics.csv) into `picture`
-    (PNG)."""
+def draw_curves(metrics: Path, picture: Path, score: Score) -> None:
+    """Draws the loss and, where it was measured, the column of `score` of `metrics` (metrics.csv) into
+    `picture` (PNG)."""
     # Late: matplotlib takes a second to load, and is needed only at the end of a run.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     rows = read_metrics(metrics)
     losses = [(int(row["step"]), float(row["loss"])) for row in rows if "loss" in row]
-    scores = [(int(row["step"]), 100 * float(row[score])) for row in rows if score in row]
+    scores = [(int(row["step"]), score.factor * float(row[score.name])) for row in rows if score.name in row]
     figure = curves_figure(losses, scores, score)
     FigureCanvasAgg(figure)
     figure.savefig(picture, dpi=120)
 
 
 def curves_figure(
-    losses: Sequence[tuple[int, float]], scores: Sequence[tuple[int, float]], score: str
+    losses: Sequence[tuple[int, float]], scores: Sequence[tuple[int, float]], score: Score
 ) -> Figure:
-    """Loss on the left axis, score in percent on the right one, the legend above both."""
+    """Loss on the left axis, score in its unit on the right one, the legend above both."""
     # Late: matplotlib takes a second to load, and is needed only at the end of a run.
     from matplotlib.figure import Figure
 
@@ -47,8 +48,10 @@ def curves_figure(
         axes.plot(steps, _smoothed(np.array(values)), color="tab:blue", label="loss, smoothed")
     if scores:
         right = axes.twinx()
-        right.set_ylabel(f"{score}, %")
-        right.plot(*zip(*scores, strict=True), color="tab:orange", linestyle="--", marker="o", label=score)
+        right.set_ylabel(f"{score.name}, {score.unit}")
+        right.plot(
+            *zip(*scores, strict=True), color="tab:orange", linestyle="--", marker="o", label=score.name
+        )
         right.set_ylim(bottom=0)
     if losses or scores:
         figure.legend(loc="outside upper center", ncols=2, frameon=False)  # over no point of either line

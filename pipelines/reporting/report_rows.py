@@ -26,6 +26,8 @@ class Spread:
     """A score of several runs, in the unit in which people read it (per cent of a share)."""
 
     values: tuple[float, ...]
+    decimals: int = 2
+    """With which they are read."""
 
     @property
     def mean(self) -> float:
@@ -41,8 +43,8 @@ class Spread:
         >>> print(Spread(values=(50.0,)), Spread(values=(50.0, 52.0, 51.0)))
         50.00 51.00 ± 1.00
         """
-        shown = f"{self.mean:.2f}"
-        return shown if self.deviation is None else f"{shown} ± {self.deviation:.2f}"
+        shown = f"{self.mean:.{self.decimals}f}"
+        return shown if self.deviation is None else f"{shown} ± {self.deviation:.{self.decimals}f}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,7 +77,8 @@ class ReportRow:
                     info.score(name).factor * run.scores[views][name]
                     for run in self.runs
                     if name in run.scores.get(views, {})
-                )
+                ),
+                decimals=info.score(name).decimals,
             )
             for views, name in kinds
         }

@@ -14,7 +14,6 @@ from pipelines.runs import run_folder as runs
 from pipelines.runs.checkpoint_files import BestScore, read_best, remove_checkpoint, write_best
 from pipelines.runs.load_checkpoint import WEIGHTS, checkpoint_bytes, load_checkpoint, save_checkpoint
 from pipelines.tasks import task_info
-from pipelines.tasks.contract import percent
 from pipelines.training.callbacks import is_due
 from pipelines.training.module import HeadModule
 from pipelines.training.validation import Validation
@@ -107,4 +106,4 @@ class BestWeights(Callback):
         best = BestScore(step=trainer.global_step, score=score.name, value=value)
         self._check()
         write_best(self._folder, best, checkpoint_bytes(content))
-        logger.info("best %s so far: %s, kept as checkpoint best", score.name, percent(value))
+        logger.info("best %s so far: %s, kept as checkpoint best", score.name, score.shown(value))

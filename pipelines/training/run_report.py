@@ -16,7 +16,6 @@ from pipelines.reporting.paper_results import is_of_a_paper, view_differences
 from pipelines.runs.metrics_csv import read_metrics
 from pipelines.runs.run_folder import CURVES, METRICS
 from pipelines.tasks import task_info
-from pipelines.tasks.contract import percent
 from pipelines.training.optimisation.schedules import warmup_steps
 
 logger = logging.getLogger(__name__)
@@ -97,10 +96,11 @@ def report_run(
         scores: of its last validation; empty without one.
         seconds: that training took.
     """
-    draw_curves(folder / METRICS, folder / CURVES, task_info(task).main_score)
+    info = task_info(task)
+    draw_curves(folder / METRICS, folder / CURVES, info.score(info.main_score))
     losses = [row["loss"] for row in read_metrics(folder / METRICS) if "loss" in row]
     loss = float(losses[-1])
-    shown = "".join(f", {name} {percent(value)}" for name, value in list(scores.items())[:1])
+    shown = "".join(f", {name} {info.score(name).shown(value)}" for name, value in list(scores.items())[:1])
     print(f"{folder}: {config.max_steps} steps, loss {loss:.4f}{shown}")
     print_next(command("evaluate", run=folder), folder / CURVES)
     return {

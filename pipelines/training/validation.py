@@ -20,7 +20,7 @@ from pipelines.evaluation.store_measure import StoreMeasure
 from pipelines.machine.devices import uses_bf16
 from pipelines.runs.run_folder import RunRecord
 from pipelines.runs.view_scale import scale_differences
-from pipelines.tasks.contract import percent
+from pipelines.tasks import task_info
 from pipelines.training.callbacks import is_due, log_everywhere
 from pipelines.training.module import HeadModule
 from pipelines.training.run_length import share_of
@@ -61,7 +61,8 @@ class Validation(Callback):
         log_everywhere(trainer, known, trainer.global_step)
         # For callbacks that monitor a score; the loggers have it already.
         pl_module.log_dict(known, logger=False, rank_zero_only=trainer.world_size > 1)
-        shown = " ".join(f"{name} {percent(value)}" for name, value in self.last.items())
+        info = task_info(pl_module.head.task)
+        shown = " ".join(f"{name} {info.score(name).shown(value)}" for name, value in self.last.items())
         prefix = self._name and f"{self._name}: "
         logger.info("%sstep %d/%d %s", prefix, trainer.global_step, self._max_steps, shown)
 

@@ -17,6 +17,8 @@ class Score:
     """A logged value times this is in `unit`; shares in 0..1 are logged."""
     higher_is_better: bool = True
     """False for errors, such as rmse."""
+    decimals: int = 2
+    """With which people read it."""
 
     def is_better(self, value: float, than: float) -> bool:
         """Whether a value is a better score than another; a value that is no number never is.
@@ -27,6 +29,19 @@ class Score:
         False
         """
         return value > than if self.higher_is_better else value < than
+
+    def shown(self, value: float | None) -> str:
+        """A logged value as people read it; its unit, where it is not per cent.
+
+        >>> Score(name="mIoU").shown(0.12344), Score(name="mIoU").shown(None)
+        ('12.34', '-')
+        >>> Score(name="rmse", unit="m", factor=1.0, decimals=3).shown(0.34912)
+        '0.349 m'
+        """
+        if value is None:
+            return "-"
+        unit = "" if self.unit in ("%", "") else f" {self.unit}"
+        return f"{self.factor * value:.{self.decimals}f}{unit}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,6 +54,9 @@ class TaskInfo:
     """
 
     scores: tuple[Score, ...]
+    has_classes: bool = True
+    """Whether its targets name classes. Without classes `num_classes` and `class_names` of a data set are
+    empty, no target is counted by label, and heads are built for 0 classes."""
 
     def __post_init__(self) -> None:
         names = [score.name for score in self.scores]

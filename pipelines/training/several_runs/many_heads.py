@@ -44,7 +44,6 @@ from pipelines.training.open_data import device_of_rank, open_data
 from pipelines.training.run_length import with_steps
 from pipelines.training.run_setup import HeadRun, prepare, report
 from pipelines.training.several_runs.take_turns import SharedBatches
-from pipelines.units import percent
 from stores.small_files import read_json
 
 logger = logging.getLogger(__name__)
@@ -280,7 +279,7 @@ def _best(heads: list[HeadRun], summaries: dict[str, Any]) -> dict[str, Any]:
         return {}
     value = summaries[best][score.name]
     print(
-        f"best of {len(heads)} heads: {best}, {score.name} {percent(value)}, chosen on the validation "
+        f"best of {len(heads)} heads: {best}, {score.name} {score.shown(value)}, chosen on the validation "
         "records themselves"
     )
     return {"best": best, "best_score": {score.name: value}}

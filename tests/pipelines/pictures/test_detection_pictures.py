@@ -21,6 +21,7 @@ from pipelines.pictures.detections import (
 from pipelines.pictures.label_places import label_place
 from pipelines.pictures.legend import with_legend
 from pipelines.pictures.palette import LABELS, lab_of, palette
+from pipelines.tasks.info.contract import Score
 
 
 def test_neighbouring_labels_have_colours_that_differ() -> None:
@@ -100,7 +101,9 @@ def test_columns_of_a_grid_are_even(tmp_path: Path) -> None:
 def test_no_legend_over_a_curve() -> None:
     """The legend's box lies above the axes, wherever the score runs."""
     for scores in ([(0, 95.0), (100, 99.0)], [(0, 1.0), (100, 40.0)], []):
-        figure = curves_figure([(step, 2.0 - step / 100) for step in range(0, 100, 5)], scores, "mIoU")
+        figure = curves_figure(
+            [(step, 2.0 - step / 100) for step in range(0, 100, 5)], scores, Score(name="mIoU")
+        )
         FigureCanvasAgg(figure).draw()
         (legend,) = figure.legends
         box = legend.get_window_extent()
