@@ -21,7 +21,8 @@ def build_head(
     Args:
         name: a name of `head_names(task)`; one name may mean different heads for different tasks.
         pyramid: the available levels; it must hold those the head needs, in any channels and strides.
-        num_classes: classes without any background or ignored one, 1 or more.
+        num_classes: classes without any background or ignored one, 1 or more; 0 for heads of targets without
+            classes, such as depth.
         seed: the first weights follow from (seed, task, name) and no random state is left changed. None: they
             come from torch's global generator, as those of any module.
         settings: fields of `head_settings(name, task)` that differ from the preset's.
@@ -30,8 +31,8 @@ def build_head(
     missing.
     """
     preset = head_preset(name, task)
-    if num_classes < 1:
-        raise HeadError(f"num_classes is {num_classes}, expected 1 or more")
+    if num_classes < preset.has_classes:
+        raise HeadError(f"num_classes is {num_classes}, expected {int(preset.has_classes)} or more")
     chosen = preset.settings_with(name, settings)
     levels = preset.levels_of(name, pyramid, chosen)
     with torch.random.fork_rng(devices=[], enabled=seed is not None):

@@ -135,6 +135,8 @@ class HeadPreset:
     """Makes the head from (its levels, number of classes, settings)."""
     translate: Callable[[Any, Mapping[str, Any]], dict[str, Any]] | None = None
     """(preset's settings, given ones) -> the given ones under present names; for runs of earlier versions."""
+    has_classes: bool = True
+    """Whether it needs a class or more; False of heads whose targets are numbers, such as depth."""
     choose: Callable[[PyramidSpec, Any], tuple[str, ...]] | None = None
     """(available levels, settings) -> those it reads, for heads that take what a backbone has; of the levels
     it chose it chooses them again. Raises HeadError where none will do."""

@@ -54,6 +54,9 @@ class Dataset(Protocol):
     annotation, 32 bytes each, and what else a survey found, as JSON, or None before it; `use_survey`, which
     takes both; and `annotation_sha256(index)`, 64 hex digits once they are known, with which each annotation
     is compared when its row comes.
+    A task whose targets have no classes has `num_classes` 0 and no `class_names`; `task_facts`, numbers and
+    words by name, say then what its truth means, such as the unit of depth. They are part of the identity of
+    stores, and a head's setting of the same name takes its value from there.
     And `licence`, one line on the licence of the data for the store's README.md.
     """
 
@@ -63,7 +66,7 @@ class Dataset(Protocol):
 
     @property
     def task(self) -> str:
-        """What its heads solve: segmentation, detection or video."""
+        """What its heads solve: a name of `pipelines.tasks`."""
 
     @property
     def split(self) -> str:
@@ -102,7 +105,8 @@ class Dataset(Protocol):
 
     def parse_annotation(self, index: int, annotation: bytes) -> Any:
         """The truth in a record's annotation, in the source's own pixels; of a segmentation the label map,
-        uint8 (H, W) in 0..num_classes - 1, 255 = ignore. Raises SourceError where it cannot be used."""
+        uint8 (H, W) in 0..num_classes - 1, 255 = ignore; of depth uint16 (H, W), 0 = not measured.
+        Raises SourceError where it cannot be used."""
 
     def read_truth(self, index: int) -> Any:
         """`parse_annotation` of `read_annotation`."""

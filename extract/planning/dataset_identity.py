@@ -36,6 +36,7 @@ def dataset_identity(dataset: Dataset, annotations: str) -> dict[str, Any]:
         **provided_by(package_of("permafrost.tasks", dataset.task), "task_package"),
         **_exceptions(dataset),
         **own_description(dataset),
+        **task_facts(dataset),
     }
 
 
@@ -54,6 +55,12 @@ def own_description(dataset: Dataset) -> dict[str, Any]:
     """What an identity says of own data: how it is read, and its classes; nothing of another one."""
     found = getattr(dataset, "description", None)
     return {} if found is None else {"description": dict(found)}
+
+
+def task_facts(dataset: Dataset) -> dict[str, Any]:
+    """What an identity says of truth without classes, such as the unit of depth; nothing of any other one."""
+    found = getattr(dataset, "task_facts", None)
+    return {} if found is None else {"task_facts": dict(found)}
 
 
 def only_boxes(dataset: Dataset) -> dict[str, Any]:

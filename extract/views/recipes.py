@@ -96,15 +96,15 @@ class SeededViews:
 class RandomCrops(SeededViews):
     """mmseg's training views: rescale, crop, flip, colour. All are padded to the crop's size: one bin."""
 
-    looks_at_truth = True
     name: str
     crop_px: CropSize = CROP_PX
     """Side of a square crop, or height and width; multiples of 32."""
     short_px: int | None = None
     """Short side at ratio 1; None: the crop's. The long side is at most four times as long."""
     ratio_range: tuple[float, float] = (0.5, 2.0)
-    cat_max_ratio: float = 0.75
-    """A crop in which one class has this share of the labelled pixels or more is drawn again."""
+    cat_max_ratio: float | None = 0.75
+    """A crop in which one class has this share of the labelled pixels or more is drawn again. None: truth
+    that is no label map, such as depth, decides nothing."""
     tries: int = 10
     flip: float = 0.5
     """Probability."""
@@ -114,6 +114,10 @@ class RandomCrops(SeededViews):
     def __post_init__(self) -> None:
         check_crop(self.crop_px, MAX_SIDE_PX)
         check_short_side(self.base_short_px, MAX_SIDE_PX)
+
+    @property
+    def looks_at_truth(self) -> bool:  # type: ignore[override]  # of the recipe, not of its class
+        return self.cat_max_ratio is not None
 
     @property
     def base_short_px(self) -> int:
@@ -163,7 +167,7 @@ class RandomCrops(SeededViews):
 
     def _crop(self, draws: Draws, resized: Hw, valid: Hw, labels: npt.NDArray[np.uint8] | None) -> Hw:
         chosen = draw_corner(draws, resized, valid)
-        if labels is not None and resized != valid:
+        if labels is not None and self.cat_max_ratio is not None and resized != valid:
             for _ in range(self.tries):
                 if _is_varied(label_crop(labels, resized, chosen, valid), self.cat_max_ratio):
                     break

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +40,8 @@ VIEW_PARAMS = (
 """The columns of rows/params."""
 
 Hw = tuple[int, int]
+Number = TypeVar("Number", bound=np.generic)
+"""Of the values of a map: labels, depths."""
 
 
 def replay_rule(revision: int | None = None) -> dict[str, object]:
@@ -162,21 +164,29 @@ class View:
 
     def apply_labels(self, labels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         """The same view of a label map uint8 (H, W): uint8 (padded H, W), 255 where it is padding."""
-        crop = label_crop(labels, self.resized_hw, self.crop_yx, self.valid_hw)
-        out = np.full(self.padded_hw, IGNORE, dtype=np.uint8)
+        return self.apply_map(labels, IGNORE)
+
+    def apply_map(self, values: npt.NDArray[Number], padding: int) -> npt.NDArray[Number]:
+        """The same view of one value a pixel (H, W), of any type: (padded H, W). Values are picked by the
+        nearest cell, never mixed.
+
+        Args:
+            padding: the value of pixels that are padding, which means that nothing is known there.
+        """
+        crop = label_crop(values, self.resized_hw, self.crop_yx, self.valid_hw)
+        out = np.full(self.padded_hw, padding, dtype=values.dtype)
         out[: self.valid_hw[0], : self.valid_hw[1]] = crop[:, ::-1] if self.flip else crop
         return out
 
 
-def label_crop(
-    labels: npt.NDArray[np.uint8], resized_hw: Hw, crop_yx: Hw, size_hw: Hw
-) -> npt.NDArray[np.uint8]:
-    """A crop of a label map (H, W) as it would be after resizing to `resized_hw` by nearest neighbour."""
+def label_crop(labels: npt.NDArray[Number], resized_hw: Hw, crop_yx: Hw, size_hw: Hw) -> npt.NDArray[Number]:
+    """A crop of a label map, or another map of one value a pixel, (H, W), as it would be after resizing to
+    `resized_hw` by nearest neighbour."""
     rows, columns = (
         (2 * np.arange(start, start + size, dtype=np.int64) + 1) * here // (2 * resized)
         for here, resized, start, size in zip(labels.shape, resized_hw, crop_yx, size_hw, strict=True)
     )
-    crop: npt.NDArray[np.uint8] = labels.take(rows, 0).take(columns, 1)  # half the time of both at once
+    crop: npt.NDArray[Number] = labels.take(rows, 0).take(columns, 1)  # half the time of both at once
     return crop
 
 

@@ -21,7 +21,7 @@ import torch
 
 from extract.backbones.loading import BackboneCard, FrozenBackbone, backbone_card, load_backbone
 from extract.datasets import Dataset, choose, default_levels, open_dataset
-from extract.planning.dataset_identity import only_boxes, own_description, stuff_kind
+from extract.planning.dataset_identity import only_boxes, own_description, stuff_kind, task_facts
 from extract.sources.byte_sources import SourceError
 from extract.views.fitted_views import fitted_to
 from extract.views.recipes import ViewRecipe
@@ -103,6 +103,7 @@ class OnlineData(TrainingData):
                 "class_names": list(dataset.class_names),
                 **only_boxes(dataset),
                 **own_description(dataset),
+                **task_facts(dataset),
                 **stuff_kind(dataset),
             },
             "views": {**recipe.identity(), "count": None, "seed": config.seed},

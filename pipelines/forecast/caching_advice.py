@@ -19,7 +19,7 @@ from pipelines.forecast.measurement_cache import SpeedCache
 from pipelines.forecast.planned_extraction import Extraction
 from pipelines.forecast.speed_probe import Speed
 from pipelines.forecast.training_length import is_too_long
-from pipelines.training.mask_branch import without_masks
+from pipelines.training.data_settings import settings_of_data
 from pipelines.training.run_length import with_steps
 from stores.codecs import codec, codec_names, needs_state
 from stores.format.plan import StorePlan, feature_row_bytes
@@ -96,7 +96,7 @@ def training_configs(config: ForecastConfig, extraction: Extraction) -> tuple[Tr
         training = with_steps(_training_config(config, head, extraction), records)
         if config.recipe is None and is_too_long(training, records):  # as 160,000 steps over 80 images
             training = with_steps(_small_training(training, extraction), records)
-        found.append(without_masks(training, of_store))
+        found.append(settings_of_data(training, of_store))
     return tuple(found)
 
 

@@ -60,8 +60,8 @@ def _check_identity(identity: Mapping[str, Any]) -> None:
     ):
         _require(isinstance(part[name], str), name, part[name], "text")
     classes, names = dataset["num_classes"], dataset["class_names"]
-    is_count = type(classes) is int and 0 < classes <= MOST_CLASSES
-    _require(is_count, "num_classes", classes, f"1 to {MOST_CLASSES}")
+    is_count = type(classes) is int and 0 <= classes <= MOST_CLASSES
+    _require(is_count, "num_classes", classes, f"0 to {MOST_CLASSES}")
     _require(isinstance(names, list) and len(names) <= MOST_CLASSES, "class_names", names, "a list of names")
     _require(codec["name"] is None or isinstance(codec["name"], str), "codec", codec["name"], "a name")
 

@@ -11,7 +11,7 @@ from stores.format.canonical_json import diff_identity
 
 
 def check_same_source(trained: Mapping[str, Any], test: Mapping[str, Any], where: str) -> None:
-    """Raises IdentityError where test rows are of another data set, classes or backbone.
+    """Raises IdentityError where test rows are of another data set, classes, unit or backbone.
 
     Their precision may differ: a store from a GPU (fp16) and one from a CPU are of one backbone.
 
@@ -51,4 +51,7 @@ def window_rule_of(backbone: Mapping[str, Any]) -> str | None:
 
 def _source_of(identity: Mapping[str, Any]) -> dict[str, Any]:
     backbone = without_precision(identity["backbone"])
-    return {"dataset": {"name": identity["dataset"]["name"]}, "backbone": backbone}
+    dataset = {
+        name: identity["dataset"][name] for name in ("name", "task_facts") if name in identity["dataset"]
+    }
+    return {"dataset": dataset, "backbone": backbone}

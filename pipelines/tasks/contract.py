@@ -82,11 +82,12 @@ class Figures(Protocol):
         """single, ms+flip or 4x3."""
 
     def scores(self) -> Mapping[str, float | None]:
-        """Shares in 0..1 by the name they are logged under, the one that counts first; None where there was
-        nothing to score."""
+        """By the name they are logged under, the one that counts first: shares in 0..1, or numbers in a unit
+        of which `TaskInfo` says how people read it and whether more is better; None where there was nothing
+        to score."""
 
     def line(self) -> str:
-        """One readable line, in per cent; without scores it says why."""
+        """One readable line, as people read scores; without any it says why."""
 
     def summary(self) -> Mapping[str, Any]:
         """Everything, as JSON takes it."""
@@ -119,12 +120,13 @@ class Task(Protocol):
         """Of the files that `predict` looks for, in lower case with their dot."""
 
     def head_targets(self, stored: Arrays) -> Arrays:
-        """What a head is given of one row's `training_targets`, on the host."""
+        """What a head is given of one row's `training_targets`, on the host: arrays of any type and shape, of
+        which the head alone knows the meaning."""
 
     def made_targets(
         self, rows: int, hw: tuple[int, int], num_classes: int, generator: torch.Generator
     ) -> list[dict[str, Tensor]]:
-        """Targets like a data set's, for timing a step."""
+        """Targets like a data set's, for timing a step; `num_classes` is 0 where they name no classes."""
 
     def measure(
         self,

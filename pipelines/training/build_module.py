@@ -16,7 +16,7 @@ from pipelines.config import TrainConfig
 from pipelines.errors import UsageError
 from pipelines.feed.datamodule import TrainingData
 from pipelines.runs.run_folder import read_run
-from pipelines.training.mask_branch import without_masks
+from pipelines.training.data_settings import settings_of_data
 from pipelines.training.module import HeadModule
 
 _HOW_TO_HAVE = {"stuff": "extract COCO with --stuff stuffthingmaps or --stuff panoptic, or "}
@@ -32,7 +32,7 @@ def build_module(config: TrainConfig, data: TrainingData) -> HeadModule:
     """
     pyramid = data.pyramid.select(config.levels) if config.levels else data.pyramid
     dataset = data.identity["dataset"]
-    config = without_masks(config, dataset)
+    config = settings_of_data(config, dataset)
     try:
         head = build_head(
             config.head,
@@ -61,7 +61,7 @@ def counted_costs(config: TrainConfig, data: TrainingData, levels: Sequence[str]
     # Late: counting takes a tenth of a second to load.
     from pipelines.costs.head_costs import head_costs
 
-    config = without_masks(config, dataset, warn=False)
+    config = settings_of_data(config, dataset, warn=False)
     pyramid, task = data.pyramid.select(levels), dataset["task"]
     try:
         costs = head_costs(

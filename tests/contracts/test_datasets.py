@@ -34,7 +34,7 @@ from pipelines.cli.arguments import parse
 from pipelines.config import TrainConfig
 from pipelines.tasks import task_names, task_of
 from pipelines.tasks.contract import targets_there
-from pipelines.training.mask_branch import without_masks
+from pipelines.training.data_settings import settings_of_data
 from pipelines.verbs import train_head
 from stores.format.targets import DenseTarget
 from stores.reading.reader import open_store
@@ -210,7 +210,7 @@ def _learns_from(head: str, dataset: Mapping[str, Any], pyramid: Any, offered: s
 
 def _built(head: str, dataset: Mapping[str, Any], pyramid: Any) -> Any:
     """On no device, as train-head would build it: without masks where there are none."""
-    settings = without_masks(TrainConfig(head=head), dataset).head_settings
+    settings = settings_of_data(TrainConfig(head=head), dataset).head_settings
     with torch.device("meta"):
         return build_head(head, dataset["task"], pyramid, dataset["num_classes"], **settings)
 

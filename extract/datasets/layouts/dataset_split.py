@@ -22,6 +22,8 @@ class DatasetSplit:
     media: Any
     description: Mapping[str, Any] | None = None
     """Of own data, see `extract.datasets.own.description`."""
+    task_facts: Mapping[str, Any] | None = None
+    """What truth without classes means, see `extract.datasets.contract.Dataset`."""
     has_truth: bool = True
     """False of a test split whose annotations are not published."""
     subset: frozenset[str] | None = None
