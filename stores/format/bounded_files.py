@@ -73,8 +73,12 @@ class StoreFolder:
             return False
         return True
 
-    def open(self, relative: str) -> OpenFile:
+    def open(self, relative: str, expected_bytes: int | None = None) -> OpenFile:
         """A regular file below the root, reached without following any link.
+
+        Args:
+            relative: its path.
+            expected_bytes: its size by the plan, which saves a request at a URL; compared by the caller.
 
         Raises:
             IntegrityError: it is missing, or not a regular file of the store's own.

@@ -19,7 +19,7 @@ from crc32c import crc32c
 from stores.errors import IntegrityError, RowSkipped
 from stores.format.array_spec import CRC_BYTES, ArraySpec
 from stores.format.bounded_files import OpenFile, StoreFolder
-from stores.shards.shard_index import Index, decode_index, wrong_index, wrong_length
+from stores.shards.shard_index import Index, decode_index, planned_bytes, wrong_index, wrong_length
 from stores.shards.zstd_frames import decode_frame
 
 Verify = Literal["always", "first-epoch", "off"]
@@ -39,13 +39,21 @@ class OpenShards:
         self._folder, self._limit = folder, limit
         self._open: dict[str, OpenFile] = {}
         self._lock = threading.Lock()
+        self._opening: dict[str, threading.Lock] = {}
 
     def get(self, path: str) -> OpenFile | None:
         return self._open.get(path)
 
-    def open(self, path: str) -> OpenFile:
-        """Opens the file again. Raises as StoreFolder.open."""
-        opened = self._folder.open(path)
+    def open(self, path: str, expected_bytes: int | None = None) -> OpenFile:
+        """The open file, opened by the first of several threads. Args and errors as StoreFolder.open."""
+        with self._lock:
+            opening = self._opening.setdefault(path, threading.Lock())
+        with opening:
+            return self._open.get(path) or self.open_again(path, expected_bytes)
+
+    def open_again(self, path: str, expected_bytes: int | None = None) -> OpenFile:
+        """The same with a fresh descriptor."""
+        opened = self._folder.open(path, expected_bytes)
         with self._lock:
             self._open.pop(path, None)
             while len(self._open) >= self._limit:
@@ -80,7 +88,7 @@ class ArrayReader:
         verify: Verify,
     ) -> None:
         self.spec, self._store, self._shards, self._written = spec, store, shards, written
-        self._shard_rows = spec.shard_rows or 1
+        self._shard_rows, self._stored_bytes = spec.shard_rows or 1, spec.stored_row_bytes
         self._paths: dict[int, str] = {}
         self._checked: dict[int, Index | None] = {}
         self._crcs = np.ascontiguousarray(crcs, dtype=np.uint32).data
@@ -118,8 +126,7 @@ class ArrayReader:
         Raises as read_row.
         """
         shard, position = divmod(row, self._shard_rows)
-        stored = self.spec.stored_row_bytes
-        return self._open_shard(row, shard), position * stored, stored
+        return self._open_shard(row, shard), position * self._stored_bytes, self._stored_bytes
 
     def shard_of(self, row: int) -> int:
         """The shard of a row in its bin."""
@@ -134,18 +141,30 @@ class ArrayReader:
         """The shard file of a row, where it is open."""
         return self._shards.get(self.spec.chunk_file(row // self._shard_rows))
 
+    def planned_place(self, row: int) -> tuple[OpenFile, int, int] | None:
+        """As `place`, without reading the shard's index; None where only the index says it."""
+        shard, position = divmod(row, self._shard_rows)
+        return self._open_file(row, shard), position * self._stored_bytes, self._stored_bytes
+
     def _open_shard(self, row: int, shard: int) -> OpenFile:
         if shard in self._checked:
             opened = self._shards.get(self._paths[shard])
             if opened is not None and self._written[row]:
                 return opened
-        if not self._written[row]:
-            raise RowSkipped(f"{self.where(row)} was skipped: it holds no data")
-        path = self._paths.setdefault(shard, self.spec.chunk_file(shard))
-        opened = self._shards.open(path)
+        opened = self._open_file(row, shard)
         if shard not in self._checked:
             self._checked[shard] = self._read_index(opened, shard)
         return opened
+
+    def _open_file(self, row: int, shard: int) -> OpenFile:
+        if not self._written[row]:
+            raise RowSkipped(f"{self.where(row)} was skipped: it holds no data")
+        path = self._paths.setdefault(shard, self.spec.chunk_file(shard))
+        return self._shards.open(path, planned_bytes(self.spec, len(self._rows_of(shard))))
+
+    def _rows_of(self, shard: int) -> range:
+        """Bin-local rows of a shard."""
+        return range(self.spec.shape[0])[shard * self._shard_rows :][: self._shard_rows]
 
     def _read_index(self, opened: OpenFile, shard: int) -> Index | None:
         """The shard's index, checked; None if it follows from the plan and need not be kept."""
@@ -153,7 +172,7 @@ class ArrayReader:
         return None
 
     def _checked_index(self, opened: OpenFile, shard: int) -> Index:
-        rows = range(self.spec.shape[0])[shard * self._shard_rows :][: self._shard_rows]
+        rows = self._rows_of(shard)
         if (wrong := wrong_length(self.spec, len(rows), opened.size)) is not None:
             raise self._damage(shard, wrong)
         length = self.spec.index_bytes
@@ -170,7 +189,7 @@ class ArrayReader:
         """Reads again with a fresh descriptor if the first one is stale, as happens on NFS."""
         if error.errno != errno.ESTALE:
             raise error
-        return self._shards.open(self._paths[shard]).read_into(out, offset)
+        return self._shards.open_again(self._paths[shard]).read_into(out, offset)
 
     def _read_rest(self, opened: OpenFile, row: int, out: memoryview, offset: int, length: int) -> None:
         """Reads the rest after a short read, which is legal; raises at the end of the file."""
@@ -225,6 +244,9 @@ class CompressedArrayReader(ArrayReader):
         if self._due is None or self._due[row]:
             self._check(row, frame)
         decode_frame(frame, np.frombuffer(out, dtype=np.uint8), self.where(row))
+
+    def planned_place(self, row: int) -> tuple[OpenFile, int, int] | None:
+        return None
 
     def place(self, row: int) -> tuple[OpenFile, int, int]:
         shard, position = divmod(row, self._shard_rows)

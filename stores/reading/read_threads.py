@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
@@ -51,6 +51,10 @@ class ReadThreads:
                 job.exception()  # wait: nothing may write into the caller's buffers after this returns
         for job in running:
             job.result()
+
+    def start(self, work: Callable[[], None]) -> None:
+        """Runs something on one of the threads and does not wait for it."""
+        self._running_pool().submit(work)
 
     def _running_pool(self) -> ThreadPoolExecutor:
         with self._lock:

@@ -6,12 +6,14 @@ into the caller's memory, neighbours in one request.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from functools import partial
 
-from stores.errors import IntegrityError
+from stores.errors import IntegrityError, StoreError
 from stores.reading.array_reader import ArrayReader, RowJob
 from stores.reading.read_threads import Job, ReadThreads
-from stores.remote.remote_file import FETCHES, CachedFile, StreamedFile, copied, fetch_threads
+from stores.remote.remote_file import FETCHES, CachedFile, StreamedFile, copied
 
 JOINED_BYTES = 4 << 20
 """4 MiB: neighbouring rows are fetched together up to this size."""
@@ -30,7 +32,9 @@ class RemoteReads:
 
     def run(self, jobs: Sequence[RowJob]) -> None:
         """Runs all reads, or raises the first error."""
-        self._open_shards(jobs)
+        if closed := _one_of_each_shard(job for job in jobs if not job[0].is_open(job[1])):
+            self._begin(jobs)
+            self._waiting.run([(_Opener(reader), row, memoryview(b"")) for reader, row, _ in closed])
         kept: list[RowJob] = []
         streamed: list[RowJob] = []
         missing: dict[tuple[int, int], CachedFile] = {}
@@ -56,31 +60,30 @@ class RemoteReads:
 
     def prefetch(self, jobs: Sequence[RowJob]) -> None:
         """Starts to fetch what these reads miss and returns; errors are met by whoever reads."""
-        if all(reader.is_open(row) for reader, row, _ in jobs):
-            self._fetch(jobs)
-        else:
-            fetch_threads().submit(self._open_and_fetch, jobs)
-
-    def _open_and_fetch(self, jobs: Sequence[RowJob]) -> None:
-        for reader, row, _ in jobs:
-            if not reader.is_open(row):
-                _place(reader, row)
-        self._fetch(jobs)
-
-    def _open_shards(self, jobs: Sequence[RowJob]) -> None:
-        """Opens the shard files of the rows, several at once: of each an index is read."""
-        closed = {(id(reader), reader.shard_of(row)): (reader, row) for reader, row, _ in jobs
-                  if not reader.is_open(row)}  # fmt: skip
-        if closed:
-            self._waiting.run([(_Opener(reader), row, memoryview(b"")) for reader, row in closed.values()])
+        unknown: list[RowJob] = []
+        with suppress(StoreError, OSError):
+            unknown = self._begin(jobs)
+        for reader, row, _ in unknown:
+            self._waiting.start(partial(_place_and_fetch, reader, row))
 
     @staticmethod
-    def _fetch(jobs: Sequence[RowJob]) -> None:
-        for reader, row, _ in jobs:
-            opened, offset, length = reader.place(row)
+    def _begin(jobs: Sequence[RowJob]) -> list[RowJob]:
+        """Starts to fetch the blocks of these rows and the indexes of their shards that are not open; returns
+        the reads for which the index has to be read first."""
+        unknown: list[RowJob] = []
+        for job in jobs:
+            reader, row, _ = job
+            is_open = reader.is_open(row)
+            found = reader.place(row) if is_open else reader.planned_place(row)
+            if found is None:
+                unknown.append(job)
+                continue
+            opened, offset, length = found
             if isinstance(opened, CachedFile):
-                for block in opened.missing(offset, length):
-                    opened.fetch(block)
+                opened.start(offset, length)
+                if not is_open:
+                    opened.start(opened.size - reader.spec.index_bytes, reader.spec.index_bytes)
+        return unknown
 
     @staticmethod
     def _drop_damaged(jobs: Sequence[RowJob]) -> bool:
@@ -92,6 +95,17 @@ class RemoteReads:
 
     def close(self) -> None:
         self._waiting.close()
+
+
+def _one_of_each_shard(jobs: Iterable[RowJob]) -> list[RowJob]:
+    return list({(id(job[0]), job[0].shard_of(job[1])): job for job in jobs}.values())
+
+
+def _place_and_fetch(reader: ArrayReader, row: int) -> None:
+    _place(reader, row)
+    opened, offset, length = reader.place(row)
+    if isinstance(opened, CachedFile):
+        opened.start(offset, length)
 
 
 def _place(reader: ArrayReader, row: int) -> None:

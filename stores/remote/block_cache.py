@@ -84,13 +84,16 @@ class BlockFile:
         start = block * BLOCK_BYTES
         return start, min(start + BLOCK_BYTES, self.object_bytes)
 
-    def put(self, block: int, data: memoryview) -> None:
-        """Keeps a block. Raises OSError for a full disk."""
-        start, at = block * BLOCK_BYTES, 0
-        while at < len(data):
-            at += os.pwrite(self.fd, data[at:], start + at)
+    def put(self, block: int, at: int, data: memoryview) -> None:
+        """Writes a piece of a block, `at` bytes from its beginning. Raises OSError for a full disk."""
+        start, stop = block * BLOCK_BYTES + at, block * BLOCK_BYTES + at + len(data)
+        while start < stop:
+            start += os.pwrite(self.fd, data[start - stop :], start)
+
+    def keep(self, block: int, crc: int) -> None:
+        """Marks a block whose bytes were written. Args: crc: their CRC32C."""
         place = _FIRST_ENTRY + _ENTRY.size * block
-        _ENTRY.pack_into(self._entries, place, _ABSENT, crc32c(data))
+        _ENTRY.pack_into(self._entries, place, _ABSENT, crc)
         self._entries[place] = _THERE  # last: another process may read it from here on
 
     def drop_damaged(self, block: int) -> bool:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
@@ -17,20 +16,17 @@ from datetime import timedelta
 from functools import lru_cache
 from typing import IO, Any, TypeVar
 
-from stores.errors import ChangedObject, IntegrityError, RemoteError, StoreError
+from stores.errors import IntegrityError, RemoteError, StoreError
+from stores.remote.request_errors import TIMEOUT_S, TRIES, Incomplete, error_of, reason, require_all
 
 T = TypeVar("T")
-TRIES = 4
-"""How often what arrived incomplete is asked for."""
 RETRIES = 5
 """How often obstore repeats a request that failed with 429, 5xx or a lost connection."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 10.0
-TIMEOUT_S = 120
+PIECE_BYTES = 1 << 20
+"""1 MiB: pieces in which a range is handed on while it arrives; they fit a core's cache."""
 PART_BYTES = 8 << 20
 """8 MiB: part of a large upload; S3 takes at least 5 MiB and at most 10,000 parts."""
-_MACHINE_ROLES = "//169.254."
-"""Address at which machines in a cloud ask for the keys of their role."""
-_STATUS = re.compile(r"non-2xx status code: (\d{3})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +66,7 @@ class ObjectClient:
                 )
             data = bytes(found.bytes())
             if len(data) != size:
-                raise _Incomplete(f"{len(data)} of {size} bytes arrived")
+                raise Incomplete(f"{len(data)} of {size} bytes arrived")
             return data
 
         return self._tried(key, get)
@@ -85,18 +81,53 @@ class ObjectClient:
         """
 
         def get() -> Fetched:
-            options: dict[str, Any] = {"range": (start, stop)}
-            if etag is not None:
-                options["if_match"] = etag
-            found = self._obstore.get(self._store, key, options=options)
-            size, first = int(found.meta["size"]), found.range[0]
+            found, size = self._answer(key, start, stop, etag)
             data = memoryview(found.bytes())
-            expected = min(stop, size) - start
-            if first != start or len(data) != expected:
-                raise _Incomplete(f"{len(data)} bytes from {first} arrived, expected {expected} from {start}")
+            require_all(len(data), start, stop, size)
             return Fetched(data, size, found.meta["e_tag"])
 
         return self._tried(key, get)
+
+    def pass_range(
+        self,
+        key: str,
+        start: int,
+        stop: int,
+        take: Callable[[int, memoryview], None],
+        *,
+        etag: str | None = None,
+    ) -> tuple[int, str | None]:
+        """As `read_range`, handing the bytes on in pieces while they arrive, which saves a copy of them all.
+
+        Args:
+            take: called with each piece and its place from `start`; again from 0 where an answer was cut off.
+                What it raises is raised here.
+
+        Returns:
+            Bytes and ETag of the object.
+        """
+
+        def get() -> tuple[int, str | None]:
+            found, size = self._answer(key, start, stop, etag)
+            at = 0
+            for piece in found.stream(min_chunk_size=PIECE_BYTES):
+                data = memoryview(piece)[: stop - start - at]
+                take(at, data)
+                at += len(data)
+            require_all(at, start, stop, size)
+            return size, found.meta["e_tag"]
+
+        return self._tried(key, get)
+
+    def _answer(self, key: str, start: int, stop: int, etag: str | None) -> tuple[Any, int]:
+        """The answer to a request for a range, not read yet, and the size of the object."""
+        options: dict[str, Any] = {"range": (start, stop)}
+        if etag is not None:
+            options["if_match"] = etag
+        found = self._obstore.get(self._store, key, options=options)
+        if found.range[0] != start:
+            raise Incomplete(f"bytes from {found.range[0]} arrived, expected those from {start}")
+        return found, int(found.meta["size"])
 
     def size(self, key: str) -> int | None:
         """Bytes of an object; None where it is missing."""
@@ -183,9 +214,9 @@ class ObjectClient:
         for attempt in range(1, TRIES + 1):
             try:
                 return request()
-            except (self._obstore.exceptions.BaseError, _Incomplete) as error:
-                fault = self._fault(key, error)
-                if attempt == TRIES or not isinstance(error, _Incomplete | _generic(self._obstore)):
+            except (self._obstore.exceptions.BaseError, Incomplete) as error:
+                fault = error_of(self._obstore.exceptions, self._named(key), error)
+                if attempt == TRIES or not isinstance(error, Incomplete | _generic(self._obstore)):
                     raise fault from None
                 if isinstance(fault, RemoteError) and fault.status is not None:  # obstore has tried again
                     raise fault from None
@@ -196,60 +227,10 @@ class ObjectClient:
             self._pause(FIRST_PAUSE_S * 2**attempt)
         raise AssertionError  # the last attempt returns or raises
 
-    def _fault(self, key: str, error: Exception) -> StoreError:
-        """The error to raise, without the server's text."""
-        exceptions, where = self._obstore.exceptions, self._named(key)
-        if isinstance(error, exceptions.PreconditionError):
-            return ChangedObject(f"{where} was replaced while it was read (another ETag); open it again")
-        if isinstance(error, exceptions.NotSupportedError) and "ange" in str(error):
-            return RemoteError(
-                f"{where}: the server answers a request for a range with the whole file, so rows cannot be "
-                "read from it; `pull` the store, or serve it by a server with ranges"
-            )
-        if isinstance(error, _Incomplete):
-            return RemoteError(f"{where}: {error}, {TRIES} times; the server or a proxy cuts answers off")
-        if _MACHINE_ROLES in str(error):  # the last place where obstore looks for a key
-            return RemoteError(f"{where}: {_reason('credential')}")
-        found = _STATUS.search(str(error))
-        status = int(found[1]) if found else None
-        if isinstance(error, exceptions.PermissionDeniedError | exceptions.UnauthenticatedError):
-            return RemoteError(
-                f"{where}: access refused (HTTP {status or 403}); pass credentials through the environment "
-                "(docs/remote.md)",
-                status=status or 403,
-            )
-        if status is not None:
-            retried = " after retries" if status == 429 or status >= 500 else ""
-            return RemoteError(f"{where}: the server answered HTTP {status}{retried}", status=status)
-        return RemoteError(f"{where}: {_reason(str(error))}")
-
-
-class _Incomplete(Exception):
-    """An answer of other bytes than were asked for."""
-
 
 def _generic(module: Any) -> type[Exception]:
     kind: type[Exception] = module.exceptions.GenericError
     return kind
-
-
-def _reason(text: str) -> str:
-    """What is known of an error without a status, in words of our own."""
-    if "Account must be specified" in text:
-        return "AZURE_STORAGE_ACCOUNT_NAME is not set (docs/remote.md)"
-    if "service account" in text or "ReadPem" in text or "DecodeCredentials" in text:
-        return "GOOGLE_APPLICATION_CREDENTIALS does not name a service account's file with its key"
-    if "Requested" in text or "UnexpectedRange" in text or "ContentRange" in text:
-        return "the server returned another range than was asked for"
-    if "body" in text or "decod" in text:
-        return f"the answer was cut off, {TRIES} times"
-    if "onnection refused" in text or "ConnectError" in text or "kind: Connect" in text or "dns" in text:
-        return "no connection to the server"
-    if "imed out" in text or "TimedOut" in text or "kind: Timeout" in text:
-        return f"no answer within {TIMEOUT_S} s"
-    if "redential" in text or "metadata" in text:
-        return "no credentials were found in the environment (docs/remote.md)"
-    return "the request failed"
 
 
 def _obstore() -> Any:
@@ -299,7 +280,7 @@ def _open(module: Any, place: str) -> Any:
             },
         )
     except (module.exceptions.BaseError, ValueError) as error:
-        raise RemoteError(f"{place}: {_reason(str(error))}") from None
+        raise RemoteError(f"{place}: {reason(str(error))}") from None
 
 
 @lru_cache(maxsize=64)

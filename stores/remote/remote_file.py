@@ -11,14 +11,16 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache
 
 import numpy as np
 
-from stores.errors import IntegrityError
+from stores.errors import ChangedObject, IntegrityError, RemoteError
 from stores.format.bounded_files import OpenFile
 from stores.remote.block_cache import BLOCK_BYTES, BlockFile
 from stores.remote.object_client import ObjectClient
+from stores.shards.shard_index import crc32c
 
 FETCHES = 24
 """Requests at once: at 30 ms each, blocks of 4 MiB make 3 GB/s."""
@@ -26,6 +28,8 @@ BLOCKS_AHEAD = 4
 """Of a file that is read forward."""
 AHEAD_BYTES = 8 << 20
 """8 MiB: read at once of a file that is read forward and not kept."""
+_BEYOND_ITS_END = 416
+"""HTTP status of a range that an object does not have."""
 
 
 @cache
@@ -39,36 +43,71 @@ def fetch_threads() -> ThreadPoolExecutor:
 
 
 class RemoteObject:
-    """An object and its ETag; thread-safe."""
+    """An object and its ETag; thread-safe.
 
-    def __init__(self, client: ObjectClient, key: str, what: str) -> None:
+    Args:
+        what: names it in errors.
+        expected_bytes: its size, where that is known; another one raises IntegrityError.
+    """
+
+    def __init__(self, client: ObjectClient, key: str, what: str, expected_bytes: int | None = None) -> None:
         self._client, self._key, self.what = client, key, what
         self._etag: str | None = None
-        self.object_bytes: int | None = None
-        """Known once a range was read."""
+        self._is_seen = False
+        self._lock = threading.Lock()
+        self.object_bytes = expected_bytes
+        """None: known once a range was read."""
 
     def fetch(self, start: int, stop: int) -> memoryview:
         """Bytes start..stop-1, fewer at the end.
 
         Raises IntegrityError where the object is missing, ChangedObject, RemoteError.
         """
-        try:
+        with self._own_words(start):
             found = self._client.read_range(self._key, start, stop, etag=self._etag)
+        self._is_same(found.object_bytes, found.etag)
+        return found.data
+
+    def hand_on(self, start: int, stop: int, take: Callable[[int, memoryview], None]) -> None:
+        """The same, piece by piece.
+
+        Args:
+            take: as ObjectClient.pass_range.
+        """
+        with self._own_words(start):
+            object_bytes, etag = self._client.pass_range(self._key, start, stop, take, etag=self._etag)
+        self._is_same(object_bytes, etag)
+
+    @contextmanager
+    def _own_words(self, start: int = 0) -> Iterator[None]:
+        """Errors of a request for bytes from `start` that show damage."""
+        try:
+            yield
         except FileNotFoundError:
             raise IntegrityError(f"{self.what} is missing") from None
-        if self.object_bytes is None:
-            self._etag, self.object_bytes = found.etag, found.object_bytes
-        elif found.object_bytes != self.object_bytes:
-            raise IntegrityError(f"{self.what} had {self.object_bytes} bytes, now {found.object_bytes}")
-        return found.data
+        except RemoteError as error:
+            if error.status == _BEYOND_ITS_END:
+                raise IntegrityError(f"{self.what} ends before byte {start}") from None
+            raise
+
+    def _is_same(self, object_bytes: int, etag: str | None) -> None:
+        """Compares what came with a range with what came with the first one. Several may be under way
+        before that one has arrived, without a condition."""
+        with self._lock:
+            if not self._is_seen:
+                self._is_seen, self._etag = True, etag
+                self.object_bytes = object_bytes if self.object_bytes is None else self.object_bytes
+        if object_bytes != self.object_bytes:
+            raise IntegrityError(f"{self.what} has {object_bytes} bytes, expected {self.object_bytes}")
+        if etag != self._etag:
+            raise ChangedObject(f"{self.what} was replaced while it was read (another ETag); open it again")
 
     def look(self) -> int:
         """Its size in bytes, asked for without reading. Raises as `fetch`."""
-        try:
-            self.object_bytes, self._etag = self._client.head(self._key)
-        except FileNotFoundError:
-            raise IntegrityError(f"{self.what} is missing") from None
-        return self.object_bytes
+        with self._own_words():
+            object_bytes, etag = self._client.head(self._key)
+        self._is_same(object_bytes, etag)
+        return object_bytes
 
 
 class StreamedFile(OpenFile):
@@ -78,7 +117,7 @@ class StreamedFile(OpenFile):
 
     def __init__(self, source: RemoteObject) -> None:
         super().__init__(-1, 0)  # first: what fails below still has its fields
-        self.size = source.look()
+        self.size = source.look() if source.object_bytes is None else source.object_bytes
         self._object = source
         self._ahead, self._ahead_at, self._end = memoryview(b""), 0, -1
 
@@ -114,11 +153,19 @@ def copied(data: memoryview, out: memoryview) -> int:
     return len(data)
 
 
+class _NotKept(Exception):
+    """The cache's disk took no more."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
 class CachedFile(OpenFile):
     """Reads through blocks, which are fetched when they are first needed.
 
     Args:
-        source: the object.
+        source: the object. Where its size is known, opening asks nothing of the server.
         blocks: opens the blocks of an object of this size, again where they were removed; for None those
             that are there, or None.
         kept: called with the bytes of each block that was kept.
@@ -149,15 +196,10 @@ class CachedFile(OpenFile):
         self._lock = threading.Lock()
         self._fetching: dict[int, Future[None]] = {}
         self._last, self._streams = -2, False
-        found = blocks(None)
-        if found is None:
-            first = source.fetch(0, BLOCK_BYTES)
-            found = blocks(source.object_bytes)
-            assert found is not None and source.object_bytes is not None
-            self._blocks, self.size = found, source.object_bytes
-            self._keep(0, first)
-        else:
-            self._blocks, self.size = found, found.object_bytes
+        found = blocks(source.object_bytes) or blocks(source.look())
+        assert found is not None
+        self._blocks, self.size = found, found.object_bytes
+        source.object_bytes = found.object_bytes
 
     def missing(self, offset: int, length: int) -> Iterator[int]:
         """The blocks of these bytes that are not here yet."""
@@ -173,6 +215,11 @@ class CachedFile(OpenFile):
         has, last = self._blocks.has, (offset + length - 1) // BLOCK_BYTES
         return has(offset // BLOCK_BYTES) and all(map(has, range(offset // BLOCK_BYTES + 1, last + 1)))
 
+    def start(self, offset: int, length: int) -> None:
+        """Starts to fetch what is missing of these bytes; errors are met by whoever reads."""
+        for block in self.missing(offset, length):
+            self.fetch(block)
+
     def fetch(self, block: int) -> Future[None]:
         """Starts to fetch a block, unless that has begun; the result raises as RemoteObject.fetch."""
         with self._lock:
@@ -187,26 +234,34 @@ class CachedFile(OpenFile):
                 return
             if self._blocks.is_removed:  # to make room: what is kept from here on shall count
                 self._blocks = self._open(self.size) or self._blocks
-            self._keep(block, self._object.fetch(*self._blocks.bounds(block)))
+            self._keep(self._blocks, block)
         finally:
             with self._lock:
                 self._fetching.pop(block, None)
 
-    def _keep(self, block: int, data: memoryview) -> None:
-        start, stop = self._blocks.bounds(block)
-        if len(data) != stop - start or self._object.object_bytes != self.size:
-            raise IntegrityError(
-                f"{self._object.what} has {self._object.object_bytes} bytes, expected {self.size}"
-            )
+    def _keep(self, blocks: BlockFile, block: int) -> None:
+        """Writes a block piece by piece while it arrives."""
+        start, stop = blocks.bounds(block)
+        crc = 0
+
+        def take(at: int, piece: memoryview) -> None:
+            nonlocal crc
+            try:
+                blocks.put(block, at, piece)
+            except OSError as error:
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO):
+                    raise
+                raise _NotKept(error) from None
+            crc = crc32c(piece, crc if at else 0)
+
         try:
-            self._blocks.put(block, data)
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO):
-                raise
+            self._object.hand_on(start, stop, take)
+        except _NotKept as stopped:
             self._streams = True
-            self._refused(error)
-        else:
-            self._kept(len(data))
+            self._refused(stopped.error)
+            return
+        blocks.keep(block, crc)
+        self._kept(stop - start)
 
     def ensure(self, offset: int, length: int) -> None:
         """Returns once these bytes are here. Raises as RemoteObject.fetch."""

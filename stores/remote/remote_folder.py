@@ -43,8 +43,9 @@ class RemoteFolder(StoreFolder):
             raise ValueError(f"{self.path} was closed")
         return (self._url / object_path(relative)).key
 
-    def _object(self, relative: str) -> RemoteObject:
-        return RemoteObject(self._client, self._key(relative), f"{self.path}: {relative}")
+    def _object(self, relative: str, expected_bytes: int | None = None) -> RemoteObject:
+        what = f"{self.path}: {relative}"
+        return RemoteObject(self._client, self._key(relative), what, expected_bytes)
 
     def has(self, name: str) -> bool:
         return self._client.size(self._key(name)) is not None
@@ -79,8 +80,8 @@ class RemoteFolder(StoreFolder):
     def is_remote(self) -> bool:
         return True
 
-    def open(self, relative: str) -> OpenFile:
-        source, way = self._object(relative), self._way_of(relative)
+    def open(self, relative: str, expected_bytes: int | None = None) -> OpenFile:
+        source, way = self._object(relative, expected_bytes), self._way_of(relative)
         if way == _MEMORY:
             return CachedFile(source, _blocks_in_memory, lambda _: None, _unreachable)
         if way == _STREAM or self._manifest_digest is None:

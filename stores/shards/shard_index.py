@@ -58,11 +58,16 @@ def fixed_index(shard_rows: int, written: npt.NDArray[np.bool_], stored_row_byte
     return index
 
 
+def planned_bytes(spec: ArraySpec, rows: int) -> int | None:
+    """Length of a shard file of `rows` rows; None where it depends on what is compressed."""
+    return None if spec.compressed else rows * spec.stored_row_bytes + spec.index_bytes
+
+
 def wrong_length(spec: ArraySpec, rows: int, file_bytes: int) -> str | None:
     """What is wrong with the length of a shard file of `rows` rows, by its array alone; None for nothing."""
-    if spec.compressed:
+    expected = planned_bytes(spec, rows)
+    if expected is None:
         return None if file_bytes >= spec.index_bytes else f"has {file_bytes} bytes, too few for its index"
-    expected = rows * spec.stored_row_bytes + spec.index_bytes
     return None if file_bytes == expected else f"has {file_bytes} bytes, expected {expected}"
 
 

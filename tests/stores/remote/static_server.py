@@ -79,6 +79,9 @@ def _answer(request: BaseHTTPRequestHandler, state: StaticServer, *, with_body: 
         headers, status, body = {"ETag": etag}, 200, data
         if asked and state.ranges:
             first, last = map(int, re.findall(r"\d+", asked))
+            if first >= len(data):
+                _send(request, 416, b"", {})
+                return
             last = min(last, len(data) - 1)
             if fault == "wrong range":
                 first, last = first + 1, last + 1

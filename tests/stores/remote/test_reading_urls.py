@@ -69,6 +69,31 @@ def test_neighbours_are_fetched_together(url: str, server: StaticServer, monkeyp
         assert len(server.ranges_of("p5/q")) == before + 1
 
 
+def test_batches_fetched_ahead_ask_for_no_block_twice(url: str, server: StaticServer, local: Path) -> None:
+    with open_store(url) as store, open_store(local) as on_disk:
+        for rows in ([0, 9, 2], [3, 10, 1], [1, 2, 3]):
+            store.prefetch(rows, ("p4", "p5"))
+        np.testing.assert_array_equal(store.read_features([2, 9])["p4"], on_disk.read_features([2, 9])["p4"])
+    asked = [(path, each) for _, path, each, _ in server.requests if each and "/bins/" in path]
+    assert len(asked) == len(set(asked)) > 0
+
+
+@pytest.mark.parametrize("gigabytes", ["1", "0"])
+@pytest.mark.parametrize("length", [-1, 100, 0])
+def test_an_object_of_another_length_is_refused(
+    length: int, gigabytes: str, tmp_path: Path, local: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PERMAFROST_CACHE_GB", gigabytes)
+    served = tmp_path / "served" / "store"
+    shutil.copytree(local, served)
+    shard = served / "bins/64x64/levels/p4/q/c.0.0.0.0"
+    shard.write_bytes(shard.read_bytes()[:length] if length else shard.read_bytes() + b"more")
+    with serving(tmp_path / "served") as server, open_store(f"{server.url}/store") as store:
+        store.prefetch([0], ("p4",))
+        with pytest.raises(IntegrityError, match=r"c\.0\.0\.0\.0 (has|ends)"):
+            store.read_encoded([0], "p4")
+
+
 def test_a_damaged_cache_is_fetched_again(
     url: str, own_cache: Path, server: StaticServer, local: Path
 ) -> None:

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from stores.errors import RemoteError
 from stores.remote import object_client
 from stores.remote.object_client import ObjectClient, client_of
+from stores.remote.request_errors import error_of
 from stores.remote.store_url import StoreUrl, store_path
 
 
@@ -118,7 +119,6 @@ def test_profiles_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_machine_without_a_role_has_no_credentials() -> None:
     """The answer of a machine's own address is none of the bucket."""
-    client = ObjectClient("s3://bucket")
     text = "Error performing PUT http://169.254.169.254/latest/api/token - non-2xx status code: 403"
-    fault = client._fault("a", object_client._generic(obstore)(text))
+    fault = error_of(obstore.exceptions, "s3://bucket/a", object_client._generic(obstore)(text))
     assert "no credentials were found in the environment" in str(fault) and "403" not in str(fault)
