@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 
 LINE_EVERY_S = 10.0
 """Seconds of an extraction between log lines, which the first and the last shard have anyway."""
+QUIET_S = 30.0
+"""After so many seconds without a line comes one of what is done so far, also in the middle of a shard."""
 BAR = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{postfix}"
 BOTTLENECKS = {"decode": "decoding", "backbone": "backbone", "write": "writing"}
 """The stages of an extraction in words."""
@@ -64,11 +66,13 @@ class ExtractionProgress:
     def __call__(self, progress: Progress) -> None:
         if self._on_terminal:
             self._draw(progress)
-        elif progress.finished_shard is not None and self._is_due(progress):
+        elif self._is_due(progress):
             self._logged_s = progress.seconds
-            logger.info("%s", shard_line(self._name, progress))
+            logger.info("%s", progress_line(self._name, progress))
 
     def _is_due(self, progress: Progress) -> bool:
+        if progress.finished_shard is None:
+            return progress.rows_done > 0 and progress.seconds - (self._logged_s or 0.0) >= QUIET_S
         is_last = progress.shards_done == progress.shards_total
         return self._logged_s is None or is_last or progress.seconds - self._logged_s >= LINE_EVERY_S
 
@@ -107,7 +111,8 @@ def speed_text(progress: Progress) -> str:
     return progress_text(progress.images_per_s, "rows", progress.seconds_left, waits_for, more)
 
 
-def shard_line(name: str, progress: Progress) -> str:
-    """The log line of a finished shard; rows of the whole store are counted."""
+def progress_line(name: str, progress: Progress) -> str:
+    """A log line of an extraction, with the shard that was finished, if any; rows are of the whole store."""
     done, total = (progress.rows_before + rows for rows in (progress.rows_done, progress.rows_total))
-    return f"{name}: {done} of {total} rows, {speed_text(progress)}; shard {progress.finished_shard} done"
+    shard = f"; shard {progress.finished_shard} done" if progress.finished_shard is not None else ""
+    return f"{name}: {done} of {total} rows, {speed_text(progress)}{shard}"
