@@ -95,7 +95,7 @@ def live_images(config: AnalyseConfig, card: BackboneCard) -> LiveImages:
             f"--kind {config.kind} of a live backbone needs images: pass --dataset, such as ade20k or the "
             "description that `describe` writes of own photographs"
         )
-    split = chosen_split(config.dataset, config.split or first_test_split(config.dataset))
+    split = chosen_split(config.dataset, config.split or _first_split(config.dataset))
     dataset = open_dataset(config.dataset, config.data, split)
     if dataset.records and dataset.records[0].frames is not None:
         raise UsageError(f"--dataset {config.dataset}: analyses of a live backbone read images, not videos")
@@ -132,3 +132,11 @@ def patch_grid(card: BackboneCard, crop_px: int) -> tuple[int, int]:
     """Rows and columns of patches of a plain ViT."""
     assert card.family == PLAIN
     return crop_px // card.multiple_px, crop_px // card.multiple_px
+
+
+def _first_split(dataset: str) -> str | None:
+    """The first test split; None, which is the training split, where a data set has no other."""
+    try:
+        return first_test_split(dataset)
+    except ValueError:
+        return None

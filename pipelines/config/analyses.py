@@ -46,7 +46,8 @@ class AnalyseConfig(VerbConfig):
     dataset: str | None = None
     """Data set of the images, or the description file of own data. Default: that of the store."""
     split: str | None = None
-    """Split of the images. Default: the data set's test split; that of the store."""
+    """Split of the images. Default: that of the store; of a data set its test split, or where it has none the
+    training split."""
     data: str | None = None
     """Folder of the data set. Default: data/<official folder name>; of own data as described."""
     crop_size: int | None = field(default=None, metadata=marks(least=32))

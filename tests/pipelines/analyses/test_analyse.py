@@ -160,6 +160,22 @@ def test_pictures_of_features_and_neighbours(store: Path, data: Path, tmp_path: 
     assert main(["analyse", *map(str, words), "--query", f"{first[0]['key']}@9x9"]) == 2
 
 
+def test_a_data_set_of_one_split_is_looked_at_all_the_same(tmp_path: Path) -> None:
+    """Live analyses read a test split; a folder of photographs often has none."""
+    rng = np.random.default_rng(0)
+    for number in range(4):
+        folder = tmp_path / "photos" / "train" / "ab"[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 255, (80, 72, 3), np.uint8)).save(folder / f"{number}.png")
+    description = tmp_path / "photos.yaml"
+    description.write_text(
+        "name: photos\nlayout: imagefolder\ndata: photos\nsplits: {train: {images: train}}\nclasses: [a, b]\n"
+    )
+    live = ("--model", "swinv2-nano", "--dataset", description, "--crop-size", 64, "--levels", "p4")
+    found = analyse(tmp_path / "l", "--kind", "pca", *live)
+    assert found["of"]["images"]["split"] == "train" and len(found["rows"]) == 4
+
+
 def test_codec_error_of_every_channel(store: Path, data: Path, tmp_path: Path) -> None:
     found = analyse(
         tmp_path / "c", "--kind", "codec", "--store", store, "--data", data, "--weights", "random:0"
