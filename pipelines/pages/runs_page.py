@@ -16,7 +16,7 @@ from pipelines.pages.page import MAX_BYTES, write_page
 from pipelines.pages.tables import Cell, Column, Table, number
 from pipelines.pictures.run_colours import colour_of
 from pipelines.reporting.report_rows import ReportRow
-from pipelines.reporting.report_table import paper_cell, weights_cell
+from pipelines.reporting.report_table import has_paper, paper_cell, weights_cell
 from pipelines.reporting.run_summary import RunFigures
 from pipelines.runs.metrics_csv import read_metrics
 from pipelines.runs.run_folder import CURVES, METRICS
@@ -82,11 +82,13 @@ def _table(rows: Sequence[ReportRow]) -> Table:
     columns = [Column("head"), Column("weights"), Column("parameters", True), Column("steps")]
     columns += [Column(f"{name} ({views})", True) for views, name in kinds]
     columns += [Column("step", True), Column("peak memory", True), Column("hours", True)]
-    columns += [Column("store"), Column("run"), Column("paper, frozen (fine-tuned)")]
+    columns += [Column("store"), Column("run")]
+    with_paper = has_paper(rows)
+    columns += [Column("paper, frozen (fine-tuned)")] * with_paper
     return Table(
         name=", ".join(rows[0].source),
         columns=columns,
-        rows=[_cells(row, kinds) for row in rows],
+        rows=[[*_cells(row, kinds), *[Cell(paper_cell(row))] * with_paper] for row in rows],
         notes=list(dict.fromkeys(note for row in rows for note in row.notes)),
     )
 
@@ -108,7 +110,6 @@ def _cells(row: ReportRow, kinds: Sequence[tuple[str, str]]) -> list[Cell]:
         number(row.hours, "{:.2f}"),
         Cell(f"{run.store} {run.record.codec or ''}".rstrip()),
         Cell(row.folders),
-        Cell(paper_cell(row)),
     ]
 
 

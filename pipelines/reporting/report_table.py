@@ -43,10 +43,10 @@ def table_text(rows: Sequence[ReportRow]) -> str:
     header = ["head", "weights", "parameters", "steps", *(f"{name} ({views})" for views, name in kinds)]
     with_costs = any(_counted(row) for row in rows)
     header += [*_COST_COLUMNS * with_costs, "step", "peak", "hours", "store", "run"]
-    has_paper = _has_paper(rows)
-    header += ["paper, frozen (fine-tuned)"] * has_paper
+    with_paper = has_paper(rows)
+    header += ["paper, frozen (fine-tuned)"] * with_paper
     settings, notes = _Legend([str(n) for n in range(1, 100)]), _Legend(string.ascii_lowercase)
-    lines = [header, *(_cells(row, kinds, settings, notes, with_costs, has_paper) for row in rows)]
+    lines = [header, *(_cells(row, kinds, settings, notes, with_costs, with_paper) for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
     text = [
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
@@ -56,7 +56,7 @@ def table_text(rows: Sequence[ReportRow]) -> str:
     return "\n".join([", ".join(rows[0].source), *text, *legend, *_paper_cost(rows), ""])
 
 
-def _has_paper(rows: Sequence[ReportRow]) -> bool:
+def has_paper(rows: Sequence[ReportRow]) -> bool:
     """Whether a paper reports on the data set of these rows."""
     return paper_dataset(rows[0].first.record.dataset) is not None
 
@@ -95,7 +95,7 @@ def _cells(
     settings: _Legend,
     notes: _Legend,
     with_costs: bool,
-    has_paper: bool,
+    with_paper: bool,
 ) -> list[str]:
     run, seconds, peak, hours = row.first, row.step_seconds, row.peak_bytes, row.hours
     seeds = f" x{len(row.runs)}" if len(row.runs) > 1 else ""
@@ -113,7 +113,7 @@ def _cells(
         "-" if peak is None else gigabytes(peak),
         "-" if hours is None else f"{hours:.2f}",
         f"{run.store} {run.record.codec or ''}".rstrip(),
-        *((row.folders, paper_cell(row) + marks) if has_paper else (row.folders + marks,)),
+        *((row.folders, paper_cell(row) + marks) if with_paper else (row.folders + marks,)),
     ]
 
 

@@ -66,6 +66,18 @@ def test_it_shows_scores_differences_classes_and_pictures(page: Path) -> None:
     assert text.count("data:image/jpeg;base64,") == 2
 
 
+def test_own_data_has_no_column_of_a_paper(runs: list[Path], page: Path, tmp_path: Path) -> None:
+    """A paper reports on Kinetics-400, none on "garden"."""
+    assert "paper, frozen" in page.read_text()
+    folder = Path(shutil.copytree(runs[0], tmp_path / "run"))
+    record = json.loads((folder / "run.json").read_text())
+    record["identity"]["dataset"]["name"] = "garden"
+    (folder / "run.json").write_text(json.dumps(record))
+    assert main(["report", str(folder), "--out", str(tmp_path / "page.html")]) == 0
+    text = (tmp_path / "page.html").read_text()
+    assert "garden" in text and "paper, frozen" not in text
+
+
 def test_twenty_runs_with_pictures_stay_below_the_limit(runs: list[Path], tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (700, 900, 3), np.uint8)
     for number in range(20):
