@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import groupby
 
 from extract.extractor.batch_order import DEFAULT_BATCH_ROWS, Batch, upcoming, views_at_once
 from extract.extractor.progress import Stopwatch
@@ -43,24 +44,27 @@ def loaded_batches(
     workers: int,
     batch_rows: int | None,
     claim: Callable[[ShardId], bool] = lambda _: True,
+    source_of: Callable[[int], str] | None = None,
 ) -> Iterator[tuple[Batch, Rows]]:
     """The batches of the shards in `todo`, decoded; takes shards out of it, also those added meanwhile, and
     leaves out those that `claim` refuses.
 
-    At most `rows_ahead` rows are held.
+    At most `rows_ahead` rows are held, and what one source has beyond a batch.
+
+    Args: source_of: names the source of a row of the plan, where records share them; those that follow each
+    other are loaded together. None: each record has its own.
 
     Raises what RowLoader.load raises.
     """
-    views, batches = views_at_once(plan), upcoming(plan, todo, batch_rows, claim)
+    views, batches = views_at_once(plan), _by_source(upcoming(plan, todo, batch_rows, claim), source_of)
     ahead: deque[Batch] = deque()
     pending: dict[int, deque[Future[Rows]]] = {}  # several, where a failed shard is done again at once
     while True:
         while len(ahead) <= BATCHES_AHEAD * views or sum(len(b.rows) for b in ahead) < 2 * workers * views:
             batch, groups = next(batches, (None, []))
             if batch is None:
-                batches = upcoming(
-                    plan, todo, batch_rows, claim
-                )  # shards may be added until the last batch is out
+                # Shards may be added until the last batch is out.
+                batches = _by_source(upcoming(plan, todo, batch_rows, claim), source_of)
                 break
             ahead.append(batch)
             for group in groups:
@@ -74,6 +78,30 @@ def loaded_batches(
             global_rows = [plan.global_row(batch.shard.bin, row) for row in batch.rows]
             loaded = [_taken(pending, row).result().pop(row) for row in global_rows]
         yield batch, dict(zip(batch.rows, loaded, strict=True))
+
+
+def _by_source(
+    batches: Iterator[tuple[Batch, list[list[int]]]], source_of: Callable[[int], str] | None
+) -> Iterator[tuple[Batch, list[list[int]]]]:
+    """The batches, rows of one source that follow each other in one list: up to the end of the next batch, of
+    which its first rows may be."""
+    if source_of is None:
+        yield from batches
+        return
+    held: tuple[Batch, list[list[int]]] | None = None
+    for batch, groups in batches:
+        merged = [
+            [row for group in together for row in group]
+            for _, together in groupby(groups, key=lambda group: source_of(group[0]))
+        ]
+        if held is not None:
+            last = held[1][-1:]
+            if last and merged and source_of(last[0][0]) == source_of(merged[0][0]):
+                last[0].extend(merged.pop(0))
+            yield held
+        held = batch, merged
+    if held is not None:
+        yield held
 
 
 def _taken(pending: dict[int, deque[Future[Rows]]], row: int) -> Future[Rows]:

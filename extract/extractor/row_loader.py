@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from copy import copy
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -111,8 +112,20 @@ class RowLoader:
         """A row by its number in the plan; see `load_views`."""
         return self.load_views([row])[row]
 
+    @property
+    def source_of(self) -> Callable[[int], str] | None:
+        """What names the source of a row; None where no two records share one."""
+        if all(record.source is None for record in self._dataset.records):
+            return None
+
+        def name(row: int) -> str:
+            key = self._rows.keys[row]
+            return self._dataset.records[self._index_of[key]].source or key
+
+        return name
+
     def load_views(self, rows: Sequence[int]) -> dict[int, LoadedRow | SkippedRow]:
-        """Rows of one record, whose source is read and decoded once; each as if it were loaded alone.
+        """Rows of one source, which is read and decoded once; each as if it were loaded alone.
 
         Args:
             rows: their numbers in the plan.
@@ -121,15 +134,19 @@ class RowLoader:
             IdentityError: the source is not the one that was planned, or is gone.
             OSError: it could not be read, after several tries.
         """
-        key = self._rows.keys[rows[0]]
-        subset = self._dataset.subset
-        if subset is not None and key not in subset:
+        subset, found = self._dataset.subset, dict[int, LoadedRow | SkippedRow]()
+        if subset is not None:
+            others = [row for row in rows if self._rows.keys[row] not in subset]
             skipped = SkippedRow(code=NOT_IN_SUBSET, reason="not in the subset", source_sha256=None)
-            return dict.fromkeys(rows, skipped)
+            found, rows = dict.fromkeys(others, skipped), [row for row in rows if row not in set(others)]
+        if not rows:
+            return found
         if not self._one_by_one:
             with suppress(MemoryError):  # others beside it may have had a part in that
-                return self._load(key, rows)
-        return self._load_alone(key, rows)
+                return {**found, **self._load(rows)}
+        for key, of_key in groupby(rows, key=lambda row: self._rows.keys[row]):
+            found |= self._load_alone(key, list(of_key))
+        return found
 
     def _load_alone(self, key: str, rows: Sequence[int]) -> dict[int, LoadedRow | SkippedRow]:
         """Tried in child processes first, as often as a record may end them; then here."""
@@ -137,10 +154,10 @@ class RowLoader:
         reasons = self._attempts.reasons(name)
         while len(reasons) < MOST_DEATHS:
             with self._alone, self._attempts.counted(name, ENDED_THE_PROCESS):
-                reason = ends_its_process(lambda: self._without_locks()._load(key, rows))
+                reason = ends_its_process(lambda: self._without_locks()._load(rows))
                 if reason is None:
                     try:
-                        return self._load(key, rows)
+                        return self._load(rows)
                     except MemoryError:
                         reason = "loading it used up the memory"
             reasons = self._attempts.add(name, reason)
@@ -155,7 +172,8 @@ class RowLoader:
         forget_decoders()
         return loader
 
-    def _load(self, key: str, rows: Sequence[int]) -> dict[int, LoadedRow | SkippedRow]:
+    def _load(self, rows: Sequence[int]) -> dict[int, LoadedRow | SkippedRow]:
+        key = self._rows.keys[rows[0]]
         index = self._index_of[key]
         try:
             data = self._read(index, key)
@@ -163,21 +181,24 @@ class RowLoader:
             skipped = SkippedRow(code=error.code, reason=error.reason, source_sha256=None)
             return dict.fromkeys(rows, skipped)
         sha256 = hashlib.sha256(data).digest()
-        self._digests.check(key, sha256)
-        try:
-            annotation = retried(lambda: self._dataset.read_annotation(index), f"annotation of {key}")
-        except SourceError as error:
-            skipped = SkippedRow(code=BAD_TARGET, reason=error.reason, source_sha256=sha256)
-            return dict.fromkeys(rows, skipped)
-        self._check_annotation(index, key, annotation)
+        truths: dict[str, tuple[Any, SourceError | None]] = {}
+        found: dict[int, LoadedRow | SkippedRow] = {}
+        for key, of_key in groupby(rows, key=lambda row: self._rows.keys[row]):
+            truth = self._truth(key, sha256)
+            if isinstance(truth, SkippedRow):
+                found |= dict.fromkeys(of_key, truth)
+            else:
+                truths[key] = truth
+        left = [row for row in rows if row not in found]
+        if not left:
+            return found
         media = self._dataset.media
         views = [
-            media.view_from_params(self._rows.params[row]).of_store(self._views_identity) for row in rows
+            media.view_from_params(self._rows.params[row]).of_store(self._views_identity) for row in left
         ]
         rendered = self._rendered(data, index, views)
-        found: dict[int, LoadedRow | SkippedRow] = {}
-        truth, problem = self._parsed(index, annotation)  # once for all views: label maps are decoded too
-        for row, view, pixels in zip(rows, views, rendered, strict=True):
+        for row, view, pixels in zip(left, views, rendered, strict=True):
+            truth, problem = truths[self._rows.keys[row]]
             if isinstance(pixels, SourceError) or problem is not None:
                 why = pixels if isinstance(pixels, SourceError) else problem
                 assert why is not None
@@ -191,6 +212,18 @@ class RowLoader:
                 source_sha256=sha256,
             )
         return found
+
+    def _truth(self, key: str, sha256: bytes) -> tuple[Any, SourceError | None] | SkippedRow:
+        """Of a record, once for all its views, as label maps are decoded too: the truth, or why it has none;
+        why its rows are skipped where the annotation cannot be read."""
+        index = self._index_of[key]
+        self._digests.check(key, sha256)
+        try:
+            annotation = retried(lambda: self._dataset.read_annotation(index), f"annotation of {key}")
+        except SourceError as error:
+            return SkippedRow(code=BAD_TARGET, reason=error.reason, source_sha256=sha256)
+        self._check_annotation(index, key, annotation)
+        return self._parsed(index, annotation)
 
     def _check_annotation(self, index: int, key: str, annotation: bytes) -> None:
         """Raises IdentityError where it is not the one that was planned; where that is not known, nothing."""

@@ -244,6 +244,7 @@ class _Run:
                         workers=workers,
                         batch_rows=batch_rows,
                         claim=self._shards.claim,
+                        source_of=loader.source_of,
                     ):
                         if self._is_dropped(batch):
                             continue

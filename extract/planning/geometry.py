@@ -1,7 +1,8 @@
 """The rows and bins of a store: view-major rows, one bin for each padded size.
 
 Records stand in the order of a hash of their key for training splits, so that a run of rows is a random
-sample and an epoch reads forward, and in the order of their keys for test splits.
+sample and an epoch reads forward, and in the order of their keys for test splits. Records of one source, such
+as the persons of an image, stand together, so that it is decoded once; training mixes them (stores.sampling).
 """
 
 from __future__ import annotations
@@ -37,8 +38,12 @@ def is_pooled(pyramid: PyramidSpec, targets: Sequence[Target]) -> bool:
 def record_order(dataset: Dataset) -> list[int]:
     """Indices of the records in the order of their rows."""
     index_of = {record.key: index for index, record in enumerate(dataset.records)}
-    keys = key_order(index_of) if dataset.is_training else sorted(index_of)
-    return [index_of[key] for key in keys]
+    if not dataset.is_training:
+        return [index_of[key] for key in sorted(index_of)]
+    of_source: dict[str, list[str]] = {}
+    for record in dataset.records:
+        of_source.setdefault(record.source or record.key, []).append(record.key)
+    return [index_of[key] for source in key_order(of_source) for key in sorted(of_source[source])]
 
 
 def row_table(dataset: Dataset, params: Sequence[npt.NDArray[np.float64]]) -> tuple[RowTable, list[Hw]]:

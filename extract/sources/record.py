@@ -31,3 +31,5 @@ class Record:
     """Mean frames a second of a video; None for images."""
     decoder: str | None = None
     """Which decoder reads the frames of a video, one of DECODER_NAMES; None for images."""
+    source: str | None = None
+    """Names the file that several records share, which is decoded once for all; None: its own."""
