@@ -22,6 +22,7 @@ from extract.datasets.own.data_module import OwnData
 from extract.datasets.own.description import Description, description_of, is_description
 from extract.datasets.own.description_file import read_description
 from extract.datasets.own.ready_made_sets import ready_made_file, ready_made_names
+from extract.datasets.persons.box_file import BoxFile, read_box_file
 from extract.sources.record import DatasetLayoutError, Record
 from extract.swin.window_rule import WindowRule
 from extract.views.crop_size import CropSize, plain_size
@@ -185,6 +186,7 @@ def open_dataset(
     subset: str | None = None,
     *,
     stuff: str | None = None,
+    boxes: str | Path | None = None,
 ) -> Dataset:
     """One split of a data set; lists its files and reads the headers of its images.
 
@@ -195,6 +197,8 @@ def open_dataset(
         split: official name of the split; None: the training split.
         subset: the records to fill, see stores.subsets; None: all.
         stuff: the kind of stuff maps that training rows hold too; None: none, or as an identity says.
+        boxes: file of person boxes that test rows are of (extract.datasets.persons.box_file); None: the
+            annotated ones.
 
     Raises:
         DatasetLayoutError: `data` does not hold the data set.
@@ -209,13 +213,22 @@ def open_dataset(
             f"{dataset_name(name)} is own data: pass --data, the folder that `data` of its description names "
             f"({where} does not exist)"
         )
-    more = _stuff_argument(name, module, chosen, stuff)
+    more: dict[str, Any] = _stuff_argument(name, module, chosen, stuff)
+    if boxes is not None:
+        more["boxes"] = _box_file(name, module, boxes)
     try:
         return module.open_dataset(where, chosen, subset, **more)
     except DatasetLayoutError as error:
         if isinstance(module, OwnData) or DESCRIBE in str(error):
             raise
         raise DatasetLayoutError(f"{error}; {DESCRIBE}") from error
+
+
+def _box_file(name: Named, module: DatasetModule, boxes: str | Path) -> BoxFile:
+    """Raises ValueError for data that has no boxes of persons."""
+    if not getattr(module, "TAKES_BOXES", False):
+        raise ValueError(f"--boxes {boxes}: {dataset_name(name)} has no keypoints of persons in boxes")
+    return read_box_file(boxes, getattr(module, "CATEGORY_IDS", (1,)))
 
 
 def _stuff_argument(name: Named, module: DatasetModule, split: str, stuff: str | None) -> dict[str, str]:

@@ -32,7 +32,6 @@ from extract.decoding.video_frames import decoders_here
 from extract.sources.byte_sources import DecoderLost, SourceError, TookTooLong
 from extract.sources.record import DECODER_NAMES
 from extract.views.clip_view import ClipView
-from extract.views.crop_view import CropView
 from extract.views.view import View
 from stores.format.row_table import UNDECODABLE
 
@@ -158,7 +157,7 @@ class DecoderPool:
         request = {
             "do": "image",
             "hw": hw,
-            "crops": all(isinstance(view, CropView) for view in views),
+            "kind": type(views[0]).__name__,
             "views": [view.to_params().tolist() for view in views],
             "replays": [(view.revision, view.interpolation) for view in views],
         }

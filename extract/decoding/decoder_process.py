@@ -27,12 +27,15 @@ from extract.decoding.video_frames import read_frames
 from extract.sources.byte_sources import SourceError, decode_picture
 from extract.views.clip_view import ClipView, render_clips
 from extract.views.crop_view import CropView
+from extract.views.persons.affine_view import AffineView
 from extract.views.view import Hw, View
 from stores.format.row_table import WRONG_SIZE
 
 _NICENESS = 10
 """Lower priority than the thread that drives the device: decoders use the processor time it leaves."""
 _MAX_HEADER_BYTES = 64 << 20  # 64 MiB
+IMAGE_VIEWS: Mapping[str, type[View]] = {kind.__name__: kind for kind in (View, CropView, AffineView)}
+"""Classes of views of images by the name that a request has."""
 
 
 def send(file: IO[bytes], header: Mapping[str, Any], blobs: Sequence[Any] = ()) -> None:
@@ -118,7 +121,7 @@ def answer(request: Mapping[str, Any], blobs: Sequence[bytearray]) -> tuple[dict
         with Region(request["path"], request["offset"], request["size"]) as region:
             return {"facts": asdict(clip_facts(io.BufferedReader(region, 1 << 16)))}, []
     if request["do"] == "image":
-        kind = CropView if request.get("crops") else View
+        kind = IMAGE_VIEWS[request["kind"]]
         images = [
             replace(kind.from_params(params), revision=revision, interpolation=interpolation)
             for params, (revision, interpolation) in zip(request["views"], request["replays"], strict=True)

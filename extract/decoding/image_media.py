@@ -12,13 +12,14 @@ from extract.decoding.decoder_pool import DecoderPool, decoder_pool
 from extract.sources.byte_sources import DECODER, LIMIT_PX
 from extract.sources.record import Record
 from extract.views.crop_view import CROP_PARAMS, CropView
+from extract.views.persons.affine_view import AFFINE_PARAMS, AffineView
 from extract.views.view import VIEW_PARAMS, View
 
 
 class Images:
     """Sources that are one image each; a `Media`. extract.decoding.decoder_pool decodes them."""
 
-    view_params = VIEW_PARAMS
+    view_params: tuple[str, ...] = VIEW_PARAMS
 
     def __init__(self, pool: DecoderPool | None = None) -> None:
         """Args: pool: of decoders; None: that of this process."""
@@ -42,3 +43,12 @@ class CroppedImages(Images):
 
     def view_from_params(self, params: Sequence[float] | npt.NDArray[Any]) -> CropView:
         return CropView.from_params(params)
+
+
+class Persons(Images):
+    """Sources that are one image each, whose views are crops of persons; a `Media`."""
+
+    view_params = AFFINE_PARAMS
+
+    def view_from_params(self, params: Sequence[float] | npt.NDArray[Any]) -> AffineView:
+        return AffineView.from_params(params)

@@ -35,6 +35,7 @@ def dataset_identity(dataset: Dataset, annotations: str) -> dict[str, Any]:
         **provided_by(package_of("permafrost.datasets", dataset.name)),
         **provided_by(package_of("permafrost.tasks", dataset.task), "task_package"),
         **_exceptions(dataset),
+        **box_file(dataset),
         **own_description(dataset),
         **task_facts(dataset),
     }
@@ -61,6 +62,12 @@ def task_facts(dataset: Dataset) -> dict[str, Any]:
     """What an identity says of truth without classes, such as the unit of depth; nothing of any other one."""
     found = getattr(dataset, "task_facts", None)
     return {} if found is None else {"task_facts": dict(found)}
+
+
+def box_file(dataset: Dataset) -> dict[str, Any]:
+    """What an identity says of a data set of persons whose boxes are of a file; nothing of any other one."""
+    boxes = getattr(dataset, "boxes", None)
+    return {} if boxes is None else {"boxes": boxes.identity()}
 
 
 def only_boxes(dataset: Dataset) -> dict[str, Any]:
