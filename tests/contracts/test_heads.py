@@ -22,6 +22,7 @@ from tests.heads.pyramids import (
     pyramid_of,
     random_clips,
     random_features,
+    random_keypoints,
     random_labels,
 )
 from tests.one_thread import one_thread  # noqa: F401 - a fixture of this file
@@ -37,6 +38,7 @@ TARGETS = {
     "detection": lambda: random_targets(VALID_HW, CLASSES),
     "segmentation": lambda: random_labels(len(VALID_HW), PADDED_HW, CLASSES),
     "classification": lambda: [{"label": torch.tensor(label)} for label in range(len(VALID_HW))],
+    "pose": lambda: random_keypoints(VALID_HW, CLASSES),
     "video": lambda: [{"label": torch.tensor(label)} for label in range(len(VALID_HW))],
 }
 HEADS = sorted(head_index())

@@ -1,5 +1,7 @@
 """Pyramids and features that the tests of heads share."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -74,6 +76,20 @@ def random_labels(images: int, hw: tuple[int, int], classes: int, seed: int = 0)
     labels = torch.randint(0, classes, (images, *hw), generator=generator, dtype=torch.uint8)
     labels[torch.rand(images, *hw, generator=generator) < 0.1] = 255
     return [{"labels": each} for each in labels]
+
+
+def random_keypoints(
+    sizes_hw: Sequence[tuple[int, int]], count: int, seed: int = 0
+) -> list[dict[str, Tensor]]:
+    """Places within each view and visibility 0, 1 or 2; some lie beside it."""
+    generator = torch.Generator().manual_seed(seed)
+    rows = []
+    for height, width in sizes_hw:
+        places = torch.rand(count, 2, generator=generator) * torch.tensor([1.2 * width, 1.2 * height])
+        seen = torch.randint(0, 3, (count, 1), generator=generator)
+        seen[0] = 2
+        rows.append({"keypoints": torch.cat([places, seen], 1).float()})
+    return rows
 
 
 def parameter_count(module: torch.nn.Module) -> int:

@@ -1,0 +1,1 @@
+"""Heads of pose estimation: heatmaps of keypoints from the last map of a backbone."""
