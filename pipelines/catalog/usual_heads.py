@@ -11,6 +11,7 @@ USUAL_HEADS = {
     "segmentation": ("linear", "bifpn1"),
     "detection": ("fpn", "bifpn1"),
     "video": ("linear", "global4"),
+    "pose": ("pose-deconv2x32", "pose-deconv4x256"),
 }
 PLAIN_HEADS = {"segmentation": ("dino-linear", "simplefpn"), "detection": ("simplefpn", "cascade-simplefpn")}
 """Of the maps of a plain ViT."""

@@ -36,6 +36,8 @@ DEFAULT_RECIPES = {
     ("coco", "cascade-bifpn"): "coco-100pct",
     ("coco", "htc-bifpn"): "coco-100pct",
     ("coco", "htc-nosem-bifpn"): "coco-100pct",
+    ("coco_pose", "pose-deconv4x"): "coco-pose-frozen",
+    ("coco_pose", "pose-deconv2x"): "coco-pose-frozen",
     ("in1k", "linear"): "in1k-linear-mae",
     ("in1k", "linear-cls"): "in1k-linear-dino",
     ("in1k", "linear-cls-avg"): "in1k-linear-dino",
@@ -53,11 +55,18 @@ _SMALL = {
     "detection": "small-detection",
     "video": "small-video",
     "classification": "small-classification",
+    "pose": "small-pose",
 }
 """By task, for own data; `_SMALL_HEADS` come first."""
 _SMALL_HEADS = {"m2f-pd1-td": "small-m2f", "m2f-pd6-td": "small-m2f", "pixeldec": "small-m2f"}
 _SMALL_HEADS |= {f"simplefpn-{head}": recipe for head, recipe in _SMALL_HEADS.items() if "m2f" in head}
-_LIKE = {"segmentation": "ade20k", "detection": "coco", "video": "k400", "classification": "in1k"}
+_LIKE = {
+    "segmentation": "ade20k",
+    "detection": "coco",
+    "video": "k400",
+    "classification": "in1k",
+    "pose": "coco_pose",
+}
 """By task: the data set whose recipes larger own data has."""
 
 

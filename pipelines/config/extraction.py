@@ -63,6 +63,9 @@ class PlanConfig(VerbConfig):
     stuff: Literal["stuffthingmaps", "panoptic"] | None = None
     """Stuff maps of COCO that training rows hold too, for heads with a semantic branch such as htc-bifpn5.
     Default: none."""
+    boxes: str | None = None
+    """File of person boxes that the rows of a test split of poses are of: a detector's, in COCO's results
+    format. Default: the annotated boxes."""
     model_args: dict[str, Any] = field(default_factory=dict)
     """Constructor arguments that override those of the model, such as --model-args.img_size 256."""
     mean: tuple[float, ...] | None = None

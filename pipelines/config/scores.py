@@ -25,6 +25,9 @@ class EvaluateConfig(VerbConfig):
     no_truth: bool = False
     """Write the official results file instead of scores: for splits whose truth is not published, such as
     test-dev2017."""
+    boxes: str | None = None
+    """File of person boxes that `live` views of poses are of, in COCO's results format. Default:
+    the annotated boxes; a store is of the boxes it was extracted with."""
     data: str | None = None
     """Folder of the data set, for `live`, `pixels source` and pictures of the best and worst records.
     Default: the folder recorded in the run, or data/<official name>; for pictures also that of the store's

@@ -23,6 +23,9 @@ class PredictConfig(VerbConfig):
     max_failed: int | None = field(default=None, metadata=marks(least=0))
     """Maximum number of files that cannot be predicted; with more, or where no file can, the exit code is 1.
     All others are predicted all the same. Default: 1 % of the files but at least 10."""
+    boxes: str | None = None
+    """Where a run of poses looks for persons: a file of boxes in COCO's results format, with image_id or
+    file_name, or the folder of a trained detection run. Default: one person who fills the picture."""
     weights: str | None = None
     """Weights of the backbone. Default: those recorded in the run."""
     device: str = "auto"

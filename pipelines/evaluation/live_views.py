@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Generator, Iterator
+from typing import Any
 
 import torch
 
 from extract.backbones.loading import FrozenBackbone
 from extract.datasets import Dataset, first_test_split, open_dataset
-from extract.planning.dataset_identity import has_truth
+from extract.planning.dataset_identity import box_file, has_truth
 from extract.sources.byte_sources import SourceError
 from extract.views.recipes import ViewRecipe, views_of
 from pipelines.config import EvaluateConfig
@@ -25,14 +26,14 @@ logger = logging.getLogger(__name__)
 
 def open_live_views(
     config: EvaluateConfig, record: RunRecord, device: torch.device
-) -> tuple[Generator[TestView, None, None], str, str]:
-    """The test views of a data set, what they are called, and where they come from.
+) -> tuple[Generator[TestView, None, None], str, str, dict[str, Any]]:
+    """The test views of a data set, what they are called, where they come from, and the file of their boxes.
 
     Raises as `open_dataset` and `load_run_backbone` do, IdentityError for other classes than the run's.
     """
     source = record.identity["dataset"]
     split = config.split or first_test_split(source)
-    dataset = open_dataset(source, config.data or record.data, split)
+    dataset = open_dataset(source, config.data or record.data, split, boxes=config.boxes)
     if not has_truth(dataset) and not config.no_truth:
         raise UsageError(
             f"{dataset.name} {split}: its truth is not published: pass --no-truth, which writes the results "
@@ -43,7 +44,7 @@ def open_live_views(
     backbone = load_run_backbone(record, config.weights, device)
     views = read_ahead(live_views(dataset, recipe, backbone), depth=1)
     name = "single" if recipe.fixed_count == 1 else recipe.name.replace("-", "+")
-    return views, name, f"{dataset.split} images through {record.model}"
+    return views, name, f"{dataset.split} images through {record.model}", box_file(dataset)
 
 
 def live_views(dataset: Dataset, recipe: ViewRecipe, backbone: FrozenBackbone) -> Iterator[TestView]:

@@ -119,7 +119,9 @@ def prepare(config: PlanConfig) -> Extraction:
     stores = stores_folder(config.stores)
     kind = "images" if recipe.frames is None else "videos"
     logger.info("%s: listing records and reading the headers of their %s", config.dataset, kind)
-    dataset = open_dataset(config.dataset, config.data, chosen.split, config.subset, stuff=config.stuff)
+    dataset = open_dataset(
+        *(config.dataset, config.data, chosen.split, config.subset), stuff=config.stuff, boxes=config.boxes
+    )
     stages = card.family != PLAIN and recipe.frames is None
     require_readable(dataset.task, card.pyramid, STAGES if stages else (), model=card.model)
     choices: dict[str, Any] = {

@@ -17,6 +17,7 @@ from pipelines.catalog.data_folder import recorded_data
 from pipelines.catalog.moved_stores import stores_folder_of
 from pipelines.catalog.stores import describe_store
 from pipelines.config import EvaluateConfig
+from pipelines.errors import UsageError
 from pipelines.evaluation.open_test_store import open_test_store
 from pipelines.evaluation.store_views import check_measurable, store_views, views_name
 from pipelines.json_output import write_json
@@ -42,14 +43,14 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
     head, step = load_head(folder, device, config.checkpoint, command=command("evaluate", run=folder))
     began = time.perf_counter()
     with ExitStack() as opened:
-        views, name, source = _views(config, record, device, opened)
+        views, name, source, boxes = _views(config, record, device, opened)
         opened.callback(views.close)
         logger.info("%s, step %d, on %s", folder, step, source)
         if config.no_truth:
             split = config.split or ("test" if config.live else describe_store(Path(source)).split)
             suffix = f"-{split}" + ("" if name == "single" else f"-{name.replace('+', '-')}")
             return _write_results(config, record, head, views, suffix, device)
-        figures = task_for(record.identity["dataset"]).measure(
+        figures = task_for({**record.identity["dataset"], **boxes}).measure(
             head, views, views_name=name, device=device, bf16=uses_bf16(config.precision, device)
         )
     summary = {
@@ -71,12 +72,18 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
 
 def _views(
     config: EvaluateConfig, record: RunRecord, device: torch.device, opened: ExitStack
-) -> tuple[Generator[TestView, None, None], str, str]:
-    """The test views, what they are called, and where they come from."""
+) -> tuple[Generator[TestView, None, None], str, str, dict[str, Any]]:
+    """The test views, what they are called, where they come from, and the file that boxes of persons are of,
+    as the `boxes` of an identity."""
     if config.live:
         from pipelines.evaluation.live_views import open_live_views  # loads the backbone's packages
 
         return open_live_views(config, record, device)
+    if config.boxes is not None:
+        raise UsageError(
+            f"--boxes {config.boxes}: a store is of the boxes it was extracted with: extract a test split "
+            "with --boxes and name it by --store, or pass --live"
+        )
     folder = store_path(config.stores) if config.stores else stores_folder_of(record, Path(config.run))
     path = (
         store_path(config.store)
@@ -110,7 +117,8 @@ def _views(
         else targets_there(task, task.test_targets, store.targets)
     )
     views = store_views(store, record.levels, truth, device, shallow)
-    return views, views_name(store), str(path)
+    of_file = {name: each for name, each in store.identity["dataset"].items() if name == "boxes"}
+    return views, views_name(store), str(path), of_file
 
 
 def _write_results(

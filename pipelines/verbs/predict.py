@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -13,12 +13,13 @@ from typing import Any
 import torch
 
 from pipelines.config import PredictConfig
-from pipelines.errors import SPACE, WorkFailed, exit_code
+from pipelines.errors import SPACE, UsageError, WorkFailed, exit_code
+from pipelines.live.person_boxes import PersonBoxes, open_boxes
 from pipelines.live.predict_sources import list_sources
 from pipelines.live.run_model import RunModel, load_run
 from pipelines.next_step import command, print_next
 from pipelines.runs.head_file import is_head_file, record_of
-from pipelines.tasks import task_of
+from pipelines.tasks import task_for
 from pipelines.tasks.contract import Task
 
 logger = logging.getLogger(__name__)
@@ -35,7 +36,7 @@ def run(config: PredictConfig) -> dict[str, Any]:
     """
     run_path = Path(config.run)
     record = record_of(run_path)
-    task = task_of(record.task, record.package("dataset", "task_package"))
+    task = _with_boxes(config, task_for(record.identity["dataset"]))
     beside = run_path.with_suffix("") if is_head_file(run_path) else run_path
     folder = Path(config.out) if config.out else beside / "predictions"
     sources = list_sources(Path(config.input), task.source_kind, task.source_endings, written_to=folder)
@@ -55,6 +56,16 @@ def run(config: PredictConfig) -> dict[str, Any]:
             continue
         _free_memory()
     return _report(config, task.source_kind, folder, done, failed)
+
+
+def _with_boxes(config: PredictConfig, task: Task) -> Task:
+    """The task, which looks for persons where `--boxes` says. Raises UsageError for one that does not."""
+    if config.boxes is None:
+        return task
+    with_boxes: Callable[[PersonBoxes], Task] | None = getattr(task, "with_boxes", None)
+    if with_boxes is None:
+        raise UsageError(f"--boxes {config.boxes}: the run is not one of poses, and looks for no persons")
+    return with_boxes(open_boxes(config.boxes, {"device": config.device}))
 
 
 def _write(task: Task, model: RunModel, path: Path, folder: Path, name: str) -> dict[str, Any]:
