@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from extract.views.persons.affine_view import AFFINE_PARAMS
 from extract.views.persons.person_box import PersonRecord, Xywh
+from extract.views.view import View
 from pipelines.json_output import write_json
 from pipelines.live.backbone import live_features
 from pipelines.live.image_files import read_image
 from pipelines.live.run_model import RunModel
 from pipelines.metrics.keypoint_ap import Pose, kept_poses
+from pipelines.metrics.pose_places import flipped, pose_of
 from pipelines.pictures.skeletons import poses_picture
-from pipelines.tasks.contract import TestView
-from pipelines.tasks.pose import pose_of, record_heatmaps
 from stores.keypoints import KeypointRule
 
 if TYPE_CHECKING:
@@ -53,46 +55,42 @@ def predict_poses(
     return summary
 
 
-def poses_in(model: RunModel, rgb: Pixels, boxes: list[tuple[Xywh, float]], rule: KeypointRule) -> list[Pose]:
+def poses_in(
+    model: RunModel, rgb: Pixels, boxes: Sequence[tuple[Xywh, float]], rule: KeypointRule
+) -> list[Pose]:
     """The person in each box, x y width height in pixels and a score, of uint8 RGB (H, W, 3)."""
     poses: list[Pose] = []
     for first in range(0, len(boxes), _AT_ONCE):
-        views = _views(model, rgb, boxes[first : first + _AT_ONCE])
-        found = record_heatmaps(model.head, views, rule, device=model.backbone.device, bf16=False)
-        poses += [pose_of(view, heatmaps) for view, heatmaps in found]
+        some = boxes[first : first + _AT_ONCE]
+        poses += [
+            pose_of(heatmaps, params, view.valid_hw, box=box, box_score=score)
+            for (view, params, heatmaps), (box, score) in zip(
+                _heatmaps(model, rgb, [box for box, _ in some], rule), some, strict=True
+            )
+        ]
     return poses
 
 
 @torch.inference_mode()
-def _views(model: RunModel, rgb: Pixels, boxes: list[tuple[Xywh, float]]) -> list[TestView]:
-    hw = (rgb.shape[0], rgb.shape[1])
-    records = [PersonRecord(f"{number}", 0, hw, box=box) for number, (box, _) in enumerate(boxes)]
-    drawn = [
-        (number, model.recipe.view("", record, place, 0))
-        for number, record in enumerate(records)
-        for place in range(model.recipe.fixed_count or 1)
+def _heatmaps(
+    model: RunModel, rgb: Pixels, boxes: Sequence[Xywh], rule: KeypointRule
+) -> list[tuple[View, dict[str, float], Tensor]]:
+    """Of each box its first view, the parameters of it, and the mean of the heatmaps of its views."""
+    hw, count = (rgb.shape[0], rgb.shape[1]), model.recipe.fixed_count or 1
+    views = [
+        model.recipe.view("", PersonRecord("", 0, hw, box=box), number, 0)
+        for box in boxes
+        for number in range(count)
     ]
-    if not drawn:
-        return []
-    pixels = np.stack([view.apply_image(rgb) for _, view in drawn])
-    features = live_features(model.backbone, pixels, [view.valid_hw for _, view in drawn])
-    return [
-        TestView(
-            key=str(number),
-            features={level: x[place : place + 1] for level, x in features.items()},
-            valid_hw=view.valid_hw,
-            params=dict(zip(AFFINE_PARAMS, view.to_params().tolist(), strict=True)),
-            original_hw=hw,
-            truth={
-                "image_id": np.array(0),
-                "annotation_id": np.array(-1),
-                "box": np.array(boxes[number][0]),
-                "box_score": np.array(boxes[number][1]),
-            },
-            record=number,
-        )
-        for place, (number, view) in enumerate(drawn)
-    ]
+    pixels, sizes = np.stack([view.apply_image(rgb) for view in views]), [view.valid_hw for view in views]
+    maps = model.head.predict(live_features(model.backbone, pixels, sizes), sizes, [hw] * len(views))
+    found = []
+    for first in range(0, len(views), count):
+        together = zip(views[first : first + count], maps[first : first + count], strict=True)
+        plain = [flipped(each, rule) if view.flip else each for view, each in together]
+        params = dict(zip(AFFINE_PARAMS, views[first].to_params().tolist(), strict=True))
+        found.append((views[first], params, torch.stack(plain).mean(0).cpu()))
+    return found
 
 
 def _person(pose: Pose) -> dict[str, Any]:

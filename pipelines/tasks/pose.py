@@ -15,13 +15,10 @@ import torch
 from torch import Tensor
 
 from heads.contract import Head
-from heads.pose.dark import decode_heatmaps
-from heads.pose.heatmaps import pixels_of_cells
+from pipelines.accuracy.pose_figures import PoseFigures, pose_figures
 from pipelines.machine.devices import autocast
 from pipelines.metrics.keypoint_ap import PersonTruths, Pose
-from pipelines.metrics.oks import person_score
-from pipelines.metrics.pose_figures import PoseFigures, pose_figures
-from pipelines.metrics.pose_places import places_in_source
+from pipelines.metrics.pose_places import flipped, pose_of
 from pipelines.tasks.contract import IMAGE_ENDINGS, Arrays, TestView, joined_features, same_shapes
 from pipelines.tasks.info.pose import INFO
 from stores.keypoints import KeypointRule, rule_from_json
@@ -90,7 +87,14 @@ class PoseEstimation:
         rule = self.rule or _nameless(head.num_classes)
         poses: list[tuple[int, TestView, Pose]] = []
         for shown, heatmaps in record_heatmaps(head, views, rule, device=device, bf16=bf16):
-            poses.append((shown.record, shown, pose_of(shown, heatmaps)))
+            pose = pose_of(
+                *(heatmaps, shown.params, shown.valid_hw),
+                box=shown.truth["box"],
+                box_score=float(shown.truth["box_score"]),
+                image_id=int(shown.truth["image_id"]),
+                annotation_id=int(shown.truth["annotation_id"]),
+            )
+            poses.append((shown.record, shown, pose))
         poses.sort(key=lambda record: record[0])
         return pose_figures(
             [pose for _, _, pose in poses],
@@ -139,30 +143,6 @@ def _predicted(
         for view, heatmaps_Kyx in zip(together, found, strict=True):
             heatmaps = heatmaps_Kyx.float().cpu()
             yield view, flipped(heatmaps, rule) if view.params["flip"] else heatmaps
-
-
-def flipped(heatmaps_Kyx: Tensor, rule: KeypointRule) -> Tensor:
-    """Heatmaps of a mirror image as those of the image: mirrored, left and right in each other's place. They
-    need no shift, as the outer cells are the centres of the outer pixels."""
-    return heatmaps_Kyx.flip(-1)[list(rule.mirrored)]
-
-
-def pose_of(view: TestView, heatmaps_Kyx: Tensor) -> Pose:
-    """The person that a view shows, in pixels of its source."""
-    cells_1K2, scores_1K = decode_heatmaps(heatmaps_Kyx[None])
-    map_hw = (int(heatmaps_Kyx.shape[1]), int(heatmaps_Kyx.shape[2]))
-    places_K2 = pixels_of_cells(cells_1K2, view.valid_hw, map_hw)[0].numpy()
-    places_K2 = places_in_source(view.params, view.valid_hw[1], places_K2)
-    scores_K = scores_1K[0].numpy()
-    x, y, width, height = (float(value) for value in view.truth["box"])
-    return Pose(
-        image_id=int(view.truth["image_id"]),
-        annotation_id=int(view.truth["annotation_id"]),
-        keypoints=places_K2,
-        scores=scores_K,
-        score=person_score(float(view.truth["box_score"]), scores_K),
-        box=(x, y, width, height),
-    )
 
 
 def _truths(views: Iterable[TestView]) -> list[PersonTruths]:

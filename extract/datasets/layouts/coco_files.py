@@ -181,6 +181,28 @@ def image_finder(folder: Path) -> Callable[[str], ByteSource]:
     return find
 
 
+def in_folders(folders: Sequence[Path]) -> Callable[[str], ByteSource]:
+    """Finds images by the names that an annotation file has, folders included, in the first folder that has
+    them."""
+    finders: dict[Path, Callable[[str], ByteSource]] = {}
+
+    def find(file_name: str) -> ByteSource:
+        below, name = PurePosixPath(file_name).parent, PurePosixPath(file_name).name
+        for folder in folders:
+            source = _finder(finders, folder / below)(name)
+            if not isinstance(source, MissingFile):
+                return source
+        return MissingFile(f"its image {file_name[:200]} is missing")
+
+    return find
+
+
+def _finder(finders: dict[Path, Callable[[str], ByteSource]], folder: Path) -> Callable[[str], ByteSource]:
+    if folder not in finders:
+        finders[folder] = image_finder(folder)
+    return finders[folder]
+
+
 def _any_case(name: str) -> str:
     stem, dot, ending = name.rpartition(".")
     return stem + dot + ending.lower()

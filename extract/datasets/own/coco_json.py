@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -14,7 +14,7 @@ from extract.datasets.layouts.coco_files import (
     ImageEntry,
     bounded,
     image_fields,
-    image_finder,
+    in_folders,
 )
 from extract.datasets.layouts.instance_data import InstanceData
 from extract.datasets.layouts.stuff_maps import pixel_maps
@@ -114,28 +114,6 @@ def _listed(path: Path, folders: Sequence[Path], categories: Mapping[int, str]) 
             f"{shown}, found none; {contents(folders[0])}; {DESCRIBE}"
         )
     return CocoFile(entries=bounded(entries), strangers=strangers, path=path)
-
-
-def in_folders(folders: Sequence[Path]) -> Callable[[str], ByteSource]:
-    """Finds images by the names that an annotation file has, folders included, in the first folder that has
-    them."""
-    finders: dict[Path, Callable[[str], ByteSource]] = {}
-
-    def find(file_name: str) -> ByteSource:
-        below, name = PurePosixPath(file_name).parent, PurePosixPath(file_name).name
-        for folder in folders:
-            source = _finder(finders, folder / below)(name)
-            if not isinstance(source, MissingFile):
-                return source
-        return MissingFile(f"its image {file_name[:200]} is missing")
-
-    return find
-
-
-def _finder(finders: dict[Path, Callable[[str], ByteSource]], folder: Path) -> Callable[[str], ByteSource]:
-    if folder not in finders:
-        finders[folder] = image_finder(folder)
-    return finders[folder]
 
 
 def _check_categories(

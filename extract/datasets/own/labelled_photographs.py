@@ -11,6 +11,7 @@ from typing import Any
 
 from extract.datasets.coco_json.ids import IdReader, shown_id
 from extract.datasets.coco_json.instances_file import read_instances_file
+from extract.datasets.layouts.coco_files import in_folders
 from extract.datasets.layouts.labelled_images import (
     LabelledImage,
     LabelledImages,
@@ -18,7 +19,6 @@ from extract.datasets.layouts.labelled_images import (
     numbered_labels,
 )
 from extract.datasets.own.advice import DESCRIBE, contents
-from extract.datasets.own.coco_json import in_folders
 from extract.datasets.own.description import Description
 from extract.sources.byte_sources import ByteSource
 from extract.sources.listing import (

@@ -17,10 +17,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from extract.datasets.coco_json.ids import image_ids
-from extract.datasets.layouts.coco_files import CocoFile, ImageEntry
+from extract.datasets.layouts.coco_files import CocoFile, ImageEntry, in_folders
 from extract.datasets.layouts.instance_data import MIN_SIDE_PX, InstanceData
 from extract.datasets.own.advice import DESCRIBE, contents
-from extract.datasets.own.coco_json import in_folders
 from extract.datasets.own.description import Description
 from extract.sources.byte_sources import ByteSource, SourceError, image_size, retried
 from extract.sources.listing import IMAGE_ENDINGS, MissingFile, is_hidden, number_of, require_printable

@@ -9,8 +9,7 @@ from typing import Any
 
 from extract.datasets.coco_json.ids import IdReader, shown_id
 from extract.datasets.coco_json.instances_file import read_instances_file
-from extract.datasets.layouts.coco_files import ImageEntry, bounded, image_fields
-from extract.datasets.own.coco_json import in_folders
+from extract.datasets.layouts.coco_files import ImageEntry, bounded, image_fields, in_folders
 from extract.sources.layout_choice import archives_hint
 from extract.sources.listing import IMAGE_ENDINGS, MissingFile, holds_any, number_of
 from extract.sources.record import DatasetLayoutError

@@ -10,7 +10,7 @@ from typing import Any
 
 from extract.datasets.coco_json.annotations import has_mask
 from extract.datasets.coco_json.ids import whole_number
-from extract.datasets.own.coco_json import in_folders
+from extract.datasets.layouts.coco_files import in_folders
 from extract.datasets.own.describing.folder_look import (
     ONE_SPLIT,
     Draft,

@@ -10,8 +10,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from extract.datasets.coco_json.ids import whole_number
+from extract.datasets.layouts.coco_files import in_folders
 from extract.datasets.layouts.labelled_images import images_of_tars
-from extract.datasets.own.coco_json import in_folders
 from extract.datasets.own.describing.folder_look import (
     NAME_FILES,
     ONE_SPLIT,
