@@ -10,10 +10,10 @@ import errno
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import IO, Any, TypeVar
 
 from stores.errors import IntegrityError, RemoteError, StoreError
@@ -204,8 +204,14 @@ class ObjectClient:
 
     def delete(self, keys: Sequence[str]) -> None:
         """Deletes objects; one that is missing is none to delete."""
-        if keys:
+        if not keys:
+            return
+        try:
             self._tried(keys[0], lambda: self._obstore.delete(self._store, list(keys)))
+        except FileNotFoundError:  # Azure says so of one of them, S3 does not
+            for key in keys:
+                with suppress(FileNotFoundError):
+                    self._tried(key, partial(self._obstore.delete, self._store, key))
 
     def _named(self, key: str) -> str:
         return f"{self.place}/{key}"
@@ -292,6 +298,7 @@ _ENVIRONMENT = (
     *("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT", "AWS_REGION", "AWS_DEFAULT_REGION"),
     *("AWS_ACCESS_KEY_ID", "AWS_SESSION_TOKEN", "AWS_NO_SIGN_REQUEST"),
     *("GOOGLE_APPLICATION_CREDENTIALS", "AZURE_STORAGE_ACCOUNT_NAME", "AZURE_STORAGE_USE_EMULATOR"),
+    "AZURITE_BLOB_STORAGE_URL",
 )
 """A client is used as long as these are the same."""
 
