@@ -27,9 +27,10 @@ from pipelines.units import percent
 from stores.checks.level_figures import LevelFigures, level_figures
 from stores.codecs.contract import channel_errors
 from stores.errors import IdentityError, StoreError
-from stores.format.bounded_files import StoreFolder
 from stores.reading.committed_store import read_plan
 from stores.reading.reader import Store, open_store
+from stores.remote.opening import open_folder
+from stores.remote.store_url import store_path
 
 logger = logging.getLogger(__name__)
 USUAL_ROWS = 32
@@ -47,7 +48,7 @@ def codec(config: AnalyseConfig) -> Analysis:
     """
     if len(config.store) != 1:
         raise UsageError(f"--kind codec: expected one --store, found {len(config.store)}")
-    path = Path(config.store[0])
+    path = store_path(config.store[0])
     recorded = level_figures(path)
     with open_store(path) as store:
         rows = sample_rows(store, config.rows or USUAL_ROWS).rows
@@ -183,7 +184,7 @@ def bytes_a_row(figures: RunFigures) -> float:
     if not record.stores:
         raise UsageError(f"{figures.folder} was trained online: it read no store")
     path = Path(record.stores[0].path)
-    found, plan = level_figures(path), read_plan(StoreFolder(path), None)
+    found, plan = level_figures(path), read_plan(open_folder(path), None)
     rows = sum(b.rows for b in plan.bins)
     total = 0.0
     for name in record.levels:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -66,7 +65,7 @@ def shown_features(config: AnalyseConfig, count: int, keys: Sequence[str] = ()) 
 def _of_store(config: AnalyseConfig, count: int, keys: Sequence[str]) -> FeatureSample:
     if len(config.store) > 1:
         raise UsageError(f"--kind {config.kind}: expected one --store, found {len(config.store)}")
-    with open_store(Path(config.store[0])) as store:
+    with open_store(config.store[0]) as store:
         if missing := [key for key in keys if key not in set(store.keys)]:
             raise UsageError(f"--query {','.join(missing)}: {store.path} has no such record")
         strides = {level.name: level.stride_px for level in store.pyramid if not level.is_pooled}

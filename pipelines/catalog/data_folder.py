@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from stores.work.folder import LOG
+from stores.remote.opening import writer_logs
+from stores.remote.store_url import store_path
 from stores.work.log import read_events
 
 
@@ -15,7 +16,7 @@ def recorded_data(store: str | Path) -> str | None:
     """
     found = [
         (float(event["time"]), str(event["data"]))
-        for path in (Path(store) / LOG).glob("*.jsonl")
+        for path in writer_logs(store_path(store))
         for event in read_events(path)
         if event.get("event") == "begin" and event.get("data")
     ]

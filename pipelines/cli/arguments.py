@@ -36,6 +36,11 @@ class GeneralFlags:
     rest: tuple[str, ...]
 
 
+_OF_THIS_MACHINE = {"out", "run", "data", "input"}
+"""Settings that are paths, and no URLs."""
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+
+
 def split_general_flags(words: Sequence[str]) -> GeneralFlags:
     """Takes --help and --print-config out of the words after the verb, and looks for --json and --debug."""
     asks_help, asks_config = {"-h", "--help"}, {"--print-config", "--print_config"}
@@ -121,7 +126,20 @@ def _typed(config_class: type[Config], settings: Mapping[str, Setting], given: S
     except argparse.ArgumentError as error:
         raise UsageError(_type_error(str(error), settings, given)) from error
     config: Config = parser.instantiate(namespace).config
+    _require_paths(config, settings)
     return config
+
+
+def _require_paths(config: Config, settings: Mapping[str, Setting]) -> None:
+    """Raises UsageError for a URL where a path of this machine is meant; a folder `s3:` would be made."""
+    for name in _OF_THIS_MACHINE & settings.keys():
+        value = getattr(config, name, None)
+        for text in value if isinstance(value, tuple) else [value]:
+            if isinstance(text, str) and _URL.match(text):
+                raise UsageError(
+                    f"{settings[name].flag} {text}: expected a path of this machine; of URLs only stores are "
+                    "read and written (docs/remote.md)"
+                )
 
 
 def _type_error(message: str, settings: Mapping[str, Setting], given: Sequence[Given]) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stores.work.folder import LOG
+from stores.remote.opening import writer_logs
 from stores.work.log import read_events
 
 MAX_FILES = 64
@@ -42,10 +42,7 @@ class StoreLog:
 
 def read_store_log(folder: Path) -> StoreLog:
     """Reads `log/` of a store; empty without one. Lines that are no events are left out."""
-    try:
-        found = sorted((folder / LOG).glob("*.jsonl"), key=lambda path: path.stat().st_mtime)[-MAX_FILES:]
-    except OSError:
-        found = []
+    found = writer_logs(folder)[-MAX_FILES:]
     files = [events for path in found if (events := list(read_events(path)))]
     files.sort(key=lambda events: float(events[0]["time"]))
     began = float(files[0][0]["time"]) if files else 0.0

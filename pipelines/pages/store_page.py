@@ -29,7 +29,7 @@ from stores.format.arrays import sharded_arrays
 from stores.format.printable import escaped
 from stores.reading.committed_store import read_plan
 from stores.remote.opening import open_folder
-from stores.remote.store_url import store_path
+from stores.remote.store_url import StoreUrl, store_path
 
 ROWS_SHOWN = 8
 """Rows whose features are shown, of the bin with most rows."""
@@ -96,7 +96,7 @@ def write_store_page(
         title=escaped(folder.name),
         folder=escaped(str(folder)),
         summary=f"{state}: {status.written} of {described['rows']} rows written, {len(skipped)} skipped, "
-        f"{gigabytes(described['bytes_on_disk'])} on disk.",
+        f"{_size(folder, described['bytes_on_disk'])}.",
         facts=_facts(described),
         tiles=[_inked(tile) for tile in byte_tiles(by_bin)],
         map_width=WIDTH,
@@ -116,6 +116,13 @@ def write_store_page(
             [[Cell(escaped(field)), Cell(escaped(str(value)))] for field, value in flat_identity],
         ),
     )
+
+
+def _size(folder: Path, size: int | None) -> str:
+    """Bytes of a store, and where; a web server lists no files."""
+    if size is None:
+        return "on a web server, which does not list its files"
+    return f"{gigabytes(size)} {'in object storage' if isinstance(folder, StoreUrl) else 'on disk'}"
 
 
 def _facts(described: Mapping[str, Any]) -> Table:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.catalog.codec_lines import codec_lines, figures_of_level
+from pipelines.catalog.stores import local_folder, require_on_disk
 from pipelines.cli.progress_bar import counted
 from pipelines.cli.termination import termination_as_interrupt
 from pipelines.config import ConvertConfig
@@ -15,6 +16,7 @@ from pipelines.units import gigabytes
 from stores.checks.content import content_digest_of
 from stores.checks.level_figures import level_figures
 from stores.reading.reader import Store, open_store
+from stores.remote.store_url import store_path
 from stores.writing.convert import convert_shards, converted_plan, open_converted
 
 
@@ -22,13 +24,14 @@ def run(config: ConvertConfig) -> dict[str, Any]:
     """Writes the new store beside the old one, or below `--stores`.
 
     Raises:
-        UsageError: an unknown codec, or the store's own.
+        UsageError: an unknown codec, or the store's own; a URL.
         IncompleteStore, IntegrityError: the old store is unfinished or damaged.
         SpaceError: the new store does not fit; nothing was written.
     """
     check_codec(config.codec)
-    old = Path(config.store)
-    folder = old.parent if config.stores is None else Path(config.stores)
+    old = store_path(config.store)
+    require_on_disk(old, "convert", "`pull` the store, convert the copy and `push` the new one")
+    folder = old.parent if config.stores is None else local_folder(config.stores)
     with open_store(old) as store, termination_as_interrupt():
         if config.codec == store.codec:
             raise UsageError(f"--codec {config.codec}: {old} has that codec already; choose another")

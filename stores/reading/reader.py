@@ -39,7 +39,7 @@ def open_store(path: str | Path, *, verify: Verify = "always", threads: int | No
     """Opens a committed store for reading.
 
     Args:
-        path: the store's folder.
+        path: the store's folder, or its URL.
         verify: when rows are compared with their CRC32C. With `first-epoch` (a row's first read) and `off`,
             corrupt bytes can go unnoticed.
         threads: threads that read a batch, the caller's own included; None for one a processor, at most four.

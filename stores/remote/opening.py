@@ -11,7 +11,7 @@ from stores.remote.store_url import StoreUrl, store_path
 from stores.shards.disk import Files
 from stores.work.attempts import Attempts
 from stores.work.claims import Claims, unfinished_claims
-from stores.work.folder import WORK, remove_work
+from stores.work.folder import LOG, WORK, remove_work
 from stores.work.holder import Holder, is_alive, is_here
 from stores.work.log import WriterLog
 
@@ -81,6 +81,16 @@ def log_in(path: Path) -> WriterLog:
     from stores.remote.remote_work import RemoteLog
 
     return RemoteLog(path)
+
+
+def writer_logs(root: Path) -> list[Path]:
+    """The log files of a store, those written last at the end; none of a web server, which lists nothing, and
+    in no order at a URL."""
+    try:
+        found = list((root / LOG).glob("*.jsonl"))
+        return found if isinstance(root, StoreUrl) else sorted(found, key=lambda path: path.stat().st_mtime)
+    except OSError:
+        return []
 
 
 def remove_work_of(files: Files, path: Path) -> None:

@@ -104,7 +104,10 @@ class StoreUrl(PosixPath):
         yield from (self / name for name in names)
 
     def glob(self, pattern: str, **_: Any) -> Generator[Self, None, None]:
-        """Of a pattern `*/PATH`: the files of this path in the folders directly below."""
+        """The files of a pattern: `*/PATH`, in the folders directly below, or `*.ENDING`, directly below."""
+        if re.fullmatch(r"\*\.\w+", pattern):
+            yield from (child for child in self.iterdir() if child.name.endswith(pattern[1:]))
+            return
         folder, _slash, name = pattern.partition("/")
         if folder != "*" or not name or "*" in name:
             raise NotOnDisk(f"{self}: {pattern} is not looked for at a URL")
@@ -149,7 +152,8 @@ def _client(url: StoreUrl) -> Any:
 def store_path(text: str | Path) -> Path:
     """A path on this machine, or the URL of a store or of a folder of stores.
 
-    Raises BadUrl for a URL of another scheme, without bucket or host, or with credentials in it.
+    Raises BadUrl for a URL of another scheme, without bucket or host, or with credentials in it, and for a
+    repository of the Hugging Face hub (hf:NAME).
 
     >>> store_path("s3://bucket/features") / "plan.json"
     StoreUrl('s3://bucket/features/plan.json')
@@ -158,6 +162,13 @@ def store_path(text: str | Path) -> Path:
     """
     if isinstance(text, Path):
         return text
+    if text.lower().startswith("hf:"):
+        name = text[len("hf:") :].lstrip("/") or "NAME/REPOSITORY"
+        raise BadUrl(
+            f"{text}: stores are not read or written on the Hugging Face hub itself: `hf download {name} "
+            f"--repo-type dataset --local-dir FOLDER` copies one to this machine, and `hf upload {name} "
+            "FOLDER --repo-type dataset` publishes one"
+        )
     url = _URL.fullmatch(text)
     if url is None:
         return Path(text)

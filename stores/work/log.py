@@ -54,7 +54,7 @@ def read_events(path: Path) -> Iterator[dict[str, Any]]:
     """Events of a log, in order; lines that are none are left out, of a log that cannot be read all."""
     try:
         with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - MAX_BYTES))
+            file.seek(max(0, file.seek(0, os.SEEK_END) - MAX_BYTES))
             lines = file.read(MAX_BYTES).splitlines()
     except OSError:
         return

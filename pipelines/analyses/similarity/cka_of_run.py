@@ -29,6 +29,7 @@ from pipelines.machine.devices import choose_device
 from pipelines.runs.run_folder import RunRecord, read_run
 from pipelines.runs.trained_head import load_head
 from stores.reading.reader import Store, open_store
+from stores.remote.store_url import store_path
 
 USUAL_ROWS = 512
 MOST_EXAMPLES = 4096
@@ -158,10 +159,10 @@ def _store_path(config: AnalyseConfig, record: RunRecord) -> Path:
     if len(config.store) > 1:
         raise UsageError("--store: a run is analysed on one store")
     if config.store:
-        return Path(config.store[0])
+        return store_path(config.store[0])
     if not record.stores:
         raise UsageError("the run was trained online, without a store: pass --store")
-    return Path(record.stores[0].path)
+    return store_path(record.stores[0].path)
 
 
 def _cost(store: Store, record: RunRecord, values: int, per_image: int, seconds: float) -> Cost:

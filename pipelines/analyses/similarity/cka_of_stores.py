@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 from pipelines.analyses.cost import Cost, announced_rows, products_a_second
@@ -39,7 +38,7 @@ def cka_of_stores(config: AnalyseConfig) -> Analysis:
     if len(config.store) > 2:
         raise UsageError(f"--store: cka compares one or two stores, found {len(config.store)}")
     with ExitStack() as opened:
-        stores = [opened.enter_context(open_store(Path(path))) for path in config.store]
+        stores = [opened.enter_context(open_store(path)) for path in config.store]
         levels = [levels_with_maps(store, config.levels) for store in stores]
         sample = sample_rows(stores[0], config.rows or USUAL_ROWS)
         if len(sample.rows) < LEAST_ROWS:
