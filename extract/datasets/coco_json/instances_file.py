@@ -15,6 +15,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO
 
@@ -72,27 +73,33 @@ class _WrittenIds:
 class ByteRanges:
     """An open file and the places of its annotations; thread-safe, for `pread` has no position."""
 
-    def __init__(self, path: Path, starts: Offsets, stops: Offsets) -> None:
-        self.starts, self.stops, self._path = starts, stops, path
+    def __init__(self, path: Path, starts: Offsets, lengths: Offsets) -> None:
+        """Args: starts, lengths: int64 (annotations,), in bytes."""
+        self.starts, self.lengths, self._path = starts, lengths, path
         self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         weakref.finalize(self, os.close, self._file)
 
     def read(self, number: int) -> bytes:
         """One annotation as it stands in the file. Raises OSError."""
-        return self._read(int(self.starts[number]), int(self.stops[number]))
+        start, length = int(self.starts[number]), int(self.lengths[number])
+        found = retried(lambda: os.pread(self._file, length, start), str(self._path))
+        if len(found) != length:
+            raise self._shorter()
+        return found
 
     def read_all(self, numbers: npt.NDArray[np.int32]) -> list[bytes]:
         """Several annotations, each as it stands in the file. Raises OSError."""
-        return list(map(self._read, self.starts[numbers].tolist(), self.stops[numbers].tolist()))
-
-    def _read(self, start: int, stop: int) -> bytes:
+        starts, lengths = self.starts[numbers], self.lengths[numbers]
         try:
-            found = os.pread(self._file, stop - start, start)
-        except OSError:
-            found = retried(lambda: os.pread(self._file, stop - start, start), str(self._path))
-        if len(found) != stop - start:
-            raise DatasetLayoutError(f"{self._path} became shorter while it was read; run the command again")
+            found = list(map(os.pread, repeat(self._file), lengths.tolist(), starts.tolist()))
+        except OSError:  # one by one, each tried again
+            return list(map(self.read, numbers.tolist()))
+        if sum(map(len, found)) != int(lengths.sum()):
+            raise self._shorter()
         return found
+
+    def _shorter(self) -> DatasetLayoutError:
+        return DatasetLayoutError(f"{self._path} became shorter while it was read; run the command again")
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +125,7 @@ class RangedAnnotations(Sequence[Entry]):
     @property
     def text_bytes(self) -> int:
         """Of all together in the file."""
-        return int((self.ranges.stops[self.numbers] - self.ranges.starts[self.numbers]).sum())
+        return int(self.ranges.lengths[self.numbers].sum())
 
     def _entry(self, number: int) -> Entry:
         try:
@@ -254,15 +261,15 @@ def _ranges_of(path: Path, data: mmap.mmap) -> InstancesFile | None:
     categories = parsed(bytes(whole.categories))
     if not isinstance(categories, list) or not all(isinstance(item, dict) for item in categories):
         return None
-    starts, stops = _places(data, whole.annotations)
+    starts, lengths = _places(data, whole.annotations)
     ids = _written_ids(whole.annotations)
     # Copied: nothing may point into the map, which ends here.
     images = [bytes(raw) for raw in whole.images]
-    return InstancesFile(path, images, ids, categories, ByteRanges(path, starts, stops))
+    return InstancesFile(path, images, ids, categories, ByteRanges(path, starts, lengths))
 
 
 def _places(data: mmap.mmap, parts: Sequence[msgspec.Raw]) -> tuple[Offsets, Offsets]:
-    """Where each object of a list begins and ends in the file: int64 (parts,), twice.
+    """Where each object of a list begins in the file, and its bytes: int64 (parts,), twice.
 
     Objects follow one another with the same few bytes between nearly always. Where only a comma and white
     space stand between the end of one and the brace at which the next would begin, it does begin there.
@@ -270,7 +277,7 @@ def _places(data: mmap.mmap, parts: Sequence[msgspec.Raw]) -> tuple[Offsets, Off
     lengths = np.fromiter((memoryview(raw).nbytes for raw in parts), np.int64, len(parts))
     if len(parts) < 2:
         starts = np.array([_address(raw) - _address(data) for raw in parts], np.int64)
-        return starts, starts + lengths
+        return starts, lengths
     base, first = _address(data), _address(parts[0])
     gap = _address(parts[1]) - first - int(lengths[0])
     starts = first - base + np.concatenate([[0], np.cumsum(lengths[:-1] + gap)])
@@ -282,7 +289,7 @@ def _places(data: mmap.mmap, parts: Sequence[msgspec.Raw]) -> tuple[Offsets, Off
     del text  # or the map could not be closed
     if not is_same:
         starts = np.fromiter((_address(raw) - base for raw in parts), np.int64, len(parts))
-    return starts, starts + lengths
+    return starts, lengths
 
 
 def _written_ids(parts: Sequence[msgspec.Raw]) -> _WrittenIds:

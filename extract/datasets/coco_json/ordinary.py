@@ -1,33 +1,32 @@
 """Annotations of the ordinary kind, many at a time: polygons or run lengths with all that COCO writes beside.
 
-Types and bounds are checked by msgspec while it parses, without Python code for each number. What is looked
-at here is what `coco_json.annotations` looks at, one by one, and with equal results; images with anything out
-of the ordinary are left to it.
+Types and bounds are checked by msgspec while it parses, and polygons are read as whole arrays
+(`coco_json.plain_polygons`), without Python code for each number. What is looked at here is what
+`coco_json.annotations` looks at, one by one, and with equal results; images with anything out of the ordinary
+are left to it.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, compress
 from operator import attrgetter
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 from msgspec import Meta
 
-from extract.datasets.coco_json.annotations import MAX_OUTLINE, instances_of
+from extract.datasets.coco_json.annotations import instances_of
+from extract.datasets.coco_json.plain_polygons import WHITE_SPACE, FlatPolygons, read_polygons
+from extract.datasets.coco_json.polygon_measures import measured_polygons
 from extract.views.instance_targets import rle_bytes, rle_bytes_of
-from extract.views.instances import outline_steps
 from extract.views.view import Hw
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
-_NEAR = 1e-6
-"""Sums that are so near to a limit are summed as `coco_json.annotations` does it."""
 _INT64 = 1 << 63
 _NOT_NEGATIVE = Meta(ge=0)
 
@@ -47,9 +46,8 @@ class OrdinaryAnnotation(msgspec.Struct, gc=False):
     category_id: int
     id: int
     iscrowd: Literal[0, 1]
-    segmentation: (
-        Annotated[list[Annotated[list[int | float], Meta(min_length=6)]], Meta(min_length=1)] | RunLengths
-    )
+    segmentation: msgspec.Raw
+    """As in the file; canonical but for white space, once its block is measured."""
 
 
 class _Image(msgspec.Struct, gc=False):
@@ -66,20 +64,20 @@ class _Canonical(msgspec.Struct, gc=False):
     image: _Image
 
 
-def _letters(kind: type[msgspec.Struct]) -> int:
-    """How often the letter of exponents stands in the names of the fields."""
-    return "".join(kind.__struct_fields__).count("e")
-
-
-_IN_ENTRY, _IN_RUNS = _letters(OrdinaryAnnotation), _letters(RunLengths)
-_IN_WHOLE = _letters(_Image) + _letters(_Canonical)
 _DECODER = msgspec.json.Decoder(list[OrdinaryAnnotation])
+_RUNS = msgspec.json.Decoder(RunLengths)
+_POLYGONS = msgspec.json.Decoder(
+    Annotated[list[Annotated[list[int | float], Meta(min_length=6)]], Meta(min_length=1)]
+)
 _ENCODER = msgspec.json.Encoder()
 _ID = attrgetter("id")
 
 
 def entries_of(texts: Sequence[bytes]) -> list[OrdinaryAnnotation] | None:
-    """The annotations of an image in the order of their ids; None where one is out of the ordinary."""
+    """The annotations of an image in the order of their ids; None where one is out of the ordinary.
+
+    `OrdinaryBlock.measured` looks at their polygons.
+    """
     try:
         entries = _DECODER.decode(b"[%b]" % b",".join(texts))
     except (msgspec.MsgspecError, RecursionError):
@@ -90,16 +88,10 @@ def entries_of(texts: Sequence[bytes]) -> list[OrdinaryAnnotation] | None:
 
 def canonical_bytes(
     image_id: int, hw: Hw, listed: tuple[int, int], entries: Sequence[OrdinaryAnnotation]
-) -> bytes | None:
-    """`annotation_bytes` of ordinary annotations; None where msgspec may write a number unlike Python.
-
-    Both write the shortest digits that make the number. They differ where Python takes an exponent: below
-    1e-4 and from 1e16 on. Nothing else is there: all values are numbers.
-    """
+) -> bytes:
+    """`annotation_bytes` of annotations that were measured, and are ordinary."""
     text = _ENCODER.encode(_Canonical(entries, _Image(hw[0], image_id, listed, hw[1])))
-    crowds = sum(type(entry.segmentation) is RunLengths for entry in entries)
-    in_names = _IN_WHOLE + len(entries) * _IN_ENTRY + crowds * _IN_RUNS
-    return text if text.count(b"e") == in_names and b"0.0000" not in text else None
+    return text.translate(None, WHITE_SPACE)  # of segmentations; no name or value has any
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,82 +135,82 @@ class OrdinaryBlock:
             [number for number, _ in self._images],
             axis=0,
         )
-        is_fine = np.ones(count, np.bool_)
-        of_polygons = [n for n, entry in enumerate(self._entries) if type(entry.segmentation) is list]
-        try:
-            self._measure_polygons(of_polygons, sizes_hw, extents, steps, is_fine)
-            boxes = np.array([entry.bbox for entry in self._entries], np.float64).reshape(-1, 4)
-        except (ValueError, TypeError, OverflowError):
-            return [None] * len(self._images)
-        is_fine &= (boxes[:, 2:] > 0).all(1)
+        is_fine = self._writes_as_python()
+        texts = [bytes(entry.segmentation) for entry in self._entries]
+        is_list = np.fromiter((text.startswith(b"[") for text in texts), np.bool_, count)
+        lists = np.flatnonzero(is_list)
+        is_plain, plain = read_polygons(list(compress(texts, is_list.tolist())))
+        parsed, others = self._parsed_polygons(lists[~is_plain].tolist(), is_fine)
+        for numbers, polygons in ((lists[is_plain], plain), (parsed, others)):
+            if len(numbers):
+                found = measured_polygons(polygons, sizes_hw[numbers])
+                extents[numbers], steps[numbers] = found.extents, found.steps
+                is_fine[numbers] &= found.fits
         longest = rle_bytes_of(steps)
-        for number in sorted({*range(count)}.difference(of_polygons)) if len(of_polygons) < count else ():
+        for number in np.flatnonzero(~is_list).tolist():
             self._measure_runs(number, sizes_hw, extents, longest, is_fine)
-        found: list[Measured | None] = []
-        first = 0
-        for number, _ in self._images:
-            part = slice(first, first + number)
-            first += number
-            is_ordinary = is_fine[part].all()
-            found.append(Measured(extents[part], crowd[part], longest[part]) if is_ordinary else None)
-        return found
+        stops = np.cumsum([number for number, _ in self._images]).tolist()
+        parts = [slice(first, stop) for first, stop in zip([0, *stops], stops, strict=False)]
+        bad = set(np.searchsorted(stops, np.flatnonzero(~is_fine), "right").tolist())
+        return [
+            None if image in bad else Measured(extents[part], crowd[part], longest[part])
+            for image, part in enumerate(parts)
+        ]
+
+    def _writes_as_python(self) -> npt.NDArray[np.bool_]:
+        """(entries,): whether area and box of each are such that msgspec writes them as Python, and usable.
+
+        Both write the shortest digits that make the number. They differ where Python takes an exponent.
+        """
+        try:
+            numbers = chain.from_iterable(entry.bbox for entry in self._entries)
+            boxes = np.fromiter(numbers, np.float64, 4 * len(self._entries)).reshape(-1, 4)
+            areas = np.fromiter((entry.area for entry in self._entries), np.float64, len(self._entries))
+        except OverflowError:  # a whole number beyond floats
+            return np.zeros(len(self._entries), np.bool_)
+        return _is_usual(areas) & _is_usual(boxes).all(1) & (boxes[:, 2:] > 0).all(1)
 
     def _measure_runs(
         self, number: int, sizes_hw: Ints, extents: Floats, longest: Ints, is_fine: npt.NDArray[np.bool_]
     ) -> None:
         entry, hw = self._entries[number], (int(sizes_hw[number, 0]), int(sizes_hw[number, 1]))
-        truth = instances_of(0, hw, (0, 1), [msgspec.to_builtins(entry)], self.label_of)
+        try:
+            runs = _RUNS.decode(entry.segmentation)
+        except msgspec.MsgspecError:
+            is_fine[number] = False
+            return
+        entry.segmentation = msgspec.Raw(_ENCODER.encode(runs))
+        whole = {**msgspec.structs.asdict(entry), "segmentation": msgspec.to_builtins(runs)}
+        truth = instances_of(0, hw, (0, 1), [whole], self.label_of)
         is_fine[number] &= len(truth) == 1
         if len(truth) == 1:
             extents[number], longest[number] = truth.extents()[0], rle_bytes(truth)[0]
 
-    def _measure_polygons(
-        self,
-        numbers: Sequence[int],
-        sizes_hw: Ints,
-        extents: Floats,
-        steps: Ints,
-        is_fine: npt.NDArray[np.bool_],
-    ) -> None:
-        """Fills the rows of instances that are polygons. Raises OverflowError for numbers beyond floats."""
-        if not numbers:
-            return
-        shapes: Any = [self._entries[number].segmentation for number in numbers]
-        polygons = list(chain.from_iterable(shapes))
-        of_instance = np.fromiter(map(len, shapes), np.int64, len(shapes))
-        values = np.fromiter(map(len, polygons), np.int64, len(polygons))
-        flat = np.fromiter(chain.from_iterable(polygons), np.float64, int(values.sum()))
-        instance = np.concatenate([[0], np.cumsum(of_instance)[:-1]])
-        is_odd = np.add.reduceat(values % 2, instance) > 0
-        if is_odd.any():  # points cannot be paired across it
-            which = np.array(numbers)
-            is_fine[which[is_odd]] = False
-            self._measure_polygons(which[~is_odd].tolist(), sizes_hw, extents, steps, is_fine)
-            return
-        points, lengths = flat.reshape(-1, 2), values // 2
-        firsts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
-        edges = np.empty_like(points)
-        edges[1:] = points[1:] - points[:-1]
-        edges[firsts] = points[firsts] - points[firsts + lengths - 1]
-        np.abs(edges, out=edges)
-        first_points = firsts[instance]
-        low, high = np.minimum.reduceat(points, first_points), np.maximum.reduceat(points, first_points)
-        across = np.add.reduceat(edges[:, 0], first_points)
-        runs = across + np.add.reduceat(2.0 * lengths + 2, instance)
-        outlines = np.add.reduceat(edges.max(1), first_points)
-        hw = sizes_hw[numbers]
-        limits = hw[:, ::-1].astype(np.float64)
-        fits = (low >= -limits).all(1) & (high <= 2 * limits).all(1)  # false of what is not finite
-        fits &= outlines < MAX_OUTLINE * hw.sum(1) * (1 - _NEAR)
-        longest = np.where(fits, np.ceil(runs), 0).astype(np.int64)
-        is_near = fits & (np.abs(runs - np.rint(runs)) < _NEAR * np.maximum(runs, 1))
-        for near in np.flatnonzero(is_near).tolist():
-            longest[near] = _steps(shapes[near])
-        extents[numbers] = np.concatenate([low, high], axis=1)
-        steps[numbers], is_fine[numbers] = longest, fits
+    def _parsed_polygons(
+        self, numbers: Sequence[int], is_fine: npt.NDArray[np.bool_]
+    ) -> tuple[Ints, FlatPolygons]:
+        """Which of these entries are polygons, though not written as Python writes them; and the polygons.
+
+        Their segmentation becomes canonical.
+        """
+        read: dict[int, list[list[int | float]]] = {}
+        for number in numbers:
+            entry = self._entries[number]
+            try:
+                polygons = _POLYGONS.decode(entry.segmentation)
+                values = np.fromiter(chain.from_iterable(polygons), np.float64)
+            except (msgspec.MsgspecError, OverflowError):
+                is_fine[number] = False
+                continue
+            if any(len(polygon) % 2 for polygon in polygons) or not _is_usual(values).all():
+                is_fine[number] = False
+                continue
+            read[number], entry.segmentation = polygons, msgspec.Raw(_ENCODER.encode(polygons))
+        return np.array(list(read), np.int64), FlatPolygons.of(list(read.values()))
 
 
-def _steps(polygons: Sequence[Sequence[float]]) -> int:
-    """As `rle_bytes` sums them."""
-    parts = [np.array(polygon, np.float64).reshape(-1, 2) for polygon in polygons]
-    return math.ceil(sum(float(outline_steps(part)[:, 0].sum()) + 2 * len(part) + 2 for part in parts))
+def _is_usual(values: Floats) -> npt.NDArray[np.bool_]:
+    """Of each, whether Python writes it without an exponent, as msgspec does; false of what is not finite."""
+    sizes = np.abs(values)
+    is_usual: npt.NDArray[np.bool_] = (values == 0) | ((sizes >= 1e-4) & (sizes < 1e16))
+    return is_usual

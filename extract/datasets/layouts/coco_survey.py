@@ -10,7 +10,12 @@ from typing import Any
 
 from extract.datasets.coco_json.annotations import annotation_bytes, has_mask, instances_of
 from extract.datasets.coco_json.instances_file import RangedAnnotations
-from extract.datasets.coco_json.ordinary import OrdinaryBlock, canonical_bytes, entries_of
+from extract.datasets.coco_json.ordinary import (
+    OrdinaryAnnotation,
+    OrdinaryBlock,
+    canonical_bytes,
+    entries_of,
+)
 from extract.datasets.layouts.coco_files import ImageEntry
 from extract.sources.listing import MissingFile
 from extract.sources.unusable import UnusableAnnotations, UnusableCounter
@@ -19,8 +24,8 @@ from extract.views.instances import Instances
 
 logger = logging.getLogger(__name__)
 
-_BLOCK = 512
-"""Most images that are read and measured together: 2 MB of annotations."""
+_BLOCK = 128
+"""Most images that are read and measured together: 0.5 MB of annotations, whose arrays stay in the cache."""
 _BLOCK_BYTES = 16 << 20  # 16 MiB
 
 
@@ -127,31 +132,26 @@ def _read_block(
 ) -> list[tuple[ImageSurvey, Skipped, bytes]]:
     """Of each image what targets need, its unusable annotations and the sha256 of its `annotation_bytes`."""
     ordinary = OrdinaryBlock(label_of)
-    digests: list[bytes] = []
-    in_block: list[int] = []
+    in_block: dict[int, list[OrdinaryAnnotation]] = {}
     for number, entry in enumerate(entries):
-        found = text = None
         if isinstance(entry.annotations, RangedAnnotations) and not boxes_only:
             found = entries_of(entry.annotations.texts())
-        if found is not None:
-            text = canonical_bytes(entry.image_id, entry.hw, entry.listed, found)
-            if ordinary.add(entry.hw, found):
-                in_block.append(number)
-        if text is None:
-            text = annotation_bytes(entry.image_id, entry.hw, entry.listed, list(entry.annotations))
-        digests.append(hashlib.sha256(text).digest())
+            if found is not None and ordinary.add(entry.hw, found):
+                in_block[number] = found
     measured = dict(zip(in_block, ordinary.measured(), strict=True))
     results: list[tuple[ImageSurvey, Skipped, bytes]] = []
     for number, entry in enumerate(entries):
+        image = entry.image_id, entry.hw, entry.listed
         if (sizes := measured.get(number)) is not None:
             kept: ImageSurvey = (entry.hw, sizes.extents, sizes.crowd, sizes.rle_bytes)
-            results.append((kept, (), digests[number]))
-            continue
-        truth = instances_of(
-            entry.image_id, entry.hw, entry.listed, list(entry.annotations), label_of, boxes_only=boxes_only
-        )
-        kept = (truth.original_hw, truth.extents(), truth.crowd, rle_bytes(truth))
-        results.append((kept, truth.skipped, digests[number]))
+            skipped: Skipped = ()
+            text = canonical_bytes(*image, in_block[number])
+        else:
+            each = list(entry.annotations)
+            truth = instances_of(*image, each, label_of, boxes_only=boxes_only)
+            kept = (truth.original_hw, truth.extents(), truth.crowd, rle_bytes(truth))
+            text, skipped = annotation_bytes(*image, each), truth.skipped
+        results.append((kept, skipped, hashlib.sha256(text).digest()))
     return results
 
 
