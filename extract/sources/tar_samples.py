@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from extract.sources.listing import folder_files, require_printable
+from extract.sources.listing import is_hidden, require_printable
 from extract.sources.record import DatasetLayoutError
 from extract.sources.tar_index import HostileTarError, TarMember, tar_members
 
@@ -72,8 +72,11 @@ def brace_count(pattern: str) -> int:
 
 
 def _tars_in(folder: Path) -> list[Path]:
-    names = folder_files(folder).sizes
-    return sorted(folder / name for name in names if name.lower().endswith(".tar"))
+    if not folder.is_dir():
+        return []
+    with os.scandir(folder) as entries:  # not `folder_files`: it may be a folder of images
+        names = [each.name for each in entries if each.name.lower().endswith(".tar") and each.is_file()]
+    return sorted(folder / name for name in names if not is_hidden(name))
 
 
 def _webdataset_shards() -> Any:

@@ -57,6 +57,18 @@ class _WholeIds(msgspec.Struct, gc=False):
     iscrowd: int | None = None
 
 
+class PlainImage(msgspec.Struct, gc=False):
+    """An image as nearly all files list it: all that is read of it, and nothing to look into."""
+
+    id: Annotated[int, msgspec.Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
+    file_name: Annotated[str, msgspec.Meta(pattern=r"\A[0-9A-Za-z_-]+(\.[0-9A-Za-z_-]+)*\Z", max_length=255)]
+    height: Annotated[int, msgspec.Meta(ge=1)]
+    width: Annotated[int, msgspec.Meta(ge=1)]
+
+
+_PLAIN_IMAGE = msgspec.json.Decoder(PlainImage)
+
+
 @dataclass(frozen=True, slots=True)
 class _WrittenIds:
     """The ids of a file's annotations as they are written."""
@@ -151,8 +163,19 @@ class InstancesFile:
 
     def image_entries(self) -> Iterator[Entry]:
         """The images as they are listed, one after the other."""
+        yield from map(self._image_entry, self.images)
+
+    def plain_or_entries(self) -> Iterator[PlainImage | Entry]:
+        """As `image_entries`, of plain images what is read of them."""
         for image in self.images:
-            yield _object(self.path, "images", image if self.ranges is None else _strict(image))
+            if self.ranges is not None:
+                with suppress(msgspec.MsgspecError):
+                    yield _PLAIN_IMAGE.decode(image)
+                    continue
+            yield self._image_entry(image)
+
+    def _image_entry(self, image: Any) -> Entry:
+        return _object(self.path, "images", image if self.ranges is None else _strict(image))
 
     def annotation_entries(self) -> Iterator[Entry]:
         """All annotations as they are listed, ids as they are written."""
@@ -256,16 +279,21 @@ def _as_ranges(path: Path) -> InstancesFile | None:
 
 def _ranges_of(path: Path, data: mmap.mmap) -> InstancesFile | None:
     whole = msgspec.json.decode(data, type=_Whole)
-    if any(bytes(memoryview(raw)[:1]) != b"{" for raw in (*whole.images, *whole.annotations)):
-        return None
     categories = parsed(bytes(whole.categories))
     if not isinstance(categories, list) or not all(isinstance(item, dict) for item in categories):
         return None
-    starts, lengths = _places(data, whole.annotations)
-    ids = _written_ids(whole.annotations)
     # Copied: nothing may point into the map, which ends here.
     images = [bytes(raw) for raw in whole.images]
+    starts, lengths = _places(data, whole.annotations)
+    firsts = {image[:1] for image in images} | set(np.unique(_bytes_at(data, starts)).tolist())
+    if not firsts <= {b"{", ord("{")}:
+        return None
+    ids = _written_ids(whole.annotations)
     return InstancesFile(path, images, ids, categories, ByteRanges(path, starts, lengths))
+
+
+def _bytes_at(data: mmap.mmap, places: Offsets) -> npt.NDArray[np.uint8]:
+    return np.frombuffer(data, np.uint8)[places]
 
 
 def _places(data: mmap.mmap, parts: Sequence[msgspec.Raw]) -> tuple[Offsets, Offsets]:
@@ -338,10 +366,10 @@ def _sorted_numbers(
             strangers[_stranger(image_id)] += 1
     numbers = np.flatnonzero(kept)
     order = numbers[np.argsort(images[numbers], kind="stable")].astype(np.int32)
-    of_image = images[order]
-    firsts = np.flatnonzero(np.r_[True, of_image[1:] != of_image[:-1]]) if len(order) else order
-    parts = np.split(order, firsts[1:])
-    return dict(zip(of_image[firsts].tolist(), parts, strict=False)) if len(order) else {}, strangers
+    found, firsts = np.unique(images[order], return_index=True)
+    stops = [*firsts[1:].tolist(), len(order)]
+    parts = [order[first:stop] for first, stop in zip(firsts.tolist(), stops, strict=len(firsts) > 0)]
+    return dict(zip(found.tolist(), parts, strict=True)), strangers
 
 
 def _sorted_entries(

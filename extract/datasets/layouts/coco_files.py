@@ -7,18 +7,27 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import msgspec
+
 from extract.datasets.coco_json.ids import IdReader, shown_id
-from extract.datasets.coco_json.instances_file import objects, parsed_file, read_instances_file
+from extract.datasets.coco_json.instances_file import (
+    PlainImage,
+    objects,
+    parsed_file,
+    read_instances_file,
+)
 from extract.sources.byte_sources import LIMIT_PX, ByteSource, FileSource, retried
 from extract.sources.layout_choice import archives_hint
 from extract.sources.listing import (
     IMAGE_ENDINGS,
+    FolderFiles,
     MissingFile,
     folder_files,
     holds_any,
@@ -99,10 +108,11 @@ def from_folder(root: Path, split: str, categories: Mapping[int, str]) -> CocoFi
     annotations, images = official_paths(root, split)
     whole, ids = read_instances_file(annotations, split not in SPLITS_WITHOUT_TRUTH), IdReader()
     _check_categories(annotations, whole.categories, categories, ids)
-    listed = [image_fields(annotations, image, ids) for image in whole.image_entries()]
+    listed = [image_fields(annotations, image, ids) for image in whole.plain_or_entries()]
     by_image, strangers = whole.annotations_by_image({image_id for image_id, _, _ in listed}, ids)
     ids.report(annotations)
-    find = image_finder(images)
+    files = folder_files(images)
+    find = image_finder(images, files)
     entries = [
         ImageEntry(
             stem(file_name),
@@ -124,7 +134,7 @@ def from_folder(root: Path, split: str, categories: Mapping[int, str]) -> CocoFi
         logger.warning(
             "%s lacks %d of %d images, such as %s", images, len(missing), len(entries), missing[0].key
         )
-    _report_unlisted(images, {file_name for _, _, file_name in listed}, annotations)
+    _report_unlisted(images, files, {file_name for _, _, file_name in listed}, annotations)
     return CocoFile(entries=bounded(entries), strangers=strangers, path=annotations)
 
 
@@ -165,13 +175,15 @@ def what_is_missing(data: Path, split: str, default_folder: str) -> str:
     )
 
 
-def image_finder(folder: Path) -> Callable[[str], ByteSource]:
-    """Finds images by the names that the annotation file has; the case of endings does not matter."""
-    files = folder_files(folder)
-    in_any_case = {_any_case(name): name for name in files.sizes}
+def image_finder(folder: Path, files: FolderFiles) -> Callable[[str], ByteSource]:
+    """Finds images by the names that the annotation file has; the case of endings does not matter.
+
+    Args: files: of the folder.
+    """
+    in_any_case = cache(lambda: {_any_case(name): name for name in files.sizes})
 
     def find(file_name: str) -> ByteSource:
-        name = file_name if file_name in files.sizes else in_any_case.get(_any_case(file_name))
+        name = file_name if file_name in files.sizes else in_any_case().get(_any_case(file_name))
         if name is not None:
             return FileSource(f"{folder}/{name}", files.sizes[name])
         if file_name in files.dangling:
@@ -199,7 +211,7 @@ def in_folders(folders: Sequence[Path]) -> Callable[[str], ByteSource]:
 
 def _finder(finders: dict[Path, Callable[[str], ByteSource]], folder: Path) -> Callable[[str], ByteSource]:
     if folder not in finders:
-        finders[folder] = image_finder(folder)
+        finders[folder] = image_finder(folder, folder_files(folder))
     return finders[folder]
 
 
@@ -208,12 +220,13 @@ def _any_case(name: str) -> str:
     return stem + dot + ending.lower()
 
 
-def _report_unlisted(folder: Path, listed: Collection[str], annotations: Path) -> None:
+def _report_unlisted(folder: Path, files: FolderFiles, listed: Set[str], annotations: Path) -> None:
     """The annotation file is the list of the data set: other images are no records, and are reported."""
-    known = set(map(_any_case, listed))
+    unknown = files.sizes.keys() - listed
+    known = set(map(_any_case, listed)) if unknown else set()
     others = sorted(
         name
-        for name in folder_files(folder).sizes
+        for name in unknown
         if name.rpartition(".")[2].lower() in IMAGE_ENDINGS and _any_case(name) not in known
     )
     if others:
@@ -277,7 +290,7 @@ def _check_categories(
 
 
 def image_fields(
-    path: Path, image: Mapping[str, Any], ids: IdReader, *, in_folders: bool = False
+    path: Path, image: PlainImage | Mapping[str, Any], ids: IdReader, *, in_folders: bool = False
 ) -> tuple[int, Hw, str]:
     """Id, height and width in pixels, and file name of an image as an annotation file lists it.
 
@@ -287,6 +300,10 @@ def image_fields(
 
     Raises DatasetLayoutError where one of them cannot be used.
     """
+    if isinstance(image, PlainImage):
+        if image.height * image.width <= LIMIT_PX:
+            return image.id, (image.height, image.width), image.file_name
+        image = msgspec.structs.asdict(image)
     number, file_name = ids.whole("id of images", image.get("id")), image.get("file_name")
     if not isinstance(file_name, str):
         raise DatasetLayoutError(f"{path}: image {str(image)[:120]} has no file_name")

@@ -83,12 +83,16 @@ class InstanceData(DatasetSplit):
                 f"{split}: {len(keys)} images"
                 + (f", {repeated!r} listed twice" if repeated else " to train on")
             )
-        ids = Counter(entry.image_id for entry in self._entries)
-        if len(ids) < len(keys):  # one would get the other's annotations, and COCO's metrics would be wrong
-            raise DatasetLayoutError(f"{split}: {max(ids, key=ids.__getitem__)} is the id of several images")
-        listed = {entry.key: entry.listed for entry in self._entries}
-        self.subset = subset_keys(keys, subset, lambda: listed) if subset else None
+        ids = [entry.image_id for entry in self._entries]
+        if len({*ids}) < len(ids):  # one would get the other's annotations, and COCO's metrics would be wrong
+            raise DatasetLayoutError(
+                f"{split}: {Counter(ids).most_common(1)[0][0]} is the id of several images"
+            )
+        self.subset = subset_keys(keys, subset, self._listed) if subset else None
         self.records = tuple(Record(entry.key, entry.image.size, entry.hw) for entry in self._entries)
+
+    def _listed(self) -> dict[str, tuple[int, int]]:
+        return {entry.key: entry.listed for entry in self._entries}
 
     def annotation_sha256(self, index: int) -> str | None:
         """64 hex digits of `read_annotation`, known from the survey; None where a stuff map is part of it."""

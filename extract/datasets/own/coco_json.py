@@ -21,7 +21,13 @@ from extract.datasets.layouts.stuff_maps import pixel_maps
 from extract.datasets.own.advice import DESCRIBE, contents
 from extract.datasets.own.description import Description
 from extract.sources.byte_sources import ByteSource, SourceError, image_size
-from extract.sources.listing import IMAGE_ENDINGS, MissingFile, folders_below, number_of, sources_by_stem
+from extract.sources.listing import (
+    IMAGE_ENDINGS,
+    MissingFile,
+    folders_below,
+    number_of,
+    sources_by_stem,
+)
 from extract.sources.record import DatasetLayoutError
 from extract.views.view import Hw
 
@@ -92,7 +98,7 @@ def _any_hw(image: ByteSource) -> Hw:
 def _listed(path: Path, folders: Sequence[Path], categories: Mapping[int, str]) -> CocoFile:
     whole, ids = read_instances_file(path), IdReader()
     _check_categories(path, whole.categories, categories, ids)
-    images = [image_fields(path, image, ids, in_folders=True) for image in whole.image_entries()]
+    images = [image_fields(path, image, ids, in_folders=True) for image in whole.plain_or_entries()]
     by_image, strangers = whole.annotations_by_image({image_id for image_id, _, _ in images}, ids)
     ids.report(path)
     find = in_folders(folders)

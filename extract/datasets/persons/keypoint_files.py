@@ -37,7 +37,7 @@ def entries_of_file(
     """
     whole, ids = read_instances_file(path), IdReader()
     _check_categories(path, whole.categories, categories, keypoints, ids)
-    images = [image_fields(path, image, ids, in_folders=True) for image in whole.image_entries()]
+    images = [image_fields(path, image, ids, in_folders=True) for image in whole.plain_or_entries()]
     by_image, strangers = whole.annotations_by_image({image_id for image_id, _, _ in images}, ids)
     ids.report(path)
     find = in_folders(folders)
