@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from extract.datasets.coco_json.annotations import annotation_bytes, has_mask, instances_of
-from extract.datasets.coco_json.instances_file import RangedAnnotations
+from extract.datasets.coco_json.byte_ranges import RangedAnnotations
 from extract.datasets.coco_json.ordinary import (
     OrdinaryAnnotation,
     OrdinaryBlock,

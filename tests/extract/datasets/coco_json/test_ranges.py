@@ -15,12 +15,8 @@ from benchmarks.planning.made_coco import write
 from extract.datasets.coco import CATEGORIES, LABELS, open_dataset
 from extract.datasets.coco_json import ordinary
 from extract.datasets.coco_json.annotations import annotation_bytes, instances_of
-from extract.datasets.coco_json.instances_file import (
-    ByteRanges,
-    RangedAnnotations,
-    parsed,
-    read_instances_file,
-)
+from extract.datasets.coco_json.byte_ranges import ByteRanges, RangedAnnotations, parsed
+from extract.datasets.coco_json.instances_file import read_instances_file
 from extract.datasets.coco_json.ordinary import OrdinaryBlock, canonical_bytes, entries_of
 from extract.datasets.coco_json.plain_polygons import read_polygons
 from extract.datasets.layouts.coco_files import ImageEntry, from_folder
