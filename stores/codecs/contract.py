@@ -134,6 +134,10 @@ def constant_channels(
     return ~(deviation > _CONSTANT * limit)
 
 
+_VALUES_AT_ONCE = 32 << 10
+"""256 KiB of float64: what `channel_errors` makes of them stays in a processor's cache."""
+
+
 def error_figures(x: npt.NDArray[Any], decoded: npt.NDArray[Any]) -> dict[str, float]:
     """`channel_errors` by their `median` and `worst` over channels, and the index of the worst,
     `worst_channel`."""
@@ -158,8 +162,17 @@ def channel_errors(x: npt.NDArray[Any], decoded: npt.NDArray[Any]) -> npt.NDArra
         x: float (..., channel).
         decoded: the same after encode and decode.
     """
-    values = np.ascontiguousarray(x.reshape(-1, x.shape[-1]).T, dtype=np.float64)  # (channel, value)
-    error = np.subtract(decoded.reshape(-1, x.shape[-1]).T, values, order="C")
+    values_VC, decoded_VC = (each.reshape(-1, x.shape[-1]) for each in (x, decoded))
+    step = max(2, _VALUES_AT_ONCE // max(1, len(values_VC)))  # numpy sums a single line in another order
+    blocks = max(1, x.shape[-1] // step)
+    pairs = zip(*(np.array_split(each, blocks, axis=1) for each in (values_VC, decoded_VC)), strict=True)
+    return np.concatenate([_errors_of_channels(*pair) for pair in pairs])
+
+
+def _errors_of_channels(values_VC: npt.NDArray[Any], decoded_VC: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """`channel_errors` of (value, channel)."""
+    values = np.ascontiguousarray(values_VC.T, dtype=np.float64)  # (channel, value)
+    error = np.subtract(decoded_VC.T, values, order="C")
     size = np.abs(values)
     limit = _quantile(size, 0.999)
     kept = size <= limit[:, None]

@@ -12,7 +12,8 @@ import numpy.typing as npt
 from stores.codecs.contract import Encoded, Part, error_figures, finite_float32
 from stores.errors import CodecError
 
-_INFINITY_SHIFTED = np.uint16(0xF800)  # 0x7C00 << 1: the sign shifted out, this and above is infinity or NaN
+_INFINITY, _MINUS_INFINITY = 0x7C00, 0xFC00
+"""Bits: these and those above, up to the sign, are infinities and NaNs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +41,8 @@ class Float16:
         return encoded["q"].astype(np.float32)
 
     def check(self, encoded: Encoded) -> None:
-        bits = encoded["q"].view(np.uint16)
-        if (bits << np.uint16(1)).max() >= _INFINITY_SHIFTED:
+        q = encoded["q"]
+        if q.view(np.int16).max() >= _INFINITY or q.view(np.uint16).max() >= _MINUS_INFINITY:
             raise CodecError("q holds a value that is not finite, which the encoder never produces")
 
     def error_figures(self, x: npt.NDArray[Any]) -> dict[str, float]:

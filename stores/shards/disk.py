@@ -18,6 +18,7 @@ from typing import TypeVar
 
 from stores.errors import StoreError
 from stores.shards.noreplace import rename_noreplace
+from stores.shards.writeback import start_writeback
 
 logger = logging.getLogger(__name__)
 
@@ -60,9 +61,7 @@ class Files:
 
     def start_writeback(self, fd: int, offset: int, length: int) -> None:
         """Starts writing these bytes to the disk, so that a later `sync` waits less."""
-        if hasattr(os, "posix_fadvise"):  # on Linux this starts to write, and drops only what is clean
-            with contextlib.suppress(OSError):  # advice only
-                os.posix_fadvise(fd, offset, length, os.POSIX_FADV_DONTNEED)
+        start_writeback(fd, offset, length)
 
     def read(self, fd: int, length: int, offset: int) -> bytes:
         """At most `length` bytes from `offset`; empty at the end of the file."""

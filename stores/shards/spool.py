@@ -26,7 +26,9 @@ from stores.shards.written_digest import ChunkDigests, Hash, chunks_sha256
 from stores.work.folder import WORK
 
 SPOOLS = f"{WORK}/spools"
+_BUFFER_BYTES = 256 << 10  # 256 KiB: rows of scales have a few kilobytes
 _ENTRY_BYTES = 16
+_MOST_PIECES = 1024  # IOV_MAX of Linux
 
 Chunks = dict[str, list[bytes | None]]
 """By array, the stored chunk of each row of a unit without its CRC32C; None for a skipped row."""
@@ -79,11 +81,15 @@ class SpoolFile:
         self._waiting: dict[int, dict[str, memoryview | bytes]] = {}
         """Stored chunks of rows whose turn has not come; none of a skipped row."""
         self._next = self._end = 0
+        self._buffer: list[memoryview | bytes] = []
+        """Of what is not written yet, before `_end`."""
+        self._buffered_bytes = 0
         self._index_bytes = b""
         self._fd: int | None = files.create(self.partial)
 
     def put(self, position: int, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Writes the chunks of one row, in the order of the rows: those that come too early are copied."""
+        """Writes the chunks of one row, in the order of the rows: those that come too early, and small ones,
+        are copied."""
         chunks: dict[str, memoryview | bytes] = {}
         for name, array in arrays.items():
             spec, entry = self._arrays[name], self._first[name] + position
@@ -109,14 +115,28 @@ class SpoolFile:
                 for name, stored in ready.items():
                     self._index[self._first[name] + self._next] = at, len(stored)
                     at += len(stored)
-                self._write(list(ready.values()))
+                self._append(list(ready.values()))
                 self._next += 1
 
-    def _write(self, pieces: Sequence[memoryview | bytes]) -> None:
+    def _append(self, pieces: Sequence[memoryview | bytes]) -> None:
+        length = sum(map(len, pieces))
+        self._end += length
+        self._buffered_bytes += length
+        if self._buffered_bytes < _BUFFER_BYTES:
+            self._buffer += [bytes(piece) for piece in pieces]
+            return
+        self._buffer += pieces
+        self._flush()
+
+    def _flush(self) -> None:
         assert self._fd is not None
+        pieces, at = [piece for piece in self._buffer if len(piece)], self._end - self._buffered_bytes
         with naming(self.partial):
-            write_all(self._files, self._fd, [piece for piece in pieces if len(piece)], self._end)
-        self._end += sum(map(len, pieces))
+            for first in range(0, len(pieces), _MOST_PIECES):
+                some = pieces[first : first + _MOST_PIECES]
+                write_all(self._files, self._fd, some, at)
+                at += sum(map(len, some))
+        self._buffer, self._buffered_bytes = [], 0
 
     def content(self, position: int) -> dict[str, bytes]:
         """Digests of the bytes of each array of a row; empty for a skipped row."""
@@ -126,7 +146,8 @@ class SpoolFile:
     def write_index(self) -> None:
         """Writes the index, the last bytes of the file."""
         self._index_bytes = encode_index(self._index)
-        self._write([self._index_bytes])
+        self._append([self._index_bytes])
+        self._flush()
 
     def sync(self) -> None:
         """Waits until the file is on the disk."""

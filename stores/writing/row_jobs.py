@@ -1,17 +1,39 @@
-"""Work on large arrays of rows: several at once, in threads that all writers of a process share."""
+"""Work on the arrays of large rows: several rows at once, in threads that all writers of a process share."""
 
 from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from functools import cache
 
 LARGE_BYTES = 128 << 10
 """128 KiB: to check, digest and write less takes no longer than waking a thread."""
+TOGETHER_BYTES = 4 << 20
+"""4 MiB: what a thread is given at least, where a row has so much: every hand-over wakes two threads."""
 _WAITING = 4
 """Jobs of a writer for each thread."""
+
+Job = tuple[int, Callable[[], None]]
+"""The bytes that it works on, and the work."""
+
+
+def _together(jobs: Iterable[Job]) -> Iterator[tuple[int, list[Callable[[], None]]]]:
+    """Consecutive jobs, joined until they have TOGETHER_BYTES."""
+    length, works = 0, list[Callable[[], None]]()
+    for each, work in jobs:
+        length, works = length + each, [*works, work]
+        if length >= TOGETHER_BYTES:
+            yield length, works
+            length, works = 0, []
+    if works:
+        yield length, works
+
+
+def _run_each(works: Sequence[Callable[[], None]]) -> None:
+    for work in works:
+        work()
 
 
 @cache
@@ -37,20 +59,22 @@ class RowJobs:
         """Whether a job on so many bytes is left to another thread."""
         return length >= LARGE_BYTES and not self._in_order
 
-    def run(self, length: int, job: Callable[[], None]) -> None:
-        """Runs a small job; starts a large one, after a wait where too many are running.
+    def run(self, jobs: Iterable[Job]) -> None:
+        """Runs the jobs of a row: small ones together, here if they stay small; others in threads, after a
+        wait where too many are running.
 
         Args:
-            length: bytes that the job works on.
+            jobs: each with the bytes that it works on.
 
-        Raises what this job raised or a large one before it.
+        Raises what these jobs raised or large ones before them.
         """
-        if not self.is_large(length):
-            job()
-            return
-        while len(self._running) >= self.most:
-            self._running.popleft().result()
-        self._running.append(_threads().submit(job))
+        for length, works in _together(jobs):
+            if not self.is_large(length):
+                _run_each(works)
+                continue
+            while len(self._running) >= self.most:
+                self._running.popleft().result()
+            self._running.append(_threads().submit(_run_each, works))
 
     def wait(self) -> None:
         """Returns once all jobs are done. Raises what one of them raised."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -33,7 +33,7 @@ from stores.shards.receipts import Receipt, receipt_path
 from stores.shards.shard_file import CompressedShardFile, FileFigures, ShardFile, check_row
 from stores.shards.spool import SPOOLS, SpoolFile, spool_path
 from stores.shards.written_digest import hash_of
-from stores.writing.row_jobs import RowJobs
+from stores.writing.row_jobs import Job, RowJobs
 
 _MAX_REASON = 300
 
@@ -132,24 +132,30 @@ class ShardWriter:
             raise PlanError(f"row {row}: {', '.join(odd)} given but not planned, or planned but not given")
         self._check(row, position, arrays)
         source = _hex(source_sha256)
-        large = {level for level, encoded in levels.items() if self._jobs.is_large(_length(encoded))}
-        for level in levels.keys() - large:  # before anything of the row is written
-            self._check_values(row, level, levels[level])
-        for level, encoded in levels.items():
-            job = partial(self._put_level, row, level, encoded, level in large)
-            self._jobs.run(_length(encoded), job)
-        for name, part in self._parts.items():
-            if not name.startswith("levels/"):
-                self._jobs.run(arrays[name].nbytes, partial(self._put_other, part, position, arrays[name]))
-        if self._spool is not None:
-            packed = {name: arrays[name] for name in self._packed}
-            self._jobs.run(_length(packed), partial(self._spool.put, position, packed))
+        is_small = not self._jobs.is_large(_length(arrays))
+        if is_small:  # all values, before anything of the row is written
+            for level, encoded in levels.items():
+                self._check_values(row, level, encoded)
+        self._jobs.run(self._jobs_of_row(row, levels, arrays, is_checked=is_small))
         for part in self._parts.values():
             part.wait()
         self._outcome[position], self._source[position] = WRITTEN, source
 
-    def _put_level(self, row: int, level: str, encoded: Encoded, unchecked: bool) -> None:
-        if unchecked:
+    def _jobs_of_row(
+        self, row: int, levels: Rows, arrays: Mapping[str, npt.NDArray[Any]], *, is_checked: bool
+    ) -> Iterator[Job]:
+        position = row - self.rows.start
+        for level, encoded in levels.items():
+            yield _length(encoded), partial(self._put_level, row, level, encoded, is_checked)
+        for name, part in self._parts.items():
+            if not name.startswith("levels/"):
+                yield arrays[name].nbytes, partial(self._put_other, part, position, arrays[name])
+        if self._spool is not None:
+            packed = {name: arrays[name] for name in self._packed}
+            yield _length(packed), partial(self._spool.put, position, packed)
+
+    def _put_level(self, row: int, level: str, encoded: Encoded, is_checked: bool) -> None:
+        if not is_checked:
             self._check_values(row, level, encoded)
         for kind, array in encoded.items():
             if (part := self._parts.get(f"levels/{level}/{kind}")) is not None:
@@ -180,6 +186,8 @@ class ShardWriter:
     def _check(self, row: int, position: int, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         for name, array in arrays.items():
             check_row(self._specs[name], array)
+        if not self._ragged:
+            return
         original_hw = self._plan.rows.original_hw[self._plan.global_row(self.shard.bin, row)].tolist()
         for name, target in self._ragged.items():
             array = arrays[name]

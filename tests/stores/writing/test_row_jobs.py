@@ -13,7 +13,7 @@ from stores.format.pixel_differences import PIXEL_DIFFERENCES
 from stores.format.plan import Bin, ShardId
 from stores.pyramid import Level
 from stores.shards.disk import Files
-from stores.writing.row_jobs import LARGE_BYTES, RowJobs
+from stores.writing.row_jobs import LARGE_BYTES, TOGETHER_BYTES, RowJobs, _together
 from stores.writing.writer import StoreWriter
 from tests.faults.made_stores import NEW_LAYOUT, P5, MadeRows, extract, fill_shard, small_plan
 from tests.unsynced import unsynced  # noqa: F401 - a fixture of this module
@@ -48,26 +48,41 @@ def test_threads_write_the_bytes_that_one_thread_writes(
 
 
 class TwoAtOnce(Files):
-    """Every write of a large array waits for another one beside it."""
+    """The first write of a large array waits for another one beside it."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.barrier = threading.Barrier(2)
+        self.barrier, self.met = threading.Barrier(2), threading.Event()
 
     def write(self, fd, parts, offset):
-        if sum(map(len, parts)) >= LARGE_BYTES:
+        if sum(map(len, parts)) >= LARGE_BYTES and not self.met.is_set():
             self.barrier.wait(60)
+            self.met.set()
         return super().write(fd, parts, offset)
 
 
-def test_two_large_arrays_are_written_at_once(tmp_path: Path) -> None:
-    rows = large_rows()
-    writer = StoreWriter.open_or_create(tmp_path, rows.plan, files=TwoAtOnce())
+def test_two_large_rows_are_written_at_once(tmp_path: Path) -> None:
+    rows, files = large_rows(), TwoAtOnce()
+    writer = StoreWriter.open_or_create(tmp_path, rows.plan, files=files)
     shard = writer.open_shard(ShardId(0, 0))
-    for row in (0, 1):  # levels and pixels of two rows: the compressed ones become small
+    for row in (0, 1):
         put(shard, rows, row)
     shard.wait()
     shard.abort()
+    assert files.met.is_set()
+
+
+def test_arrays_of_a_row_are_work_of_one_thread_up_to_a_limit() -> None:
+    jobs, threads = RowJobs(), list[set[str]]()
+    for length in (LARGE_BYTES, TOGETHER_BYTES):
+        seen: set[str] = set()
+        jobs.run([(length, lambda seen=seen: seen.add(threading.current_thread().name))] * 4)
+        jobs.wait()
+        threads.append(seen)
+    assert len(threads[0]) == 1 and threading.current_thread().name not in threads[0] | threads[1]
+    assert [length for length, _ in _together([(TOGETHER_BYTES, print)] * 2 + [(1, print)])] == [
+        *(TOGETHER_BYTES, TOGETHER_BYTES, 1)
+    ]
 
 
 def put(shard, rows: MadeRows, row: int, **changed) -> None:
@@ -119,7 +134,7 @@ def test_jobs_that_wait_are_bounded() -> None:
 
     def start_all() -> None:
         for _ in range(200):
-            jobs.run(LARGE_BYTES, job)
+            jobs.run([(LARGE_BYTES, job)])
             started.append(1)
 
     started: list[int] = []
@@ -137,7 +152,7 @@ def test_jobs_that_wait_are_bounded() -> None:
 def test_the_end_leaves_no_job_behind() -> None:
     jobs, done = RowJobs(), []
     for number in range(20):
-        jobs.run(LARGE_BYTES, lambda number=number: done.append(np.zeros(number)))
+        jobs.run([(LARGE_BYTES, lambda number=number: done.append(np.zeros(number)))])
     jobs.end()
     before = len(done)
     jobs.wait()
