@@ -1,11 +1,12 @@
-"""Batches of an extraction: planned from the shards, decoded ahead by threads."""
+"""Batches of an extraction: planned from the shards, decoded and assembled ahead by threads."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future
 from itertools import groupby
+from typing import TypeVar
 
 from extract.extractor.batch_order import DEFAULT_BATCH_ROWS, Batch, upcoming, views_at_once
 from extract.extractor.progress import Stopwatch
@@ -16,6 +17,11 @@ __all__ = ["BATCHES_AHEAD", "DEFAULT_BATCH_ROWS", "Batch", "Rows", "loaded_batch
 
 BATCHES_AHEAD = 2
 """Batches of each view that are decoded beyond the one being computed."""
+
+ASSEMBLED_BATCHES = 2
+"""Batches that are put together for the device: the one that is being computed, and the next."""
+
+T = TypeVar("T")
 
 Rows = dict[int, LoadedRow | SkippedRow]
 """Loaded rows by bin-local number, in order."""
@@ -38,29 +44,38 @@ def loaded_batches(
     plan: StorePlan,
     todo: deque[ShardId],
     loader: RowLoader,
-    pool: ThreadPoolExecutor,
+    pool: Executor,
+    assembler: Executor,
+    assemble: Callable[[Batch, Rows], T],
     watch: Stopwatch,
     *,
     workers: int,
     batch_rows: int | None,
     claim: Callable[[ShardId], bool] = lambda _: True,
     source_of: Callable[[int], str] | None = None,
-) -> Iterator[tuple[Batch, Rows]]:
-    """The batches of the shards in `todo`, decoded; takes shards out of it, also those added meanwhile, and
-    leaves out those that `claim` refuses.
+) -> Iterator[tuple[Batch, Rows, T]]:
+    """The batches of the shards in `todo`, decoded, each with what `assemble` makes of it; takes shards out
+    of `todo`, also those added meanwhile, and leaves out those that `claim` refuses.
 
-    At most `rows_ahead` rows are held, and what one source has beyond a batch.
+    At most `rows_ahead` rows are held, what one source has beyond a batch, and ASSEMBLED_BATCHES assembled.
 
-    Args: source_of: names the source of a row of the plan, where records share them; those that follow each
-    other are loaded together. None: each record has its own.
+    Args:
+        pool: threads that load rows.
+        assembler: a thread that assembles.
+        source_of: names the source of a row of the plan, where records share them; those that follow each
+            other are loaded together. None: each record has its own.
 
-    Raises what RowLoader.load raises.
+    Raises what RowLoader.load and `assemble` raise.
     """
     views, batches = views_at_once(plan), _by_source(upcoming(plan, todo, batch_rows, claim), source_of)
     ahead: deque[Batch] = deque()
+    ready: deque[tuple[Batch, Future[tuple[Rows, T]]]] = deque()
     pending: dict[int, deque[Future[Rows]]] = {}  # several, where a failed shard is done again at once
     while True:
-        while len(ahead) <= BATCHES_AHEAD * views or sum(len(b.rows) for b in ahead) < 2 * workers * views:
+        while (
+            len(ahead) + len(ready) <= BATCHES_AHEAD * views
+            or sum(len(b.rows) for b in (*ahead, *(b for b, _ in ready))) < 2 * workers * views
+        ):
             batch, groups = next(batches, (None, []))
             if batch is None:
                 # Shards may be added until the last batch is out.
@@ -71,13 +86,25 @@ def loaded_batches(
                 loading = pool.submit(loader.load_views, group)
                 for row in group:
                     pending.setdefault(row, deque()).append(loading)
-        if not ahead:
-            return
-        batch = ahead.popleft()
-        with watch.waiting_for("decode"):
+        while ahead and len(ready) < ASSEMBLED_BATCHES:
+            batch = ahead.popleft()
             global_rows = [plan.global_row(batch.shard.bin, row) for row in batch.rows]
-            loaded = [_taken(pending, row).result().pop(row) for row in global_rows]
-        yield batch, dict(zip(batch.rows, loaded, strict=True))
+            loads = [(row, _taken(pending, row)) for row in global_rows]
+            ready.append((batch, assembler.submit(_assembled, batch, loads, assemble)))
+        if not ready:
+            return
+        batch, assembling = ready.popleft()
+        with watch.waiting_for("decode"):
+            rows, made = assembling.result()
+        yield batch, rows, made
+
+
+def _assembled(
+    batch: Batch, loads: Sequence[tuple[int, Future[Rows]]], assemble: Callable[[Batch, Rows], T]
+) -> tuple[Rows, T]:
+    """Waits for the rows; `loads` by their numbers in the plan."""
+    rows = dict(zip(batch.rows, [load.result().pop(row) for row, load in loads], strict=True))
+    return rows, assemble(batch, rows)
 
 
 def _by_source(

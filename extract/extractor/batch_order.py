@@ -13,10 +13,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 
-from extract.extractor.shard_job import QUEUED_BATCHES
 from stores.format.plan import ShardId, StorePlan, feature_row_bytes
 
 DEFAULT_BATCH_ROWS = 4
+QUEUED_BATCHES = 2
+"""Batches that wait for a shard's thread: with the one being written they bound the memory a shard takes."""
 IMAGE_VIEWS = 8
 """Views of an image that are filled side by side, at most."""
 HELD_BYTES = 2 << 30

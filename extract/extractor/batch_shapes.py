@@ -16,7 +16,7 @@ import torch
 from extract.backbones.cuda_graphs import PLAIN_CALLS
 from extract.backbones.out_of_memory import is_out_of_memory, reason
 from extract.extractor.codec_error import sample_cells
-from extract.extractor.encode_batch import Backbone, encode_batch, view_shape
+from extract.extractor.encode_batch import Backbone, assemble, encode_batch, view_shape
 from stores.errors import PlanError
 from stores.format.plan import Bin, ShardId, StorePlan
 from stores.writing.writer import StoreWriter
@@ -73,7 +73,9 @@ def try_sizes(plan: StorePlan, backbone: Backbone) -> None:
     for index in {by_area[0], by_area[-1]}:
         sampled = sample_cells(plan, ShardId(index, 0), [0])
         try:
-            encode_batch(backbone, plan, [None], view_shape(plan, index), sampled).wait()
+            encode_batch(
+                backbone, plan, assemble([None], view_shape(plan, index), sampled, backbone.device)
+            ).wait()
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
@@ -109,7 +111,7 @@ def _try_batch(plan: StorePlan, index: int, backbone: Backbone) -> str | None:
     sampled = sample_cells(plan, ShardId(index, 0), range(len(rows)))
     try:
         encoded = [
-            encode_batch(backbone, plan, rows, view_shape(plan, index), sampled)
+            encode_batch(backbone, plan, assemble(rows, view_shape(plan, index), sampled, backbone.device))
             for _ in range(_BATCHES_TRIED)
         ]
         encoded[-1].wait()

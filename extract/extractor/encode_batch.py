@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any, Protocol
@@ -59,12 +60,16 @@ class HostBatch:
         if self.copied is not None:
             self.copied.synchronize()
 
-    def row(self, index: int) -> dict[str, dict[str, Array]]:
-        """What the store is given of one row."""
+    def arrays(self) -> dict[str, dict[str, Array]]:
+        """What the store is given, of all rows: (N, ...) by level and part."""
         return {
-            level: {name: tensor[index].numpy() for name, tensor in parts.items()}
+            level: {name: tensor.numpy() for name, tensor in parts.items()}
             for level, parts in self.levels.items()
         }
+
+    def is_sound(self) -> bool:
+        """Whether every row can be stored."""
+        return all(bool(ok.all()) for oks in (self.finite, self.holds) for ok in oks.values())
 
     def problem(self, index: int) -> tuple[int, str] | None:
         """Outcome code and reason of a row that cannot be stored, None where it can."""
@@ -83,44 +88,64 @@ def view_shape(plan: StorePlan, bin_index: int) -> tuple[int, ...]:
     return (*(() if plan.frames is None else (plan.frames,)), b.height_px, b.width_px)
 
 
-def encode_batch(
-    backbone: Backbone,
-    plan: StorePlan,
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HostPixels:
+    """A batch as the backbone takes it, in host memory: page-locked where it goes to a GPU."""
+
+    pixels: Tensor
+    """uint8 (N, [T,] H, W, 3)."""
+    valid_hw: Tensor
+    """int32 (N, 2)."""
+    sampled: Mapping[str, Tensor]
+    """Level -> int64 (N, K): which cells of each row are kept beside the codec's error."""
+
+
+def assemble(
     rows: Sequence[LoadedRow | None],
     shape: tuple[int, ...],
     sampled: Mapping[str, Tensor],
-) -> HostBatch:
+    device: torch.device,
+) -> HostPixels:
+    """Puts rows together; for a thread of its own, beside the one that drives the device.
+
+    Args:
+        rows: the batch as it is planned; None is filled with an empty image, because on a GPU the shape of a
+            batch can change the numbers.
+        shape: of a view of the bin, see `view_shape`.
+        sampled: for each level that is stored, as of `extract.extractor.codec_error.sample_cells`.
+        device: of the backbone.
+    """
+    on_gpu = device.type == "cuda"
+    with torch.cuda.device(device) if on_gpu else nullcontext():  # a thread begins with the first one
+        pixels = torch.empty((len(rows), *shape, 3), dtype=torch.uint8, pin_memory=on_gpu)
+        cells = {level: numbers.pin_memory() if on_gpu else numbers for level, numbers in sampled.items()}
+    host = pixels.numpy()  # numpy's copies wake no threads of torch
+    for index, row in enumerate(rows):
+        host[index] = 0 if row is None else row.pixels
+    valid_hw = [shape[-2:] if row is None else row.valid_hw for row in rows]
+    return HostPixels(pixels=pixels, valid_hw=torch.tensor(valid_hw, dtype=torch.int32), sampled=cells)
+
+
+def encode_batch(backbone: Backbone, plan: StorePlan, batch: HostPixels) -> HostBatch:
     """Sends rows through the backbone and the codec.
 
     Args:
         backbone: frozen, on its device.
         plan: of the store, for its codec.
-        rows: the batch as it is planned; None is filled with an empty image, because on a GPU the shape of a
-            batch can change the numbers.
-        shape: of a view of the bin, see `view_shape`.
-        sampled: for each level that is stored: which cells of each row are kept beside the codec's error, as
-            of `extract.extractor.codec_error.sample_cells`.
+        batch: assembled for this device.
     """
-    on_gpu = backbone.device.type == "cuda"
-    pixels = torch.empty((len(rows), *shape, 3), dtype=torch.uint8, pin_memory=on_gpu)
-    host = pixels.numpy()  # numpy's copies wake no threads of torch
-    for index, row in enumerate(rows):
-        host[index] = 0 if row is None else row.pixels
-    valid_hw = torch.tensor([shape[-2:] if row is None else row.valid_hw for row in rows], dtype=torch.int32)
-    images_of_row = shape[:-2]
+    rows, images_of_row, sampled = len(batch.pixels), batch.pixels.shape[1:-3], batch.sampled
     with torch.inference_mode():
         levels = backbone(
-            pixels.flatten(0, -4).to(backbone.device, non_blocking=True),
-            valid_hw.repeat_interleave(math.prod(images_of_row), dim=0),
+            batch.pixels.flatten(0, -4).to(backbone.device, non_blocking=True),
+            batch.valid_hw.repeat_interleave(math.prod(images_of_row), dim=0),
         )
         features = {
-            level: levels[level].reshape(len(rows), *images_of_row, *levels[level].shape[1:])
-            for level in sampled
+            level: levels[level].reshape(rows, *images_of_row, *levels[level].shape[1:]) for level in sampled
         }
-        if on_gpu:
+        if backbone.device.type == "cuda":
             cells = {
-                level: numbers.pin_memory().to(backbone.device, non_blocking=True)
-                for level, numbers in sampled.items()
+                level: numbers.to(backbone.device, non_blocking=True) for level, numbers in sampled.items()
             }
             made = _sent_to_host(plan, features, cells)
             # blocking: a waiting thread leaves the processor to the decoders.
@@ -128,7 +153,7 @@ def encode_batch(
             copied.record(_copies(backbone.device))
             return HostBatch(**made, copied=copied)
         # Row by row in threads that share no work: three times as fast as all rows in torch's own threads.
-        each = map_images(partial(_encoded_row, plan, features, sampled), range(len(rows)))
+        each = map_images(partial(_encoded_row, plan, features, sampled), range(rows))
         (made,) = map_images(_stacked, [each])
         return HostBatch(**made, copied=None)
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from extract.extractor.batch_loader import DEFAULT_BATCH_ROWS, rows_ahead
+from extract.extractor.batch_loader import ASSEMBLED_BATCHES, DEFAULT_BATCH_ROWS, rows_ahead
 from extract.extractor.batch_order import views_at_once
-from extract.extractor.run import held_batches
+from extract.extractor.shard_job import held_batches
 from stores.format.plan import Bin, StorePlan, feature_row_bytes
 
 
@@ -26,10 +26,12 @@ def memory_bound(plan: StorePlan, workers: int, batch_rows: int | None = None) -
     for index, b in enumerate(plan.bins):
         batch = b.batch_rows or batch_rows or DEFAULT_BATCH_ROWS
         original = int(originals[plan.bin_rows[index]].max()) if keeps_original else 0
-        loaded = (3 * (plan.frames or 1) + 1) * b.height_px * b.width_px + original  # RGB and labels
+        pixels = 3 * (plan.frames or 1) * b.height_px * b.width_px  # RGB
+        loaded = pixels + b.height_px * b.width_px + original  # and labels
         held = held_batches(plan) * batch
         ahead = rows_ahead(batch, workers, views_at_once(plan))
-        bounds.append((ahead + held) * loaded + held * encoded_row_bytes(plan, b))
+        assembled = ASSEMBLED_BATCHES * batch * pixels
+        bounds.append((ahead + held) * loaded + assembled + held * encoded_row_bytes(plan, b))
     return max(bounds)
 
 

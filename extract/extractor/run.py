@@ -1,10 +1,10 @@
 """The extraction: decode, forward, encode, write and commit, concurrently.
 
-Threads load rows ahead, whose sources processes decode (extract.decoding.decoder_pool); the calling thread
-assembles batches and drives the device; each shard has a thread that writes and commits it while the next one
-is computed. Every queue is bounded. In memory at most: `rows_ahead` rows that wait for the device, and
-`held_batches` batches that are computed, encoded beside their views and targets. `memory_bound` gives it in
-bytes.
+Threads load rows ahead, whose sources processes decode (extract.decoding.decoder_pool); one puts batches
+together; the calling thread drives the device; each shard has a thread that writes and commits it while the
+next ones are computed. Every queue is bounded. In memory at most: `rows_ahead` rows that wait for the device,
+ASSEMBLED_BATCHES batches of pixels, and `held_batches` batches that are computed, encoded beside their views
+and targets. `memory_bound` gives it in bytes.
 
 On a GPU a batch has one shape for each bin: short batches and skipped rows are filled with empty images. A
 CPU takes rows one by one and needs no fillers. A GPU that runs out of memory before the first shard is
@@ -19,21 +19,27 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Collection, Mapping
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
 from extract.datasets.contract import Dataset
 from extract.extractor.batch_loader import Batch, Rows, loaded_batches
-from extract.extractor.batch_order import views_at_once
 from extract.extractor.batch_shapes import BATCHES_IN_FLIGHT, BatchTooLarge, halve_batches, shape_matters
 from extract.extractor.codec_error import CodecWarnings, sample_cells
-from extract.extractor.encode_batch import Backbone, encode_batch, view_shape
+from extract.extractor.encode_batch import Backbone, HostPixels, assemble, encode_batch, view_shape
 from extract.extractor.progress import Progress
 from extract.extractor.provenance import differences, provenance
 from extract.extractor.row_loader import LoadedRow, RowLoader, SourceDigests
 from extract.extractor.run_state import Summary, Tally, TooManyFailed
-from extract.extractor.shard_job import QUEUED_BATCHES, Item, Outcome, ShardJob
+from extract.extractor.shard_job import (
+    COMMITS_AT_ONCE,
+    Item,
+    Outcome,
+    ShardJob,
+    shards_at_once,
+    wait_for_room,
+)
 from extract.extractor.shared_shards import Part, SharedShards
 from extract.sources.byte_sources import retried
 from stores.errors import IdentityError
@@ -51,16 +57,6 @@ SHARD_TRIES = 3
 """How often a shard whose files could not be written is computed and written."""
 _LASTING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 """Disk errors that retrying does not fix."""
-
-
-def shards_at_once(plan: StorePlan) -> int:
-    """Shards being written: those that take rows (see `batch_order`), and one being committed."""
-    return views_at_once(plan) + 1
-
-
-def held_batches(plan: StorePlan) -> int:
-    """Computed batches in memory: each shard's thread writes one, others wait, and one is handed over."""
-    return shards_at_once(plan) * (QUEUED_BATCHES + 1) + 1
 
 
 def extract(
@@ -159,7 +155,6 @@ class _Run:
         progress: Callable[[Progress], None],
     ) -> None:
         self._writer, self._plan, self._backbone, self._report = writer, writer.plan, backbone, progress
-        self._shards_at_once = shards_at_once(self._plan)
         self._codec_limit, self._codec_warnings = codec_limit, CodecWarnings(self._plan.codec)
         self._provenance = provenance(backbone.device, of_videos=self._plan.frames is not None)
         is_complete = writer.complete
@@ -231,15 +226,18 @@ class _Run:
         loader = RowLoader(self._dataset, self._plan, self._digests, self._attempts, one_by_one=one_by_one)
         with (
             ThreadPoolExecutor(workers, "decode") as decoders,
-            ThreadPoolExecutor(self._shards_at_once, "shard") as shard_pool,
+            ThreadPoolExecutor(1, "assemble") as assembler,
+            ThreadPoolExecutor(shards_at_once(self._plan) + COMMITS_AT_ONCE, "shard") as shard_pool,
         ):
             try:
                 while self._shards or self._jobs:
-                    for batch, rows in loaded_batches(
+                    for batch, rows, assembled in loaded_batches(
                         self._plan,
                         self._shards.todo,
                         loader,
                         decoders,
+                        assembler,
+                        self._assembled,
                         self._tally.watch,
                         workers=workers,
                         batch_rows=batch_rows,
@@ -249,7 +247,7 @@ class _Run:
                         if self._is_dropped(batch):
                             continue
                         self._tally.add_rows(batch.shard, rows)
-                        self._compute(batch, rows, shard_pool)
+                        self._compute(batch, rows, assembled, shard_pool)
                         self._collect(wait_for_all=False)
                         self._writer.claims.beat()
                         self._report(self._tally.progress())
@@ -259,7 +257,8 @@ class _Run:
                         self._shards.look_again()
             except BaseException:
                 self._stop.set()  # the shards' threads give up, delete their files and end
-                decoders.shutdown(wait=False, cancel_futures=True)
+                for pool in (decoders, assembler):
+                    pool.shutdown(wait=False, cancel_futures=True)
                 raise
 
     def _is_dropped(self, batch: Batch) -> bool:
@@ -269,16 +268,19 @@ class _Run:
             self._shards.release(batch.shard)
         return batch.shard in self._dropped
 
-    def _compute(self, batch: Batch, rows: Rows, shard_pool: ThreadPoolExecutor) -> None:
+    def _compute(
+        self, batch: Batch, rows: Rows, assembled: HostPixels | None, shard_pool: ThreadPoolExecutor
+    ) -> None:
         """Sends a batch through the backbone and hands it to its shard's thread."""
         if not batch.is_first and batch.shard not in self._jobs:
             return  # its thread has failed, and the whole shard will be done again
         self.computing = batch.shard.bin
-        item = self._encoded(batch, rows)
+        item = self._encoded(batch, rows, assembled)
         self.computing = None
         if batch.is_first:
             with self._tally.watch.waiting_for("write"):
-                self._wait_for_a_thread()
+                wait_for_room(list(self._jobs.values()), self._plan)
+            self._collect(wait_for_all=False)
             self._jobs[batch.shard] = ShardJob(
                 shard_pool,
                 self._writer,
@@ -293,34 +295,36 @@ class _Run:
             if batch.is_last:
                 job.end()
 
-    def _wait_for_a_thread(self) -> None:
-        """Returns when a shard's thread is free: short shards must not pile up before a slow disk."""
-        while len(self._jobs) >= self._shards_at_once:
-            wait([job.future for job in self._jobs.values()], return_when=FIRST_COMPLETED)
-            self._collect(wait_for_all=False)
+    def _slots(self, batch: Batch, rows: Rows) -> list[int]:
+        """The bin-local rows of a batch as the device takes it: on a GPU also those that were not loaded."""
+        if not shape_matters(self._backbone.device):
+            return [row for row, loaded in rows.items() if isinstance(loaded, LoadedRow)]
+        first = batch.rows.start
+        return list(range(first, first + (self._plan.bins[batch.shard.bin].batch_rows or len(batch.rows))))
 
-    def _encoded(self, batch: Batch, rows: Rows) -> Item:
+    def _assembled(self, batch: Batch, rows: Rows) -> HostPixels | None:
+        """The batch in the device's shape, None where no row could be loaded; in the assembler's thread."""
         loaded = {row: r for row, r in rows.items() if isinstance(r, LoadedRow)}
         if not loaded:
-            return Item(rows=rows, index_of={}, encoded=None)
-        b = self._plan.bins[batch.shard.bin]
-        slots = list(loaded)
-        if shape_matters(self._backbone.device):
-            first = batch.rows.start
-            slots = list(range(first, first + (b.batch_rows or len(batch.rows))))
-        begin = self._plan.shard_rows(batch.shard).start
-        while len(self._in_flight) >= BATCHES_IN_FLIGHT:
-            self._in_flight.popleft().synchronize()
-        encoded = encode_batch(
-            self._backbone,
-            self._plan,
+            return None
+        slots, begin = self._slots(batch, rows), self._plan.shard_rows(batch.shard).start
+        return assemble(
             [loaded.get(row) for row in slots],
             view_shape(self._plan, batch.shard.bin),
             sample_cells(self._plan, batch.shard, [row - begin for row in slots]),
+            self._backbone.device,
         )
+
+    def _encoded(self, batch: Batch, rows: Rows, assembled: HostPixels | None) -> Item:
+        if assembled is None:
+            return Item(rows=rows, index_of={}, encoded=None)
+        while len(self._in_flight) >= BATCHES_IN_FLIGHT:
+            self._in_flight.popleft().synchronize()
+        encoded = encode_batch(self._backbone, self._plan, assembled)
         if encoded.copied is not None:
             self._in_flight.append(encoded.copied)
-        index_of = {row: index for index, row in enumerate(slots) if row in loaded}
+        slots = enumerate(self._slots(batch, rows))
+        index_of = {row: index for index, row in slots if isinstance(rows.get(row), LoadedRow)}
         return Item(rows=rows, index_of=index_of, encoded=encoded)
 
     def _collect(self, *, wait_for_all: bool) -> None:

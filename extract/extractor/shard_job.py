@@ -1,24 +1,40 @@
-"""Writes one shard in a thread of its own, which takes batches, writes rows and commits."""
+"""Writes one shard in a thread of its own, which takes batches, writes rows and commits.
+
+A commit mostly waits for the disk, so that the next shards are written meanwhile.
+"""
 
 from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Collection, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy.typing as npt
+
+from extract.extractor.batch_order import QUEUED_BATCHES, views_at_once
 from extract.extractor.codec_error import CodecErrors, Figures
 from extract.extractor.encode_batch import HostBatch
 from extract.extractor.row_loader import LoadedRow, SkippedRow
-from stores.format.plan import ShardId
+from stores.format.plan import ShardId, StorePlan
 from stores.writing.shard_writer import ShardWriter
 from stores.writing.writer import StoreWriter
 
-QUEUED_BATCHES = 2
-"""Batches that wait for a shard's thread: with the one being written they bound the memory a shard takes."""
+COMMITS_AT_ONCE = 2
+"""Shards without a batch in memory that wait for the disk: one alone leaves it idle between its syncs."""
 _POLL_S = 0.1
+
+
+def shards_at_once(plan: StorePlan) -> int:
+    """Shards that hold batches: those that take rows (see `batch_order`), and one that writes its last."""
+    return views_at_once(plan) + 1
+
+
+def held_batches(plan: StorePlan) -> int:
+    """Computed batches in memory: each shard's thread writes one, others wait, and one is handed over."""
+    return shards_at_once(plan) * (QUEUED_BATCHES + 1) + 1
 
 
 class Stopped(Exception):
@@ -69,6 +85,8 @@ class ShardJob:
         self._writer, self._provenance, self._stop = writer, provenance, stop
         self._errors = CodecErrors(codec_limit)
         self._items: queue.Queue[Item | None] = queue.Queue(QUEUED_BATCHES)
+        self.written: Future[None] = Future()
+        """Done when the thread holds no batch any more, and none is to come."""
         self.future: Future[Outcome] = pool.submit(self._run)
 
     def put(self, item: Item | None) -> None:
@@ -94,6 +112,13 @@ class ShardJob:
         raise Stopped
 
     def _run(self) -> Outcome:
+        try:
+            return self._write_shard()
+        finally:
+            if not self.written.done():
+                self.written.set_result(None)
+
+    def _write_shard(self) -> Outcome:
         outcome = Outcome(shard=self.shard)
         shard = self._writer.open_shard(self.shard)
         try:
@@ -101,6 +126,7 @@ class ShardJob:
                 if item.encoded is not None:
                     item.encoded.wait()
                 self._write(shard, item, outcome)
+            self.written.set_result(None)
             outcome.errors = self._errors.figures(self._writer.plan.shard_name(self.shard))
             outcome.won = shard.commit(self._provenance, outcome.errors)
         except BaseException:
@@ -110,10 +136,13 @@ class ShardJob:
 
     def _write(self, shard: ShardWriter, item: Item, outcome: Outcome) -> None:
         stored = []
+        arrays = {} if item.encoded is None else item.encoded.arrays()
+        is_sound = item.encoded is None or item.encoded.is_sound()
         for row, loaded in item.rows.items():
+            if isinstance(loaded, LoadedRow) and not is_sound:
+                loaded = _problem(loaded, item, row) or loaded
             if isinstance(loaded, LoadedRow):
-                loaded = self._put(shard, row, loaded, item, outcome) or loaded
-            if isinstance(loaded, LoadedRow):
+                self._put(shard, row, loaded, arrays, item.index_of[row], outcome)
                 stored.append(item.index_of[row])
             if isinstance(loaded, SkippedRow):
                 shard.skip(row, loaded.code, loaded.reason, source_sha256=loaded.source_sha256)
@@ -123,18 +152,41 @@ class ShardJob:
         shard.wait()  # so that memory is bounded by whole batches
 
     def _put(
-        self, shard: ShardWriter, row: int, loaded: LoadedRow, item: Item, outcome: Outcome
-    ) -> SkippedRow | None:
-        """Writes a row; what to skip it for where its features cannot be stored."""
-        assert item.encoded is not None
-        index = item.index_of[row]
-        problem = item.encoded.problem(index)
-        if problem is not None:
-            code, reason = problem
-            return SkippedRow(code=code, reason=reason, source_sha256=loaded.source_sha256)
-        levels = item.encoded.row(index)
+        self,
+        shard: ShardWriter,
+        row: int,
+        loaded: LoadedRow,
+        arrays: Mapping[str, Mapping[str, npt.NDArray[Any]]],
+        index: int,
+        outcome: Outcome,
+    ) -> None:
+        """Writes the row at `index` of the batch's arrays."""
+        levels = {
+            level: {name: array[index] for name, array in parts.items()} for level, parts in arrays.items()
+        }
         pixels = loaded.pixels if self._writer.plan.pixels else None
         shard.put(row, levels, loaded.targets, source_sha256=loaded.source_sha256, pixels=pixels)
         outcome.written += 1
         outcome.bytes += sum(array.nbytes for parts in levels.values() for array in parts.values())
+
+
+def wait_for_room(jobs: Collection[ShardJob], plan: StorePlan) -> None:
+    """Returns when another shard may be begun: `shards_at_once` hold batches, COMMITS_AT_ONCE more do not.
+    Short shards must not pile up before a slow disk."""
+    most = shards_at_once(plan)
+    while True:
+        holding: list[Future[Any]] = [job.written for job in jobs if not job.written.done()]
+        open_jobs: list[Future[Any]] = [job.future for job in jobs if not job.future.done()]
+        if len(holding) < most and len(open_jobs) < most + COMMITS_AT_ONCE:
+            return
+        wait(holding if len(holding) >= most else open_jobs, return_when=FIRST_COMPLETED)
+
+
+def _problem(loaded: LoadedRow, item: Item, row: int) -> SkippedRow | None:
+    """What to skip a row for whose features cannot be stored."""
+    assert item.encoded is not None
+    problem = item.encoded.problem(item.index_of[row])
+    if problem is None:
         return None
+    code, reason = problem
+    return SkippedRow(code=code, reason=reason, source_sha256=loaded.source_sha256)

@@ -22,7 +22,7 @@ from extract.datasets.contract import Dataset
 from extract.extractor.batch_order import views_at_once
 from extract.extractor.batch_shapes import BatchTooLarge, fit_batches, shape_matters
 from extract.extractor.codec_error import sample_cells
-from extract.extractor.encode_batch import encode_batch, view_shape
+from extract.extractor.encode_batch import assemble, encode_batch, view_shape
 from extract.extractor.row_loader import LoadedRow, RowLoader, SourceDigests
 from extract.planning.plan import survey, view_count
 from extract.sources.record import READ_THREADS
@@ -128,7 +128,7 @@ def forward_seconds(
     sampled = sample_cells(plan, ShardId(index, 0), range(len(rows)))
 
     def forward() -> None:
-        encode_batch(backbone, plan, rows, shape, sampled).wait()
+        encode_batch(backbone, plan, assemble(rows, shape, sampled, backbone.device)).wait()
 
     warm_up = PLAIN_CALLS + 1 if shape_matters(backbone.device) else 1
     first, passes = sum(_timed(forward) for _ in range(warm_up)), [_timed(forward)]

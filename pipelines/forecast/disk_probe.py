@@ -21,8 +21,7 @@ from extract.extractor.codec_error import sample_cells
 from extract.extractor.encode_batch import HostBatch, view_shape
 from extract.extractor.memory import encoded_row_bytes
 from extract.extractor.row_loader import LoadedRow, SkippedRow
-from extract.extractor.run import shards_at_once
-from extract.extractor.shard_job import Item, ShardJob
+from extract.extractor.shard_job import COMMITS_AT_ONCE, Item, ShardJob, shards_at_once, wait_for_room
 from stores.format.plan import Bin, DenseTarget, ShardId, StorePlan, Target
 from stores.format.row_table import UNDECODABLE
 from stores.writing.writer import StoreWriter
@@ -85,10 +84,11 @@ def write_shards(plan: StorePlan, root: Path, shards_at_most: int, most_bytes: i
     made, written, stop = _made_rows(plan, index), 0, threading.Event()
     jobs: dict[ShardId, ShardJob] = {}
     began, used = time.perf_counter(), time.process_time()
-    with ThreadPoolExecutor(shards_at_once(plan)) as pool:
+    with ThreadPoolExecutor(shards_at_once(plan) + COMMITS_AT_ONCE) as pool:
         try:
             for batch, _ in upcoming(plan, deque(shards), None):
                 if batch.is_first:
+                    wait_for_room(jobs.values(), plan)
                     jobs[batch.shard] = ShardJob(
                         pool, writer, batch.shard, provenance={}, codec_limit=None, stop=stop
                     )

@@ -33,17 +33,20 @@ def test_a_shard_retried_during_its_first_try_gets_all_its_rows_twice(after: int
     shard, loader = ShardId(0, 0), Loader()
     todo = deque([shard])
     found = []
-    with ThreadPoolExecutor(2) as pool:
+    with ThreadPoolExecutor(2) as pool, ThreadPoolExecutor(1) as assembler:
         batches: Any = loaded_batches(
             plan,
             todo,
             loader,
             pool,
+            assembler,
+            lambda batch, rows: list(rows),
             Stopwatch(),
             workers=8,
             batch_rows=None,  # type: ignore[arg-type]
         )
-        for number, (batch, rows) in enumerate(batches):
+        for number, (batch, rows, made) in enumerate(batches):
+            assert made == list(batch.rows)
             found.append((batch.is_first, batch.is_last, rows))
             if number == after:
                 todo.append(shard)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from extract.extractor import batch_order
 from extract.extractor.batch_loader import rows_ahead
 from extract.extractor.batch_order import batches_of, upcoming, view_count, views_at_once
-from extract.extractor.run import shards_at_once
+from extract.extractor.shard_job import shards_at_once
 from stores.format.plan import Bin, DenseTarget, ShardId, StorePlan
 from stores.format.row_table import RowTable
 from stores.pyramid import Level, PyramidSpec

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from extract.codecs.on_device import decode
 from extract.extractor import codec_error
 from extract.extractor.codec_error import CodecErrors, sample_cells
-from extract.extractor.encode_batch import encode_batch
+from extract.extractor.encode_batch import assemble, encode_batch
 from extract.extractor.row_loader import LoadedRow
 from stores.format.plan import Bin, ShardId, StorePlan
 from stores.pyramid import Level, PyramidSpec
@@ -47,7 +47,7 @@ def figures_of(plan: StorePlan, x: torch.Tensor) -> dict[str, float]:
     hw = tuple(32 * size for size in x.shape[1:3])
     row = LoadedRow(pixels=torch.zeros(*hw, 3).byte().numpy(), valid_hw=hw, targets={}, source_sha256=b"")
     cells = sample_cells(plan, SHARD, range(len(x)))
-    batch = encode_batch(Features(plan, x), plan, [row] * len(x), hw, cells)
+    batch = encode_batch(Features(plan, x), plan, assemble([row] * len(x), hw, cells, torch.device("cpu")))
     errors = CodecErrors(None)
     errors.add(batch, list(range(len(x))))
     return errors.figures("a shard")["p5"]
@@ -117,7 +117,11 @@ def test_cells_of_frames_are_decoded_with_their_frames_scale() -> None:
     cells = sample_cells(plan, SHARD, range(3))
     for codec in ("int8", "float16", "int4"):
         backbone = Features(plan, x.flatten(0, 1))
-        batch = encode_batch(backbone, replace(plan, codec=codec), [row] * 3, (4, *hw), cells)
+        batch = encode_batch(
+            backbone,
+            replace(plan, codec=codec),
+            assemble([row] * 3, (4, *hw), cells, torch.device("cpu")),
+        )
         kept, decoded = batch.sample["p5"]
         at, by_cell = torch.arange(3)[:, None], decode(codec, batch.levels["p5"]).flatten(1, 3)
         assert kept.equal(x.flatten(1, 3)[at, cells["p5"]])

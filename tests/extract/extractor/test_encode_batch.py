@@ -9,7 +9,7 @@ import torch
 from extract.backbones.loading import backbone_card, load_backbone
 from extract.codecs.compiled import coded
 from extract.codecs.on_device import decode
-from extract.extractor.encode_batch import encode_batch
+from extract.extractor.encode_batch import assemble, encode_batch
 from extract.extractor.row_loader import LoadedRow
 from tests.extract.backbones.small import SMALL
 from tests.faults.made_stores import small_plan
@@ -32,7 +32,9 @@ def test_batches_in_flight_equal_a_cpus_encoding(codec: str) -> None:
     batches = [[loaded_row(2 * number), None, loaded_row(2 * number + 1)] for number in range(6)]
     cells = {level: torch.tensor([[3, 0], [11, 5], [1, 2]]) for level in LEVELS}
     plan = small_plan(codec, levels=tuple(backbone.pyramid))
-    on_their_way = [encode_batch(backbone, plan, rows, HW, cells) for rows in batches]
+    on_their_way = [
+        encode_batch(backbone, plan, assemble(rows, HW, cells, backbone.device)) for rows in batches
+    ]
     for rows, batch in zip(batches, on_their_way, strict=True):
         batch.wait()
         pixels = torch.stack(

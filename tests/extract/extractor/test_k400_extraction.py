@@ -21,8 +21,8 @@ from extract.extractor.batch_loader import rows_ahead
 from extract.extractor.batch_order import views_at_once
 from extract.extractor.memory import memory_bound
 from extract.extractor.row_loader import LoadedRow, RowLoader, SkippedRow, SourceDigests
-from extract.extractor.run import Progress, Summary, extract, held_batches
-from extract.extractor.shard_job import ShardJob
+from extract.extractor.run import Progress, Summary, extract
+from extract.extractor.shard_job import ShardJob, held_batches
 from extract.planning.plan import build_plan, estimate_plan, needed_bytes
 from extract.sources.byte_sources import SourceError, TookTooLong
 from extract.views.clip_view import CLIP_PARAMS, ClipView

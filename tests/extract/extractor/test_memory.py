@@ -18,8 +18,7 @@ from extract.extractor.batch_loader import rows_ahead
 from extract.extractor.encode_batch import HostBatch, encode_batch
 from extract.extractor.memory import memory_bound
 from extract.extractor.row_loader import LoadedRow, RowLoader
-from extract.extractor.run import held_batches
-from extract.extractor.shard_job import ShardJob
+from extract.extractor.shard_job import ShardJob, held_batches
 from tests.extract.datasets.made_ade20k import write_folder
 from tests.extract.extractor.extraction import planned, run
 
