@@ -3,8 +3,7 @@
 A decoder that hangs, crashes or exhausts its memory ends its own process, not the extraction. Threads would
 hold the interpreter lock for a fifth of their time, so that at most five could work at once; processes leave
 the interpreter of the extraction free to drive the device. The cost: half a second and 60 MB a process, and
-sources and views through pipes, 2 ms of a core for a view of 16 frames at 224 px, which takes 20 to 100 ms to
-decode (docs/k400.md).
+the hand-over of sources and views through shared memory, see extract.decoding.messages.
 """
 
 from __future__ import annotations
@@ -26,7 +25,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from extract.decoding.decoder_process import receive, send
+from extract.decoding.decoder_process import MEMORY
+from extract.decoding.messages import Bytes, receive, send, shared_memory
 from extract.decoding.video_container import ClipFacts
 from extract.decoding.video_frames import decoders_here
 from extract.sources.byte_sources import DecoderLost, SourceError, TookTooLong
@@ -78,7 +78,7 @@ class DecoderPool:
         self._room = threading.BoundedSemaphore(self._processes)
         self._alone = threading.Lock()
         self._thread_alone: int | None = None
-        self._idle: list[subprocess.Popen[bytes]] = []
+        self._idle: list[Decoder] = []
         self._owner = os.getpid()
         self._warned = False
         weakref.finalize(self, _end_all, self._idle)
@@ -200,7 +200,7 @@ class DecoderPool:
 
     def _ask(
         self, request: dict[str, Any], blobs: Sequence[bytes] = ()
-    ) -> tuple[dict[str, Any], list[bytearray]]:
+    ) -> tuple[dict[str, Any], list[Bytes]]:
         try:
             return self._ask_once(request, blobs)
         except DecoderDied as death:
@@ -212,18 +212,18 @@ class DecoderPool:
 
     def _ask_once(
         self, request: dict[str, Any], blobs: Sequence[bytes]
-    ) -> tuple[dict[str, Any], list[bytearray]]:
+    ) -> tuple[dict[str, Any], list[Bytes]]:
         is_alone = self._thread_alone == threading.get_ident()
         with nullcontext() if is_alone else self._room:
-            process = self._taken()
+            decoder = self._taken()
             try:
-                reply = _exchange(process, {**request, "limit_s": self.limit_s}, blobs)
+                reply = _exchange(decoder, {**request, "limit_s": self.limit_s}, blobs)
                 if "no_memory" in reply[0]:
                     raise DecoderDied(signal.SIGKILL)
             except BaseException:
-                _end(process)
+                decoder.end()
                 raise
-            self._idle.append(process)
+            self._idle.append(decoder)
         header, parts = reply
         if "source_error" in header:
             raise SourceError(*header["source_error"])
@@ -231,34 +231,63 @@ class DecoderPool:
             raise OSError(*header["os_error"])
         return header, parts
 
-    def _taken(self) -> subprocess.Popen[bytes]:
+    def _taken(self) -> Decoder:
         if os.getpid() != self._owner:  # a fork must not talk to its parent's decoders
             self._idle, self._owner = [], os.getpid()
         try:
             return self._idle.pop()
         except IndexError:
-            root = str(Path(__file__).parents[2])
-            paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
-            threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-            return subprocess.Popen(
-                self._command,
+            return Decoder(self._command)
+
+
+class Decoder:
+    """A process that decodes, and the memory that it shares with this one."""
+
+    def __init__(self, command: Sequence[str]) -> None:
+        root = str(Path(__file__).parents[2])
+        paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
+        threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+        self.memory = shared_memory()
+        shared = {} if self.memory is None else {MEMORY: str(self.memory)}
+        try:
+            self.process = subprocess.Popen(
+                command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 bufsize=0,
-                env={**os.environ, **threads, "PYTHONPATH": os.pathsep.join(paths)},
+                pass_fds=() if self.memory is None else (self.memory,),
+                env={**os.environ, **threads, **shared, "PYTHONPATH": os.pathsep.join(paths)},
             )
+        except BaseException:
+            self._free()
+            raise
+
+    def end(self) -> None:
+        """Kills the process; frees the memory."""
+        self.process.kill()
+        self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe is not None:
+                pipe.close()
+        self._free()
+
+    def _free(self) -> None:
+        if self.memory is not None:
+            memory, self.memory = self.memory, None
+            os.close(memory)
 
 
 def _exchange(
-    process: subprocess.Popen[bytes], request: dict[str, Any], blobs: Sequence[bytes]
-) -> tuple[dict[str, Any], list[bytearray]]:
+    decoder: Decoder, request: dict[str, Any], blobs: Sequence[bytes]
+) -> tuple[dict[str, Any], list[Bytes]]:
     """Raises DecoderDied; OSError where the process was ended from outside, which says nothing about the
     source."""
+    process, memory = decoder.process, decoder.memory
     assert process.stdin is not None and process.stdout is not None
     try:
-        send(process.stdin, request, blobs)
-        reply = receive(process.stdout)
+        send(process.stdin, request, blobs, memory)
+        reply = receive(process.stdout, memory)
     except BrokenPipeError:
         reply = None
     if reply is not None:
@@ -272,17 +301,9 @@ def _exchange(
     raise DecoderDied(-code)
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    process.kill()
-    process.wait()
-    for pipe in (process.stdin, process.stdout):
-        if pipe is not None:
-            pipe.close()
-
-
-def _end_all(idle: list[subprocess.Popen[bytes]]) -> None:
+def _end_all(idle: list[Decoder]) -> None:
     while idle:
-        _end(idle.pop())
+        idle.pop().end()
 
 
 @cache

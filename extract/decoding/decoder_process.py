@@ -2,7 +2,8 @@
 
 It reads requests from its standard input and answers on its standard output until the input ends. Each
 request has a time limit in seconds, after which the kernel ends the process, whatever it is doing and even if
-its parent is gone. Messages are a length, a JSON header and the bytes that the header counts.
+its parent is gone. Messages are those of extract.decoding.messages; MEMORY names the descriptor of the memory
+that both sides share.
 
     python -m extract.decoding.decoder_process
 """
@@ -10,18 +11,17 @@ its parent is gone. Messages are a length, a JSON header and the bytes that the 
 from __future__ import annotations
 
 import io
-import json
 import os
 import signal
-import struct
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from typing import IO, Any, cast
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from extract.decoding.messages import receive, send
 from extract.decoding.video_container import clip_facts
 from extract.decoding.video_frames import read_frames
 from extract.sources.byte_sources import SourceError, decode_picture
@@ -33,52 +33,10 @@ from stores.format.row_table import WRONG_SIZE
 
 _NICENESS = 10
 """Lower priority than the thread that drives the device: decoders use the processor time it leaves."""
-_MAX_HEADER_BYTES = 64 << 20  # 64 MiB
+MEMORY = "PERMAFROST_DECODER_MEMORY"
+"""Environment variable: the number of the descriptor; not set where pipes carry all bytes."""
 IMAGE_VIEWS: Mapping[str, type[View]] = {kind.__name__: kind for kind in (View, CropView, AffineView)}
 """Classes of views of images by the name that a request has."""
-
-
-def send(file: IO[bytes], header: Mapping[str, Any], blobs: Sequence[Any] = ()) -> None:
-    """Writes a message; `blobs` are bytes or contiguous arrays. Raises BrokenPipeError without a reader."""
-    views = [memoryview(blob).cast("B") for blob in blobs]
-    text = json.dumps({**header, "bytes": [len(view) for view in views]}).encode()
-    for part in (struct.pack("<Q", len(text)), text, *views):
-        left = memoryview(cast(bytes, part))
-        while left:
-            left = left[file.write(left) :]  # a pipe may take less at once
-    file.flush()
-
-
-def receive(file: IO[bytes]) -> tuple[dict[str, Any], list[bytearray]] | None:
-    """Reads a message; None where the other side has ended."""
-    length = _exactly(file, 8)
-    if length is None:
-        return None
-    (size,) = struct.unpack("<Q", length)
-    if size > _MAX_HEADER_BYTES:
-        raise ValueError(f"a message header of {size} bytes, expected at most {_MAX_HEADER_BYTES}")
-    text = _exactly(file, size)
-    if text is None:
-        return None
-    header = json.loads(text)
-    blobs = []
-    for size in header.pop("bytes"):
-        blob = _exactly(file, size)
-        if blob is None:
-            return None
-        blobs.append(blob)
-    return header, blobs
-
-
-def _exactly(file: IO[bytes], size: int) -> bytearray | None:
-    data = bytearray(size)
-    view, done = memoryview(data), 0
-    while done < size:
-        count = file.readinto(view[done:])  # type: ignore[attr-defined]
-        if not count:
-            return None
-        done += count
-    return data
 
 
 class Region(io.RawIOBase):
@@ -115,7 +73,7 @@ class Region(io.RawIOBase):
         super().close()
 
 
-def answer(request: Mapping[str, Any], blobs: Sequence[bytearray]) -> tuple[dict[str, Any], list[Any]]:
+def answer(request: Mapping[str, Any], blobs: Sequence[Any]) -> tuple[dict[str, Any], list[Any]]:
     """The reply to a request. Raises SourceError, OSError, MemoryError."""
     if request["do"] == "facts":
         with Region(request["path"], request["offset"], request["size"]) as region:
@@ -174,9 +132,9 @@ def _render_video(
                 raise
 
 
-def serve(requests: IO[bytes], replies: IO[bytes]) -> None:
-    """Answers requests until there are no more."""
-    while (message := receive(requests)) is not None:
+def serve(requests: IO[bytes], replies: IO[bytes], memory: int | None = None) -> None:
+    """Answers requests until there are no more. Args: memory: that both sides share."""
+    while (message := receive(requests, memory)) is not None:
         request, blobs = message
         signal.setitimer(signal.ITIMER_REAL, request["limit_s"])  # then SIGALRM ends the process
         try:
@@ -188,7 +146,7 @@ def serve(requests: IO[bytes], replies: IO[bytes]) -> None:
         except OSError as error:
             header, parts = {"os_error": [error.errno, error.strerror or str(error)]}, []
         signal.setitimer(signal.ITIMER_REAL, 0)
-        send(replies, header, parts)
+        send(replies, header, parts, memory)
 
 
 def main() -> None:
@@ -197,8 +155,9 @@ def main() -> None:
     os.nice(_NICENESS)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, whose end is this one's
+    memory = os.environ.get(MEMORY)
     try:
-        serve(sys.stdin.buffer, replies)
+        serve(sys.stdin.buffer, replies, None if memory is None else int(memory))
     except BrokenPipeError:
         os._exit(0)
 

@@ -125,7 +125,7 @@ def test_what_runs_alone_has_a_fresh_process_and_none_beside_it(data: bytes) -> 
     (before,) = pool._idle
     with ThreadPoolExecutor(1) as thread:
         with pool.alone():
-            assert before.poll() is not None
+            assert before.process.poll() is not None
             waiting = thread.submit(pool.render_image, data, HW, views())
             mine = pool.render_image(data, HW, views())
             assert len(pool._idle) == 1 and not waiting.done()
