@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from stores.errors import StoreError
-from stores.shards.noreplace import rename_noreplace
-from stores.shards.writeback import start_writeback
+from stores.shards.linux_calls import rename_noreplace, start_writeback
 
 logger = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from stores.shards.exclusive import (
     publish,
     write_exclusive,
 )
-from stores.shards.noreplace import rename_noreplace
+from stores.shards.linux_calls import rename_noreplace
 from tests.faults.disks_without_links import NO_LINK_ERRORS, refuse
 
 
