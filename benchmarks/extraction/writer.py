@@ -1,8 +1,10 @@
 r"""The writer of an extraction with an instant backbone, beside a plain sequential writer of the same bytes.
 
 Made int8 pyramids of SwinV2-B at 512 px are handed to the threads of an extraction as fast as they take them:
-values checked, rows digested, receipts, codec error, fsync, commit. The plain writer writes the same arrays
-into one file and syncs it. Both take turns; medians over the rounds are printed, and a line for a table.
+values checked, rows digested, receipts, codec error, fsync, commit. The whole extraction adds the batches of
+loaded rows, claims and the commit of the store. The plain writer writes the same arrays into one file and
+syncs it. All take turns, and so does the measurement from which `plan` forecasts such an extraction; medians
+over the rounds are printed, and a line for a table.
 
     taskset -c 0,1 python -m benchmarks.extraction.writer [--size-gb 4] [--folder /dev/shm] [--batch 16] \
         [--rounds 5] [--json]
@@ -21,9 +23,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks.extraction.instant import extract_instantly
 from benchmarks.machine import conditions, print_conditions
 from benchmarks.stores.swinv2_b_store import DISTINCT_ROWS, plan_of, random_rows
-from pipelines.forecast.disk_probe import Written, write_shards
+from pipelines.forecast.disk_probe import Written, measure_disk, write_shards
 from stores.format.plan import StorePlan
 
 MOST_PROCESSOR_S_PER_GB = 0.7
@@ -31,6 +34,8 @@ LEAST_GB_S = 2.2
 """To memory, with two cores."""
 LEAST_SHARE = 0.9
 """Of a plain sequential writer's speed, on a disk."""
+MOST_FORECAST_ERROR = 0.2
+"""Of the seconds that `plan` forecasts of an extraction that its writer limits."""
 IN_MEMORY = ("tmpfs", "ramfs")
 
 
@@ -53,12 +58,15 @@ def measure(folder: Path, plan: StorePlan, rounds: int) -> dict[str, Any]:
         for kind in rows[0][level]
         for row in rows
     ]
-    found: dict[str, list[Written]] = {"store": [], "plain": []}
+    found: dict[str, list[Written]] = {"store": [], "extraction": [], "plain": []}
     ways: dict[str, Callable[[Path], Written]] = {
         "store": lambda root: write_shards(plan, root, plan.bins[0].shards, 1 << 62),
+        "extraction": lambda root: extract_instantly(plan, root),
         "plain": lambda root: write_plainly(root / "plain", arrays, plan.bins[0].rows),
     }
+    forecast: list[float] = []
     for _ in range(rounds):
+        forecast.append(measure_disk(plan, folder)["write_bytes_per_s"])
         for name, write in ways.items():
             os.sync()  # what earlier rounds left is not part of this one
             with tempfile.TemporaryDirectory(dir=folder, prefix="benchmark-writer-") as root:
@@ -74,7 +82,9 @@ def measure(folder: Path, plan: StorePlan, rounds: int) -> dict[str, Any]:
     share = statistics.median(
         store.bytes / store.seconds * plain.seconds / plain.bytes for store, plain in pairs
     )
-    return {**rates, "share": share}
+    took = zip(forecast, found["extraction"], strict=True)
+    error = statistics.median(real.bytes / rate / real.seconds - 1 for rate, real in took)
+    return {**rates, "share": share, "forecast_error": error}
 
 
 def main() -> None:
@@ -97,7 +107,12 @@ def main() -> None:
 def print_table(found: dict[str, Any], folder: Path, size_gb: float) -> None:
     print_conditions(found["conditions"])
     print(f"\n{'':24}{'GB/s':>8}{'processor s a GB':>18}")
-    for name, text in (("store", "extraction's writer"), ("plain", "plain file, fsync")):
+    texts = {
+        "store": "extraction's writer",
+        "extraction": "whole extraction",
+        "plain": "plain file, fsync",
+    }
+    for name, text in texts.items():
         print(f"{text:24}{found[name]['gb_s']:8.2f}{found[name]['processor_s_per_gb']:18.2f}")
     if found["conditions"]["disk"].split()[-1] in IN_MEMORY:
         print(
@@ -108,6 +123,9 @@ def print_table(found: dict[str, Any], folder: Path, size_gb: float) -> None:
         print(_verdict("GB/s with two cores", found["store"]["gb_s"], LEAST_GB_S))
     else:
         print(_verdict("share of the plain writer", found["share"], LEAST_SHARE))
+    error = found["forecast_error"]
+    met = "met" if abs(error) <= MOST_FORECAST_ERROR else "MISSED"
+    print(f"plan's forecast of the extraction: {error:+.0%}, goal within {MOST_FORECAST_ERROR:.0%}: {met}")
     cores = len(os.sched_getaffinity(0))
     print(
         f"\n| {folder}, {size_gb:g} GB, {cores} cores | {found['store']['gb_s']:.2f} | "

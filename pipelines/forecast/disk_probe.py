@@ -81,7 +81,7 @@ def write_shards(plan: StorePlan, root: Path, shards_at_most: int, most_bytes: i
     while len(shards) > 1 and sum(len(plan.shard_rows(shard)) for shard in shards) > left:
         shards.pop()
     writer = StoreWriter.open_or_create(root, plan, needed_bytes=0)
-    made, written, stop = _made_rows(plan, index), 0, threading.Event()
+    made, written, stop = made_rows(plan, index), 0, threading.Event()
     jobs: dict[ShardId, ShardJob] = {}
     began, used = time.perf_counter(), time.process_time()
     with ThreadPoolExecutor(shards_at_once(plan) + COMMITS_AT_ONCE) as pool:
@@ -126,7 +126,7 @@ def _item(plan: StorePlan, batch: Batch, made: HostBatch, count: int) -> Item:
     return Item(rows=rows, index_of=places, encoded=made if count else None)
 
 
-def _made_rows(plan: StorePlan, index: int) -> HostBatch:
+def made_rows(plan: StorePlan, index: int) -> HostBatch:
     """Rows of the bin at `index`: noise through the codec, shifted from row to row."""
     b = plan.bins[index]
     count = max(1, min(_MADE_ROWS, _MADE_BYTES // encoded_row_bytes(plan, b)))
