@@ -1,10 +1,11 @@
 """The simulation beside real processes: the same shards, with real claims, commits and clocks.
 
-    python -m benchmarks.cluster.real_workers [--shards 60] [--shard-s 0.5] [--workers 1,2]
+    python -m benchmarks.cluster.real_workers [--shards 48] [--shard-s 1] [--workers 1,2]
 
 Each worker is a process with the scheduler and the writer of an extraction; the time of a shard is slept, so
-that the load of the machine decides little. The simulation takes the latencies of the same disk. Printed is
-the makespan of both, from the first worker's start to the last shard's commit, and their ratio.
+that the load of the machine decides little. The simulation takes the latencies of the same disk, measured
+before and after by as many processes at once, and how much longer than asked a sleep takes. Printed is the
+makespan of both, from the first worker's start to the last shard's commit, and their ratio.
 """
 
 from __future__ import annotations
@@ -15,16 +16,12 @@ import tempfile
 import time
 from pathlib import Path
 
-import numpy as np
-
-from benchmarks.cluster.latencies import measured
+from benchmarks.cluster.latencies import commit_made, mean_of, measured
 from benchmarks.cluster.simulation import durations, plan_of, simulate
 from extract.extractor.shared_shards import Part, SharedShards
 from stores.work.attempts import Attempts
 from stores.work.claims import Claims
 from stores.writing.writer import StoreWriter
-
-LEVEL = {"p5": {"q": np.ones((1, 1, 8), np.int8), "scale": np.ones(8, np.float32)}}
 
 
 def work(root: str, shards: int, mean_s: float, number: int, count: int, ready: object, ends: object) -> None:
@@ -43,10 +40,7 @@ def work(root: str, shards: int, mean_s: float, number: int, count: int, ready: 
             if not shared.claim(shard):
                 continue
             time.sleep(seconds[shard])
-            opened = writer.open_shard(shard)
-            for row in opened.rows:
-                opened.put(row, LEVEL, {}, source_sha256=bytes(32))
-            opened.commit({}, {})
+            commit_made(writer, shard)
             shared.release(shard)
             last = time.time()
         shared.look_again()
@@ -73,15 +67,16 @@ def real_makespan_s(folder: Path, workers: int, shards: int, shard_s: float) -> 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--shards", type=int, default=60)
-    parser.add_argument("--shard-s", type=float, default=0.5)
+    parser.add_argument("--shards", type=int, default=48)
+    parser.add_argument("--shard-s", type=float, default=1.0)
     parser.add_argument("--workers", default="1,2")
     parser.add_argument("--folder", default=tempfile.gettempdir())
     given = parser.parse_args()
     folder = Path(given.folder)
     for workers in map(int, given.workers.split(",")):
-        latencies = measured(folder, given.shards)
+        before = measured(folder, plan_of(given.shards), workers)
         real = real_makespan_s(folder, workers, given.shards, given.shard_s)
+        latencies = mean_of(before, measured(folder, plan_of(given.shards), workers))
         simulated = simulate(workers, given.shards, given.shard_s, latencies).makespan_s
         print(
             f"{workers} workers: real {real:.2f} s, simulated {simulated:.2f} s, "

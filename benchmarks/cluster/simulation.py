@@ -4,12 +4,15 @@
 
 Real are `SharedShards` (who takes what), `Claims` (files in a folder) and parts; made up are the clock, the
 time of a shard (lognormal, sigma 0.3, one in a hundred ten times as long) and failures: a worker that ends in
-the middle of a shard, whose claim stands still, and that starts again a minute later. What a claim, a commit
-and a list of all receipts take is measured on the disk of `--folder` first, or given. A worker's steps follow
+the middle of a shard, whose claim stands still, and that starts again a minute later. What a claim, a
+look for a receipt, a commit and the first list take is measured on the disk of `--folder` first, by
+`--measured-by` processes at once, or given. A worker's steps follow
 each other, where an extraction overlaps them, so the simulation is the slower one.
 
 Efficiency is computing time over the time that workers were held: a part ends once nothing is left for it.
-The makespan's is over the time until the last shard, for all workers.
+The makespan's is over the time until the last shard, for all workers. Beside it stands what no scheduler that
+does not know the times could be asked for: shards given in their order to whoever is free, without claims,
+latencies or failures; and the same with the longest first, as if the times were known.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ import heapq
 import os
 import random
 import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -133,6 +137,16 @@ def durations(shards: int, mean_s: float, seed: int) -> list[float]:
     return made
 
 
+def greedy_efficiency(seconds: Iterable[float], workers: int) -> float:
+    """Share of the makespan that is computing, where each shard goes to the worker that is free first."""
+    free = [0.0] * workers
+    busy = 0.0
+    for each in seconds:
+        heapq.heapreplace(free, free[0] + each)
+        busy += each
+    return busy / (workers * max(free))
+
+
 def plan_of(shards: int) -> StorePlan:
     """A plan of one bin with so many shards of one row."""
     plan = made_plan(shards)
@@ -208,14 +222,14 @@ class Simulation:
             while worker.shards.todo:
                 shard = worker.shards.todo.popleft()
                 self.outcome.looks += 1
-                cost_s += self._latencies.look_s
                 if worker.shards.claim(shard):
                     self.outcome.claims += 1
-                    cost_s += self._latencies.claim_s
+                    cost_s += self._latencies.claim_s + 2 * self._latencies.look_s  # before and after it
                     worker.running, worker.run_began_s = shard, self._clock.now + cost_s
                     self._at(cost_s + self._seconds[shard], "next", number)
                     return
-            cost_s += self._latencies.list_s
+                is_done = shard in self._store.done
+                cost_s += self._latencies.seen_s if is_done else self._latencies.look_s
             worker.shards.look_again()
         self.outcome.held_s += self._clock.now + cost_s - worker.began_s
         worker.life += 1
@@ -254,7 +268,7 @@ def simulate(
     """One simulated extraction, in a folder of its own."""
     place = "/dev/shm" if os.path.isdir("/dev/shm") else None
     with tempfile.TemporaryDirectory(dir=place) as folder:
-        seconds = durations(shards, shard_s, seed)
+        seconds = [each + latencies.late_s for each in durations(shards, shard_s, seed)]
         return Simulation(
             Path(folder), plan_of(shards), seconds, workers, latencies, failures=failures, seed=seed
         ).run()
@@ -267,22 +281,32 @@ def main() -> None:
     parser.add_argument("--shard-s", type=float, default=60.0)
     parser.add_argument("--failures", type=int, default=8)
     parser.add_argument("--folder", help="disk whose latencies are measured; default: the temporary folder's")
-    parser.add_argument("--latencies", help="claim, look, commit and list in seconds, such as .03,.03,.2,1")
+    parser.add_argument("--latencies", help="seconds of claim, look, seen, commit, list: .03,.03,.03,.2,1")
+    parser.add_argument("--measured-by", type=int, default=2, help="processes, which contend for the disk")
     given = parser.parse_args()
     if given.latencies:
         latencies = Latencies(*map(float, given.latencies.split(",")))
     else:
-        latencies = measured(Path(given.folder or tempfile.gettempdir()), given.shards)
+        latencies = measured(
+            Path(given.folder or tempfile.gettempdir()), plan_of(given.shards), given.measured_by
+        )
     print(
-        f"claim {1e3 * latencies.claim_s:.2f} ms, look {1e3 * latencies.look_s:.3f} ms, commit "
+        f"claim {1e3 * latencies.claim_s:.2f} ms, look {1e3 * latencies.look_s:.2f} ms, of a "
+        f"finished shard {1e3 * latencies.seen_s:.2f} ms, commit "
         f"{1e3 * latencies.commit_s:.1f} ms, list of {given.shards} shards {latencies.list_s:.2f} s"
     )
-    print("workers  failures  hours  efficiency  of makespan  lost shards  lost share  twice  looks a claim")
+    print(
+        "workers  failures  hours  efficiency  of makespan  in order  longest first  lost shards  "
+        "lost share  twice  looks a claim"
+    )
+    seconds = durations(given.shards, given.shard_s, 0)
     for workers in map(int, given.workers.split(",")):
+        bounds = greedy_efficiency(seconds, workers), greedy_efficiency(sorted(seconds)[::-1], workers)
         found = simulate(workers, given.shards, given.shard_s, latencies, failures=given.failures)
         print(
             f"{workers:7}  {found.failures:8}  {found.makespan_s / 3600:5.1f}  {found.efficiency:10.3f}  "
-            f"{found.of_makespan:11.3f}  {found.lost_shards:11}  {found.lost_s / found.busy_s:10.5f}  "
+            f"{found.of_makespan:11.3f}  {bounds[0]:8.3f}  {bounds[1]:13.3f}  "
+            f"{found.lost_shards:11}  {found.lost_s / found.busy_s:10.5f}  "
             f"{found.twice:5}  {found.looks / found.claims:13.1f}",
             flush=True,
         )
