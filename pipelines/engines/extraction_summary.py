@@ -46,12 +46,12 @@ def print_summary(
     if not left:
         print(f"{writer.path} is complete: {line}")
     elif stop.reason is not None:
-        print(f"{writer.path} is not complete, stopped by {stop.reason}: {left} shards left; {line}")
+        print(f"{writer.path} is not complete, stopped by {stop.reason}: {_shards(left)} left; {line}")
     elif chosen is not None:
-        print(f"{writer.path}: part {chosen.part} is done, {left} shards left elsewhere; {line}")
+        print(f"{writer.path}: part {chosen.part} is done, {_shards(left)} left elsewhere; {line}")
     if summary.shards_elsewhere:
         lost = f", {summary.shards_lost} of them computed here too" if summary.shards_lost else ""
-        print(f"  meanwhile {summary.shards_elsewhere} shards were finished by other processes{lost}")
+        print(f"  meanwhile other processes finished {_shards(summary.shards_elsewhere)}{lost}")
     if summary.shards < len(writer.plan.shards()):
         _print_orphans(writer.path)
     if not left:
@@ -64,11 +64,15 @@ def print_summary(
     print_next(command("status", store=writer.path))
 
 
+def _shards(count: int) -> str:
+    return f"{count} shard{'' if count == 1 else 's'}"
+
+
 def print_processes(summary: Mapping[str, Any]) -> None:
     """The last lines of several processes' extraction: what they did together."""
     _print_skipped([(row["key"], row["view"], row["reason"]) for row in summary["skipped"]], summary["store"])
     left, by = summary["shards_left"], summary["stopped_by"]
-    state = "is complete" if not left else f"is not complete, {left} shards left"
+    state = "is complete" if not left else f"is not complete, {_shards(left)} left"
     state += f", stopped by {by}" if left and by else ""
     written, skipped = summary["total_rows_written"], summary["total_rows_skipped"]
     print(

@@ -57,7 +57,8 @@ def export_webdataset(config: ExportConfig) -> dict[str, Any]:
                 writer.write(sample)
         size = sum((out / name).stat().st_size for name in names)
         write_json(out / LISTING, _listing(store, names))
-        print(f"{out}: {len(store)} rows in {len(names)} tars, {gigabytes(size)}")
+        tars = "1 tar" if len(names) == 1 else f"{len(names)} tars"
+        print(f"{out}: {len(store)} rows in {tars}, {gigabytes(size)}")
         return {"out": str(out), "rows": len(store), "tars": names, "bytes": size}
 
 

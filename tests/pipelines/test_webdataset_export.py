@@ -31,7 +31,7 @@ def test_the_documented_loader_streams_the_rows(tmp_path: Path, capsys: pytest.C
     out = tmp_path / "rows"
     words = ["export", "--format", "webdataset", "--store", str(path), "--out", str(out)]
     assert main(words) == 0
-    assert f"{out}: 19 rows in 1 tars" in capsys.readouterr().out
+    assert f"{out}: 19 rows in 1 tar," in capsys.readouterr().out
     found = list(loader()(str(out), ("p3", "p5")))
     with open_store(path) as store:
         assert [row["record"] for row in found] == list(store.keys)
