@@ -12,8 +12,13 @@ USUAL_HEADS = {
     "detection": ("fpn", "bifpn1"),
     "video": ("linear", "global4"),
     "pose": ("pose-deconv2x32", "pose-deconv4x256"),
+    "depth": ("depth-deconv2x32", "depth-linear"),
 }
-PLAIN_HEADS = {"segmentation": ("dino-linear", "simplefpn"), "detection": ("simplefpn", "cascade-simplefpn")}
+PLAIN_HEADS = {
+    "segmentation": ("dino-linear", "simplefpn"),
+    "detection": ("simplefpn", "cascade-simplefpn"),
+    "depth": ("depth-linear", "depth-dpt"),
+}
 """Of the maps of a plain ViT."""
 _BLOCK = re.compile(r"b\d+n?")
 

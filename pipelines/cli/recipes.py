@@ -45,6 +45,12 @@ DEFAULT_RECIPES = {
     ("k400", "linear"): "k400-frozen",
     ("k400", "temporal"): "k400-frozen",
     ("k400", "global"): "k400-frozen",
+    ("nyudepthv2", "depth-deconv2x"): "nyudepthv2-frozen",
+    ("nyudepthv2", "depth-dpt"): "nyudepthv2-frozen",
+    ("nyudepthv2", "depth-linear"): "depth-linear-dinov2",
+    ("kitti_depth", "depth-deconv2x"): "kitti_depth-frozen",
+    ("kitti_depth", "depth-dpt"): "kitti_depth-frozen",
+    ("kitti_depth", "depth-linear"): "depth-linear-dinov2",
 }
 """By data set and head without its digits: recipes are named after what they reproduce, not after heads."""
 
@@ -56,6 +62,7 @@ _SMALL = {
     "video": "small-video",
     "classification": "small-classification",
     "pose": "small-pose",
+    "depth": "small-depth",
 }
 """By task, for own data; `_SMALL_HEADS` come first."""
 _SMALL_HEADS = {"m2f-pd1-td": "small-m2f", "m2f-pd6-td": "small-m2f", "pixeldec": "small-m2f"}
@@ -66,6 +73,7 @@ _LIKE = {
     "video": "k400",
     "classification": "in1k",
     "pose": "coco_pose",
+    "depth": "nyudepthv2",
 }
 """By task: the data set whose recipes larger own data has."""
 

@@ -37,10 +37,13 @@ class OptimizerConfig:
 class ScheduleConfig:
     """The learning rate over `max_steps`."""
 
-    shape: Literal["poly", "cosine", "step", "constant"] = "poly"
-    """Shape of the schedule after the warm-up; poly with power 1 is linear."""
+    shape: Literal["poly", "cosine", "step", "constant", "updown"] = "poly"
+    """Shape of the schedule after the warm-up; poly with power 1 is linear. updown rises from `end` to the
+    peak and falls back, without a warm-up."""
     power: float = 1.0
-    """Exponent of poly."""
+    """Exponent of poly and updown."""
+    rise_share: float = 0.5
+    """For updown: fraction of the run in which the rate rises, and as long falls; then it is `end`."""
     milestones: tuple[float, ...] = ()
     """For step: fractions of the run after which the learning rate drops, such as 0.875 for epoch 63 of
     72."""
@@ -65,6 +68,8 @@ class ScheduleConfig:
     def __post_init__(self) -> None:
         if self.warmup_share is not None and not 0 <= self.warmup_share <= 1:
             raise ValueError(f"schedule.warmup_share {self.warmup_share}: expected a fraction from 0 to 1")
+        if not 0 < self.rise_share <= 1:
+            raise ValueError(f"schedule.rise_share {self.rise_share}: expected a fraction above 0, up to 1")
         if self.stairs is not None and self.stairs < 1:
             raise ValueError(f"schedule.stairs {self.stairs}: expected 1 or more")
         shares = list(self.milestones)

@@ -3,7 +3,8 @@
 Detection: `results-bbox-<split>.json` and `results-segm-<split>.json` in COCO's format, which its server
 takes as detections_<split>_<method>_results.json in a zip. Segmentation: `results-<split>/<key>.png`, a
 label map of each image with the values that the data set's own label maps have, as ADE20K's, Cityscapes' and
-VOC's servers take them. Classification and video: `results-<split>.csv`, the five most likely classes.
+VOC's servers take them. Depth: `results-<split>/<key>.png`, 16 bits in the data set's unit, 0 outside of what
+views show. Classification and video: `results-<split>.csv`, the five most likely classes.
 """
 
 from __future__ import annotations
@@ -18,10 +19,12 @@ import numpy as np
 import torch
 
 from heads.contract import Head
+from heads.depth.base import DepthHead
 from pipelines.errors import UsageError
 from pipelines.metrics.coco_results import box_entries, mask_entries, write_results
 from pipelines.tasks import TestView, task_for
 from pipelines.tasks.contract import Arrays
+from pipelines.tasks.depth import record_depths, stored_units
 from pipelines.tasks.detection import record_detections
 from pipelines.tasks.segmentation import record_labels
 
@@ -115,9 +118,27 @@ def _classes(head: Head, views: Iterable[TestView], predicted: Predicted) -> Res
     return Results(files=(path,), records=len(figures.named))
 
 
+def _depth(head: Head, views: Iterable[TestView], predicted: Predicted) -> Results:
+    from PIL import Image  # late: training from a store must not load an image decoder
+
+    assert isinstance(head, DepthHead)
+    units, records = head.depth_settings.units_per_m, 0
+    folder = predicted.folder / f"results{predicted.suffix}"
+    found = record_depths(head, views, device=predicted.device, bf16=predicted.bf16)
+    for view, (top, bottom, left, right), depth_YX in found:
+        whole = np.full(view.original_hw, np.nan, np.float32)
+        whole[top:bottom, left:right] = depth_YX.cpu().numpy()
+        path = folder / f"{view.key}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(stored_units(whole, units)).save(path)
+        records += 1
+    return Results(files=(folder,), records=records)
+
+
 _WRITERS: Mapping[str, Callable[[Head, Iterable[TestView], Predicted], Results]] = {
     "detection": _detection,
     "segmentation": _segmentation,
+    "depth": _depth,
     "classification": _classes,
     "video": _classes,
 }

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from heads.class_scores import RowClassHead
 from heads.contract import Head, valid_cells
+from heads.depth.base import DepthHead
 from heads.detection.base import DetectionHead
 from heads.mask2former.head import Mask2Former
 from heads.segmentation.base import PixelClassifier
@@ -39,6 +40,8 @@ def outputs_of(head: Head) -> Read:
 
 def output_names(head: Head) -> tuple[str, ...]:
     """Names of the outputs, in their order."""
+    if isinstance(head, DepthHead):
+        return ("depth",)
     if not isinstance(head, DetectionHead):
         return ("scores",)
     return ("boxes", "scores", "labels", *(("mask_probs",) if head.settings.masks else ()))
@@ -77,6 +80,11 @@ def _mask_scores(
     return {"scores": scores_NKHW * inside(valid, size)[:, None]}
 
 
+def _depth(head: DepthHead, levels: Mapping[str, Tensor], valid: Tensor, size: tuple[int, int]) -> Outputs:
+    """depth: float32 (N, H, W), metres; 0 beyond the valid part."""
+    return {"depth": head(levels, valid) * inside(valid, size)}
+
+
 def _detections(head: DetectionHead, levels: Mapping[str, Tensor], valid: Tensor, _: object) -> Outputs:
     """boxes: float32 (N, D, 4), x1 y1 x2 y2 in pixels of the view; scores: float32 (N, D), best first and 0
     after the last; labels: int64 (N, D), from 0, -1 after the last; mask_probs: float32 (N, D, M, M)."""
@@ -88,6 +96,7 @@ _READS: tuple[tuple[type, Read], ...] = (
     (RowClassHead, _row_scores),
     (PixelClassifier, _pixel_scores),
     (Mask2Former, _mask_scores),
+    (DepthHead, _depth),
     (DetectionHead, _detections),
 )
 

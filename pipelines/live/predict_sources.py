@@ -13,7 +13,7 @@ from pipelines.errors import UsageError
 
 _NAME_BYTES = 200
 """File names have 255 bytes in most file systems."""
-PICTURES = (".overlay.png", ".labels.png")
+PICTURES = (".overlay.png", ".labels.png", ".depth.png")
 """Endings of the pictures of a prediction, which stand beside its JSON: no sources of another one."""
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from extract.backbones.loading import FrozenBackbone
 from extract.datasets import Record
 from extract.views.recipes import ViewRecipe
+from extract.views.view import VIEW_PARAMS
 from heads.contract import Head
 from heads.segmentation.base import SegmentationHead
 from heads.segmentation.row_bands import LabelMap
@@ -54,7 +55,7 @@ class RunModel(nn.Module):
             "backbone": f"{self.backbone.card.model} ({', '.join(self.backbone.pyramid.names)}), frozen",
             "head": f"{type(self.head).__name__}, {trained / 1e6:.2f} million parameters",
             "task": self.head.task,
-            "classes": f"{len(self.class_names)} ({shown})",
+            **({"classes": f"{len(self.class_names)} ({shown})"} if self.class_names else {}),
             "device": self.backbone.device,
         }
 
@@ -63,7 +64,8 @@ class RunModel(nn.Module):
         """The head's prediction of each image, in its own pixels; see the head's `predict`.
 
         Of segmentation heads: class scores, float32 (classes, H, W) on the model's device, probabilities from
-        heads that end in a softmax.
+        heads that end in a softmax. Of depth heads: metres, float32 (H, W), NaN outside of the part of the
+        image that the data set's test views show.
 
         Args:
             images: uint8 RGB (H, W, 3) of any sizes, or what is unambiguously the same: (3, H, W), grey,
@@ -96,12 +98,26 @@ class RunModel(nn.Module):
         return labels
 
     def _predict(self, rgb: Rgb) -> Any:
+        view = self._view(rgb)
         features, valid_hw = self._features(rgb)
-        return self.head.predict(features, [valid_hw], [_hw(rgb)])[0]
+        if view.valid_hw == view.resized_hw:
+            return self.head.predict(features, [valid_hw], [_hw(rgb)])[0]
+        # Late: depth alone has views of a part of an image.
+        from pipelines.metrics.depth_windows import merged_views
+
+        found = self.head.predict(features, [valid_hw], [valid_hw])[0]
+        params = dict(zip(VIEW_PARAMS, view.to_params().tolist(), strict=True))
+        (top, bottom, left, right), part_YX = merged_views([(params, found)], _hw(rgb))
+        whole_YX = part_YX.new_full(_hw(rgb), torch.nan)
+        whole_YX[top:bottom, left:right] = part_YX
+        return whole_YX
+
+    def _view(self, rgb: Rgb) -> Any:
+        # A test view depends on the size alone: no data set and no key have a part in it.
+        return self.recipe.view("", Record("", 0, _hw(rgb)), 0, 0)
 
     def _features(self, rgb: Rgb) -> tuple[dict[str, Tensor], tuple[int, int]]:
-        # A test view depends on the size alone: no data set and no key have a part in it.
-        view = self.recipe.view("", Record("", 0, _hw(rgb)), 0, 0)
+        view = self._view(rgb)
         return live_features(self.backbone, view.apply_image(rgb)[None], [view.valid_hw]), view.valid_hw
 
 

@@ -24,6 +24,8 @@ class DatasetSplit:
     """Of own data, see `extract.datasets.own.description`."""
     task_facts: Mapping[str, Any] | None = None
     """What truth without classes means, see `extract.datasets.contract.Dataset`."""
+    licence: str | None = None
+    """One line on the licence of the data."""
     has_truth: bool = True
     """False of a test split whose annotations are not published."""
     subset: frozenset[str] | None = None

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
+from extract.datasets.depth_data.depth_maps import DepthMaps
 from extract.datasets.layouts.instance_data import InstanceData
 from extract.datasets.layouts.label_maps import LabelMaps
 from extract.datasets.layouts.labelled_images import LabelledImages
 from extract.datasets.layouts.labelled_videos import LabelledVideos
 from extract.datasets.own.coco_json import open_instances
+from extract.datasets.own.depth_pairs import open_depths
 from extract.datasets.own.description import Description
 from extract.datasets.own.labelled_clips import open_video_folders, open_video_lists
 from extract.datasets.own.labelled_photographs import open_folders, open_json, open_tars
@@ -22,10 +24,11 @@ from extract.datasets.own.voc_xml import open_voc
 from extract.swin.window_rule import WindowRule
 from extract.views import clip_recipes, crop_recipes, detection_recipes, segmentation_recipes
 from extract.views.crop_size import plain_size
+from extract.views.depth import recipes as depth_recipes
 from extract.views.recipes import RecipeMaker, ViewRecipe
 from extract.views.view import Hw
 
-OwnDataset = LabelMaps | InstanceData | LabelledImages | LabelledVideos
+OwnDataset = DepthMaps | LabelMaps | InstanceData | LabelledImages | LabelledVideos
 Recipes = Mapping[str, RecipeMaker]
 
 _SEGMENTATION: Recipes = {
@@ -43,6 +46,15 @@ _DETECTION: Recipes = {
 _VIEWS: Mapping[str, tuple[Recipes, tuple[str, ...], tuple[str, ...]]] = {
     "segmentation": (_SEGMENTATION, ("crops", "m2f-crops"), ("single", "ms-flip", "slide")),
     "detection": (_DETECTION, ("jitter",), ("single", "ms-flip")),
+    "depth": (
+        {
+            "depth-crops": partial(depth_recipes.crops, "depth-crops", None, depth_recipes.NYU_CROP_PX),
+            "single": partial(depth_recipes.single, None),
+            "slide-flip": partial(depth_recipes.slide_flip, None, None),
+        },
+        ("depth-crops",),
+        ("single", "slide-flip"),
+    ),
     "video": (
         {"clips": partial(clip_recipes.random_clips, "clips"), **clip_recipes.TEST_RECIPES},
         ("clips",),
@@ -56,6 +68,7 @@ _VIEWS: Mapping[str, tuple[Recipes, tuple[str, ...], tuple[str, ...]]] = {
 _OPEN: Mapping[str, Callable[[Description, Path, str, str | None], OwnDataset]] = {
     "masks": open_masks,
     "coco-json": open_instances,
+    "depth": open_depths,
     "imagefolder": open_folders,
     "inat-json": open_json,
     "image-tars": open_tars,
@@ -80,11 +93,12 @@ class OwnData:
             for name, maker in recipes.items()
         }
         is_labelled = description.task == "classification"
-        of_whole_frames = is_labelled or description.task == "video"
+        of_whole_frames = description.task in ("classification", "video", "depth")
         self.DEFAULT_WINDOW_RULE: WindowRule = "cover" if of_whole_frames else "partition"
         self.DEFAULT_LEVELS = {
             "classification": crop_recipes.PROBE_LEVELS,
             "video": clip_recipes.DEFAULT_LEVELS,
+            "depth": depth_recipes.DEFAULT_LEVELS,
         }.get(description.task)
         self.DEFAULT_WINDOWS = {
             "classification": crop_recipes.DEFAULT_WINDOWS,

@@ -49,6 +49,8 @@ class Layout:
     """Whether `classes` are labels, such as names of folders: a list of them, or `{label: name}`."""
     names_its_classes: bool = False
     """Whether `classes` may be left out: they are then those of folders or lists."""
+    has_classes: bool = True
+    """False where truth is numbers, such as depth."""
     most_classes: int = MOST_CLASSES
 
 
@@ -60,6 +62,14 @@ LAYOUTS: Mapping[str, Layout] = {
         without_truth=("images",),
         options=("ignored", "offset", "image_suffix", "mask_suffix"),
         most_classes=MOST_MASK_CLASSES,
+    ),
+    "depth": Layout(
+        task="depth",
+        split_keys=("images", "depths", "list", "pairs"),
+        required=(("images", "depths"), ("pairs",)),
+        without_truth=("images",),
+        options=("scale", "invalid", "max_depth", "image_suffix", "depth_suffix"),
+        has_classes=False,
     ),
     "coco-json": Layout(
         task="detection",
@@ -137,6 +147,14 @@ class Description:
     """End of the stems of images, which masks do not have."""
     mask_suffix: str = ""
     """End of the stems of masks, which images do not have."""
+    depth_suffix: str = ""
+    """End of the stems of depth maps, which images do not have."""
+    scale: float = 1000.0
+    """Values of one metre in depth maps: 1000 for millimetres, 256 as in KITTI."""
+    invalid: int = 0
+    """Value of depth maps where nothing was measured; 0 is none either."""
+    max_depth: float = 10.0
+    """The largest depth in metres that heads give and that scores count."""
     first_pixel: int = 1
     """Number of the first pixel of a row in VOC's xml files: 1 as in VOC, 0 for tools that count from 0."""
     file: str = ""
@@ -178,7 +196,10 @@ class Description:
             "order": list(self.splits),
             "training": list(self.training),
         }
-        if not LAYOUTS[self.layout].labelled:
+        if not LAYOUTS[self.layout].has_classes:
+            content |= {"image_suffix": self.image_suffix, "depth_suffix": self.depth_suffix}
+            content |= {"scale": self.scale, "invalid": self.invalid, "max_depth": self.max_depth}
+        elif not LAYOUTS[self.layout].labelled:
             content["classes"] = [[number, name] for number, name in self.classes.items()]
         elif self.labels != self.class_names:  # the identity holds the names already, up to 100,000 of them
             content["labels"] = list(self.labels)
@@ -231,6 +252,10 @@ def description_of(dataset: Mapping[str, Any]) -> Description | None:
         ignored=tuple(content.get("ignored", ())),
         image_suffix=str(content.get("image_suffix", "")),
         mask_suffix=str(content.get("mask_suffix", "")),
+        depth_suffix=str(content.get("depth_suffix", "")),
+        scale=float(content.get("scale", 1000.0)),
+        invalid=int(content.get("invalid", 0)),
+        max_depth=float(content.get("max_depth", 10.0)),
         first_pixel=int(content.get("first_pixel", 1)),
         file=str(content.get("file", "")),
         label=str(content.get("label", "")),

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from extract.datasets.depth_data.depth_maps import depth_facts
 from extract.datasets.own.description import LAYOUTS, Description, Layout
 from extract.sources.record import DatasetLayoutError
 from extract.views.crop_size import crop_hw, plain_size
@@ -94,11 +95,31 @@ class _Reader:
             ignored=values,
             image_suffix=self._text(found, "image_suffix", ""),
             mask_suffix=self._text(found, "mask_suffix", ""),
-            **{key: self._text(found, key, "") for key in ("file", "label", "names")},
+            file=self._text(found, "file", ""),
+            label=self._text(found, "label", ""),
+            names=self._text(found, "names", ""),
+            depth_suffix=self._text(found, "depth_suffix", ""),
+            **self._depth(found, layout),
             first_pixel=self._first_pixel(found.get("first_pixel", 1)),
             crop_size=self._crop(found.get("crop_size")),
             short_side=None if "short_side" not in found else self._whole(found["short_side"], "short_side"),
         )
+
+    def _depth(self, found: Mapping[str, Any], layout: Layout) -> dict[str, Any]:
+        """Scale, invalid value and largest depth of a layout that has them."""
+        if "scale" not in layout.options:
+            return {}
+        values: dict[str, Any] = {"invalid": self._whole(found.get("invalid", 0), "invalid")}
+        for key, default in (("scale", 1000.0), ("max_depth", 10.0)):
+            value = found.get(key, default)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
+                raise self._error(f"{key}: {_shown(value)}, expected a number above 0")
+            values[key] = float(value)
+        try:
+            depth_facts(units_per_m=values["scale"], max_depth_m=values["max_depth"])
+        except ValueError as error:
+            raise self._error(str(error)) from None
+        return values
 
     def _first_pixel(self, value: Any) -> int:
         if value not in (0, 1) or isinstance(value, bool):
@@ -139,6 +160,10 @@ class _Reader:
     def _classes(self, found: Any, name: str, offset: int) -> tuple[tuple[str, ...], dict[int, str]]:
         """Labels of a labelled layout, and the classes by number."""
         layout, labels = LAYOUTS[name], None
+        if not layout.has_classes:
+            if found is not None:
+                raise self._error(f"classes: layout {name} has none; leave them out")
+            return (), {}
         if found is None and layout.names_its_classes:
             return (), {}
         if layout.labelled:

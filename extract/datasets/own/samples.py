@@ -14,6 +14,7 @@ from xml.sax.saxutils import escape
 import numpy as np
 import numpy.typing as npt
 
+from extract.datasets.depth_data.samples import depth_bytes, sample_depth
 from extract.datasets.layouts.coco_sample import drawn_things
 from extract.datasets.layouts.sample_files import SAMPLE_SIZES_HW, image_bytes, sample_image, sample_video
 from extract.datasets.own.description import Description
@@ -181,9 +182,25 @@ def _tars(description: Description, folder: Path, split: str, records: int, gene
                 tar.addfile(member, io.BytesIO(data))
 
 
+def _depths(description: Description, folder: Path, split: str, records: int, generator: Generator) -> None:
+    where, lines = description.splits[split], []
+    facts = {"units_per_m": description.scale, "max_depth_m": description.max_depth}
+    for name, hw in _names(split, records):
+        image_path = f"{_first(where, 'images', 'images')}/{name}{description.image_suffix}.jpg"
+        depth_path = f"{_first(where, 'depths', 'depths')}/{name}{description.depth_suffix}.png"
+        _write(folder / image_path, image_bytes(sample_image(generator, hw), "JPEG"))
+        if description.has_truth(split):
+            depths = sample_depth(generator, hw, facts, description.invalid)
+            _write(folder / depth_path, depth_bytes(depths))
+        lines.append((name, f"{image_path},{depth_path}"))
+    _write_lists(folder, where.get("list", ()), [name for name, _ in lines])
+    _write_lists(folder, where.get("pairs", ()), [line for _, line in lines])
+
+
 _WRITERS: Mapping[str, Callable[[Description, Path, str, int, Generator], None]] = {
     "masks": _masks,
     "coco-json": _coco,
+    "depth": _depths,
     "voc-xml": _voc,
     "imagefolder": _class_folders,
     "inat-json": _labels,

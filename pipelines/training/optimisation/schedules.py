@@ -6,7 +6,7 @@ import math
 
 from pipelines.config import ScheduleConfig
 
-SHAPES = ("poly", "cosine", "step", "constant")
+SHAPES = ("poly", "cosine", "step", "constant", "updown")
 
 
 def learning_rate(step: int, peak: float, schedule: ScheduleConfig, max_steps: int) -> float:
@@ -35,10 +35,18 @@ def learning_rate(step: int, peak: float, schedule: ScheduleConfig, max_steps: i
     >>> [round(learning_rate(step, 1.0, dino, 10), 6) for step in (0, 4, 5, 9)]
     [1.0, 1.0, 0.5, 0.5]
 
+    MIM-Depth-Estimation (59ba08d train.py) counts steps from 1, and rises for 12 of 25 epochs:
+
+    >>> depth = ScheduleConfig(shape="updown", power=0.9, rise_share=12 / 25, end=0.06)
+    >>> [round(1e4 * learning_rate(step, 5e-4, depth, 100), 4) for step in (0, 47, 71, 95, 99)]
+    [0.4442, 5.0, 2.4813, 0.3, 0.3]
+
     Raises ValueError for an unknown shape.
     """
     if schedule.shape not in SHAPES:
         raise ValueError(f"schedule.shape {schedule.shape!r}: expected one of {', '.join(SHAPES)}")
+    if schedule.shape == "updown":
+        return _up_and_down(step + 1, peak, schedule, max_steps)
     warmup = warmup_steps(schedule, max_steps)
     if schedule.stairs is not None:
         step = step * schedule.stairs // max_steps * max_steps // schedule.stairs
@@ -54,6 +62,14 @@ def learning_rate(step: int, peak: float, schedule: ScheduleConfig, max_steps: i
     if step >= warmup:
         return rate
     return rate * (1 - (1 - step / warmup) * (1 - schedule.warmup_start))
+
+
+def _up_and_down(step: int, peak: float, schedule: ScheduleConfig, max_steps: int) -> float:
+    """Of step `step`, from 1."""
+    done, least = step / (schedule.rise_share * max_steps), peak * schedule.end
+    if done < 1:
+        return least + (peak - least) * math.pow(done, schedule.power)
+    return max(least, peak - (peak - least) * math.pow(done - 1, schedule.power))
 
 
 def _milestones_passed(step: int, schedule: ScheduleConfig, max_steps: int) -> int:
