@@ -59,13 +59,15 @@ class _Residual(nn.Module):
 class _Fusion(nn.Module):
     """One step from coarse to fine: adds the next map, doubles the size."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, *, is_first: bool) -> None:
+        """Args: is_first: nothing is added; transformers keeps a residual unit there that it never uses."""
         super().__init__()
-        self.of_map, self.of_sum = _Residual(width), _Residual(width)
+        self.of_map = None if is_first else _Residual(width)
+        self.of_sum = _Residual(width)
         self.projection = nn.Conv2d(width, width, 1)
 
     def forward(self, x_NCyx: Tensor, map_NCyx: Tensor | None) -> Tensor:
-        if map_NCyx is not None:
+        if map_NCyx is not None and self.of_map is not None:
             if map_NCyx.shape != x_NCyx.shape:
                 map_NCyx = F.interpolate(
                     map_NCyx, size=x_NCyx.shape[2:], mode="bilinear", align_corners=False
@@ -99,7 +101,9 @@ class DptDepth(DepthHead):
         self.convs = nn.ModuleList(
             nn.Conv2d(size, width, 3, padding=1, bias=False) for size in settings.hidden
         )
-        self.fusions = nn.ModuleList(_Fusion(width) for _ in settings.hidden)
+        self.fusions = nn.ModuleList(
+            _Fusion(width, is_first=number == 0) for number in range(len(settings.hidden))
+        )
         self.first = nn.Conv2d(width, width // 2, 3, padding=1)
         self.last = nn.Sequential(
             nn.Conv2d(width // 2, _LAST, 3, padding=1), nn.ReLU(), nn.Conv2d(_LAST, 1, 1)

@@ -30,14 +30,14 @@ class DescribeConfig(VerbConfig):
 class DemoConfig(VerbConfig):
     """An end-to-end run on generated data with the bundled small backbone."""
 
-    dataset: Literal["ade20k", "coco", "k400", "own"] = "ade20k"
+    dataset: Literal["ade20k", "coco", "k400", "own", "depth"] = "ade20k"
     """Data set whose layout the generated scenes or clips follow; it determines the task. own: images and
-    masks of own classes, described by `describe` first."""
+    masks of own classes, described by `describe` first; depth: rooms and their depth maps, described too."""
     run: str = "runs/demo"
     """Folder for everything the demo creates: data, stores, runs, table and picture."""
     head: str | None = None
     """Head to train; for ade20k and k400 it is compared with the linear head. Default: bifpn1; for k400
-    temporal4 and global4."""
+    temporal4 and global4, for depth depth-deconv2x32."""
     seed: int = 0
     """Seed of the heads' initial weights and of the row order; the scenes are always the same."""
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 def run(config: DemoConfig) -> dict[str, Any]:
     """See `run_demo` of pipelines/demo/ade20k.py, `run_coco_demo` of coco.py, `run_k400_demo` of k400.py,
-    `run_own_demo` of own.py."""
+    `run_own_demo` of own.py, `run_depth_demo` of depth.py."""
     # Late: each loads torch and its data set's decoder; made scenes and pretraining need none of it.
     from pipelines.demo.ade20k import DemoSize, run_demo
 
@@ -29,4 +29,9 @@ def run(config: DemoConfig) -> dict[str, Any]:
         from pipelines.demo.own import OwnDemoSize, run_own_demo
 
         return run_own_demo(config, OwnDemoSize())
+    if config.dataset == "depth":
+        # Late, as above.
+        from pipelines.demo.depth import DepthDemoSize, run_depth_demo
+
+        return run_depth_demo(config, DepthDemoSize())
     return run_demo(config, DemoSize())

@@ -68,7 +68,7 @@ def match_paper(record: RunRecord, share: float, weights: RunWeights) -> PaperMa
     if not rows:
         part = f", {100 * share:g} % of the records" if share != 1 else ""
         return PaperMatch(reason=f"not printed for {head}, {model} {weights.pretraining}{part}")
-    shown = [rows[0], *(row for row in rows[1:] if row.frozen != rows[0].frozen)]
+    shown = [rows[0], *(row for row in rows[1:] if _shown(row) != _shown(rows[0]))]
     notes = (
         differs,
         rows[0].note,
@@ -77,6 +77,10 @@ def match_paper(record: RunRecord, share: float, weights: RunWeights) -> PaperMa
         _records_note(record, dataset),
     )
     return PaperMatch(rows=tuple(shown), notes=tuple(filter(None, notes)))
+
+
+def _shown(row: PaperRow) -> Any:
+    return row.frozen or row.fine_tuned
 
 
 def match_cost(record: RunRecord) -> PaperCost | None:

@@ -143,13 +143,26 @@ def _printed(row: PaperRow) -> str:
     >>> _printed(paper_rows_of("ade20k", "fpn", "swinv2-b", "SUP-22K")[0])
     'mIoU 48.8 (fine-tuned 51.3), ms+flip 50.0 (fine-tuned 52.2): table 10, FPN, swinv2-b SUP-22K'
     """
-    shown = []
+    shown = [
+        f"{'' if views == 'single' else f'{views} '}{name} {_as_printed(value)} (fine-tuned)"
+        for views, scores in row.fine_tuned.items()
+        for name, value in scores.items()
+        if not row.frozen
+    ]
     for views, scores in row.frozen.items():
         for name, value in scores.items():
             tuned = row.fine_tuned.get(views, {}).get(name)
             label = name if views != "ms+flip" else views if len(scores) == 1 else f"{views} {name}"
             shown.append(f"{label} {value:.1f}" + (f" (fine-tuned {tuned:.1f})" if tuned is not None else ""))
     return f"{', '.join(shown)}: {row.describe()}"
+
+
+def _as_printed(value: float) -> str:
+    """
+    >>> _as_printed(0.34), _as_printed(51.3)
+    ('0.340', '51.3')
+    """
+    return f"{value:.3f}" if value < 10 else f"{value:.1f}"  # metres; shares in per cent
 
 
 def _paper_cost(rows: Sequence[ReportRow]) -> list[str]:

@@ -149,6 +149,7 @@ class Depth:
         # Late: training from a store must not load an image decoder.
         from PIL import Image
 
+        # Late, as above.
         from pipelines.live.image_files import read_image
         from pipelines.pictures.depth_maps import overlay
 

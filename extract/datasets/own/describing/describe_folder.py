@@ -9,12 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from extract.datasets.own.describing.class_folders import class_folder_draft
+from extract.datasets.own.describing.depth_folders import depth_draft
 from extract.datasets.own.describing.folder_look import Draft, Look, few, look_at
 from extract.datasets.own.describing.instance_files import instance_draft
 from extract.datasets.own.describing.label_files import labelled_json_draft, tar_draft
 from extract.datasets.own.describing.mask_folders import mask_draft
 from extract.datasets.own.describing.video_folders import video_draft
 from extract.datasets.own.describing.voc_folders import voc_draft
+from extract.datasets.own.description import LAYOUTS
 from extract.datasets.own.description_file import read_description
 from extract.datasets.own.ready_made_sets import FOLDER, ready_made_names
 from extract.sources.record import DatasetLayoutError
@@ -35,6 +37,7 @@ def describe_folder(folder: Path) -> Draft:
         labelled_json_draft,
         instance_draft,
         voc_draft,
+        depth_draft,
         mask_draft,
         class_folder_draft,
         tar_draft,
@@ -93,7 +96,7 @@ def description_text(draft: Draft, folder: Path, out: Path) -> str:
         lines.append(f"  {_quoted(split)}: {{{paths}}}")
     lines += [
         f"training: {_items(draft.training)}  # the other splits are for tests",
-        "classes:",
+        *(["classes:"] if LAYOUTS[draft.layout].has_classes else []),
     ]
     for value, class_name in draft.classes.items():
         label = _quoted(draft.labels[value]) if draft.labels else value
@@ -134,7 +137,8 @@ def _no_layout(look: Look) -> str:
     return (
         f"{look.root}: no known layout: looked for a .json that lists images, annotations and categories "
         "(coco-json), for .xml files of images (voc-xml), for folders of images with label maps (.png, one "
-        "value a pixel) of equal names (masks), for folders of images by class (imagefolder), for a .json of "
+        "value a pixel) of equal names (masks), for folders named depth "
+        "with 16-bit PNGs (depth), for folders of images by class (imagefolder), for a .json of "
         f"labels without boxes (inat-json) and for .tar files of images and .cls labels (image-tars), and "
         "for videos in class folders (videofolder) or lists (videolist); found "
         f"{found}{lists}; a description can also be written by hand "
