@@ -36,6 +36,8 @@ from stores.writing.codec_fit import fit_rule
 
 Params = npt.NDArray[np.float64]
 
+_DRAWN_TOGETHER = 4096
+"""Records whose views are drawn at a time: what is made of them stays in the cache."""
 NOT_READ = "not read"
 """In the identity of an estimate, for what `complete_plan` fills in."""
 
@@ -108,7 +110,7 @@ def estimate_plan(dataset: Dataset, recipe: ViewRecipe, card: Card, **choices: A
 
 def _estimated(dataset: Dataset, recipe: ViewRecipe, card: Card, chosen: PlanChoices) -> Estimate:
     count = view_count(recipe, chosen.views)
-    params = [_view_params(dataset, recipe, count, chosen.seed, i, None) for i in range(len(dataset.records))]
+    params = _params_without_truth(dataset, recipe, count, chosen.seed)
     plan = _draft(dataset, recipe, card, chosen, params)
     return replace(estimate_of(plan, dataset, chosen), params=params)
 
@@ -194,7 +196,7 @@ def complete_plan(
     rows, _ = row_table(dataset, placed)
     assert np.array_equal(rows.padded_hw, draft.rows.padded_hw), "a recipe's sizes depend on the annotation"
     targets = dataset.target_specs(recipe.fixed_count is not None, placed)
-    own_shards = targets_with_own_shards(targets, draft.bins, rows.original_hw.tolist())
+    own_shards = targets_with_own_shards(targets, draft.bins, rows.original_hw)
     return replace(draft, identity=identity, rows=rows, targets=targets, own_shards=own_shards)
 
 
@@ -287,6 +289,20 @@ def _truth(dataset: Dataset, index: int, annotation: bytes) -> Any:
         return None
 
 
+def _params_without_truth(dataset: Dataset, recipe: ViewRecipe, count: int, seed: int) -> list[Params]:
+    """Of each record its views, float64 (V, P)."""
+    drawn: Callable[..., Params] | None = getattr(recipe, "drawn", None)
+    if drawn is None:
+        return [_view_params(dataset, recipe, count, seed, i, None) for i in range(len(dataset.records))]
+    found: list[Params] = []
+    for first in range(0, len(dataset.records), _DRAWN_TOGETHER):
+        block = dataset.records[first : first + _DRAWN_TOGETHER]
+        keys, sizes = [record.key for record in block], np.array([record.original_hw for record in block])
+        views = [drawn(dataset.name, keys, sizes, view, seed) for view in range(count)]
+        found += list(np.stack(views, axis=1))
+    return found
+
+
 def _view_params(
     dataset: Dataset, recipe: ViewRecipe, count: int, seed: int, index: int, truth: Any
 ) -> Params:
@@ -347,7 +363,7 @@ def _draft(
         weights_licence=getattr(card, "licence", None),
         required_features=_features(pyramid, bins, chosen),
         optional_features=NEW_OPTIONAL,
-        own_shards=targets_with_own_shards(targets, bins, rows.original_hw.tolist()),
+        own_shards=targets_with_own_shards(targets, bins, rows.original_hw),
         data_licence=getattr(dataset, "licence", None),
     )
 

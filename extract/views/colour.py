@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from extract.views.seeded_draws import Draws
+from extract.views.seeded_draws import Draws, Floats, ManyDraws
 
 BRIGHTNESS_DELTA = 32
 CONTRAST_RANGE = (0.5, 1.5)
@@ -127,6 +127,21 @@ def draw_colour(draws: Draws, hues: int = 2 * HUE_DELTA) -> Colour:
     saturation = draws.uniform(*SATURATION_RANGE) if draws.happens(PROBABILITY) else 1.0
     hue = draws.integer(hues) - HUE_DELTA if draws.happens(PROBABILITY) else 0
     return Colour(brightness, contrast, contrast_first, saturation, hue)
+
+
+def colour_params(draws: ManyDraws, hues: int = 2 * HUE_DELTA) -> Floats:
+    """As `draw_colour`: float64 (records, 5)."""
+    brightness = _maybe(draws, (-BRIGHTNESS_DELTA, BRIGHTNESS_DELTA), 0.0)
+    contrast_first = draws.integer(2) == 1
+    contrast, saturation = _maybe(draws, CONTRAST_RANGE, 1.0), _maybe(draws, SATURATION_RANGE, 1.0)
+    changes = draws.happens(PROBABILITY)
+    hue = np.where(changes, draws.integer(hues, changes) - HUE_DELTA, 0)
+    return np.stack([brightness, contrast, contrast_first, saturation, hue], axis=1, dtype=np.float64)
+
+
+def _maybe(draws: ManyDraws, bounds: tuple[float, float], usual: float) -> Floats:
+    changes = draws.happens(PROBABILITY)
+    return np.where(changes, draws.uniform(*bounds, changes), usual)
 
 
 def colour_rule() -> dict[str, object]:

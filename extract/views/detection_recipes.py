@@ -9,14 +9,24 @@ multi-scale test; ours are of the range that Swin's HTC++ trains with (short sid
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from extract.sources.record import Record
 from extract.views.crop_size import CropSize, check_crop, crop_hw, size_in_identity, within_crop
 from extract.views.instances import mask_rule
-from extract.views.recipes import MAX_SIDE_PX, SeededViews, draw_corner, refuse_crop
-from extract.views.seeded_draws import ViewDraws
+from extract.views.recipes import (
+    MAX_SIDE_PX,
+    SeededViews,
+    crop_params,
+    draw_corner,
+    refuse_crop,
+    rounded_sides,
+)
+from extract.views.seeded_draws import Floats, Ints, ManyViewDraws, ViewDraws
 from extract.views.view import WHOLE_REVISION, Hw, View, keep_ratio, padded_up, replay_rule
 
 CROP_PX = 1024
@@ -65,6 +75,14 @@ class LargeScaleJitter(SeededViews):
             flip=draws("flip").happens(self.flip),
             revision=self.revision,
         )
+
+    def drawn(self, dataset: str, keys: Sequence[str], original_hw: Ints, index: int, seed: int) -> Floats:
+        """See `SeededViews`."""
+        draws, crop = ManyViewDraws(dataset, keys, index, seed), crop_hw(self.crop_px)
+        ratio = draws("scale").uniform(*self.ratio_range)
+        bounds = np.stack([(side * ratio).astype(np.int64) for side in crop], axis=1)
+        factor = (bounds / original_hw).min(axis=1)
+        return crop_params(draws, rounded_sides(original_hw * factor[:, None]), crop, self.flip)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -44,6 +44,11 @@ class FittedViews:
         """The recipe's own, where it has one."""
         return getattr(self.recipe, "crop_px", None)
 
+    @property
+    def drawn(self) -> Any:
+        """The recipe's, where it draws many crops at a time: their numbers are the same here."""
+        return None if self.crop_px is None else getattr(self.recipe, "drawn", None)
+
     def identity(self) -> dict[str, Any]:
         """The recipe's, with what is not as it says: the multiple of the padding, the interpolation."""
         found = self.recipe.identity()

@@ -11,11 +11,14 @@ instead of Pillow's steps.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from extract.sources.record import Record
-from extract.views.colour import HUE_DELTA, colour_rule, draw_colour
+from extract.views.colour import HUE_DELTA, colour_params, colour_rule, draw_colour
 from extract.views.crop_size import CropSize, check_crop, crop_hw, size_in_identity, within_crop
 from extract.views.recipes import (
     CROP_PX,
@@ -23,9 +26,11 @@ from extract.views.recipes import (
     MAX_SIDE_PX,
     SeededViews,
     check_short_side,
+    crop_params,
     draw_corner,
+    rounded_sides,
 )
-from extract.views.seeded_draws import ViewDraws
+from extract.views.seeded_draws import Floats, Ints, ManyViewDraws, ViewDraws
 from extract.views.view import Hw, View, replay_rule
 
 RATIOS = tuple(range(5, 21))
@@ -90,6 +95,21 @@ class Mask2FormerCrops(SeededViews):
             flip=draws("flip").happens(self.flip),
             revision=self.revision,
             colour=draw_colour(draws("colour"), hues=HUES),
+        )
+
+    def drawn(self, dataset: str, keys: Sequence[str], original_hw: Ints, index: int, seed: int) -> Floats:
+        """See `SeededViews`."""
+        draws = ManyViewDraws(dataset, keys, index, seed)
+        short_px = np.array(self.short_sides_px)[draws("scale").integer(len(RATIOS))]
+        scaled = original_hw * (short_px / original_hw.min(axis=1))[:, None]
+        height, width = original_hw.T
+        is_wide = height < width
+        sides = np.where(np.stack([is_wide, ~is_wide], axis=1), short_px[:, None], scaled)
+        longest = sides.max(axis=1)
+        shrink = np.where(longest > self.long_px, self.long_px / longest, 1.0)
+        colour = colour_params(draws("colour"), hues=HUES)
+        return crop_params(
+            draws, rounded_sides(sides * shrink[:, None]), crop_hw(self.crop_px), self.flip, colour
         )
 
 

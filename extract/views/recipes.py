@@ -8,7 +8,7 @@ Mask2Former does) instead of cv2, labels by the nearest cell centre, and test vi
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Protocol
 
@@ -16,12 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 from extract.sources.record import Record
-from extract.views.colour import colour_rule, draw_colour
+from extract.views.colour import colour_params, colour_rule, draw_colour
 from extract.views.crop_size import CropSize, check_crop, crop_hw, size_in_identity, within_crop
-from extract.views.seeded_draws import Draws, ViewDraws
+from extract.views.seeded_draws import Draws, Floats, Ints, ManyViewDraws, ViewDraws
 from extract.views.view import (
     IGNORE,
     REVISIONS,
+    VIEW_PARAMS,
     WHOLE_REVISION,
     Hw,
     View,
@@ -84,7 +85,12 @@ paper's."""
 
 
 class SeededViews:
-    """Base of training recipes: any number of views, each drawn from its own seed."""
+    """Base of training recipes: any number of views, each drawn from its own seed.
+
+    Recipes of crops have a method `drawn` beside `view`, for planning: the parameters of view `index` of many
+    records, float64 (records, P), of their keys and original sizes, int (records, 2). It draws what `view`
+    draws, in an eighth of its time.
+    """
 
     __slots__ = ()
     fixed_count: ClassVar[int | None] = None
@@ -158,6 +164,19 @@ class RandomCrops(SeededViews):
             revision=self.revision,
             colour=draw_colour(draws("colour")),
         )
+
+    def drawn(self, dataset: str, keys: Sequence[str], original_hw: Ints, index: int, seed: int) -> Floats:
+        """See `SeededViews`; without the truth."""
+        draws = ManyViewDraws(dataset, keys, index, seed)
+        ratio, short_px = draws("scale").uniform(*self.ratio_range), self.base_short_px
+        long_px, short = (
+            (short_px * LONG_TO_SHORT * ratio).astype(np.int64),
+            (short_px * ratio).astype(np.int64),
+        )
+        factor = np.minimum(long_px / original_hw.max(axis=1), short / original_hw.min(axis=1))
+        resized = rounded_sides(original_hw * factor[:, None])
+        colour = colour_params(draws("colour"))
+        return crop_params(draws, resized, crop_hw(self.crop_px), self.flip, colour)
 
     def corner(
         self, dataset: str, record: Record, index: int, seed: int, resized: Hw, valid: Hw, truth: Any
@@ -236,6 +255,33 @@ def of_revision(recipe: ViewRecipe, revision: int) -> ViewRecipe:
         raise ValueError(f"views of {recipe.name} have no revision {revision}; available: {known}")
     changed: ViewRecipe = replace(recipe, revision=revision)  # type: ignore[type-var]
     return changed
+
+
+def crop_params(
+    draws: ManyViewDraws, resized: Ints, crop: Hw, flip: float, colour: Floats | None = None
+) -> Floats:
+    """Params of views that crop at most `crop` of what was resized, padded to it: float64 (records, P).
+
+    Args:
+        resized: (records, 2).
+        flip: probability.
+        colour: of `colour_params`; None: unchanged.
+    """
+    valid = np.minimum(resized, np.array(crop))
+    places = draws("crop")
+    corners = [places.integer(resized[:, axis] - valid[:, axis] + 1) for axis in (0, 1)]
+    flips = draws("flip").happens(flip)
+    padded = np.broadcast_to(np.array(crop), valid.shape)
+    unchanged = np.broadcast_to([0.0, 1.0, 0.0, 1.0, 0.0], (len(valid), 5))
+    columns = [resized, *(corner[:, None] for corner in corners), valid, padded, flips[:, None]]
+    found = np.concatenate([*columns, unchanged if colour is None else colour], axis=1, dtype=np.float64)
+    assert found.shape[1] == len(VIEW_PARAMS)
+    return found
+
+
+def rounded_sides(sides: Floats) -> Ints:
+    """Whole pixels, at least one, as recipes round: down from a half more."""
+    return np.maximum(1, (sides + 0.5).astype(np.int64))
 
 
 def draw_corner(draws: Draws, whole: Hw, part: Hw) -> Hw:

@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
+import numpy as np
+import numpy.typing as npt
+
 from stores.format.array_spec import CRC_BYTES
 from stores.format.targets import DenseTarget, RaggedTarget, Target
 
@@ -55,16 +58,19 @@ def packed_shard_rows(rows: int, unit_rows: int, row_bytes: int) -> int:
 
 
 def targets_with_own_shards(
-    targets: Sequence[Target], bins: Iterable[_Bin], original_hw: Iterable[Sequence[int]]
+    targets: Sequence[Target], bins: Iterable[_Bin], original_hw: npt.NDArray[np.int32]
 ) -> tuple[str, ...]:
-    """Names of the targets whose rows average above LARGE_ROW_BYTES, by an estimate of their stored size."""
-    bins, sizes = list(bins), list(original_hw)
+    """Names of the targets whose rows average above LARGE_ROW_BYTES, by an estimate of their stored size.
+
+    Args: original_hw: of the rows, (rows, 2).
+    """
+    bins = list(bins)
     rows, found = sum(b.rows for b in bins), list[str]()
     for target in targets:
         if isinstance(target, DenseTarget):
             total = sum(b.rows * target.row_bytes(b.height_px, b.width_px) for b in bins)
         else:
-            total = sum(map(target.planned_bytes, sizes))
+            total = target.all_planned_bytes(original_hw)
         if isinstance(target, RaggedTarget) and -1 in target.shape:
             total //= CAP_OVER_AVERAGE
         if total * COMPRESSED_TARGETS > LARGE_ROW_BYTES * rows:

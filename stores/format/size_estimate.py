@@ -100,4 +100,4 @@ def _raw_target_bytes(plan: PlannedStore, bin_index: int, name: str, dense_bytes
     target = next(target for target in plan.targets if target.name == name)
     if isinstance(target, DenseTarget):
         return dense_bytes
-    return sum(target.planned_bytes(hw) for hw in plan.rows.original_hw[plan.bin_rows[bin_index]].tolist())
+    return target.all_planned_bytes(plan.rows.original_hw[plan.bin_rows[bin_index]])

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from stores.errors import PlanError
 
@@ -113,6 +114,22 @@ class RaggedTarget:
         }
         sizes = [words.get(size, 0) if isinstance(size, str) else size for size in self.shape]
         return math.prod(sizes) * np.dtype(self.dtype).itemsize
+
+    def all_planned_bytes(self, original_hw: npt.ArrayLike) -> int:
+        """`planned_bytes` of many rows together.
+
+        Args: original_hw: int (rows, 2).
+        """
+        sizes = np.asarray(original_hw, np.int64)
+        if -1 in self.shape:
+            return len(sizes) * self.cap_bytes
+        found, counts = np.unique(
+            sizes @ [1 << 32, 1], return_counts=True
+        )  # rows of one size have one number
+        return sum(
+            count * self.planned_bytes(divmod(size, 1 << 32))
+            for size, count in zip(found.tolist(), counts.tolist(), strict=True)
+        )
 
     def to_json(self) -> dict[str, Any]:
         return {

@@ -77,7 +77,7 @@ def converted_plan(store: Store, codec_name: str, content_digest: str) -> StoreP
         rows=replace(plan.rows, params=np.asarray(plan.rows.params)),  # read now: they are lazy
         required_features=(*NEW_REQUIRED, *(f for f in plan.required_features if f not in LAYOUT), *wide),
         optional_features=NEW_OPTIONAL,
-        own_shards=targets_with_own_shards(plan.targets, plan.bins, plan.rows.original_hw.tolist()),
+        own_shards=targets_with_own_shards(plan.targets, plan.bins, plan.rows.original_hw),
     )
 
 

@@ -74,13 +74,15 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
         original: Callable[..., Any] = getattr(owner, name)
 
         def counting(*given: Any, **more: Any) -> Any:
-            counts[what] += 1
-            return original(*given, **more)
+            found = original(*given, **more)
+            counts[what] += len(found) if name == "drawn" else 1
+            return found
 
         monkeypatch.setattr(owner, name, counting)
 
     for recipe in (LargeScaleJitter, RandomCrops):
         count(recipe, "view", "views")
+        count(recipe, "drawn", "views")
     count(instance_data, "survey_split", "surveys")
     count(LabelMaps, "read_annotation", "read")
     return counts

@@ -65,7 +65,7 @@ def coco_plan(model: str) -> StorePlan:
         rows=rows,
         required_features=NEW_REQUIRED,
         optional_features=NEW_OPTIONAL,
-        own_shards=targets_with_own_shards(COCO_TARGETS, (b,), hw.tolist()),
+        own_shards=targets_with_own_shards(COCO_TARGETS, (b,), hw),
     )
 
 
