@@ -66,5 +66,5 @@ def test_the_speed_of_large_rows_takes_bounded_memory(
 ) -> None:
     plan = replace(PLAN, bins=(replace(PLAN.bins[0], batch_rows=4),))
     monkeypatch.setattr(disk_probe, "_MADE_BYTES", 2 * ROW_BYTES)
-    assert len(next(iter(disk_probe._made_rows(plan, 0).finite.values()))) == 2
+    assert len(next(iter(disk_probe.made_rows(plan, 0).finite.values()))) == 2
     assert disk_probe.write_shards(plan, tmp_path, 4, 1 << 30).bytes == 14 * ROW_BYTES
