@@ -12,8 +12,8 @@ LARGE_BYTES = 128 << 10
 """128 KiB: to check, digest and write less takes no longer than waking a thread."""
 TOGETHER_BYTES = 4 << 20
 """4 MiB: what a thread is given at least, where a row has so much: every hand-over wakes two threads."""
-_WAITING = 4
-"""Jobs of a writer for each thread."""
+_WAITING = 16
+"""Jobs of a writer for each thread: all rows of a usual batch, so that a writer is woken once a batch."""
 
 Job = tuple[int, Callable[[], None]]
 """The bytes that it works on, and the work."""
@@ -78,6 +78,7 @@ class RowJobs:
 
     def wait(self) -> None:
         """Returns once all jobs are done. Raises what one of them raised."""
+        wait(self._running)  # woken once, and not by every job
         while self._running:
             self._running.popleft().result()
 
