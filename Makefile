@@ -32,7 +32,7 @@ install:
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,oracles]'
 	@echo '$(digest)' > $(VENV)/.installed
 
-demo: setup  ## Runs the whole pipeline on generated data with the bundled small backbone, under runs/demo ([DATASET=coco|k400|own|depth] [HEAD=])
+demo: setup  ## Runs the whole pipeline on generated data with the bundled small backbone, under runs/demo ([DATASET=coco|k400|own|depth|pose] [HEAD=])
 	$(RUN_PIPELINES) demo $(call flags,DATASET HEAD RUN) $(ARGS)
 
 test: setup  ## The test suite: CPU, offline, minutes; two processes ([TEST_PROCESSES=])

@@ -30,7 +30,7 @@ class DescribeConfig(VerbConfig):
 class DemoConfig(VerbConfig):
     """An end-to-end run on generated data with the bundled small backbone."""
 
-    dataset: Literal["ade20k", "coco", "k400", "own", "depth"] = "ade20k"
+    dataset: Literal["ade20k", "coco", "k400", "own", "depth", "pose"] = "ade20k"
     """Data set whose layout the generated scenes or clips follow; it determines the task. own: images and
     masks of own classes, described by `describe` first; depth: rooms and their depth maps, described too."""
     run: str = "runs/demo"

@@ -165,6 +165,13 @@ PAPER_VIEWS: dict[str, dict[str, Any]] = {
         "flip": 0.5,
     },
     "k400": {"recipe": "k400", "scale_px": [224, 224], "frames": 16, "flip": 0.5},
+    "coco_pose": {
+        "recipe": "pose",
+        "scale_px": [256, 256],
+        "scale": 0.5,
+        "rotation_deg": 40.0,
+        "flip": 0.5,
+    },
     "in1k": {"recipe": "probe", "scale_px": [224, 224], "area_range": [0.08, 1.0], "flip": 0.5},
 }
 """By data set: tables 11 to 13 of Lin et al. (NeurIPS 2022), of ADE20K the rest from mmseg

@@ -20,6 +20,9 @@ from extract.datasets.layouts.instance_data import InstanceData
 from extract.datasets.layouts.stuff_maps import pixel_maps
 from extract.datasets.own.advice import DESCRIBE, contents
 from extract.datasets.own.description import Description
+from extract.datasets.persons.box_file import BoxFile
+from extract.datasets.persons.keypoint_files import entries_of_file
+from extract.datasets.persons.person_data import PersonData
 from extract.sources.byte_sources import ByteSource, SourceError, image_size
 from extract.sources.listing import (
     IMAGE_ENDINGS,
@@ -32,6 +35,35 @@ from extract.sources.record import DatasetLayoutError
 from extract.views.view import Hw
 
 
+def open_persons(
+    description: Description, data: Path, split: str, subset: str | None, boxes: BoxFile | None = None
+) -> PersonData:
+    """A split of own data with keypoints; reads its annotations, and of the images only their lengths.
+
+    Args: boxes: those that rows of a test split are of; None: the annotated ones.
+
+    Raises DatasetLayoutError where the file or all images are absent, or categories or keypoints are others.
+    """
+    assert description.keypoints is not None, "opened by its task"
+    where = description.splits[split]
+    if not description.has_truth(split):
+        raise DatasetLayoutError(
+            f"splits.{split} of {description.name}: has no annotations; `predict --boxes` finds poses in "
+            "images without"
+        )
+    entries, strangers = entries_of_file(
+        _annotation_file(description, data, split),
+        [data / folder for folder in where["images"]],
+        description.classes,
+        description.keypoints.names,
+    )
+    return PersonData(
+        *(description.name, split, split in description.training, description.keypoints),
+        *(description.class_numbers, entries, subset, boxes),
+        strangers=strangers,
+    )
+
+
 def open_instances(description: Description, data: Path, split: str, subset: str | None) -> InstanceData:
     """A split of own detection data; reads its annotations, and of the images only their lengths.
 
@@ -40,17 +72,7 @@ def open_instances(description: Description, data: Path, split: str, subset: str
     where = description.splits[split]
     if not description.has_truth(split):
         return _images_alone(description, data, split, subset)
-    if len(where["annotations"]) > 1:
-        raise DatasetLayoutError(
-            f"splits.{split}.annotations of {description.name}: {len(where['annotations'])} files, expected "
-            "one; make a split of each"
-        )
-    path = data / where["annotations"][0]
-    if not path.is_file():
-        raise DatasetLayoutError(
-            f"{data}: split {split} of {description.name}: looked for the annotations {path}, found no such "
-            f"file; {contents(path.parent)}; {DESCRIBE}"
-        )
+    path = _annotation_file(description, data, split)
     listed = _listed(path, [data / folder for folder in where["images"]], description.classes)
     return InstanceData(
         description.name,
@@ -63,6 +85,22 @@ def open_instances(description: Description, data: Path, split: str, subset: str
         if "stuff" in where and split in description.training
         else None,
     )
+
+
+def _annotation_file(description: Description, data: Path, split: str) -> Path:
+    files = description.splits[split]["annotations"]
+    if len(files) > 1:
+        raise DatasetLayoutError(
+            f"splits.{split}.annotations of {description.name}: {len(files)} files, expected one; make a "
+            "split of each"
+        )
+    path = data / files[0]
+    if not path.is_file():
+        raise DatasetLayoutError(
+            f"{data}: split {split} of {description.name}: looked for the annotations {path}, found no such "
+            f"file; {contents(path.parent)}; {DESCRIBE}"
+        )
+    return path
 
 
 def _images_alone(description: Description, data: Path, split: str, subset: str | None) -> InstanceData:

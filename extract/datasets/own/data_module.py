@@ -13,7 +13,7 @@ from extract.datasets.layouts.instance_data import InstanceData
 from extract.datasets.layouts.label_maps import LabelMaps
 from extract.datasets.layouts.labelled_images import LabelledImages
 from extract.datasets.layouts.labelled_videos import LabelledVideos
-from extract.datasets.own.coco_json import open_instances
+from extract.datasets.own.coco_json import open_instances, open_persons
 from extract.datasets.own.depth_pairs import open_depths
 from extract.datasets.own.description import Description
 from extract.datasets.own.labelled_clips import open_video_folders, open_video_lists
@@ -21,14 +21,17 @@ from extract.datasets.own.labelled_photographs import open_folders, open_json, o
 from extract.datasets.own.mask_pairs import open_masks
 from extract.datasets.own.samples import write_sample
 from extract.datasets.own.voc_xml import open_voc
+from extract.datasets.persons.box_file import BoxFile
+from extract.datasets.persons.person_data import PersonData
 from extract.swin.window_rule import WindowRule
 from extract.views import clip_recipes, crop_recipes, detection_recipes, segmentation_recipes
 from extract.views.crop_size import plain_size
 from extract.views.depth import recipes as depth_recipes
+from extract.views.persons import person_recipes
 from extract.views.recipes import RecipeMaker, ViewRecipe
 from extract.views.view import Hw
 
-OwnDataset = DepthMaps | LabelMaps | InstanceData | LabelledImages | LabelledVideos
+OwnDataset = DepthMaps | LabelMaps | InstanceData | LabelledImages | LabelledVideos | PersonData
 Recipes = Mapping[str, RecipeMaker]
 
 _SEGMENTATION: Recipes = {
@@ -61,6 +64,7 @@ _VIEWS: Mapping[str, tuple[Recipes, tuple[str, ...], tuple[str, ...]]] = {
         clip_recipes.TEST_VIEWS,
     ),
     "classification": (crop_recipes.VIEW_RECIPES, crop_recipes.TRAINING_VIEWS, crop_recipes.TEST_VIEWS),
+    "pose": (person_recipes.VIEW_RECIPES, person_recipes.TRAINING_VIEWS, person_recipes.TEST_VIEWS),
 }
 """By task: recipes, and the names of those for training and test splits."""
 
@@ -87,18 +91,21 @@ class OwnData:
         self.OFFICIAL_SPLITS = tuple(description.splits)
         self.TRAINING_SPLITS = description.training
         self.DEFAULT_FOLDER = description.data
+        self.TAKES_BOXES = description.task == "pose"
         recipes, self.TRAINING_VIEWS, self.TEST_VIEWS = _VIEWS[description.task]
         self.VIEW_RECIPES = {
             name: partial(_of_size, maker, *_default_size(description, name in self._cropped()))
             for name, maker in recipes.items()
         }
         is_labelled = description.task == "classification"
-        of_whole_frames = description.task in ("classification", "video", "depth")
+        of_whole_frames = description.task in ("classification", "video", "depth", "pose")
+        self.CATEGORY_IDS = description.class_numbers
         self.DEFAULT_WINDOW_RULE: WindowRule = "cover" if of_whole_frames else "partition"
         self.DEFAULT_LEVELS = {
             "classification": crop_recipes.PROBE_LEVELS,
             "video": clip_recipes.DEFAULT_LEVELS,
             "depth": depth_recipes.DEFAULT_LEVELS,
+            "pose": person_recipes.POSE_LEVELS,
         }.get(description.task)
         self.DEFAULT_WINDOWS = {
             "classification": crop_recipes.DEFAULT_WINDOWS,
@@ -107,13 +114,19 @@ class OwnData:
         self.TEST_VIEWS_OF_TRAINING = crop_recipes.TEST_VIEWS_OF_TRAINING if is_labelled else {}
 
     def _cropped(self) -> tuple[str, ...]:
-        """Views that show crops of the description's size: those to train on, and windows that slide."""
-        return (*self.TRAINING_VIEWS, "slide")
+        """Views that show crops of the description's size: those to train on, windows that slide, persons."""
+        return (*self.TRAINING_VIEWS, "slide", *(self.TEST_VIEWS if self.TAKES_BOXES else ()))
 
-    def open_dataset(self, data: str | Path, split: str, subset: str | None = None) -> OwnDataset:
+    def open_dataset(
+        self, data: str | Path, split: str, subset: str | None = None, boxes: BoxFile | None = None
+    ) -> OwnDataset:
         """One split. Raises DatasetLayoutError, which says what was looked for and found."""
-        root = self._root(Path(data), split)
-        opened = _OPEN[self.description.layout](self.description, root, split, subset)
+        root, description = self._root(Path(data), split), self.description
+        opened: OwnDataset = (
+            _OPEN[description.layout](description, root, split, subset)
+            if description.keypoints is None
+            else open_persons(description, root, split, subset, boxes)
+        )
         opened.description = self.description.content()
         return opened
 
@@ -134,7 +147,8 @@ class OwnData:
 def _default_size(description: Description, is_training: bool) -> tuple[int | Hw | None, int | None]:
     """Crop and short side that a description names: of detection a short side is of test views alone."""
     crop = description.crop_size if is_training else None
-    short = None if is_training and description.task == "detection" else description.short_side
+    by_crop = is_training and description.task in ("detection", "pose")
+    short = None if by_crop else description.short_side
     return None if crop is None else plain_size(crop), short
 
 

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from extract.views.crop_size import CropSize
+from stores.keypoints import KeypointRule, rule_from_json
 
 _TEXTS = ("file", "label", "names")
 """Options of lists, in `content` where they are named."""
@@ -76,6 +77,7 @@ LAYOUTS: Mapping[str, Layout] = {
         split_keys=("annotations", "images", "stuff"),
         required=(("annotations", "images"),),
         without_truth=("images",),
+        options=("keypoints", "skeleton", "flip_pairs", "sigmas", "upper_body"),
     ),
     "imagefolder": Layout(
         task="classification",
@@ -163,6 +165,8 @@ class Description:
     """Of a list of videos: the column of labels."""
     names: str = ""
     """Of a list of videos: a file with the names of classes in their order."""
+    keypoints: KeypointRule | None = None
+    """Of persons or other things in a COCO-format file, whose poses are then estimated; None: none."""
     crop_size: CropSize | None = None
     """Default size of training views, a side or (height, width); no part of `content`, as views record it."""
     short_side: int | None = None
@@ -170,11 +174,12 @@ class Description:
 
     @property
     def task(self) -> str:
-        return LAYOUTS[self.layout].task
+        return LAYOUTS[self.layout].task if self.keypoints is None else "pose"
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        return tuple(self.classes.values())
+        """Of poses the names of the keypoints."""
+        return tuple(self.classes.values()) if self.keypoints is None else self.keypoints.names
 
     @property
     def class_numbers(self) -> tuple[int, ...]:
@@ -214,6 +219,8 @@ class Description:
         content |= {name: value for name in _TEXTS if (value := getattr(self, name))}
         if self.layout == "voc-xml":
             content["first_pixel"] = self.first_pixel
+        if self.keypoints is not None:
+            content["keypoints"] = {"names": list(self.keypoints.names), **self.keypoints.to_json()}
         return content
 
 
@@ -260,4 +267,7 @@ def description_of(dataset: Mapping[str, Any]) -> Description | None:
         file=str(content.get("file", "")),
         label=str(content.get("label", "")),
         names=str(content.get("names", "")),
+        keypoints=None
+        if "keypoints" not in content
+        else rule_from_json(content["keypoints"]["names"], content["keypoints"]),
     )

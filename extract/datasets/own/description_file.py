@@ -12,13 +12,16 @@ from typing import Any
 
 from extract.datasets.depth_data.depth_maps import depth_facts
 from extract.datasets.own.description import LAYOUTS, Description, Layout
+from extract.datasets.own.keypoint_lists import read_keypoints
 from extract.sources.record import DatasetLayoutError
 from extract.views.crop_size import crop_hw, plain_size
+from stores.keypoints import KeypointRule
 from stores.small_files import read_parsed
 
 _LIST_FROM = {"masks": 0, "voc-xml": 1}
 """By layout whose `classes` may be a list of names: the number of the first."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_POSE_KEYS = ("skeleton", "flip_pairs", "sigmas", "upper_body")
 _KEYS = ("name", "layout", "data", "splits", "training", "classes", "crop_size", "short_side")
 
 
@@ -100,6 +103,7 @@ class _Reader:
             names=self._text(found, "names", ""),
             depth_suffix=self._text(found, "depth_suffix", ""),
             **self._depth(found, layout),
+            keypoints=self._keypoints(found),
             first_pixel=self._first_pixel(found.get("first_pixel", 1)),
             crop_size=self._crop(found.get("crop_size")),
             short_side=None if "short_side" not in found else self._whole(found["short_side"], "short_side"),
@@ -120,6 +124,16 @@ class _Reader:
         except ValueError as error:
             raise self._error(str(error)) from None
         return values
+
+    def _keypoints(self, found: Mapping[str, Any]) -> KeypointRule | None:
+        if "keypoints" not in found:
+            if others := [key for key in _POSE_KEYS if key in found]:
+                raise self._error(f"{others[0]}: is for data with `keypoints:`, a list of their names")
+            return None
+        try:
+            return read_keypoints(found)
+        except ValueError as error:
+            raise self._error(str(error)) from None
 
     def _first_pixel(self, value: Any) -> int:
         if value not in (0, 1) or isinstance(value, bool):

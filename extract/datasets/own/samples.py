@@ -18,6 +18,7 @@ from extract.datasets.depth_data.samples import depth_bytes, sample_depth
 from extract.datasets.layouts.coco_sample import drawn_things
 from extract.datasets.layouts.sample_files import SAMPLE_SIZES_HW, image_bytes, sample_image, sample_video
 from extract.datasets.own.description import Description
+from extract.datasets.persons.person_sample import write_person_split
 
 Generator = np.random.Generator
 _BLOCKS = 4
@@ -57,6 +58,13 @@ def _mask_dtype(values: Sequence[int]) -> type[np.unsignedinteger[Any]]:
 
 def _coco(description: Description, folder: Path, split: str, records: int, generator: Generator) -> None:
     where = description.splits[split]
+    if description.keypoints is not None:
+        write_person_split(
+            folder / _first(where, "annotations"),
+            folder / _first(where, "images"),
+            *(split, records, description.classes, description.keypoints, generator),
+        )
+        return
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for number, (name, pixels, things) in enumerate(_scenes(description, split, records, generator), start=1):

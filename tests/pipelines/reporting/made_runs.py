@@ -19,7 +19,7 @@ PYRAMID = PyramidSpec(
     tuple(Level(name=f"p{s + 1}", stride_px=2 << s, channels=8 << s, stage=s) for s in (1, 2, 3, 4))
 )
 TASKS = {"ade20k": "segmentation", "coco": "detection", "k400": "video", "in1k": "classification"}
-TASKS |= {"nyudepthv2": "depth", "kitti_depth": "depth"}
+TASKS |= {"nyudepthv2": "depth", "kitti_depth": "depth", "coco_pose": "pose"}
 TIMM_IDS = {
     "swinv2-t": "swinv2_tiny_window8_256.ms_in1k",
     "swinv2-b": "swinv2_base_window12_192.ms_in22k",
@@ -28,7 +28,7 @@ TIMM_IDS = {
     "swinv2-nano": "swinv2_tiny_window8_256.ms_in1k",
 }
 RECORDS = {"ade20k": 20210, "coco": 117266, "k400": 240436, "in1k": 1_281_167}
-RECORDS |= {"nyudepthv2": 24_231, "kitti_depth": 23_158}
+RECORDS |= {"nyudepthv2": 24_231, "kitti_depth": 23_158, "coco_pose": 149_813}
 
 
 def class_names_of(dataset: str) -> tuple[str, ...]:
@@ -43,6 +43,10 @@ def class_names_of(dataset: str) -> tuple[str, ...]:
         from extract.datasets.coco import CLASS_NAMES as COCO_NAMES
 
         return COCO_NAMES
+    if dataset == "coco_pose":
+        from extract.datasets.persons.coco_rule import COCO_KEYPOINTS
+
+        return COCO_KEYPOINTS.names
     if dataset == "in1k":
         from extract.datasets.layouts.synsets import imagenet_synsets, short_names
 

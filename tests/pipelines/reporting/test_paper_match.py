@@ -68,7 +68,10 @@ def test_every_row_is_found_by_a_run_of_its_own() -> None:
         numbers = [each.frozen for each in found.rows]
         assert row.frozen in numbers and (not row.frozen or set(row.fine_tuned) <= set(row.frozen)), row
         assert row.head in head_names(TASKS[row.dataset])
-    keys = [(row.table, row.dataset, row.head, row.model, row.pretraining, row.share) for row in paper_rows()]
+    keys = [
+        (row.paper, row.table, row.dataset, row.head, row.model, row.pretraining, row.share)
+        for row in paper_rows()
+    ]
     assert len(set(keys)) == len(keys)
 
 
