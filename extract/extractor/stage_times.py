@@ -31,7 +31,6 @@ from extract.views.recipes import ViewRecipe
 from stores.errors import IdentityError
 from stores.format.plan import ShardId, StorePlan
 
-FEWEST_PASSES = 3
 SURVEYED = 24
 """Records whose annotations are read, as the plan of a store reads all."""
 
@@ -121,21 +120,30 @@ def untrained_weights(card: BackboneCard, free_bytes: int) -> Weights:
 def forward_seconds(
     plan: StorePlan, index: int, backbone: FrozenBackbone, at_least_s: float
 ) -> tuple[float, float]:
-    """Seconds that the first batches of bin `index` take longer than later ones, and of a row in these."""
+    """Seconds that the first batches of bin `index` take longer than later ones, and of a row in these.
+
+    Where one row alone takes longer than `at_least_s` on a CPU, it is all that is measured: whole batches of
+    such rows would take minutes, and cost in proportion.
+    """
     b = plan.bins[index]
     shape = view_shape(plan, index)
-    rows = [noise_row(shape)] * min(b.batch_rows or 1, b.shard_rows)
-    sampled = sample_cells(plan, ShardId(index, 0), range(len(rows)))
+    row, device = noise_row(shape), backbone.device
 
-    def forward() -> None:
-        encode_batch(backbone, plan, assemble(rows, shape, sampled, backbone.device)).wait()
+    def forward(count: int) -> float:
+        sampled = sample_cells(plan, ShardId(index, 0), range(count))
+        return _timed(
+            lambda: encode_batch(backbone, plan, assemble([row] * count, shape, sampled, device)).wait()
+        )
 
-    warm_up = PLAIN_CALLS + 1 if shape_matters(backbone.device) else 1
-    first, passes = sum(_timed(forward) for _ in range(warm_up)), [_timed(forward)]
-    while len(passes) < FEWEST_PASSES or sum(passes) < at_least_s:
-        passes.append(_timed(forward))
+    has_shapes, count = shape_matters(device), min(b.batch_rows or 1, b.shard_rows)
+    if not has_shapes and (alone := forward(1)) > at_least_s:
+        return 0.0, alone
+    warm_up = PLAIN_CALLS + 1 if has_shapes else 1
+    first, passes = sum(forward(count) for _ in range(warm_up)), [forward(count)]
+    while sum(passes) < at_least_s:
+        passes.append(forward(count))
     usual = float(np.mean(passes))  # what others do on the machine slows the extraction just as much
-    return max(0.0, first - warm_up * usual), usual / len(rows)
+    return max(0.0, first - warm_up * usual), usual / count
 
 
 def noise_row(shape: tuple[int, ...]) -> LoadedRow:

@@ -34,6 +34,7 @@ from stores.codecs import codec
 from stores.errors import CodecError, SpaceError
 from stores.format.canonical_json import diff_identity
 from stores.format.plan import ShardId
+from stores.format.row_table import MAX_ROWS
 from stores.pyramid import PyramidSpec
 from stores.remote.remote_files import UNLIMITED_BYTES
 from stores.remote.store_url import StoreUrl
@@ -53,8 +54,8 @@ KNOWN_LATER = {"dataset.annotations_sha256", "backbone.weights_sha256", "backbon
 """Fields of an identity that an estimate leaves open: they need annotations, weights or the device."""
 
 
-MAX_ROWS = 100_000_000
-"""Of a store: ImageNet-22K, the largest data set of the papers, seven times over."""
+MOST_VIEWS = 4096
+"""Of a record: every epoch of the longest published trainings has one of its own with a tenth of them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,6 +101,7 @@ def prepare(config: PlanConfig) -> Extraction:
         short_side=config.short_side,
         slide_stride=config.slide_stride,
     )
+    _require_few_rows(chosen.views, 1)
     card = chosen_card(
         config.dataset,
         chosen.recipe,
@@ -122,6 +124,7 @@ def prepare(config: PlanConfig) -> Extraction:
     dataset = open_dataset(
         *(config.dataset, config.data, chosen.split, config.subset), stuff=config.stuff, boxes=config.boxes
     )
+    _require_few_rows(chosen.views, len(dataset.records))
     stages = card.family != PLAIN and recipe.frames is None
     require_readable(dataset.task, card.pyramid, STAGES if stages else (), model=card.model)
     choices: dict[str, Any] = {
@@ -137,11 +140,6 @@ def prepare(config: PlanConfig) -> Extraction:
     begun = begun_estimate(stores, dataset, recipe, card, weights_sha256=weights, **choices)
     labels = sample_labels(dataset)
     require_usable(dataset, labels, config.max_failed, config.max_unusable)
-    if (rows := len(dataset.records) * (chosen.views or 1)) > MAX_ROWS:
-        raise UsageError(
-            f"--views {chosen.views}: {rows:,} rows of {len(dataset.records):,} records; a store holds at "
-            f"most {MAX_ROWS:,}: pass at most --views {max(1, MAX_ROWS // len(dataset.records))}"
-        )
     estimate = begun or estimate_plan(dataset, recipe, card, **choices)
     return Extraction(
         dataset=dataset,
@@ -154,6 +152,16 @@ def prepare(config: PlanConfig) -> Extraction:
         workers=config.workers or len(os.sched_getaffinity(0)),
         stores=stores,
     )
+
+
+def _require_few_rows(views: int | None, records: int) -> None:
+    """Raises UsageError for more views than a store can hold, before any is drawn."""
+    most = min(MOST_VIEWS, max(1, MAX_ROWS // records))
+    if views is not None and views > most:
+        of = f" of {records:,} records" if records > 1 else ""
+        raise UsageError(
+            f"--views {views}: expected at most {most:,} views{of}; a store holds up to {MAX_ROWS:,} rows"
+        )
 
 
 def chosen_codec(name: str | None, pyramid: PyramidSpec) -> str:

@@ -57,10 +57,11 @@ def run(config: ForecastConfig) -> dict[str, Any]:
             summary["costs"] = print_costs(extraction, trainings, of_heads=True)
         summary |= _answer(config, trainings, extraction, prepared_s, recipes, summary)
         print_notes(extraction, summary)
-        return summary
-    print_geometry(extraction, summary)
-    summary["costs"] = print_costs(extraction, trainings, of_heads=bool(config.head))
-    return summary | _answer(config, trainings, extraction, prepared_s, recipes, summary)
+    else:
+        print_geometry(extraction, summary)
+        summary["costs"] = print_costs(extraction, trainings, of_heads=bool(config.head))
+        summary |= _answer(config, trainings, extraction, prepared_s, recipes, summary)
+    return summary
 
 
 def _answer(
@@ -71,7 +72,8 @@ def _answer(
     recipes: Sequence[str],
     summary: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Measures and prints the time, what caching saves, and the next command."""
+    """Measures and prints the time, what caching saves, and the next command; measures nothing where weights
+    or room are missing."""
     for line in (*recipes, *_writer_lines(extraction)):
         print(line)
     try:
@@ -79,6 +81,9 @@ def _answer(
     except WeightsUnavailable as error:
         print(f"  weights   MISSING: {error}")
         print("  time      not measured: an extraction needs the weights first")
+        return {}
+    if summary["bytes"] > summary["free_bytes"] and not config.details:
+        print("  time      not measured: the store needs room first")
         return {}
     cache = SpeedCache(remeasure=config.remeasure)
     speed = _speed(config, extraction, cache, prepared_s)

@@ -395,5 +395,23 @@ def test_plan_answers_in_four_lines(words: list[str], capsys: pytest.CaptureFixt
     assert following.startswith(start)
     assert parse(ExtractConfig, shlex.split(following.removeprefix(start))) == parse(ExtractConfig, words)
     assert "caching" not in summary and "measuring this machine: head" not in err
-    code, summary, _, _ = result(capsys, "plan", *words, "--views", "100000000")
-    assert code == 2 and "a store holds at most 100,000,000: pass at most --views " in summary["error"]
+
+
+@pytest.mark.parametrize("views", ["4097", "100000", "100000000"])
+def test_more_views_than_a_store_holds_are_refused_before_any_is_drawn(
+    words: list[str], views: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.forecast.planned_extraction.estimate_plan", None)
+    code, summary, _, err = result(capsys, "plan", *words, "--views", views)
+    assert code == 2 and f"--views {views}: expected at most 4,096 views" in summary["error"]
+    assert "measuring" not in err
+
+
+def test_nothing_is_measured_where_the_disk_is_too_small(
+    words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.forecast.plan_text.free_bytes", lambda _: 1000)
+    code, summary, out, err = result(capsys, "plan", *words)
+    assert code == 0 and "DOES NOT FIT: " in out and "measuring this machine" not in err
+    assert "  time      not measured: the store needs room first" in out.splitlines()
+    assert "estimated_seconds" not in summary and "next: " not in out
