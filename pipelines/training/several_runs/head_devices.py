@@ -19,6 +19,7 @@ from pipelines.config import ManyHeadsConfig, TrainConfig
 from pipelines.engines.devices import chosen_devices
 from pipelines.errors import DONE, INTERRUPTED, UsageError, WorkFailed
 from pipelines.json_output import json_text
+from pipelines.next_step import command, print_next
 from pipelines.runs.run_folder import new_run_folder, read_run
 from pipelines.tasks import task_info
 
@@ -39,7 +40,7 @@ def devices_of(config: TrainConfig | ManyHeadsConfig) -> tuple[str, ...]:
     if isinstance(config, TrainConfig):
         raise UsageError(
             f"--devices {first.devices} with one head: it shares several heads or learning rates among "
-            "devices; one head on several GPUs: torchrun --nproc-per-node N -m pipelines train-head ..."
+            "devices; one head on several GPUs: torchrun --nproc-per-node N -m -- pipelines train-head ..."
         )
     if config.resume:
         raise UsageError(
@@ -76,7 +77,7 @@ def train_on(devices: Sequence[str], config: ManyHeadsConfig) -> dict[str, Any]:
         environment.setdefault("OMP_NUM_THREADS", str(cores))
     processes = []
     for number, names in enumerate(shares(list(config.heads), len(devices))):
-        settings = folder / f"device{number}.yaml"
+        settings = folder / f"settings-{number}.yaml"  # device* shall be runs alone
         own = {name: _settings_of(config.heads[name], devices[number]) for name in names}
         settings.write_text(json_text({"heads": own}, indent=2))  # JSON is YAML
         words = ["train-head", "--config", str(settings), "--run", str(folder / f"device{number}")]
@@ -110,6 +111,8 @@ def _summary_of(folder: Path, processes: Sequence[ChildProcess]) -> dict[str, An
         raise WorkFailed(f"{named}; the runs under {folder} that have ended are whole", summary)
     if "best" in summary:
         print(f"best of {len(heads)} heads: {summary['best']}")
+    print(f"{folder}: {len(heads)} heads trained")
+    print_next(command("report", run=folder))
     return summary
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from torch.distributed.run import parse_args
 
 from pipelines.cli.arguments import parse, split_general_flags
 from pipelines.cli.given import read_command_line
@@ -38,6 +39,15 @@ def test_scripts(script: str) -> None:
     config = config_of(words)
     if config.part is not None:
         assert choose_part(config.part, {}) is not None
+
+
+def test_torchrun_passes_every_flag_on() -> None:
+    """By its own parser, which takes `--run` for an option of its own without `--`."""
+    (line,) = [line for line in TEXT.splitlines() if line.startswith("srun torchrun")]
+    words = shlex.split(line)
+    given = parse_args(words[words.index("torchrun") + 1 :])
+    assert given.module and given.training_script == "pipelines"
+    assert given.training_script_args == words[words.index("train-head") :]
 
 
 def test_a_file_of_settings(tmp_path: Path) -> None:

@@ -89,6 +89,12 @@ def test_heads_are_shared_among_devices(
     assert sorted(path.parent.name for path in places.values()) == ["device0", "device0", "device1"]
     for name, each in beside["heads"].items():
         assert summary["heads"][name]["loss"] == each["loss"], name
+    assert "next: python -m pipelines report --run shared" in out
+    folders = sorted(str(path) for path in Path("shared").glob("device*"))
+    assert folders == ["shared/device0", "shared/device1"]
+    assert main(["report", *folders]) == 0
+    assert main(["report", "--run", "shared"]) == 0
+    capsys.readouterr()
     code, again, _ = summary_of(capsys, shared)
     assert code == 2 and "already holds runs" in again["error"]
     code, alone, _ = summary_of(capsys, [*TRAIN[:3], "--devices", "cpu:2", "--json"])
