@@ -52,10 +52,19 @@ def draw_persons(rgb: Pixels, truth: PersonTruths, rule: KeypointRule) -> Pixels
     return np.asarray(picture)
 
 
-def draw_points(rgb: Pixels, points_K2: Floats, shown_K: npt.NDArray[np.bool_], rule: KeypointRule) -> Pixels:
-    """The image (H, W, 3) under one person who fills it."""
+def draw_points(
+    rgb: Pixels,
+    points_K2: Floats,
+    shown_K: npt.NDArray[np.bool_],
+    rule: KeypointRule,
+    size_px: float | None = None,
+) -> Pixels:
+    """The image (H, W, 3) under one person.
+
+    Args: size_px: long side of the person; None: it fills the image.
+    """
     picture = Image.fromarray(rgb)
-    _draw(picture, points_K2, shown_K, rule, max(rgb.shape[:2]))
+    _draw(picture, points_K2, shown_K, rule, max(rgb.shape[:2]) if size_px is None else size_px)
     return np.asarray(picture)
 
 

@@ -182,7 +182,8 @@ def draw_scenes(data: Path, run: Path, picture: Path, scenes: int) -> None:
     for indices in list(shown.values())[:scenes]:
         rgb = truth = decode_image(dataset.read_source(indices[0]))
         for person in dataset.read_truth(indices[0]).persons:
-            truth = draw_points(truth, person.keypoints[:, :2], person.keypoints[:, 2] > 0, rule)
+            points, shown_K = person.keypoints[:, :2], person.keypoints[:, 2] > 0
+            truth = draw_points(truth, points, shown_K, rule, max(person.xywh[2:]))
         boxes = [(dataset.records[index].box, 1.0) for index in indices]
         poses = kept_poses(poses_in(model, rgb, boxes, rule), rule.sigmas)
         for name, each in (("image", rgb), ("truth", truth), ("poses", draw_poses(rgb, poses, rule))):
