@@ -41,7 +41,7 @@ from extract.extractor.memory import encoded_row_bytes
 from extract.extractor.row_loader import RowLoader, SourceDigests
 from extract.extractor.run import Summary, extract
 from extract.planning.plan import build_plan
-from pipelines.demo.scenes import make_scene
+from pipelines.demo.made.scenes import make_scene
 from pipelines.forecast.disk_probe import write_shards
 from pipelines.machine.devices import choose_device
 from stores.format.plan import StorePlan

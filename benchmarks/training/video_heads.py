@@ -36,7 +36,7 @@ from extract.decoding.video_media import Videos
 from extract.views.clip_view import CLIP_FRAMES
 from heads import build_head
 from pipelines.config import OptimizerConfig
-from pipelines.demo.clips import write_video
+from pipelines.demo.made.clips import write_video
 from pipelines.feed.transfer import dequantise
 from pipelines.machine.devices import autocast
 from pipelines.training.optimisation.optimizer import build_optimizer

@@ -23,7 +23,7 @@ from typing import Any
 
 from pipelines.cli.arguments import parse
 from pipelines.config import EvaluateConfig, ExtractConfig, TrainConfig
-from pipelines.demo.scenes import write_split
+from pipelines.demo.made.scenes import write_split
 from pipelines.verbs import evaluate, extract_features, train_head
 
 CROP_PX = 128

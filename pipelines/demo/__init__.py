@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 def run(config: DemoConfig) -> dict[str, Any]:
     """See `run_demo` of pipelines/demo/ade20k.py, `run_coco_demo` of coco.py, `run_k400_demo` of k400.py,
-    `run_own_demo` of own.py, `run_depth_demo` of depth.py, `run_pose_demo` of pose/run.py."""
+    `run_own_demo` of own.py, `run_depth_demo` of depth.py, `run_pose_demo` of pose.py."""
     # Late: each loads torch and its data set's decoder; made scenes and pretraining need none of it.
     from pipelines.demo.ade20k import DemoSize, run_demo
 
@@ -36,7 +36,7 @@ def run(config: DemoConfig) -> dict[str, Any]:
         return run_depth_demo(config, DepthDemoSize())
     if config.dataset == "pose":
         # Late, as above.
-        from pipelines.demo.pose.run import PoseDemoSize, run_pose_demo
+        from pipelines.demo.pose import PoseDemoSize, run_pose_demo
 
         return run_pose_demo(config, PoseDemoSize())
     return run_demo(config, DemoSize())

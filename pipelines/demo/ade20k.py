@@ -12,8 +12,8 @@ from typing import Any
 from extract.datasets.ade20k import CLASS_NAMES
 from pipelines.cli.recipes import default_recipe
 from pipelines.config import DemoConfig
+from pipelines.demo.made.scenes import CLASS_LABELS, write_split
 from pipelines.demo.picture import draw_predictions
-from pipelines.demo.scenes import CLASS_LABELS, write_split
 from pipelines.demo.steps import (
     DemoStores,
     Training,

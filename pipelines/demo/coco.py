@@ -14,9 +14,9 @@ from extract.datasets.coco import CATEGORY_IDS, CLASS_NAMES, open_dataset
 from extract.sources.byte_sources import decode_image
 from pipelines.config import DemoConfig
 from pipelines.demo.ade20k import CROP_PX, HEAD, DemoSize
+from pipelines.demo.made.thing_files import write_thing_split
+from pipelines.demo.made.things import OUTLINES
 from pipelines.demo.steps import DemoStores, Training, aligned, check_head, fill_both, train_and_evaluate
-from pipelines.demo.thing_files import write_thing_split
-from pipelines.demo.things import OUTLINES
 from pipelines.live.run_model import load_run
 from pipelines.metrics.merge_views import detections
 from pipelines.pictures.detections import draw_detections, draw_truth, write_grid

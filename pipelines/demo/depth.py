@@ -21,7 +21,7 @@ import torch
 from extract.datasets import Dataset, open_dataset
 from extract.sources.byte_sources import decode_image
 from pipelines.config import DemoConfig, DescribeConfig
-from pipelines.demo.rooms import write_rooms
+from pipelines.demo.made.rooms import write_rooms
 from pipelines.demo.steps import (
     DemoRun,
     Training,

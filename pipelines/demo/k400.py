@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from pipelines.config import DemoConfig
-from pipelines.demo.clips import (
+from pipelines.demo.made.clips import (
     CLASS_NAMES,
     Clip,
     MadeClip,

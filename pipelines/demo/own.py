@@ -15,8 +15,8 @@ from PIL import Image
 from extract.datasets import open_dataset
 from extract.sources.byte_sources import decode_image
 from pipelines.config import DemoConfig, DescribeConfig
+from pipelines.demo.made.scenes import CLASS_LABELS, make_scene
 from pipelines.demo.picture import draw_columns
-from pipelines.demo.scenes import CLASS_LABELS, make_scene
 from pipelines.demo.steps import DemoRun, Training, check_head, fill_both, train_and_evaluate, write_table
 from pipelines.live.run_model import load_run
 from pipelines.pictures.palette import palette

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from extract.datasets.ade20k import open_dataset
 from extract.sources.byte_sources import decode_image
-from pipelines.demo.scenes import CLASS_LABELS
+from pipelines.demo.made.scenes import CLASS_LABELS
 from pipelines.live.run_model import load_run
 
 COLOURS: Mapping[str, str] = {

@@ -31,8 +31,8 @@ from torch import Tensor, nn
 from extract.backbones.loading import BackboneCard, backbone_card, build_trunk
 from extract.swin.timm_swin import set_window_rule
 from extract.swin.window_rule import WindowRule
-from pipelines.demo.scenes import CLASS_LABELS, Scene, make_scene
-from pipelines.demo.textures import generator
+from pipelines.demo.made.scenes import CLASS_LABELS, Scene, make_scene
+from pipelines.demo.made.textures import generator
 
 logger = logging.getLogger(__name__)
 

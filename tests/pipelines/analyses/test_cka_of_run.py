@@ -13,7 +13,7 @@ from PIL import Image
 from extract.datasets.coco import CATEGORY_IDS, CLASS_NAMES
 from pipelines.__main__ import main
 from pipelines.config import ExtractConfig
-from pipelines.demo.thing_files import write_thing_split
+from pipelines.demo.made.thing_files import write_thing_split
 from pipelines.verbs import extract_features
 from tests.contracts.small_heads import SMALL
 from tests.pipelines.made_stores import make_store

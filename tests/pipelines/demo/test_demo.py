@@ -12,8 +12,8 @@ from PIL import Image
 
 from pipelines.config import DemoConfig
 from pipelines.demo.ade20k import DemoSize, run_demo
+from pipelines.demo.made.scenes import CLASS_LABELS
 from pipelines.demo.picture import COLOURS
-from pipelines.demo.scenes import CLASS_LABELS
 from pipelines.errors import UsageError
 
 TINY = DemoSize(training_scenes=8, validation_scenes=3, views=1, max_steps=2)

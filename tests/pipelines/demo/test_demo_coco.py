@@ -18,10 +18,10 @@ from extract.datasets.coco import CATEGORIES, CATEGORY_IDS, CLASS_NAMES
 from pipelines.config import DemoConfig
 from pipelines.demo.ade20k import DemoSize
 from pipelines.demo.coco import fill_stores, make_things, run_coco_demo, train_and_measure
-from pipelines.demo.scenes import make_scene
+from pipelines.demo.made.scenes import make_scene
+from pipelines.demo.made.thing_files import write_thing_split
+from pipelines.demo.made.things import OUTLINES, SIDES_PX, make_thing_scene
 from pipelines.demo.steps import DemoStores, Training
-from pipelines.demo.thing_files import write_thing_split
-from pipelines.demo.things import OUTLINES, SIDES_PX, make_thing_scene
 from pipelines.errors import UsageError
 from pipelines.feed.joined_stores import JoinedStores
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from extract.datasets import open_dataset, view_recipe
 from pipelines.config import DemoConfig, PredictConfig
-from pipelines.demo import clips
+from pipelines.demo.made import clips
 from pipelines.demo.k400 import (
     CROP_PX,
     HEADS,

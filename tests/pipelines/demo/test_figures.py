@@ -11,7 +11,7 @@ from scipy.spatial import cKDTree
 
 from pipelines.config import EvaluateConfig
 from pipelines.demo.ade20k import DemoSize, Score, fill_stores, make_scenes, train_and_measure
-from pipelines.demo.scenes import make_scene
+from pipelines.demo.made.scenes import make_scene
 from pipelines.demo.steps import DemoStores, Training
 from pipelines.metrics.pixel_scores import mean_iou
 from pipelines.metrics.segmentation import Confusion

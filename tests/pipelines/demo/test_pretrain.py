@@ -11,8 +11,8 @@ import torch
 from extract.backbones.loading import backbone_card, load_backbone
 from extract.backbones.weights import BUNDLED
 from pipelines.demo import pretrain
-from pipelines.demo.scenes import CLASS_LABELS, make_scene
-from pipelines.demo.textures import generator
+from pipelines.demo.made.scenes import CLASS_LABELS, make_scene
+from pipelines.demo.made.textures import generator
 
 TINY = ["--scenes", "40", "--steps", "2", "--batch-size", "8", "--threads", "1"]
 

@@ -11,9 +11,9 @@ from PIL import Image
 
 from extract.datasets import open_dataset
 from pipelines.demo.ade20k import DemoSize
+from pipelines.demo.made.scenes import CLASS_LABELS, SIDES_PX, make_scene, write_split
+from pipelines.demo.made.textures import PATTERNS, generator, paint
 from pipelines.demo.pretrain import SPLIT, Pretraining
-from pipelines.demo.scenes import CLASS_LABELS, SIDES_PX, make_scene, write_split
-from pipelines.demo.textures import PATTERNS, generator, paint
 
 SPLITS = (SPLIT, "training", "validation")
 

@@ -22,7 +22,7 @@ from extract.sources.byte_sources import decode_image
 from extract.views.view import View
 from heads import build_head
 from pipelines.config import ExtractConfig, OptimizerConfig
-from pipelines.demo.thing_files import write_thing_split
+from pipelines.demo.made.thing_files import write_thing_split
 from pipelines.feed.transfer import dequantise
 from pipelines.live.backbone import live_features
 from pipelines.training.optimisation.optimizer import build_optimizer

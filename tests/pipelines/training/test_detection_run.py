@@ -24,7 +24,7 @@ from extract.datasets.coco import CATEGORY_IDS, CLASS_NAMES
 from pipelines.__main__ import main
 from pipelines.cli.arguments import parse
 from pipelines.config import EvaluateConfig, ExtractConfig, PredictConfig, TrainConfig
-from pipelines.demo.thing_files import write_thing_split
+from pipelines.demo.made.thing_files import write_thing_split
 from pipelines.errors import USAGE
 from pipelines.metrics.coco_ap import NUMBERS
 from pipelines.runs.metrics_csv import read_metrics

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from pipelines.demo.things import Mask, Thing, ThingScene, make_thing_scene
+from pipelines.demo.made.things import Mask, Thing, ThingScene, make_thing_scene
 
 FIRST_ID = {"train2017": 1, "val2017": 500_001}
 """Of the images of a split."""

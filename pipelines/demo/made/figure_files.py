@@ -11,7 +11,7 @@ from PIL import Image
 
 from extract.datasets.persons.coco_rule import COCO_KEYPOINTS
 from extract.datasets.persons.keypoint_files import KEYPOINT_FILE
-from pipelines.demo.pose.figures import FigureScene, make_figure_scene
+from pipelines.demo.made.figures import FigureScene, make_figure_scene
 
 FIRST_ID = {"train2017": 1, "val2017": 500_001}
 """Of the images of a split."""

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from pipelines.demo.textures import generator, paint
+from pipelines.demo.made.textures import generator, paint
 
 Points = npt.NDArray[np.float64]
 Colour = tuple[int, int, int]

@@ -17,7 +17,7 @@ from heads.building import build_head
 from heads.contract import Head
 from pipelines.accuracy.pose_figures import PoseFigures
 from pipelines.config import DemoConfig
-from pipelines.demo.pose.figure_files import write_figure_split
+from pipelines.demo.made.figure_files import write_figure_split
 from pipelines.demo.steps import DemoStores, Training, check_head, fill_both, train_and_evaluate, write_table
 from pipelines.evaluation.store_views import store_views
 from pipelines.live.predict_pose import poses_in

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from extract.datasets.k400 import DEFAULT_FOLDER
 from extract.views.clip_recipes import STRIDE
 from extract.views.clip_view import CLIP_FRAMES
-from pipelines.demo.textures import generator, paint
+from pipelines.demo.made.textures import generator, paint
 
 CHANGES = (("road", "grass"), ("wall", "water"), ("field", "tree"))
 """The two textures of each pair of classes."""

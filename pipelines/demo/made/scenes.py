@@ -17,7 +17,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from extract.datasets.ade20k import CLASS_NAMES, DEFAULT_FOLDER
-from pipelines.demo.textures import PATTERNS, generator, paint, soft_noise
+from pipelines.demo.made.textures import PATTERNS, generator, paint, soft_noise
 
 Mask = npt.NDArray[np.bool_]
 Labels = npt.NDArray[np.uint8]

@@ -1,7 +1,7 @@
 """Made rooms with true depth: a back wall, a floor and one or two boards, each at a depth of its own.
 
-A surface that faces the camera shows the pattern of its distance: there are eleven, as many as the bundled
-backbone tells apart beside the floor's. It was trained to see past colour and coarseness, so that neither
+A surface that faces the camera shows the pattern of its distance, one of eleven, which is what the bundled
+backbone distinguishes beside the floor's. It was trained to see past colour and coarseness, so that neither
 haze nor the size of a texture would say much to it. The floor lies 1.2 m below a pinhole camera whose horizon
 differs from room to room. A room follows from its split and number alone.
 """
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from pipelines.demo.textures import PATTERNS, generator, paint
+from pipelines.demo.made.textures import PATTERNS, generator, paint
 
 Map = npt.NDArray[np.float32]
 

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from pycocotools import mask as coco_mask
 
-from pipelines.demo.textures import generator, paint, soft_noise
+from pipelines.demo.made.textures import generator, paint, soft_noise
 
 Outline = npt.NDArray[np.float64]
 """(points, 2): x, y."""
@@ -203,7 +203,7 @@ PATTERN_OF = {
     "book": "wall",
     "banana": "rock",
 }
-"""Class of COCO -> its pattern of `pipelines.demo.textures`."""
+"""Class of COCO -> its pattern of `pipelines.demo.made.textures`."""
 TURN: Mapping[str, float] = {
     "kite": 0.6,
     "sports ball": 0.0,

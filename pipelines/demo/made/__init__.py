@@ -1,0 +1,1 @@
+"""Data that the demos make: scenes, things, clips, rooms and figures, with their truth."""
