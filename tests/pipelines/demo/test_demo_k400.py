@@ -15,7 +15,6 @@ from PIL import Image
 
 from extract.datasets import open_dataset, view_recipe
 from pipelines.config import DemoConfig, PredictConfig
-from pipelines.demo.made import clips
 from pipelines.demo.k400 import (
     CROP_PX,
     HEADS,
@@ -29,6 +28,7 @@ from pipelines.demo.k400 import (
     run_k400_demo,
     train_and_measure,
 )
+from pipelines.demo.made import clips
 from pipelines.demo.steps import Training
 from pipelines.errors import UsageError
 from pipelines.verbs import predict
