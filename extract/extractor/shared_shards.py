@@ -47,14 +47,17 @@ class Part:
         return f"{self.index}/{self.count}"
 
 
-def part_of_shard(plan: StorePlan, shard: ShardId, count: int) -> int:
+def part_of_shard(plan: StorePlan, shard: ShardId, count: int, *, together: bool) -> int:
     """Which of `count` parts a shard belongs to: a hash of its id, whatever else is in the store.
 
     Shards of several views that are filled side by side belong together by their place among the records,
     since each source is decoded once for all of them.
+
+    Args:
+        together: whether shards of several views are filled side by side.
     """
     name = plan.shard_name(shard)
-    if views_at_once(plan) > 1:
+    if together:
         records = len(plan.rows) // view_count(plan)
         name = f"place-{plan.shard_rows(shard).start % records // plan.bins[shard.bin].shard_rows}"
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8]) % count
@@ -66,8 +69,9 @@ def _in_rounds(plan: StorePlan, shards: Iterable[ShardId], part: Part | None) ->
     if part is None:
         return [list(shards)]
     by_distance: dict[int, list[ShardId]] = {}
+    together = views_at_once(plan) > 1  # once: it looks at every level
     for shard in shards:
-        distance = (part_of_shard(plan, shard, part.count) - part.index) % part.count
+        distance = (part_of_shard(plan, shard, part.count, together=together) - part.index) % part.count
         by_distance.setdefault(distance, []).append(shard)
     own = by_distance.pop(0, [])
     return [own, [shard for _, others in sorted(by_distance.items()) for shard in reversed(others)]]
