@@ -37,7 +37,7 @@ class DemoConfig(VerbConfig):
     """Folder for everything the demo creates: data, stores, runs, table and picture."""
     head: str | None = None
     """Head to train; for ade20k and k400 it is compared with the linear head. Default: bifpn1; for k400
-    temporal4 and global4, for depth depth-deconv2x32."""
+    temporal4 and global4, for depth depth-linear."""
     seed: int = 0
     """Seed of the heads' initial weights and of the row order; the scenes are always the same."""
 

@@ -154,7 +154,8 @@ class TrainConfig(VerbConfig):
     """Window rule of a Swin backbone, for `online`. Default: as in extract."""
     subset: str | None = field(default=None, metadata=marks(fixed=True, one_stream=True, one_report_row=True))
     """Part of the records: a share (1%), so many of each class (5shot, 5shot-seed1), a fold of COCO
-    (coco-1pct-fold1), or a file with one key per line. Default: all records."""
+    (coco-1pct-fold1), or a file with one key per line. Several shares, such as
+    10%,20%,100%, are trained on one after another, each in <run>/<share>. Default: all records."""
     data_fraction: float | None = None
     """Same as `subset`, as a number: 0.1 is 10%."""
     max_steps: int = field(default=160_000, metadata=marks(least=1, one_report_row=True))

@@ -40,10 +40,11 @@ from pipelines.verbs import describe_data
 
 logger = logging.getLogger(__name__)
 
-HEAD, RECIPE = "depth-deconv2x32", "demo-depth"
+HEAD, RECIPE = "depth-linear", "demo-depth"
+DECONV = "depth-deconv2x32"
 CROP_PX = 192
 WIDTH = 16
-"""Of the head's last convolutions, narrow for a CPU."""
+"""Of the last convolutions of depth-deconv2x32, narrow for a CPU."""
 SHOWN = 4
 SHUFFLED = "-of-other-rooms"
 Metres = npt.NDArray[np.float64]
@@ -53,7 +54,7 @@ Metres = npt.NDArray[np.float64]
 class DepthDemoSize:
     """How much is made and trained; the defaults take less than 3 minutes on two processor cores."""
 
-    training_images: int = 320
+    training_images: int = 400
     test_images: int = 40
     views: int = 1
     """Seeded views of each training image."""
@@ -107,7 +108,7 @@ def run_depth_demo(config: DemoConfig, size: DepthDemoSize) -> dict[str, Any]:
 
 
 def _more(head: str) -> tuple[str, ...]:
-    return ("--head-settings.width", str(WIDTH)) if head == HEAD else ()
+    return ("--head-settings.width", str(WIDTH)) if head == DECONV else ()
 
 
 @contextmanager

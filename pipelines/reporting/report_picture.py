@@ -48,11 +48,13 @@ class _Panel:
     unit: str
     lines: Mapping[str, Sequence[ReportRow]]
     paper: Mapping[str, Sequence[tuple[float, float]]]
-    """Of a backbone and pretraining: millions of parameters and score."""
+    """Of a backbone and pretraining: the place along the axis, and score."""
+    over_share: bool = False
+    """Whether the axis is the share of the training records, in place of the head's parameters."""
 
     @property
     def labels(self) -> list[str]:
-        return [*map(wrapped, self.lines), *(wrapped(f"paper, {name}, frozen") for name in self.paper)]
+        return [*map(wrapped, self.lines), *(wrapped(f"paper, {name}") for name in self.paper)]
 
     @property
     def legend_inches(self) -> float:
@@ -64,7 +66,8 @@ def draw_report(rows: Sequence[ReportRow], picture: Path) -> bool:
 
     A point is a row's first score over the trainable parameters of its head, a bar its deviation over seeds;
     rows of one backbone, weights and store are joined. Hollow points are the paper's frozen results at the
-    parameters of our head of that name, as it prints none.
+    parameters of our head of that name, as it prints none. Where runs saw different shares of the records,
+    another panel shows their scores over the share.
     """
     figure = report_figure(rows)
     if figure is not None:
@@ -75,7 +78,12 @@ def draw_report(rows: Sequence[ReportRow], picture: Path) -> bool:
 def report_figure(rows: Sequence[ReportRow]) -> Figure | None:
     """The picture of `draw_report`; None without a score. Sizes are inches: no text leaves its panel."""
     scored = sorted((row for row in rows if row.scores), key=lambda row: row.source[0])
-    panels = [_panel(name, list(of)) for name, of in groupby(scored, key=lambda row: row.source[0])]
+    panels = []
+    for name, of in groupby(scored, key=lambda row: row.source[0]):
+        rows_of = list(of)
+        panels.append(_panel(name, rows_of))
+        if len({row.first.share for row in rows_of}) > 1:
+            panels.append(_share_panel(name, rows_of))
     if not panels:
         return None
     columns = min(_COLUMNS, len(panels))
@@ -114,7 +122,7 @@ def _panel(dataset: str, rows: Sequence[ReportRow]) -> _Panel:
         printed = row.paper.row
         if printed is not None and score in printed.frozen.get(views, {}):
             point = (_millions(row), printed.frozen[views][score])
-            paper.setdefault(f"{printed.model} {printed.pretraining}", set()).add(point)
+            paper.setdefault(f"{printed.model} {printed.pretraining}, frozen", set()).add(point)
     return _Panel(
         dataset=dataset,
         views=views,
@@ -125,16 +133,49 @@ def _panel(dataset: str, rows: Sequence[ReportRow]) -> _Panel:
     )
 
 
+def _share_panel(dataset: str, rows: Sequence[ReportRow]) -> _Panel:
+    """The first score over the share of the training records, a line for each head and backbone."""
+    views, score = next(iter(rows[0].scores))
+    info = task_info(rows[0].first.record.task).score(score)
+    lines: dict[str, list[ReportRow]] = {}
+    paper: dict[str, set[tuple[float, float]]] = {}
+    for row in sorted(rows, key=lambda row: row.first.share):
+        if (views, score) not in row.scores:
+            continue
+        lines.setdefault(f"{row.head}, {row.first.record.model} {row.weights.name}", []).append(row)
+        for printed in row.paper.rows:
+            both = (("frozen", printed.frozen), ("fine-tuned", printed.fine_tuned))
+            for kind, value in ((kind, of.get(views, {}).get(score)) for kind, of in both):
+                if value is not None:
+                    name = f"{printed.describe().partition(',')[0]}, {printed.pretraining}, {kind}"
+                    paper.setdefault(name, set()).add((100 * printed.share, value))
+    return _Panel(
+        dataset=dataset,
+        views=views,
+        score=score,
+        unit=info.unit,
+        lines=lines,
+        paper={name: sorted(points) for name, points in sorted(paper.items())},
+        over_share=True,
+    )
+
+
+def _place(panel: _Panel, row: ReportRow) -> float:
+    return 100 * row.first.share if panel.over_share else _millions(row)
+
+
 def _draw_panel(axes: Any, panel: _Panel) -> None:
     plain: dict[str, Any] = {"parse_math": False}
     axes.set_title(drawable(shortened(panel.dataset, 60)), **plain)
-    axes.set_xlabel("trainable parameters, millions")
+    axes.set_xlabel(
+        "share of the training records, %" if panel.over_share else "trainable parameters, millions"
+    )
     axes.set_ylabel(drawable(shortened(f"{panel.score} ({panel.views}), {panel.unit}", 44)), **plain)
     handles, points, texts = [], [], []
     for number, of in enumerate(panel.lines.values()):
         colour, marker = _STYLES[number % len(_STYLES)]
         spreads = [row.scores[panel.views, panel.score] for row in of]
-        x, y = [_millions(row) for row in of], [spread.mean for spread in spreads]
+        x, y = [_place(panel, row) for row in of], [spread.mean for spread in spreads]
         bars = [spread.deviation or 0.0 for spread in spreads]
         handles.append(axes.errorbar(x, y, yerr=bars, color=colour, marker=marker, capsize=3))
         for sign in (-1, 1):
@@ -161,7 +202,7 @@ def _set_limits(axes: Any, points: Sequence[tuple[float, float]]) -> None:
     x, y = zip(*points, strict=True)
     axes.set_xscale("log")
     axes.set_xlim(min(x) / 1.6, max(x) * 1.6)
-    room = max(0.12 * (max(y) - min(y)), 1.0)
+    room = max(0.12 * (max(y) - min(y)), 0.02 * max(map(abs, y)), 1e-6)
     axes.set_ylim(min(y) - room, max(y) + room)
     few = max(x) / min(x) < 10
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7) if few else (1, 3)))

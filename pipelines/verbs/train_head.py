@@ -17,6 +17,7 @@ from pipelines.training.run_setup import prepare, report
 from pipelines.training.several_runs.head_devices import devices_of, train_on
 from pipelines.training.several_runs.many_heads import train_side_by_side
 from pipelines.training.several_runs.seeds import seeds_of, train_seeds
+from pipelines.training.several_runs.subsets import subsets_of, train_subsets
 
 
 def run(config: TrainConfig | ManyHeadsConfig) -> dict[str, Any]:
@@ -25,6 +26,8 @@ def run(config: TrainConfig | ManyHeadsConfig) -> dict[str, Any]:
     Raises UsageError where no store fits or it lacks a level the head needs, IdentityError where a resumed
     run's stores are not its own, WorkFailed where the loss diverges.
     """
+    if len(subsets_of(config)) > 1:
+        return train_subsets(config, run)
     devices = devices_of(config)
     if len(devices) > 1 and isinstance(config, ManyHeadsConfig):
         return train_on(devices, config)

@@ -1,4 +1,4 @@
-"""Made rooms with true depth: a back wall, a floor and one or two boards, each at a depth of its own.
+"""Made rooms with true depth: a back wall, a floor and up to two boards, each at a depth of its own.
 
 A surface that faces the camera shows the pattern of its distance, one of eleven, which is what the bundled
 backbone distinguishes beside the floor's. It was trained to see past colour and coarseness, so that neither
@@ -71,7 +71,7 @@ def make_room(split: str, number: int) -> Room:
     rgb = paint(rng, pattern_at(back), HW)
     on_floor = depth < back
     rgb[on_floor] = paint(rng, FLOOR, HW)[on_floor]
-    for _ in range(int(rng.integers(1, 3))):
+    for _ in range(int(rng.integers(0, 3))):
         at = rng.uniform(NEAREST_M, back)
         tall, wide = (int(rng.integers(*_BOARD_PX)) for _ in range(2))
         y, x = int(rng.integers(0, height - tall + 1)), int(rng.integers(0, width - wide + 1))
