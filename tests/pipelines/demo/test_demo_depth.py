@@ -13,7 +13,7 @@ from PIL import Image
 from extract.datasets.own.description_file import read_description
 from pipelines.config import DemoConfig
 from pipelines.demo.depth import DepthDemoSize, features_of_other_rooms, run_depth_demo
-from pipelines.demo.rooms import FARTHEST_M, NEAREST_M, make_room, pattern_at, write_rooms
+from pipelines.demo.made.rooms import FARTHEST_M, NEAREST_M, make_room, pattern_at, write_rooms
 from pipelines.errors import UsageError
 from pipelines.feed.joined_stores import JoinedStores
 
