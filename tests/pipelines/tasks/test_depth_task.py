@@ -187,6 +187,6 @@ def test_parts_of_the_records_one_after_another(root: Path, capsys: pytest.Captu
     table, picture = root / "parts.csv", root / "parts.png"
     assert main(["report", str(root / "parts"), "--out", str(table)]) == 0
     printed = capsys.readouterr().out
-    assert "depth-linear, 50 %" in printed and "RMSE" in printed
+    assert "depth-linear [1], 50 %" in printed and "RMSE (single, while training)" in printed
     with Image.open(picture) as drawn:
         assert drawn.width > 1500  # two panels: over parameters, and over the share
