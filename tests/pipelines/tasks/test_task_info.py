@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import pipelines.tasks
+from heads.depth.deconv import DeconvDepth, DeconvSettings
 from heads.segmentation.linear import LinearHead, LinearSettings
 from pipelines.tasks import task_info, task_of
 from pipelines.tasks.info.contract import Score, TaskInfo
@@ -23,6 +24,9 @@ def test_scores_are_logged_in_this_order(name: str) -> None:
     if name == "segmentation":
         level = Level(name="p2", stride_px=4, channels=8, stage=1)
         head = LinearHead(PyramidSpec((level,)), 3, LinearSettings())
+    if name == "depth":
+        level = Level(name="p5", stride_px=32, channels=8, stage=4)
+        head = DeconvDepth(PyramidSpec((level,)), 0, DeconvSettings())
     figures = task.measure(head, [], views_name="single", device=torch.device("cpu"), bf16=False)  # type: ignore[arg-type]
     assert list(figures.scores()) == [score.name for score in task_info(name).scores]
     assert task.info is task_info(name)
