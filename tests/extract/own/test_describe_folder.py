@@ -69,6 +69,18 @@ def test_a_value_beyond_the_names_is_an_open_question(tmp_path: Path) -> None:
     assert any("begin at 0 or at 1: 2 names and values 0 to 2" in line for line in draft.open)
 
 
+def test_depth_maps_in_a_folder_of_masks_are_asked_about_in_few_words(tmp_path: Path) -> None:
+    """900 values of 16 bits are no classes, and no list of 900 numbers is printed."""
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+    values = (np.arange(256 * 256) % 900 + 300).reshape(256, 256).astype(np.uint16)
+    Image.fromarray(values).save(tmp_path / "masks/a.png")
+    Image.fromarray(np.zeros((256, 256, 3), np.uint8)).save(tmp_path / "images/a.jpg")
+    draft = describe_folder(tmp_path)
+    assert any("what 900 values mean" in line and "depth" in line for line in draft.open)
+    assert max(map(len, [*draft.found, *draft.open])) < 300 and "ignored" not in draft.options
+
+
 def test_photographs_alone_are_no_layout(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (*HW, 3), dtype=np.uint8)
     (tmp_path / "photos").mkdir()

@@ -255,13 +255,24 @@ def _read_masks(draft: Draft, look: Look, keys: Mapping[str, Mapping[str, tuple[
         shown = ", ".join(f"{w}x{h} ({count})" for (h, w), count in sizes.most_common(3))
         more = f" and {len(sizes) - 3} more sizes" if len(sizes) > 3 else ""
         draft.found.append(f"{split}: {len(pairs)} pairs of an image and a mask; pixels {shown}{more}")
-    draft.found.append(f"{opened} masks were opened; values {', '.join(map(str, sorted(pixels)[:40]))}")
+    draft.found.append(f"{opened} masks were opened; {_listed(sorted(pixels))}")
     _name_values(draft, look, pixels)
     total = sum(pixels.values())
     draft.class_counts = {
         value: f"{pixels[value] / max(1, total):.1%} of the pixels, in {images_with[value]} masks"
         for value in draft.classes
     }
+
+
+def _listed(values: Sequence[int], most: int = 40) -> str:
+    """The values, of many the first.
+
+    >>> _listed([0, 1, 7]), _listed(range(300), most=3)
+    ('values 0, 1, 7', '300 values, 0, 1, 2 and others')
+    """
+    if len(values) <= most:
+        return f"values {', '.join(map(str, values))}"
+    return f"{len(values)} values, {', '.join(map(str, values[:most]))} and others"
 
 
 def _name_values(draft: Draft, look: Look, pixels: Mapping[int, int]) -> None:
@@ -279,6 +290,12 @@ def _name_values(draft: Draft, look: Look, pixels: Mapping[int, int]) -> None:
         draft.found.append(f"{len(names)} names of classes in {names_file}")
         offset = _offset(draft, names, values)
         draft.classes = dict(enumerate(names, start=offset))
+    if len(values) > _MOST_VALUES + 1:
+        draft.open.append(
+            f"what {len(values)} values mean: label maps hold at most {_MOST_VALUES} classes. Depth maps are "
+            "another layout: name their folder depth and call describe again"
+        )
+        return
     ignored = [value for value in values if value not in draft.classes]
     draft.options = {**draft.options, "ignored": ignored or [_IGNORED]}
     asked = any("begin at 0 or at 1" in line for line in draft.open)
@@ -286,7 +303,7 @@ def _name_values(draft: Draft, look: Look, pixels: Mapping[int, int]) -> None:
     if others:
         share = sum(pixels[value] for value in others) / max(1, sum(pixels.values()))
         draft.open.append(
-            f"the meaning of {', '.join(map(str, others))} ({share:.1%} of the pixels): no class name "
+            f"the meaning of {_listed(others)} ({share:.1%} of the pixels): no class name "
             "is left for them, so they are ignored"
         )
 
