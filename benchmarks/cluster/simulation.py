@@ -18,6 +18,7 @@ latencies or failures; and the same with the longest first, as if the times were
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import heapq
 import os
@@ -36,6 +37,7 @@ from extract.extractor.shared_shards import Part, SharedShards
 from stores.format.plan import Bin, ShardId, StorePlan
 from stores.work.attempts import Attempts
 from stores.work.claims import Claims
+from stores.work.holder import Holder
 
 SIGMA, SLOW_SHARE, SLOW_TIMES = 0.3, 0.01, 10.0
 RESTART_S = 60.0
@@ -65,6 +67,14 @@ class VirtualClaims(Claims):
         if made:
             self._stamp(name, _ALWAYS_FRESH)
         return made
+
+    def _is_gone(self, name: str, holder: Holder | None) -> bool:
+        """A living worker's counter, which is not rewritten here, never stands still."""
+        with contextlib.suppress(OSError):
+            if (self._folder / name).stat().st_mtime >= _ALWAYS_FRESH:
+                self._seen.pop(name, None)
+                return False
+        return super()._is_gone(name, holder)
 
     def _stamp(self, name: str, at: float) -> None:
         os.utime(self._folder / name, (at, at))
