@@ -21,6 +21,7 @@ from tests.heads.pyramids import (
     probe_pyramid,
     pyramid_of,
     random_clips,
+    random_depths,
     random_features,
     random_keypoints,
     random_labels,
@@ -38,6 +39,7 @@ TARGETS = {
     "detection": lambda: random_targets(VALID_HW, CLASSES),
     "segmentation": lambda: random_labels(len(VALID_HW), PADDED_HW, CLASSES),
     "classification": lambda: [{"label": torch.tensor(label)} for label in range(len(VALID_HW))],
+    "depth": lambda: random_depths(len(VALID_HW), PADDED_HW),
     "pose": lambda: random_keypoints(VALID_HW, CLASSES),
     "video": lambda: [{"label": torch.tensor(label)} for label in range(len(VALID_HW))],
 }
@@ -166,6 +168,14 @@ def test_predictions_have_the_sizes_asked(task: str, name: str) -> None:
             assert scores.min() >= 0
             if isinstance(head, PixelClassifier):
                 torch.testing.assert_close(scores.sum(0), torch.ones(size))
+    if task == "depth":
+        for metres, size in zip(predictions, OUTPUT_HW, strict=True):
+            assert metres.shape == size and metres.dtype == torch.float32 and not metres.requires_grad
+            assert 0 <= metres.min() <= metres.max() <= 10
+    if task == "pose":
+        for heatmaps in predictions:
+            assert heatmaps.shape[0] == CLASSES and heatmaps.dtype == torch.float32
+            assert not heatmaps.requires_grad
     if task == "detection":
         for found, size in zip(predictions, OUTPUT_HW, strict=True):
             count = len(found["boxes"])
