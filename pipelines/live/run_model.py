@@ -14,6 +14,7 @@ from extract.datasets import Record
 from extract.views.recipes import ViewRecipe
 from extract.views.view import VIEW_PARAMS
 from heads.contract import Head
+from heads.depth.base import DepthHead
 from heads.segmentation.base import SegmentationHead
 from heads.segmentation.row_bands import LabelMap
 from pipelines.errors import UsageError
@@ -100,9 +101,9 @@ class RunModel(nn.Module):
     def _predict(self, rgb: Rgb) -> Any:
         view = self._view(rgb)
         features, valid_hw = self._features(rgb)
-        if view.valid_hw == view.resized_hw:
+        if not isinstance(self.head, DepthHead) or view.valid_hw == view.resized_hw:
             return self.head.predict(features, [valid_hw], [_hw(rgb)])[0]
-        # Late: depth alone has views of a part of an image.
+        # Late: only depth is predicted of a part of an image, where a data set scores no more of it.
         from pipelines.metrics.depth_windows import merged_views
 
         found = self.head.predict(features, [valid_hw], [valid_hw])[0]

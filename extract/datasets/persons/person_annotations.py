@@ -118,7 +118,7 @@ def clipped(box: Xywh, hw: Hw) -> Xywh | None:
     """A box within the centres of its image's outer pixels, as mmpose's CocoDataset clips it; None where
     nothing of it is left.
 
-    >>> clipped((-10, 5, 30, 30), (100, 100)), clipped((120, 5, 30, 30), (100, 100))
+    >>> clipped((-10.0, 5.0, 30.0, 30.0), (100, 100)), clipped((120.0, 5.0, 30.0, 30.0), (100, 100))
     ((0.0, 5.0, 20.0, 30.0), None)
     """
     x, y, width, height = box

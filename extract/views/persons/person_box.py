@@ -115,7 +115,7 @@ def udp_matrix(region: Region, rotation_deg: float, crop_hw: Hw) -> Matrix:
     unbiased data processing (UDP, Huang et al., CVPR 2020) has it.
 
     >>> udp_matrix(Region((50.0, 50.0), (51.0, 51.0)), 0.0, (256, 256))
-    (5.0, 0.0, -122.5, 0.0, 5.0, -122.5)
+    (5.0, -0.0, -122.5, 0.0, 5.0, -122.5)
     """
     (x, y), (width, height) = region.centre, region.size
     angle = math.radians(rotation_deg)
