@@ -94,13 +94,13 @@ class RunModel(nn.Module):
         if not isinstance(self.head, SegmentationHead):
             raise UsageError(f"the run's head is one of {self.head.task}: it predicts no label map")
         (rgb,) = rgb_images([image])
-        features, valid_hw = self._features(rgb)
+        features, valid_hw = self._features(rgb, self._view(rgb))
         (labels,) = self.head.predict_labels(features, [valid_hw], [_hw(rgb)])
         return labels
 
     def _predict(self, rgb: Rgb) -> Any:
         view = self._view(rgb)
-        features, valid_hw = self._features(rgb)
+        features, valid_hw = self._features(rgb, view)
         if not isinstance(self.head, DepthHead) or view.valid_hw == view.resized_hw:
             return self.head.predict(features, [valid_hw], [_hw(rgb)])[0]
         # Late: only depth is predicted of a part of an image, where a data set scores no more of it.
@@ -117,8 +117,7 @@ class RunModel(nn.Module):
         # A test view depends on the size alone: no data set and no key have a part in it.
         return self.recipe.view("", Record("", 0, _hw(rgb)), 0, 0)
 
-    def _features(self, rgb: Rgb) -> tuple[dict[str, Tensor], tuple[int, int]]:
-        view = self._view(rgb)
+    def _features(self, rgb: Rgb, view: Any) -> tuple[dict[str, Tensor], tuple[int, int]]:
         return live_features(self.backbone, view.apply_image(rgb)[None], [view.valid_hw]), view.valid_hw
 
 

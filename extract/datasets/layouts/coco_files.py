@@ -112,18 +112,7 @@ def from_folder(root: Path, split: str, categories: Mapping[int, str]) -> CocoFi
     by_image, strangers = whole.annotations_by_image({image_id for image_id, _, _ in listed}, ids)
     ids.report(annotations)
     files = folder_files(images)
-    find = image_finder(images, files)
-    entries = [
-        ImageEntry(
-            stem(file_name),
-            image_id,
-            hw,
-            (position, len(listed)),
-            by_image.get(image_id, ()),
-            find(file_name),
-        )
-        for position, (image_id, hw, file_name) in enumerate(listed)
-    ]
+    entries = image_entries(listed, by_image, stem, image_finder(images, files))
     missing = [entry for entry in entries if isinstance(entry.image, MissingFile)]
     if len(missing) == len(entries):
         raise DatasetLayoutError(
@@ -138,6 +127,27 @@ def from_folder(root: Path, split: str, categories: Mapping[int, str]) -> CocoFi
     return CocoFile(entries=bounded(entries), strangers=strangers, path=annotations)
 
 
+def image_entries(
+    images: Sequence[tuple[int, Hw, str]],
+    by_image: Mapping[int, Sequence[Any]],
+    key: Callable[[str], str],
+    find: Callable[[str], ByteSource],
+) -> list[ImageEntry]:
+    """The images that a file lists, in its order, with their annotations.
+
+    Args:
+        images: id, size and file name of each, as `image_fields` reads them.
+        by_image: annotations by image id; an image without one has none.
+        key, find: record key and source of a file name.
+    """
+    return [
+        ImageEntry(
+            key(file_name), image_id, hw, (position, len(images)), by_image.get(image_id, ()), find(file_name)
+        )
+        for position, (image_id, hw, file_name) in enumerate(images)
+    ]
+
+
 def bounded(entries: Sequence[ImageEntry]) -> list[ImageEntry]:
     """The entries; those of more than MOST_ANNOTATIONS are skipped by name, and no such list is read."""
     return [
@@ -150,6 +160,15 @@ def bounded(entries: Sequence[ImageEntry]) -> list[ImageEntry]:
         )
         for entry in entries
     ]
+
+
+def path_key(file_name: str) -> str:
+    """The record key of an image of own data: its path below the folder, without its ending.
+
+    >>> path_key("day/one.final.jpg")
+    'day/one.final'
+    """
+    return str(PurePosixPath(file_name).with_suffix(""))
 
 
 def stem(file_name: str) -> str:

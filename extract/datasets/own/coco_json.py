@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from extract.datasets.coco_json.ids import IdReader, image_ids, shown_id
@@ -13,8 +13,10 @@ from extract.datasets.layouts.coco_files import (
     CocoFile,
     ImageEntry,
     bounded,
+    image_entries,
     image_fields,
     in_folders,
+    path_key,
 )
 from extract.datasets.layouts.instance_data import InstanceData
 from extract.datasets.layouts.stuff_maps import pixel_maps
@@ -139,18 +141,7 @@ def _listed(path: Path, folders: Sequence[Path], categories: Mapping[int, str]) 
     images = [image_fields(path, image, ids, in_folders=True) for image in whole.plain_or_entries()]
     by_image, strangers = whole.annotations_by_image({image_id for image_id, _, _ in images}, ids)
     ids.report(path)
-    find = in_folders(folders)
-    entries = [
-        ImageEntry(
-            str(PurePosixPath(file_name).with_suffix("")),
-            image_id,
-            hw,
-            (position, len(images)),
-            by_image.get(image_id, ()),
-            find(file_name),
-        )
-        for position, (image_id, hw, file_name) in enumerate(images)
-    ]
+    entries = image_entries(images, by_image, path_key, in_folders(folders))
     if all(isinstance(entry.image, MissingFile) for entry in entries):
         shown = ", ".join(map(str, folders))
         raise DatasetLayoutError(

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from extract.datasets.coco_json.ids import IdReader, shown_id
 from extract.datasets.coco_json.instances_file import read_instances_file
-from extract.datasets.layouts.coco_files import ImageEntry, bounded, image_fields, in_folders
+from extract.datasets.layouts.coco_files import (
+    ImageEntry,
+    bounded,
+    image_entries,
+    image_fields,
+    in_folders,
+    path_key,
+)
 from extract.sources.layout_choice import archives_hint
 from extract.sources.listing import IMAGE_ENDINGS, MissingFile, holds_any, number_of
 from extract.sources.record import DatasetLayoutError
@@ -40,18 +47,7 @@ def entries_of_file(
     images = [image_fields(path, image, ids, in_folders=True) for image in whole.plain_or_entries()]
     by_image, strangers = whole.annotations_by_image({image_id for image_id, _, _ in images}, ids)
     ids.report(path)
-    find = in_folders(folders)
-    entries = [
-        ImageEntry(
-            str(PurePosixPath(file_name).with_suffix("")),
-            image_id,
-            hw,
-            (position, len(images)),
-            by_image.get(image_id, ()),
-            find(file_name),
-        )
-        for position, (image_id, hw, file_name) in enumerate(images)
-    ]
+    entries = image_entries(images, by_image, path_key, in_folders(folders))
     image_id, count = Counter(entry.image_id for entry in entries).most_common(1)[0]
     if count > 1:
         raise DatasetLayoutError(f"{path}: {image_id} is the id of several images")
