@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -24,6 +25,7 @@ from extract.extractor.batch_shapes import BatchTooLarge, fit_batches, shape_mat
 from extract.extractor.codec_error import sample_cells
 from extract.extractor.encode_batch import assemble, encode_batch, view_shape
 from extract.extractor.row_loader import LoadedRow, RowLoader, SourceDigests
+from extract.planning.backbone_costs import backbone_costs
 from extract.planning.plan import survey, view_count
 from extract.sources.record import READ_THREADS
 from extract.swin.timm_swin import probe
@@ -33,6 +35,9 @@ from stores.format.plan import ShardId, StorePlan
 
 SURVEYED = 24
 """Records whose annotations are read, as the plan of a store reads all."""
+
+GIANT_MULTIPLY_ADDS = 3e11
+"""Of a row that a CPU computes for several seconds."""
 
 
 class TooLarge(MemoryError):
@@ -122,12 +127,16 @@ def forward_seconds(
 ) -> tuple[float, float]:
     """Seconds that the first batches of bin `index` take longer than later ones, and of a row in these.
 
-    Where one row alone takes longer than `at_least_s` on a CPU, it is all that is measured: whole batches of
-    such rows would take minutes, and cost in proportion.
+    On a CPU the time this takes is bounded, since rows cost in proportion: batches are no larger than can be
+    computed in `at_least_s`; a row that takes longer is measured alone; and of a giant backbone, only a
+    quarter of one view is (`_giant_row_seconds`).
     """
+    device = backbone.device
+    if not shape_matters(device) and (giant := _giant_row_seconds(plan, index, backbone)) is not None:
+        return 0.0, giant
     b = plan.bins[index]
     shape = view_shape(plan, index)
-    row, device = noise_row(shape), backbone.device
+    row = noise_row(shape)
 
     def forward(count: int) -> float:
         sampled = sample_cells(plan, ShardId(index, 0), range(count))
@@ -136,14 +145,34 @@ def forward_seconds(
         )
 
     has_shapes, count = shape_matters(device), min(b.batch_rows or 1, b.shard_rows)
-    if not has_shapes and (alone := forward(1)) > at_least_s:
-        return 0.0, alone
+    if not has_shapes:
+        if (alone := forward(1)) > at_least_s:
+            return 0.0, alone
+        count = min(count, max(2, int(at_least_s / alone)))  # two: images of a batch share the cores
     warm_up = PLAIN_CALLS + 1 if has_shapes else 1
     first, passes = sum(forward(count) for _ in range(warm_up)), [forward(count)]
     while sum(passes) < at_least_s:
         passes.append(forward(count))
     usual = float(np.mean(passes))  # what others do on the machine slows the extraction just as much
     return max(0.0, first - warm_up * usual), usual / count
+
+
+def _giant_row_seconds(plan: StorePlan, index: int, backbone: FrozenBackbone) -> float | None:
+    """Seconds of a row, from one frame of half the height and width, by the ratio of their multiply-adds.
+
+    None where a row costs less than GIANT_MULTIPLY_ADDS, or cannot be counted: then it is measured whole.
+    """
+    b = plan.bins[index]
+    half = replace(b, height_px=max(1, b.height_px // 2), width_px=max(1, b.width_px // 2))
+    of_row, of_half = (
+        backbone_costs(backbone.card, [each], frames)["multiply_adds"]
+        for each, frames in ((b, plan.frames), (half, None))
+    )
+    if of_row is None or of_half is None or of_row < GIANT_MULTIPLY_ADDS:
+        return None
+    view = torch.as_tensor(noise_row((half.height_px, half.width_px)).pixels)[None]
+    sizes = torch.tensor([[half.height_px, half.width_px]])
+    return _timed(lambda: backbone(view, sizes)) * of_row / of_half
 
 
 def noise_row(shape: tuple[int, ...]) -> LoadedRow:
