@@ -88,11 +88,13 @@ def _tables() -> Mapping[str, Any]:
     return found
 
 
+@cache
 def paper_rows() -> tuple[PaperRow, ...]:
     """Every row."""
     return tuple(PaperRow(**row) for row in _tables()["results"])
 
 
+@cache
 def paper_costs() -> tuple[PaperCost, ...]:
     """Every cost."""
     return tuple(PaperCost(**cost) for cost in _tables()["costs"])

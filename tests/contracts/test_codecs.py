@@ -296,7 +296,7 @@ class TestFitted:
         plans = [small_plan("fit2").with_state({"p5": fitted_state(3, seed)}) for seed in (0, 5)]
         counted = FaultyFiles()
         StoreWriter.open_or_create(tmp_path / "alone", plans[0], files=counted)
-        for at in range(0, len(counted.names), 7):
+        for at in range(0, len(counted.names), 17):
             root = tmp_path / str(at)
             root.mkdir()
             turns = Turns(2)

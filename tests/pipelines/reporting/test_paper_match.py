@@ -44,12 +44,11 @@ def test_row_of_every_preset_and_pretraining() -> None:
     for dataset, task in TASKS.items():
         for head in head_names(task):
             for model in MODELS:
+                made = made_record(dataset=dataset, head=head, model=model, class_names=names[dataset])
                 for pretraining in pretraining_names():
+                    weights = RunWeights(name="given", pretraining=pretraining, known=True)
                     for share in SHARES:
-                        found = match(
-                            share, pretraining, dataset=dataset, head=head, model=model,
-                            class_names=names[dataset],
-                        )  # fmt: skip
+                        found = match_paper(made, share, weights)
                         if found.rows:
                             part = "" if share == 1 else f", {100 * share:g} %"
                             lines.append(
