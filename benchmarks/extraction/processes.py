@@ -161,7 +161,7 @@ def main() -> None:
     print_conditions(found["conditions"])
     print(f"\n{'':16}{'images/s':>10}{'processor ms a row':>20}")
     for name, figures in (("one process", found["one"]), ("two processes", found["two"])):
-        print(f"{name + ' process':16}{figures['images_per_s']:10.2f}{figures['processor_ms_a_row']:20.1f}")
+        print(f"{name:16}{figures['images_per_s']:10.2f}{figures['processor_ms_a_row']:20.1f}")
     verdict = "met" if found["ratio"] >= GOAL else "MISSED"
     print(f"two are {found['ratio']:.2f} times as fast as one, goal at least {GOAL}: {verdict}")
 

@@ -121,6 +121,40 @@ def test_prediction_in_boxes(made: Path, tmp_path: Path) -> None:
     assert all(person["bbox"] == [0, 0, 90, 70] for person in whole["images"][0]["persons"])
 
 
+@pytest.mark.ci
+def test_prediction_in_the_boxes_of_a_detection_run(made: Path, tmp_path: Path) -> None:
+    """The persons' boxes alone make a detection set; an untrained detector takes many boxes for persons."""
+    split = "{{annotations: annotations/person_keypoints_{0}.json, images: {0}}}"
+    (tmp_path / "people.yaml").write_text(
+        f"name: people\nlayout: coco-json\ndata: {made / 'data'}\nsplits:\n"
+        f"  train: {split.format('train2017')}\n  val: {split.format('val2017')}\n"
+        "training: [train]\nclasses: {1: person}\n"
+    )
+    words = ["--dataset", str(tmp_path / "people.yaml"), "--model", "swinv2-nano", "--weights", "random:0"]
+    words += ["--stores", str(tmp_path), "--crop-size", "64"]
+    store = extract_features.run(parse(ExtractConfig, words))["store"]
+    words = ["--head", "fpn", "--store", store, "--run", str(tmp_path / "detector"), "--max-steps", "1"]
+    train_head.run(parse(TrainConfig, [*words, "--batch-size", "2", "--val-every", "0"]))
+    (picture,) = sorted((made / "data/val2017").iterdir())[:1]
+    done = predict.run(
+        PredictConfig(
+            run=str(made / "run"),
+            input=str(picture),
+            out=str(tmp_path / "out"),
+            boxes=str(tmp_path / "detector"),
+            device="cpu",
+        )
+    )
+    (image,) = done["images"]
+    with Image.open(picture) as shown:
+        width, height = shown.size
+    assert image["persons"], "an untrained detector finds boxes everywhere"
+    for person in image["persons"]:
+        x, y, w, h = person["bbox"]
+        assert 0 <= x < x + w <= width and 0 <= y < y + h <= height
+        assert np.isfinite(person["keypoints"]).all()
+
+
 def test_boxes_are_for_poses(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Image.new("RGB", (90, 70), "white").save(tmp_path / "7.png")
     words = ["predict", "--run", str(made / "run"), "--input", str(tmp_path / "7.png"), "--device", "cpu"]
