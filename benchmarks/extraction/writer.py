@@ -4,7 +4,7 @@ Made int8 pyramids of SwinV2-B at 512 px are handed to the threads of an extract
 values checked, rows digested, receipts, codec error, fsync, commit. The whole extraction adds the batches of
 loaded rows, claims and the commit of the store. The plain writer writes the same arrays into one file and
 syncs it. All take turns, and so does the measurement from which `plan` forecasts such an extraction; medians
-over the rounds are printed, and a line for a table.
+over the rounds are printed, with SHA-256 alone as a ruler for other machines, and a line for a table.
 
     taskset -c 0,1 python -m benchmarks.extraction.writer [--size-gb 4] [--folder /dev/shm] [--batch 16] \
         [--rounds 5] [--json]
@@ -13,6 +13,7 @@ over the rounds are printed, and a line for a table.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import statistics
@@ -50,6 +51,15 @@ def write_plainly(path: Path, arrays: list[memoryview], rows: int) -> Written:
     return Written(size, time.perf_counter() - began, time.process_time() - used)
 
 
+def hash_plainly(arrays: list[memoryview]) -> Written:
+    """SHA-256 of the distinct rows: how fast this machine's cores are, beside those that the goals are of."""
+    began, used = time.perf_counter(), time.process_time()
+    for array in arrays:
+        hashlib.sha256(array)
+    size = sum(map(len, arrays))
+    return Written(size, time.perf_counter() - began, time.process_time() - used)
+
+
 def measure(folder: Path, plan: StorePlan, rounds: int) -> dict[str, Any]:
     rows = random_rows()
     arrays = [
@@ -58,11 +68,12 @@ def measure(folder: Path, plan: StorePlan, rounds: int) -> dict[str, Any]:
         for kind in rows[0][level]
         for row in rows
     ]
-    found: dict[str, list[Written]] = {"store": [], "extraction": [], "plain": []}
+    found: dict[str, list[Written]] = {"store": [], "extraction": [], "plain": [], "sha256": []}
     ways: dict[str, Callable[[Path], Written]] = {
         "store": lambda root: write_shards(plan, root, plan.bins[0].shards, 1 << 62),
         "extraction": lambda root: extract_instantly(plan, root),
         "plain": lambda root: write_plainly(root / "plain", arrays, plan.bins[0].rows),
+        "sha256": lambda _: hash_plainly(arrays),
     }
     forecast: list[float] = []
     for _ in range(rounds):
@@ -111,6 +122,7 @@ def print_table(found: dict[str, Any], folder: Path, size_gb: float) -> None:
         "store": "extraction's writer",
         "extraction": "whole extraction",
         "plain": "plain file, fsync",
+        "sha256": "SHA-256 alone, one core",
     }
     for name, text in texts.items():
         print(f"{text:24}{found[name]['gb_s']:8.2f}{found[name]['processor_s_per_gb']:18.2f}")
