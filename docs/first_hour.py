@@ -23,8 +23,10 @@ BLOCK = re.compile(r"```console\n(?P<body>.*?)\n```", re.DOTALL)
 SUMMARY = re.compile(r"^Typed on .*?(?=\n\n)", re.MULTILINE | re.DOTALL)
 SHOWN_FIRST, SHOWN_LAST = 12, 14
 """Lines of an output that is longer than both together."""
-WIDTH = 150
+WIDTH = 400
 """Characters of a line that are shown."""
+NOT_SHOWN = ("WARNING: ", "[notice]", ".venv/bin/python -m pipelines ")
+"""Beginnings of lines of pip, and of those that make prints before it runs them."""
 
 
 def commands(text: str) -> list[str]:
@@ -54,7 +56,7 @@ def shortened(printed: str, home: Path) -> str:
     lines = [
         line.rstrip().replace(str(home), "~")[:WIDTH]
         for line in printed.splitlines()
-        if not line.startswith(("WARNING: ", "[notice]"))
+        if not line.startswith(NOT_SHOWN)
     ]
     if len(lines) > SHOWN_FIRST + SHOWN_LAST:
         lines = [*lines[:SHOWN_FIRST], "...", *lines[-SHOWN_LAST:]]

@@ -108,6 +108,7 @@ def test_files_are_written_once(tmp_path: Path) -> None:
     assert len(json.loads((folder / "annotations/instances_train2017.json").read_text())["images"]) == 3
 
 
+@pytest.mark.ci
 def test_the_whole_path(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = tmp_path / "demo"
     found = run_coco_demo(DemoConfig(dataset="coco", run=str(root), head="fpn"), TINY)

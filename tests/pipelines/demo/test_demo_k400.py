@@ -92,6 +92,7 @@ def test_figures_inside_pairs() -> None:
     assert inside_pairs({key: scores}, {key: 0}) == 1.0
 
 
+@pytest.mark.ci
 def test_the_whole_pipeline_runs_twice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = tmp_path / "demo"
     first = run_k400_demo(DemoConfig(dataset="k400", run=str(root), head="temporal1"), TINY)
