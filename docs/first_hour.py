@@ -1,6 +1,7 @@
 """The transcript of docs/first-hour.md: its commands, typed in a fresh clone, and what each prints.
 
 python docs/first_hour.py --streets FOLDER --out EMPTY     # clones this repository's last commit into EMPTY
+python docs/first_hour.py --streets FOLDER --out EMPTY --from 7   # continues at the seventh command
 python docs/first_hour.py --list                           # the commands; runs nothing
 
 A command that fails ends the script, with the transcript up to it written. Lines of pip's own warnings are
@@ -73,13 +74,30 @@ def rounded(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
-def typed(home: Path, clone: Path) -> None:
-    """Runs every command of the document in the clone, and writes what it printed after each."""
-    text, taken = DOCUMENT.read_text(), 0.0
+def seconds_of(body: str) -> int:
+    """What `rounded` wrote as the last line of a block.
+
+    >>> seconds_of("$ make probe\\n# 3 min 27 s"), seconds_of("$ make probe\\nk 5\\n# 12 s")
+    (207, 12)
+    """
+    minutes, seconds = re.fullmatch(r"# (?:(\d+) min )?(\d+) s", body.splitlines()[-1]).groups(default="0")
+    return 60 * int(minutes) + int(seconds)
+
+
+def typed(home: Path, clone: Path, first: int) -> None:
+    """Runs the commands of the document in the clone, and writes what it printed after each.
+
+    Args:
+        first: of the commands, counted from 1; what those before it printed stays.
+    """
+    text, taken, number = DOCUMENT.read_text(), 0.0, 0
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     position = 0
     while found := BLOCK.search(text, position):
-        command = command_of(found["body"])
+        command, number = command_of(found["body"]), number + 1
+        if number < first:
+            taken, position = taken + seconds_of(found["body"]), found.end()
+            continue
         print(f"$ {command}", flush=True)
         began = time.monotonic()
         done = subprocess.run(
@@ -119,6 +137,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--streets", type=Path, help="folder with images/, masks/ and classes.txt")
     parser.add_argument("--out", type=Path, help="a folder that does not exist yet")
+    parser.add_argument("--from", type=int, default=1, dest="first", help="a command, counted from 1")
     parser.add_argument("--list", action="store_true", help="the commands; runs nothing")
     options = parser.parse_args()
     if options.list:
@@ -127,11 +146,12 @@ def main() -> None:
     if options.streets is None or options.out is None:
         parser.error("--streets and --out are needed")
     home = options.out.resolve()
-    home.mkdir(parents=True)
     clone = home / "permafrost"
-    subprocess.run(["git", "clone", "--quiet", str(PROJECT), str(clone)], check=True)
-    shutil.copytree(options.streets, home / "streets")
-    typed(home, clone)
+    if options.first == 1:
+        home.mkdir(parents=True)
+        subprocess.run(["git", "clone", "--quiet", str(PROJECT), str(clone)], check=True)
+        shutil.copytree(options.streets, home / "streets")
+    typed(home, clone, options.first)
 
 
 if __name__ == "__main__":

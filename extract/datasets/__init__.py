@@ -46,6 +46,7 @@ __all__ = [
     "category_ids",
     "choose",
     "chosen_split",
+    "data_folder",
     "dataset_module",
     "dataset_name",
     "dataset_names",
@@ -206,7 +207,7 @@ def open_dataset(
         OSError: something could not be read.
     """
     module, chosen = dataset_module(name), chosen_split(name, split)
-    where = data if data is not None else Path("data") / module.DEFAULT_FOLDER
+    where = data_folder(name, data)
     is_recorded = isinstance(module, OwnData) and not isinstance(name, str)
     if is_recorded and data is None and not Path(where).is_dir():
         raise DatasetLayoutError(
@@ -222,6 +223,11 @@ def open_dataset(
         if isinstance(module, OwnData) or DESCRIBE in str(error):
             raise
         raise DatasetLayoutError(f"{error}; {DESCRIBE}") from error
+
+
+def data_folder(name: Named, data: str | Path | None = None) -> str | Path:
+    """Where the files of a data set are read: `data`, else below `data/`, or the folder of a description."""
+    return data if data is not None else Path("data") / dataset_module(name).DEFAULT_FOLDER
 
 
 def _box_file(name: Named, module: DatasetModule, boxes: str | Path) -> BoxFile:

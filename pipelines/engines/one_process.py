@@ -197,7 +197,7 @@ def fill(
                 shown,
                 device=str(extraction.device),
                 pending=len(pending),
-                data=data_to_record(config.data),
+                data=data_to_record(config.dataset, config.data),
                 settings=settings_to_continue(config, is_handed_shards=only is not None),
                 cwd=str(Path.cwd()),
                 **part_fields(chosen),

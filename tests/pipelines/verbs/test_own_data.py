@@ -12,6 +12,7 @@ from extract.datasets import dataset_module
 from extract.datasets.own.description_file import read_description
 from extract.datasets.own.ready_made_sets import ready_made_file
 from pipelines.__main__ import main
+from pipelines.catalog.data_folder import recorded_data
 from tests.extract.datasets.made_own import CLASSES, write_instances, write_masks
 from tests.extract.own.test_ready_made import write_cityscapes
 
@@ -50,8 +51,9 @@ def test_masks_from_description_to_pictures(
 
     code, test, _ = result(capsys, f"{extract} --split val --short-side 64")
     assert code == 0
-    code, stored, _ = result(capsys, "evaluate --run runs/a")
-    assert code == 0
+    code, stored, text = result(capsys, "evaluate --run runs/a")
+    assert code == 0 and "drawn without their images" not in text
+    assert recorded_data(test["store"]) == str(tmp_path / "streets")
     with open("runs/a/classes.csv") as file:
         assert [row["name"] for row in csv.DictReader(file)] == list(CLASSES)
     code, live, _ = result(capsys, "evaluate --run runs/a --live --data streets --short-side 64")
