@@ -223,12 +223,13 @@ def _draw(
     if by_channel:
         figure.legend(loc="outside upper left", ncols=len(levels), frameon=False)
     if points:
+        scale, unit = (1e6, "MB") if max(point["bytes_a_row"] for point in points) >= 1e6 else (1e3, "kB")
         for place, point in enumerate(points):
-            x, y = point["bytes_a_row"] / 1e6, point["value"]
+            x, y = point["bytes_a_row"] / scale, point["value"]
             axes[1].plot([x], [y], marker_of(place), color=colour_of(place))
             text = drawable(shortened(f"{point['head']} {point['codec']}", 24))
             axes[1].annotate(text, (x, y), xytext=(5, 5), textcoords="offset points", fontsize=8)
-        axes[1].set(xlabel="bytes a row that the head reads, MB", ylabel=points[0]["score"])
+        axes[1].set(xlabel=f"bytes a row that the head reads, {unit}", ylabel=points[0]["score"])
         axes[1].margins(0.25)
         axes[1].grid(alpha=0.3)
     return figure
