@@ -147,7 +147,7 @@ def _settings_note(record: RunRecord) -> str:
     """The head's own settings; SwinV2-G's drop path is the paper's."""
     own = {
         name: value
-        for name, value in record.full_settings.items()
+        for name, value in record.own_settings.items()
         if not (name == "drop_path" and record.model == "swinv2-g")
     }
     return f"head settings of our own: {_settings(own)}" if own else ""

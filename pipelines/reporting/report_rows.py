@@ -105,7 +105,7 @@ class ReportRow:
     @property
     def settings(self) -> str:
         """What sets the head apart from the preset of its name, such as width=16; empty: nothing."""
-        return ", ".join(f"{name}={value}" for name, value in self.first.record.full_settings.items())
+        return ", ".join(f"{name}={value}" for name, value in self.first.record.own_settings.items())
 
     @property
     def is_finished(self) -> bool:

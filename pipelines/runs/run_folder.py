@@ -87,6 +87,16 @@ class RunRecord:
         return recorded_settings(self.head, self.task, self.head_settings, self.head_revision)
 
     @property
+    def own_settings(self) -> dict[str, Any]:
+        """What sets the head apart from its preset: `full_settings` without those that the data decides."""
+        facts = self.identity["dataset"].get("task_facts", {})
+        return {
+            name: value
+            for name, value in self.full_settings.items()
+            if name not in facts or facts[name] != value
+        }
+
+    @property
     def task(self) -> str:
         return str(self.identity["dataset"]["task"])
 

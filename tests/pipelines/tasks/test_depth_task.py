@@ -97,6 +97,7 @@ def test_a_run_takes_unit_and_range_from_its_data(root: Path, capsys: pytest.Cap
     facts = record.identity["dataset"]["task_facts"]
     assert facts == {"units_per_m": 256.0, "max_depth_m": 20.0, "min_depth_m": 0.001, "crop": "none"}
     assert record.num_classes == 0 and record.full_settings["max_depth_m"] == 20.0
+    assert not {"max_depth_m", "units_per_m"} & record.own_settings.keys(), "the data decides them"
     assert task_for(record.identity["dataset"]).info is task_info("depth")
     assert not task_info("depth").score("RMSE").higher_is_better
     best = json.loads((root / "run" / "checkpoints" / "best.json").read_text())
@@ -187,6 +188,6 @@ def test_parts_of_the_records_one_after_another(root: Path, capsys: pytest.Captu
     table, picture = root / "parts.csv", root / "parts.png"
     assert main(["report", str(root / "parts"), "--out", str(table)]) == 0
     printed = capsys.readouterr().out
-    assert "depth-linear [1], 50 %" in printed and "RMSE (single, while training)" in printed
+    assert "depth-linear, 50 %" in printed and "RMSE (single, while training)" in printed
     with Image.open(picture) as drawn:
         assert drawn.width > 1500  # two panels: over parameters, and over the share
