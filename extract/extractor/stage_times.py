@@ -172,7 +172,8 @@ def _giant_row_seconds(plan: StorePlan, index: int, backbone: FrozenBackbone) ->
         return None
     view = torch.as_tensor(noise_row((half.height_px, half.width_px)).pixels)[None]
     sizes = torch.tensor([[half.height_px, half.width_px]])
-    return _timed(lambda: backbone(view, sizes)) * of_row / of_half
+    ratio: float = of_row / of_half
+    return ratio * _timed(lambda: backbone(view, sizes))
 
 
 def noise_row(shape: tuple[int, ...]) -> LoadedRow:
