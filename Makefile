@@ -38,7 +38,7 @@ demo: setup  ## Runs the whole pipeline on generated data with the bundled small
 test: setup  ## The test suite: CPU, offline, minutes; two processes ([TEST_PROCESSES=])
 	$(BIN)/python -m pytest $(test_flags) $(ARGS)
 
-test-ci: setup  ## What .ci/run tests besides `make test`: marker `ci`, at most 12 minutes; two processes
+test-ci: setup  ## What .ci/run tests besides `make test`: marker `ci`, at most 15 minutes; two processes
 	$(BIN)/python -m pytest $(test_flags) -m ci $(ARGS) || [ $$? -eq 5 ]  # 5: no such test was found
 
 test-all: setup  ## Every test, the slow ones and those of test-ci too

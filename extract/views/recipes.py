@@ -305,5 +305,6 @@ def refuse_crop(name: str, crop_size: CropSize | None) -> None:
     """Raises ValueError where a crop is asked of test views, which show whole images."""
     if crop_size is not None:
         raise ValueError(
-            f"test views ({name}) are whole images and have no crop: leave --crop-size {crop_size} out"
+            f"test views ({name}) are whole images: they have no crop_size, found {crop_size}; "
+            "leave --crop-size out"
         )

@@ -52,6 +52,7 @@ ONE = Part(
 )
 
 
+@pytest.mark.ci
 def test_a_part_over_its_limit_is_cut_and_keeps_what_it_has(tmp_path: Path) -> None:
     code = (
         "import os, pathlib, sys, time\n"

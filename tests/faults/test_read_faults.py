@@ -210,6 +210,7 @@ OF_EACH_KIND = (
 
 
 @pytest.mark.parametrize("fault", SMALL_FILE_FAULTS)
+@pytest.mark.ci
 def test_small_files(stores: Stores, memory_path: Path, fault: str) -> None:
     path = stores.own(memory_path)
     for name in OF_EACH_KIND:
@@ -239,6 +240,7 @@ def flip_bytes(stores: Stores, folder: Path, share: float) -> None:
             overwrite(file, sound)
 
 
+@pytest.mark.ci
 def test_flipped_bits(stores: Stores, memory_path: Path) -> None:
     flip_bytes(stores, memory_path, 0.001)
 
@@ -340,6 +342,7 @@ class FailingSystem:
 
 
 @pytest.mark.parametrize("code", [errno.EIO, errno.ESTALE, errno.ENOMEM])
+@pytest.mark.ci
 def test_a_disk_that_fails_once(stores: Stores, code: int) -> None:
     """The caller gets the error of the disk, not one of a damaged store; the next try succeeds."""
     number, done = 1, False

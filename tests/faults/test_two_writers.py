@@ -129,6 +129,7 @@ def begun(memory_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("step", [3, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.ci
 def test_two_writers_of_a_shard_switching_once(memory_path: Path, begun: Path, step: int) -> None:
     switch_once_at_each(memory_path / "race", begun, step, [fill_shards, fill_shards])
 
@@ -246,6 +247,7 @@ def settle_on_batches(root: Path, begun: Path, step: int, first: Work, second: W
 
 
 @pytest.mark.parametrize("step", [17, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.ci
 def test_one_of_two_writers_settles_on_smaller_batches(memory_path: Path, begun: Path, step: int) -> None:
     """The later writer stops; the store never has two plans."""
     both = (extract_with_smaller_batches, extract_or_stop)

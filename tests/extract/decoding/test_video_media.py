@@ -123,6 +123,7 @@ def test_pyav_decodes_what_decord_cannot(data: bytes, monkeypatch: pytest.Monkey
         answer({**request, "decoders": ["decord"]}, [bytearray(data)])
 
 
+@pytest.mark.ci
 def test_a_decoder_that_hangs_is_killed_and_other_videos_continue(
     data: bytes, misbehaving: MakePool, caplog: pytest.LogCaptureFixture
 ) -> None:

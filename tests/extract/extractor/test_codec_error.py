@@ -87,6 +87,7 @@ def test_positions_choose_the_cells_whatever_batch_they_come_in() -> None:
 
 
 @pytest.mark.parametrize("loud", [(0, 0), (3, 5)])
+@pytest.mark.ci
 def test_one_outlier_does_not_hide_the_error_of_other_cells(
     loud: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:

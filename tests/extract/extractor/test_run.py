@@ -209,6 +209,7 @@ def test_progress_reports_rows_shards_and_speed(root: Path, tmp_path: Path, back
     ("owner", "name", "stage"),
     [(RowLoader, "load_views", "decode"), (ShardJob, "_write", "write"), (None, "", "backbone")],
 )
+@pytest.mark.ci
 def test_the_bottleneck_is_named(
     root: Path,
     tmp_path: Path,

@@ -130,9 +130,10 @@ def test_a_residual_sum_is_torchs(channels: int, last: bool) -> None:
     [
         ("swinv2-t", SMALL),
         pytest.param("swinv2-b", {**SMALL, "window_size": 12}, marks=pytest.mark.slow),
-        pytest.param("swinv2-g", SMALL_GIANT, marks=pytest.mark.ci),
+        ("swinv2-g", SMALL_GIANT),
     ],
 )
+@pytest.mark.ci
 def test_a_backbone_on_its_map_is_the_backbone(
     model: str, args: dict[str, object], rule: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

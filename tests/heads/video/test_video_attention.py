@@ -189,6 +189,7 @@ print(json.dumps(peaks))
 """
 
 
+@pytest.mark.ci
 def test_peak_memory_does_not_grow_with_batch_times_tokens_squared() -> None:
     """In a process of its own: what 7 more clips of 784 tokens add is their q, k, v and gradients, 20 MiB.
 

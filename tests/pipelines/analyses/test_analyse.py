@@ -140,6 +140,7 @@ def test_attention_of_windows_and_kernels_of_convolutions(
     assert "no depth-wise convolutions" in capsys.readouterr().err
 
 
+@pytest.mark.ci
 def test_pictures_of_features_and_neighbours(store: Path, data: Path, tmp_path: Path) -> None:
     found = analyse(tmp_path / "p", "--kind", "pca", "--store", store, "--data", data)
     with open_store(store) as opened:

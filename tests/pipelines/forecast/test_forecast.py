@@ -128,6 +128,7 @@ def test_unknown_names_are_refused_before_anything_is_measured(
     assert f"{wrong[2:].split()[0]} 'fop'" in captured.err and captured.out == ""
 
 
+@pytest.mark.ci
 def test_plan_compares_full_and_deep_stores_with_none(
     words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

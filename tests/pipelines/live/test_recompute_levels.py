@@ -120,6 +120,7 @@ def train(folder: Path, run: Path, *words: str) -> npt.NDArray[np.float64]:
         return np.array([float(row["loss"]) for row in csv.DictReader(file) if row["loss"]])
 
 
+@pytest.mark.ci
 def test_losses_and_scores_are_those_of_a_full_store(
     made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -37,6 +37,7 @@ def printed(row: PaperRow) -> str:
     return f"{both[0]} / {both[1] or '-'} (table {row.table})"
 
 
+@pytest.mark.ci
 def test_row_of_every_preset_and_pretraining() -> None:
     """The whole table, so that a row beside a run that it is not of shows up as a line too many."""
     lines = []

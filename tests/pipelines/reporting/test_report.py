@@ -186,6 +186,7 @@ def test_folders_without_a_run_are_refused(tmp_path: Path, capsys: pytest.Captur
     assert code == 2 and "report runs/a runs/b" in text
 
 
+@pytest.mark.ci
 def test_seeds_of_a_share_of_the_records_are_trained_and_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

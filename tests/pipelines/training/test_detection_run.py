@@ -159,6 +159,7 @@ def empty(content: dict[str, Any]) -> int:
 
 @pytest.mark.parametrize("head", ["htc-bifpn5", "fpn,htc-bifpn5"])
 @pytest.mark.parametrize("more", [[], ["--seeds", "2"]])
+@pytest.mark.ci
 def test_a_head_without_its_targets_is_refused_before_a_folder_is_made(
     head: str, more: list[str], extracted: Extracted, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -305,6 +305,7 @@ def test_weights_and_biases_offline(stores: Path, tmp_path: Path, monkeypatch: p
     assert ids == {first.stem}
 
 
+@pytest.mark.ci
 def test_the_log_warns_of_io_bound_training(
     stores: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

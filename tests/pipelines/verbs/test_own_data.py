@@ -133,6 +133,7 @@ def test_videos_from_description_to_predictions(
     assert len(predicted) == 2 and all('"clap"' in text and '"wave"' in text for text in predicted)
 
 
+@pytest.mark.ci
 def test_cityscapes_in_rectangular_crops(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

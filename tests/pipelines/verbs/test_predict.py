@@ -83,6 +83,7 @@ def test_new_images_get_what_evaluate_measured(trained: Trained, data: Path) -> 
 
 
 @pytest.mark.parametrize("views", ["single", "ms-flip"])
+@pytest.mark.ci
 def test_live_views_score_as_the_store_does(
     trained: Trained, data: Path, views: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -218,6 +219,7 @@ def test_only_broken_images_are_a_failure(
 
 
 @pytest.mark.parametrize("trained", ["float16"], indirect=True)
+@pytest.mark.ci
 def test_what_fails_for_one_file_never_ends_the_batch(
     trained: Trained,
     data: Path,
