@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from extract.datasets import data_folder
 from stores.remote.opening import writer_logs
 from stores.remote.store_url import store_path
 from stores.work.log import read_events
@@ -23,9 +22,3 @@ def recorded_data(store: str | Path) -> str | None:
     ]
     there = [data for _, data in sorted(found) if Path(data).exists()]
     return there[-1] if there else None
-
-
-def data_to_record(dataset: str, data: str | None) -> str | None:
-    """The folder that a data set is read from, absolute; None of what is no path of this machine."""
-    folder = Path(data_folder(dataset, data))
-    return str(folder.resolve()) if folder.exists() else None

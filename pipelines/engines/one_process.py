@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from extract.backbones.loading import FrozenBackbone, load_backbone
+from extract.datasets import data_folder
 from extract.extractor.batch_shapes import fit_batches, try_sizes
 from extract.extractor.fit_codec import fit_codec
 from extract.extractor.progress import Progress
@@ -20,7 +21,6 @@ from extract.planning.begun import record_sources
 from extract.planning.plan import complete_plan
 from extract.sources.byte_sources import retried
 from pipelines.catalog.choose_backbone import begun_by_another_rule, of_other_resizes
-from pipelines.catalog.data_folder import data_to_record
 from pipelines.catalog.known_weights import remember_weights
 from pipelines.catalog.retried_stores import plan_of_retry
 from pipelines.catalog.stores import MANIFEST
@@ -197,7 +197,7 @@ def fill(
                 shown,
                 device=str(extraction.device),
                 pending=len(pending),
-                data=data_to_record(config.dataset, config.data),
+                data=_data_to_record(config),
                 settings=settings_to_continue(config, is_handed_shards=only is not None),
                 cwd=str(Path.cwd()),
                 **part_fields(chosen),
@@ -233,3 +233,9 @@ def fill(
             raise NoInodes(str(writer.path)) from error
         rest = rest_bytes(writer, writer.pending(), extraction.estimate.total_bytes)
         raise DiskFull(str(writer.path), rest, free_bytes(writer.path)) from error
+
+
+def _data_to_record(config: ExtractConfig) -> str | None:
+    """The folder that the data set is read from, absolute; None of what is no path of this machine."""
+    folder = Path(data_folder(config.dataset, config.data))
+    return str(folder.resolve()) if folder.exists() else None
