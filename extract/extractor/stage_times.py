@@ -131,8 +131,8 @@ def forward_seconds(
     computed in `at_least_s`; a row that takes longer is measured alone; and of a giant backbone, only a
     quarter of one view is (`_giant_row_seconds`).
     """
-    device = backbone.device
-    if not shape_matters(device) and (giant := _giant_row_seconds(plan, index, backbone)) is not None:
+    device, has_shapes = backbone.device, shape_matters(backbone.device)
+    if not has_shapes and (giant := _giant_row_seconds(plan, index, backbone)) is not None:
         return 0.0, giant
     b = plan.bins[index]
     shape = view_shape(plan, index)
@@ -144,7 +144,7 @@ def forward_seconds(
             lambda: encode_batch(backbone, plan, assemble([row] * count, shape, sampled, device)).wait()
         )
 
-    has_shapes, count = shape_matters(device), min(b.batch_rows or 1, b.shard_rows)
+    count = min(b.batch_rows or 1, b.shard_rows)
     if not has_shapes:
         if (alone := forward(1)) > at_least_s:
             return 0.0, alone
@@ -163,12 +163,12 @@ def _giant_row_seconds(plan: StorePlan, index: int, backbone: FrozenBackbone) ->
     None where a row costs less than GIANT_MULTIPLY_ADDS, or cannot be counted: then it is measured whole.
     """
     b = plan.bins[index]
+    of_row = backbone_costs(backbone.card, [b], plan.frames)["multiply_adds"]
+    if of_row is None or of_row < GIANT_MULTIPLY_ADDS:
+        return None
     half = replace(b, height_px=max(1, b.height_px // 2), width_px=max(1, b.width_px // 2))
-    of_row, of_half = (
-        backbone_costs(backbone.card, [each], frames)["multiply_adds"]
-        for each, frames in ((b, plan.frames), (half, None))
-    )
-    if of_row is None or of_half is None or of_row < GIANT_MULTIPLY_ADDS:
+    of_half = backbone_costs(backbone.card, [half])["multiply_adds"]
+    if of_half is None:
         return None
     view = torch.as_tensor(noise_row((half.height_px, half.width_px)).pixels)[None]
     sizes = torch.tensor([[half.height_px, half.width_px]])
