@@ -291,12 +291,13 @@ class TestFitted:
         with pytest.raises(IntegrityError, match="the fitted arrays of the codec were changed"):
             open_store(path)
 
-    def test_two_creators_leave_one_state(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("step", [17, pytest.param(7, marks=pytest.mark.ci)])
+    def test_two_creators_leave_one_state(self, tmp_path: Path, step: int) -> None:
         """At each operation of one creator the other does all its work."""
         plans = [small_plan("fit2").with_state({"p5": fitted_state(3, seed)}) for seed in (0, 5)]
         counted = FaultyFiles()
         StoreWriter.open_or_create(tmp_path / "alone", plans[0], files=counted)
-        for at in range(0, len(counted.names), 17):
+        for at in range(0, len(counted.names), step):
             root = tmp_path / str(at)
             root.mkdir()
             turns = Turns(2)
