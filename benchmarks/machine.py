@@ -17,7 +17,7 @@ def conditions(folder: Path) -> dict[str, str]:
     return {
         "cpu": f"{_cpu_model()}, {len(os.sched_getaffinity(0))} of {os.cpu_count()} cores",
         "memory": f"{memory_bytes / 1e9:.0f} GB",
-        "disk": f"{folder} on {_file_system(folder)}",
+        "disk": f"{folder} on {_file_system(folder.resolve())}",
         "load": " ".join(f"{load:.2f}" for load in os.getloadavg()),
         "system": f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
         "libraries": ", ".join(f"{name} {_version(name)}" for name in LIBRARIES),

@@ -25,10 +25,10 @@ def blocks(text: str) -> dict[str, str]:
 
 
 def printed_by(command: str) -> str:
-    """What a command prints. Raises CalledProcessError where it fails."""
+    """What a command prints, without the folder of this clone. Raises CalledProcessError where it fails."""
     words = [sys.executable if word == "python" else word for word in shlex.split(command)]
     done = subprocess.run(words, cwd=PROJECT, stdout=subprocess.PIPE, text=True, check=True)
-    return "\n".join(line.rstrip() for line in done.stdout.strip().splitlines())
+    return "\n".join(line.rstrip().replace(str(PROJECT), ".") for line in done.stdout.strip().splitlines())
 
 
 def with_printed(text: str, name: str, printed: str) -> str:
