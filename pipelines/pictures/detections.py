@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from pipelines.metrics.coco_results import Detections, Truth, mask_bitmap
 from pipelines.pictures.label_maps import OVERLAY_SHARE
-from pipelines.pictures.label_places import label_place
+from pipelines.pictures.label_places import Rectangle, label_place, leader
 from pipelines.pictures.legend import with_legend
 from pipelines.pictures.palette import palette
 
@@ -103,15 +103,20 @@ def _drawn(rgb: Pixels, found: Detections, texts: Sequence[str]) -> Image.Image:
         x1, y1, x2, y2 = box
         colour = tuple(map(int, colours[label]))
         pen.rectangle((x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), outline=colour, width=max(2, size_px // 6))
-    taken: list[tuple[float, float, float, float]] = []
-    # The last box lies on top; its label is placed first, labels without a free place are left out.
+    named: list[tuple[Rectangle, str, int]] = []
+    # The last box lies on top; its label is placed first.
     for box, label, text in list(zip(found.boxes.tolist(), found.labels, texts, strict=True))[::-1]:
-        colour = tuple(map(int, colours[label]))
         left, top, right, bottom = pen.textbbox((0, 0), text, font=font)
-        place = label_place(box, (right - left + 2, bottom - top + 2), picture.size, taken)
-        if place is None:
+        size = (right - left + 2, bottom - top + 2)
+        place = label_place(box, size, picture.size, [other for other, *_ in named])
+        if place is None:  # the picture is full of labels, or smaller than one
             continue
-        taken.append(place)
+        named.append((place, text, label))
+        if line := leader(box, place):
+            pen.line(line, fill=tuple(map(int, colours[label])), width=max(2, size_px // 6))
+    for place, text, label in named:
+        colour = tuple(map(int, colours[label]))
+        left, top, *_ = pen.textbbox((0, 0), text, font=font)
         pen.rectangle(place, fill=colour)
         ink = "white" if sum(colour) < 380 else "black"
         pen.text((place[0] + 1 - left, place[1] + 1 - top), text, font=font, fill=ink)
