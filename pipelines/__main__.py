@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shlex
 import signal
@@ -9,6 +10,7 @@ import sys
 import traceback
 from collections.abc import Mapping, Sequence
 from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 from pipelines.cli.help_text import program_help, verb_help
@@ -49,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return DONE
         start_logging()
         with escaping_stdout():
-            summary = import_module(verb.module).run(config)
+            summary = _imported(verb.module, is_program=arguments is None).run(config)
             sys.stdout.flush()
     except BrokenPipeError:  # as of `info | head`: whoever read the output has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -59,6 +61,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if config.json:
         print(json_text(summary), flush=True)
     return DONE
+
+
+def _imported(name: str, *, is_program: bool) -> ModuleType:
+    """A verb's module. Its libraries are a million objects that live as long as the program: looking through
+    them for garbage, during the import and later, takes a sixth of its time and finds nothing."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        module = import_module(name)
+    finally:
+        if was_enabled:
+            gc.enable()
+    if is_program:  # a caller's own garbage must not be kept
+        gc.freeze()
+    return module
 
 
 def _explain(error: BaseException, words: Sequence[str], as_json: bool, debug: bool) -> int:

@@ -101,7 +101,21 @@ def without_dynamo() -> Iterator[None]:
         _give_way()
 
 
-with without_dynamo():
+@contextmanager
+def _without_wandb() -> Iterator[None]:
+    """Inside, wandb cannot be imported: where it is installed, timm takes 0.5 s for it, to log a training of
+    its own. `train-head --logger wandb` imports it later as ever."""
+    if "wandb" in sys.modules:
+        yield
+        return
+    sys.modules["wandb"] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules["wandb"]
+
+
+with without_dynamo(), _without_wandb():
     import timm
     from timm.models.swin_transformer import SwinTransformer, SwinTransformerBlock, WindowAttention
     from timm.models.swin_transformer_v2 import SwinTransformerV2, SwinTransformerV2Block

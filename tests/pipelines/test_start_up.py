@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
 import subprocess
@@ -9,6 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from pipelines.__main__ import main
 
 PROJECT = Path(__file__).parents[2]
 GOLDEN = PROJECT / "tests" / "golden" / "run-linear"
@@ -68,7 +71,7 @@ from extract.backbones.registry import backbone_card
 from extract.planning.backbone_costs import _multiply_adds
 card = backbone_card("swinv2-nano")
 count = _multiply_adds(card.timm_id, json.dumps(card.constructor_args), "partition", 4, (64, 64))
-early = sorted({"lightning", "torch._dynamo", "torch._dynamo.utils"} & set(sys.modules))
+early = sorted({"lightning", "torch._dynamo", "torch._dynamo.utils", "wandb"} & set(sys.modules))
 import torch, torchvision
 from timm.models.naflexvit import NaFlexRopeIterator
 later = [torch.compile(lambda x: x + 1, backend="eager")(torch.ones(2)).tolist()]
@@ -79,3 +82,18 @@ print(json.dumps([count, early, later]))
     count, early, later = json.loads(done.stdout.splitlines()[-1])
     assert count > 1e6 and early == []
     assert later == [[2.0, 2.0], "torchvision.ops.roi_align", True]
+
+
+def test_the_garbage_collector_runs_again_after_the_import_of_a_verb(golden: Path) -> None:
+    """Importing and freezing is for the program; a caller's objects stay collectable."""
+    before = gc.get_freeze_count()
+    assert gc.isenabled()
+    assert main(["status", "--stores", str(golden / "stores")]) == 0
+    assert gc.isenabled() and gc.get_freeze_count() == before
+    code = (
+        "import gc; from pipelines.__main__ import main; main()\n"
+        "print(gc.isenabled(), gc.get_freeze_count() > 1000)"
+    )
+    words = [sys.executable, "-c", code, "status", "--stores", str(golden / "stores")]
+    done = subprocess.run(words, cwd=PROJECT, check=True, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "True True"
