@@ -98,28 +98,27 @@ def _drawn(rgb: Pixels, found: Detections, texts: Sequence[str]) -> Image.Image:
         _mix_in(picture, mask_bitmap(counts, rgb.shape[:2]), colours[label])
     pen = ImageDraw.Draw(picture)
     size_px = max(9, min(rgb.shape[:2]) // 40)
-    font = ImageFont.load_default(size_px)
-    for box, label in zip(found.boxes.tolist(), found.labels, strict=True):
-        x1, y1, x2, y2 = box
-        colour = tuple(map(int, colours[label]))
-        pen.rectangle((x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), outline=colour, width=max(2, size_px // 6))
-    named: list[tuple[Rectangle, str, int]] = []
-    # The last box lies on top; its label is placed first.
-    for box, label, text in list(zip(found.boxes.tolist(), found.labels, texts, strict=True))[::-1]:
-        left, top, right, bottom = pen.textbbox((0, 0), text, font=font)
-        size = (right - left + 2, bottom - top + 2)
-        place = label_place(box, size, picture.size, [other for other, *_ in named])
+    font, line_px = ImageFont.load_default(size_px), max(2, size_px // 6)
+    fills = [tuple(map(int, colours[label])) for label in found.labels]
+    for (x1, y1, x2, y2), fill in zip(found.boxes.tolist(), fills, strict=True):
+        pen.rectangle((x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), outline=fill, width=line_px)
+    places: dict[int, Rectangle] = {}
+    # The last box lies on top; its label is placed first. Lines are drawn below all labels.
+    for number in range(len(texts))[::-1]:
+        left, top, right, bottom = pen.textbbox((0, 0), texts[number], font=font)
+        box, size = found.boxes[number].tolist(), (right - left + 2, bottom - top + 2)
+        place = label_place(box, size, picture.size, list(places.values()))
         if place is None:  # the picture is full of labels, or smaller than one
             continue
-        named.append((place, text, label))
+        places[number] = place
         if line := leader(box, place):
-            pen.line(line, fill=tuple(map(int, colours[label])), width=max(2, size_px // 6))
-    for place, text, label in named:
-        colour = tuple(map(int, colours[label]))
-        left, top, *_ = pen.textbbox((0, 0), text, font=font)
-        pen.rectangle(place, fill=colour)
-        ink = "white" if sum(colour) < 380 else "black"
-        pen.text((place[0] + 1 - left, place[1] + 1 - top), text, font=font, fill=ink)
+            pen.line(line, fill=fills[number], width=line_px)
+    for number, place in places.items():
+        pen.rectangle(place, fill=fills[number])
+        ink = "white" if sum(fills[number]) < 380 else "black"
+        # Anchored at the corner of its ink, wherever that lies in the font's box.
+        left, top, *_ = pen.textbbox((0, 0), texts[number], font=font)
+        pen.text((place[0] + 1 - left, place[1] + 1 - top), texts[number], font=font, fill=ink)
     return picture
 
 

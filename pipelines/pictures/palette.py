@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -41,9 +42,9 @@ def _palette() -> npt.NDArray[np.uint8]:
     distances: list[npt.NDArray[np.float64]] = []
     nearest = np.full(len(lab), np.inf)
     while len(chosen) < LABELS:
-        distances.append(np.linalg.norm(lab - lab[chosen[-1]], axis=1))
+        distances = [*distances, np.linalg.norm(lab - lab[chosen[-1]], axis=1)][-_NEAR:]
         nearest = np.minimum(nearest, distances[-1])
-        score = np.minimum(nearest, np.min(distances[-_NEAR:], axis=0) / 2)
+        score = np.minimum(nearest, np.min(distances, axis=0) / 2)
         score[chosen] = -1
         chosen.append(int(score.argmax()))
     return grid[chosen].astype(np.uint8)
@@ -54,7 +55,7 @@ def palette() -> npt.NDArray[np.uint8]:
     return _palette().copy()
 
 
-def oklab_of(rgb: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+def oklab_of(rgb: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     """Oklab (lightness 0..1, a, b) of sRGB colours 0..255, (N, 3); Ottosson 2020, "A perceptual color space".
 
     >>> oklab_of(np.array([[255.0, 0.0, 0.0]])).round(3).tolist()
