@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,10 @@ from extract.extractor.run import Progress, Summary, extract
 from extract.planning.dataset_identity import own_description
 from extract.planning.plan import build_plan, needed_bytes
 from stores import open_store
+from stores.checks.status import store_status
+from stores.format.bounded_files import StoreFolder
 from stores.format.plan import StorePlan
+from stores.reading.committed_store import read_plan
 from stores.shards.disk import Files
 from stores.writing.writer import StoreWriter
 
@@ -40,6 +44,28 @@ class Wrapped:
         self.calls += 1
         levels = self._backbone(pixels_NHWC, valid_hw)
         return {name: self._change(name, x.clone()) for name, x in levels.items()}
+
+
+class Stopping(Wrapped):
+    """A backbone that ends the run of a new store at its batch number `batch`, counted from 0, once
+    `after_shards` shards are written: what it leaves must not depend on how fast its threads are."""
+
+    def __init__(self, backbone: Any, stores: Path, batch: int = 0, after_shards: int = 0) -> None:
+        super().__init__(backbone, lambda _, x: x)
+        self._stores, self._batch, self._after_shards = stores, batch, after_shards
+
+    def __call__(self, pixels_NHWC: Tensor, valid_hw: Tensor) -> Mapping[str, Tensor]:
+        if self.calls < self._batch:
+            return super().__call__(pixels_NHWC, valid_hw)
+        for _ in range(30_000):
+            if self._written() >= self._after_shards:
+                raise KeyboardInterrupt
+            time.sleep(0.01)
+        raise AssertionError(f"{self._written()} shards after 5 minutes, not {self._after_shards}")
+
+    def _written(self) -> int:
+        (path,) = self._stores.iterdir()
+        return len(read_plan(StoreFolder(path), None).shards()) - len(store_status(path).missing)
 
 
 def planned(dataset: Dataset, backbone: Any, recipe: str | None = None, **choices: Any) -> StorePlan:

@@ -23,7 +23,7 @@ from stores.format.row_table import OVER_LIMIT, UNDECODABLE
 from stores.work.attempts import Attempts, record_name, shard_attempts
 from tests.extract.datasets.made_ade20k import make_pairs, write_split
 from tests.extract.decoding.test_image_media import MISBEHAVING
-from tests.extract.extractor.extraction import Row, row_digests, run, skipped
+from tests.extract.extractor.extraction import Row, Stopping, row_digests, run, skipped
 from tests.unsynced import unsynced  # noqa: F401 - a fixture of this file
 
 PAIRS = make_pairs(6, "training")
@@ -97,17 +97,13 @@ def test_no_run_tries_what_earlier_runs_have_tried_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
-        run(root, tmp_path / "stores", backbone, progress=interrupt, **SETTINGS)
+        run(root, tmp_path / "stores", Stopping(backbone, tmp_path / "stores"), **SETTINGS)
     (path,) = (tmp_path / "stores").iterdir()
     Attempts(path).add(record_name(BAD), "the decoder crashed (signal 11)", times=3)
     misbehaving(monkeypatch, f"pathlib.Path({str(tmp_path / 'tried')!r}).touch()")
     run(root, tmp_path / "stores", backbone, **SETTINGS)
     assert skipped(path) == {(BAD, 0): (UNDECODABLE, "the decoder crashed (signal 11)")}
     assert not (tmp_path / "tried").exists() and others(row_digests(path)) == others(clean)
-
-
-def interrupt(_: object) -> None:
-    raise KeyboardInterrupt
 
 
 def test_a_record_that_recovers_is_kept(
@@ -135,7 +131,7 @@ def test_records_of_shards_that_ended_processes_are_loaded_one_by_one(
 ) -> None:
     """As three processes left it that died with a shard, and three that then died alone with one record."""
     with pytest.raises(KeyboardInterrupt):
-        run(root, tmp_path / "stores", backbone, progress=interrupt, **SETTINGS)
+        run(root, tmp_path / "stores", Stopping(backbone, tmp_path / "stores"), **SETTINGS)
     (path,) = (tmp_path / "stores").iterdir()
     attempts = Attempts(path)
     for shard in store_status(path).missing:
@@ -178,7 +174,7 @@ def test_a_record_that_ends_processes_ends_children_alone(
         return whole(self, index, annotation)
 
     with pytest.raises(KeyboardInterrupt):
-        run(root, tmp_path / "stores", backbone, progress=interrupt, **SETTINGS)
+        run(root, tmp_path / "stores", Stopping(backbone, tmp_path / "stores"), **SETTINGS)
     (path,) = (tmp_path / "stores").iterdir()
     attempts = Attempts(path)
     for shard in store_status(path).missing if one_by_one else ():

@@ -15,7 +15,7 @@ from PIL import Image
 from extract.backbones.loading import FrozenBackbone
 from extract.datasets import Dataset, open_dataset
 from extract.extractor import batch_order
-from extract.extractor.run import Progress, TooManyFailed
+from extract.extractor.run import TooManyFailed
 from extract.sources.byte_sources import BAD_TARGET
 from stores import verify_store
 from stores.checks.status import store_status
@@ -23,7 +23,7 @@ from stores.errors import IdentityError
 from stores.format.row_table import NON_FINITE, OVER_LIMIT, UNDECODABLE, WRONG_SIZE
 from stores.shards.disk import Files
 from tests.extract.datasets.made_ade20k import encoded, made_image, made_labels, make_pairs, write_split
-from tests.extract.extractor.extraction import Row, Wrapped, row_digests, run, skipped
+from tests.extract.extractor.extraction import Row, Stopping, Wrapped, row_digests, run, skipped
 from tests.extract.sources.test_byte_sources import gray16, png_bomb, turned
 
 PAIRS = make_pairs(9, "training")
@@ -128,20 +128,12 @@ def other_pixels(key: str) -> bytes:
     return data + b"\0" * (length - len(data))  # what follows the end of a JPEG is ignored
 
 
-def stop_after(shards: int) -> Callable[[Progress], None]:
-    def stop(progress: Progress) -> None:
-        if progress.shards_done >= shards:
-            raise KeyboardInterrupt
-
-    return stop
-
-
 def test_a_source_replaced_by_one_of_the_same_length_and_time_is_refused_on_resume(
     root: Path, tmp_path: Path, backbone: FrozenBackbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(batch_order, "IMAGE_VIEWS", 1)
     with pytest.raises(KeyboardInterrupt):
-        run(root, tmp_path / "stores", backbone, progress=stop_after(3), **SETTINGS)
+        run(root, tmp_path / "stores", Stopping(backbone, tmp_path / "stores", 3, after_shards=3), **SETTINGS)
     store = next((tmp_path / "stores").iterdir())
     assert store_status(store).missing  # some rows of the second view are still to come
     path = root / "images" / "training" / f"{BAD}.jpg"

@@ -21,7 +21,7 @@ from extract.extractor.batch_loader import rows_ahead
 from extract.extractor.batch_order import views_at_once
 from extract.extractor.memory import memory_bound
 from extract.extractor.row_loader import LoadedRow, RowLoader, SkippedRow, SourceDigests
-from extract.extractor.run import Progress, Summary, extract
+from extract.extractor.run import Summary, extract
 from extract.extractor.shard_job import ShardJob, held_batches
 from extract.planning.plan import build_plan, estimate_plan, needed_bytes
 from extract.sources.byte_sources import SourceError, TookTooLong
@@ -39,7 +39,7 @@ from tests.extract.datasets.made_k400 import (
     write_clips,
     write_folder,
 )
-from tests.extract.extractor.extraction import live_levels, row_digests, skipped
+from tests.extract.extractor.extraction import Stopping, live_levels, row_digests, skipped
 from tests.extract.extractor.test_memory import Live
 from tests.unfinished import receipts_of
 from tests.unsynced import unsynced  # noqa: F401 - a fixture of this file
@@ -327,12 +327,8 @@ def test_a_resumed_extraction_of_clips_writes_the_same_rows(
     plan, dataset = planned(root, pixels, "k400", **choices), open_dataset("k400", root)
     writer = StoreWriter.open_or_create(tmp_path, plan, needed_bytes=0)
 
-    def interrupt(progress: Progress) -> None:
-        if progress.shards_done == 2:
-            raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        extract(dataset, plan, pixels, writer, progress=interrupt)
+        extract(dataset, plan, Stopping(pixels, tmp_path, batch=2, after_shards=2), writer)
     path, summary = run(root, tmp_path, pixels, **choices)
-    assert path == writer.path and 0 < summary.shards < len(plan.shards())
+    assert path == writer.path and summary.shards == len(plan.shards()) - 2
     assert row_digests(path) == row_digests(trained)

@@ -27,7 +27,15 @@ from stores.checks.status import store_status
 from stores.errors import CodecError, IdentityError
 from stores.writing.writer import StoreWriter
 from tests.extract.datasets.made_ade20k import make_pairs, write_folder, write_split
-from tests.extract.extractor.extraction import Wrapped, live_levels, planned, row_digests, run, skipped
+from tests.extract.extractor.extraction import (
+    Stopping,
+    Wrapped,
+    live_levels,
+    planned,
+    row_digests,
+    run,
+    skipped,
+)
 from tests.unfinished import receipts_of
 from tests.unsynced import unsynced  # noqa: F401 - a fixture of this file
 
@@ -39,9 +47,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(root: Path, tmp_path_factory: pytest.TempPathFactory, backbone: FrozenBackbone) -> Path:
-    """A training store of two views and shards of four rows; its last shard is short."""
+    """A training store of two views, shards of four rows and batches of two; its last shard is short."""
     stores = tmp_path_factory.mktemp("stores")
-    return run(root, stores, backbone, views=2, shard_rows=4, pixels=True)[0]
+    return run(root, stores, backbone, views=2, shard_rows=4, batch_rows=2, pixels=True)[0]
 
 
 @pytest.mark.parametrize("codec_name", ["int8", "float16", "int4", "q2"])
@@ -127,10 +135,6 @@ def content(path: Path) -> dict[str, bytes]:
     return {str(p.relative_to(path)): p.read_bytes() for p in files}
 
 
-class Interrupted(Exception):
-    pass
-
-
 @pytest.mark.parametrize("after_shards", [0, 1, 3])
 def test_a_resumed_extraction_writes_the_same_bytes(
     root: Path,
@@ -140,23 +144,18 @@ def test_a_resumed_extraction_writes_the_same_bytes(
     after_shards: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Begun view after view, continued with both side by side."""
+    """Begun view after view and stopped within a shard, continued with both views side by side."""
     monkeypatch.setattr(batch_order, "IMAGE_VIEWS", 1)
-
-    def interrupt(progress: Progress) -> None:
-        if progress.shards_done >= after_shards:
-            raise Interrupted
-
     settings = {"views": 2, "shard_rows": 4, "pixels": True}
-    with pytest.raises(Interrupted):
-        run(root, tmp_path, backbone, progress=interrupt, **settings)
+    stopping = Stopping(backbone, tmp_path, 2 * after_shards + 1, after_shards)
+    with pytest.raises(KeyboardInterrupt):
+        run(root, tmp_path, stopping, batch_rows=2, **settings)
     path = next(tmp_path.iterdir())
     assert not list(path.rglob("*.partial"))  # what was not finished is gone
-    done = 5 - len(store_status(path).missing)
-    assert after_shards <= done < 5
+    assert len(store_status(path).missing) == 5 - after_shards
     monkeypatch.undo()
     again, summary = run(root, tmp_path, backbone, batch_rows=1, workers=1, **settings)
-    assert (again, summary.shards) == (path, 5 - done)
+    assert (again, summary.shards) == (path, 5 - after_shards)
     assert content(path) == content(trained)
     assert verify_store(path, full=True).ok
 
@@ -284,12 +283,8 @@ def test_another_machine_is_warned_of(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    def interrupt(progress: Progress) -> None:
-        if progress.shards_done:
-            raise Interrupted
-
-    with pytest.raises(Interrupted):
-        run(root, tmp_path, backbone, shard_rows=2, progress=interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run(root, tmp_path, Stopping(backbone, tmp_path, batch=1, after_shards=1), shard_rows=2)
     monkeypatch.setattr("extract.extractor.run.provenance", lambda device, **_: {"device": "another"})
     with caplog.at_level(logging.WARNING):
         run(root, tmp_path, backbone, shard_rows=2)

@@ -17,7 +17,7 @@ from stores import verify_store
 from stores.shards.disk import Files, remove_if_there
 from stores.work.claims import Claims
 from tests.extract.datasets.made_ade20k import write_folder
-from tests.extract.extractor.extraction import Row, Wrapped, row_digests, run
+from tests.extract.extractor.extraction import Row, Stopping, Wrapped, row_digests, run
 from tests.stores.work.test_claims import ended_process, write_claim
 from tests.unfinished import receipts_of
 from tests.unsynced import unsynced  # noqa: F401 - a fixture of this file
@@ -123,7 +123,7 @@ def test_shards_of_a_process_that_is_gone_are_taken_over(
     """One that ended here, and one elsewhere whose counter stands still; the others come first."""
     caplog.set_level("INFO")
     with pytest.raises(KeyboardInterrupt):
-        run(root, tmp_path, backbone, progress=stop, **SETTINGS)
+        run(root, tmp_path, Stopping(backbone, tmp_path, batch=1), **SETTINGS)
     (path,) = tmp_path.iterdir()
     assert not list((path / "work" / "claims").iterdir()), "an orderly end leaves no claim"
     write_claim(path, "64x64-7", pid=ended_process(), token="gone")
@@ -139,10 +139,6 @@ def test_shards_of_a_process_that_is_gone_are_taken_over(
     ]
     assert "64x64-1" in order[2]
     assert row_digests(path) == alone and verify_store(path, full=True).ok
-
-
-def stop(progress: Progress) -> None:
-    raise KeyboardInterrupt
 
 
 class CollectsTooMuch(Files):
