@@ -24,7 +24,7 @@ from heads.necks.input_norm import INPUT_NORMS, build_input_norms
 from heads.plain.blocks import last_block
 from heads.plain.rescale import OfLastBlock, on_plain
 from heads.segmentation.base import SegmentationHead
-from heads.segmentation.row_bands import joined, resized_rows, row_bands
+from heads.segmentation.row_bands import ScoreBands, joined, resized_rows, row_bands
 from stores.pyramid import PyramidSpec
 
 _SCORE_BYTES = 256 << 20  # 256 MiB: masks of some queries in pixels of the view, twice
@@ -118,9 +118,9 @@ class Mask2Former(SegmentationHead):
 
     def predict_bands(
         self, features: Features, valid_hw: Sequence[SizeYX], output_hw: Sequence[SizeYX]
-    ) -> Iterator[Iterator[Tensor]]:
+    ) -> Iterator[ScoreBands]:
         for masks, size in self._seen_masks(features, valid_hw, output_hw):
-            yield _score_bands(masks, size)
+            yield ScoreBands(_score_bands(masks, size))
 
     def _seen_masks(
         self, features: Features, valid_hw: Sequence[SizeYX], output_hw: Sequence[SizeYX]

@@ -13,6 +13,7 @@ from heads.errors import HeadError
 from heads.segmentation.pixel_loss import pixel_cross_entropy
 from heads.segmentation.row_bands import (
     LabelMap,
+    ScoreBands,
     best_class,
     joined,
     label_map,
@@ -45,12 +46,14 @@ class SegmentationHead(Head):
 
     def predict_bands(
         self, features: Features, valid_hw: Sequence[SizeYX], output_hw: Sequence[SizeYX]
-    ) -> Iterator[Iterator[Tensor]]:
-        """As `predict_each`, each image as bands of rows from top to bottom, (num_classes, rows, width).
+    ) -> Iterator[ScoreBands]:
+        """As `predict_each`, each image as bands of rows.
 
         A head that does not override it holds the scores of a whole image.
         """
-        return (iter((scores_KYX,)) for scores_KYX in self.predict_each(features, valid_hw, output_hw))
+        return (
+            ScoreBands(iter((scores_KYX,))) for scores_KYX in self.predict_each(features, valid_hw, output_hw)
+        )
 
     def predict_labels(
         self, features: Features, valid_hw: Sequence[SizeYX], output_hw: Sequence[SizeYX]
@@ -127,9 +130,9 @@ class PixelClassifier(SegmentationHead):
 
     def predict_bands(
         self, features: Features, valid_hw: Sequence[SizeYX], output_hw: Sequence[SizeYX]
-    ) -> Iterator[Iterator[Tensor]]:
+    ) -> Iterator[ScoreBands]:
         for seen_Kyx, size in self._seen_logits(features, valid_hw, output_hw):
-            yield _probability_bands(seen_Kyx, size)
+            yield ScoreBands(_logit_bands(seen_Kyx, size), _softmax_in_place)
 
     def _seen_logits(
         self, features: Features, valid_hw: Sequence[SizeYX], output_hw: Sequence[SizeYX]
@@ -155,11 +158,11 @@ def build_classifier(inputs: int, num_classes: int) -> nn.Conv2d:
     return conv
 
 
-def _probability_bands(seen_Kyx: Tensor, size: SizeYX) -> Iterator[Tensor]:
+def _logit_bands(seen_Kyx: Tensor, size: SizeYX) -> Iterator[Tensor]:
     for first, stop in row_bands(size, len(seen_Kyx), seen_Kyx.device):
         with torch.no_grad():
-            probabilities_KrX = _softmax_in_place(resized_rows(seen_Kyx, size, first, stop))
-        yield probabilities_KrX
+            logits_KrX = resized_rows(seen_Kyx, size, first, stop)
+        yield logits_KrX
 
 
 def _best_class(scores_KrX: Tensor) -> tuple[Tensor, Tensor]:
@@ -170,5 +173,6 @@ def _best_class(scores_KrX: Tensor) -> tuple[Tensor, Tensor]:
 
 def _softmax_in_place(scores_KYX: Tensor) -> Tensor:
     """Softmax over the first axis, without a second map of this size."""
-    scores_KYX.sub_(scores_KYX.amax(0)).exp_()
-    return scores_KYX.div_(scores_KYX.sum(0))
+    with torch.no_grad():
+        scores_KYX.sub_(scores_KYX.amax(0)).exp_()
+        return scores_KYX.div_(scores_KYX.sum(0))

@@ -5,7 +5,7 @@ Letters in tensor names: K classes, y x source cells, Y X output pixels, r rows 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 
@@ -32,12 +32,26 @@ class LabelMap:
     """Mean over the pixels of the best class's share of the scores, 0..1."""
 
 
-def joined(bands: Iterator[Tensor], maps: int, size: SizeYX) -> Tensor:
+@dataclass(frozen=True, slots=True, eq=False)
+class ScoreBands:
+    """The class scores of an image as bands of rows from top to bottom, (K, r, X) each; can be read once."""
+
+    raw: Iterator[Tensor]
+    """Bands before `finish`: the largest of a pixel is the predicted class here too."""
+    finish: Callable[[Tensor], Tensor] | None = None
+    """What makes scores of a band, in the same memory: a softmax of logits."""
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return self.raw if self.finish is None else map(self.finish, self.raw)
+
+
+def joined(bands: Iterable[Tensor], maps: int, size: SizeYX) -> Tensor:
     """The whole of its bands: (maps, *size)."""
-    first_KrX = next(bands)
+    rest = iter(bands)
+    first_KrX = next(rest)
     whole_KYX = first_KrX.new_empty(maps, *size)
     row = 0
-    for band_KrX in chain((first_KrX,), bands):
+    for band_KrX in chain((first_KrX,), rest):
         whole_KYX[:, row : row + band_KrX.shape[1]] = band_KrX
         row += band_KrX.shape[1]
     return whole_KYX
@@ -59,7 +73,7 @@ def stacked_labels(bands: Iterator[Tensor], size: SizeYX) -> Tensor:
     return labels_YX
 
 
-def label_map(bands: Iterator[tuple[Tensor, Tensor]], size: SizeYX) -> LabelMap:
+def label_map(bands: Iterable[tuple[Tensor, Tensor]], size: SizeYX) -> LabelMap:
     """One label map of the labels (r, X) and their confidences, float32 (r, X), of bands."""
     confidences: list[Tensor] = []
 

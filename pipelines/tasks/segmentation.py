@@ -17,7 +17,7 @@ from torch import Tensor
 
 from heads.contract import Head
 from heads.segmentation.base import SegmentationHead
-from heads.segmentation.row_bands import best_class, joined, stacked_labels
+from heads.segmentation.row_bands import ScoreBands, best_class, joined, stacked_labels
 from pipelines.accuracy.record_picks import ImageOf, LabelPicks
 from pipelines.accuracy.record_scores import write_record_scores
 from pipelines.json_output import write_json
@@ -206,11 +206,13 @@ def record_labels(
     """The first view of each record and the record's predicted classes, uint8 (H0, W0), on the device.
 
     The class of a pixel is the first of those with the largest score, the mean over the record's views, see
-    `record_scores`. Of a single view no more than a band of its scores is in memory. Waits for no device.
+    `record_scores`. Of a single view the logits decide, as mmseg's do: no softmax is computed, classes whose
+    probabilities round to one number are kept apart, and no more than a band of them is in memory. Waits for
+    no device.
     """
     for view, of_record in _by_record(_predicted(head, views, device=device, bf16=bf16)):
         if of_record.is_plain:
-            bands = (best_class(band_KrX)[0] for band_KrX in of_record.first)
+            bands = (best_class(band_KrX)[0] for band_KrX in of_record.first.raw)
             with torch.no_grad():
                 labels_HW = stacked_labels(bands, view.original_hw)
         else:
@@ -243,9 +245,9 @@ class _Record:
 
     view: TestView
     """The first one."""
-    first: Iterator[Tensor]
-    """Its scores, as bands of rows (K, r, X); of a window `view_scores`."""
-    others: Iterator[tuple[TestView, Iterator[Tensor]]]
+    first: ScoreBands
+    """Its scores; of a window `view_scores` in one band."""
+    others: Iterator[tuple[TestView, ScoreBands]]
     """The same of the other views."""
     is_plain: bool
     """Whether there is one view, which shows the image as it is."""
@@ -266,7 +268,7 @@ class _Record:
         return total_KHW.div_(count) if count > 1 else total_KHW
 
 
-def _by_record(predicted: Iterator[tuple[TestView, Iterator[Tensor]]]) -> Iterator[tuple[TestView, _Record]]:
+def _by_record(predicted: Iterator[tuple[TestView, ScoreBands]]) -> Iterator[tuple[TestView, _Record]]:
     for _, group in groupby(predicted, key=lambda each: each[0].key):
         of_record = iter(group)
         view, first = next(of_record)
@@ -285,15 +287,15 @@ def _by_record(predicted: Iterator[tuple[TestView, Iterator[Tensor]]]) -> Iterat
 
 def _predicted(
     head: Head, views: Iterable[TestView], *, device: torch.device, bf16: bool
-) -> Iterator[tuple[TestView, Iterator[Tensor]]]:
-    """Each view with its class scores, as bands of rows; views of one shape go through the head together."""
+) -> Iterator[tuple[TestView, ScoreBands]]:
+    """Each view with its class scores; views of one shape go through the head together."""
     assert isinstance(head, SegmentationHead)
     for windows, together in _windows_apart(same_shapes(views)):
         if windows:
             for view in together:
                 with autocast(device, bf16):
                     scores_KYX = head.view_scores(view.features, [view.valid_hw])
-                yield view, iter((scores_KYX,))
+                yield view, ScoreBands(iter((scores_KYX,)))
             continue
         sizes = [view.valid_hw for view in together]
         bands = head.predict_bands(joined_features(together), sizes, [view.original_hw for view in together])
@@ -311,9 +313,7 @@ def _windows_apart(batches: Iterable[list[TestView]]) -> Iterator[tuple[bool, li
             yield windows, list(run)
 
 
-def _of_windows(
-    head: Head, windows: Iterable[tuple[TestView, Iterator[Tensor]]], device: torch.device
-) -> Tensor:
+def _of_windows(head: Head, windows: Iterable[tuple[TestView, ScoreBands]], device: torch.device) -> Tensor:
     """Class scores (K, H0, W0) of an image of which each view is a window."""
     assert isinstance(head, SegmentationHead)
     found: WindowSum | None = None

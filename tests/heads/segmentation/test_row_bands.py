@@ -27,7 +27,10 @@ def test_rows_are_those_of_the_whole_resize(
 
 
 @pytest.mark.parametrize("name", ["linear", "bifpn1", "m2f-pd1-td3"])
-def test_labels_are_the_largest_of_the_scores(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_labels_are_the_largest_of_the_scores_and_of_raw_ones(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(4)  # with maps of several classes
     pyramid = pyramid_of(16)
     settings = {"width": 32} if name != "linear" else {}
     head = build_head(name, "segmentation", pyramid, CLASSES, **settings).eval()
@@ -40,8 +43,9 @@ def test_labels_are_the_largest_of_the_scores(name: str, monkeypatch: pytest.Mon
     seen = set()
     with torch.no_grad():
         scores = head.predict(features, valid, sizes)
-        for scores_KYX, bands, found in zip(
+        for scores_KYX, bands, again, found in zip(
             scores,
+            head.predict_bands(features, valid, sizes),
             head.predict_bands(features, valid, sizes),
             head.predict_labels(features, valid, sizes),
             strict=True,
@@ -49,6 +53,8 @@ def test_labels_are_the_largest_of_the_scores(name: str, monkeypatch: pytest.Mon
             parts = list(bands)
             assert len(parts) > 1, "in more than one piece"
             torch.testing.assert_close(torch.cat(parts, dim=1), scores_KYX, rtol=1e-4, atol=1e-5)
+            raw_KYX = torch.cat(list(again.raw), dim=1)
+            assert torch.equal(raw_KYX.argmax(0), scores_KYX.argmax(0))
             assert found.labels_YX.dtype == torch.uint8
             assert torch.equal(found.labels_YX.long(), scores_KYX.argmax(0))
             expected = (scores_KYX.amax(0) / scores_KYX.sum(0)).mean()
