@@ -160,7 +160,7 @@ def _free(free: int) -> str:
 
 
 def print_notes(extraction: Extraction, summary: dict[str, Any]) -> None:
-    """After the answer in four lines: what to know about the data, and padding that other windows avoid."""
+    """After the answer in three lines: what to know about the data, and padding that other windows avoid."""
     for line in data_lines(extraction):
         print(line)
     if any(summary.get("padding_tokens", ())):

@@ -34,7 +34,7 @@ from stores.remote.store_url import StoreUrl
 MEASURED_S = 3.0
 """Of decoding, and of forward passes of a bin, where details are asked for."""
 QUICK_S = 1.0
-"""The same for the answer in four lines."""
+"""The same for the answer in three lines."""
 BINS = 2
 """Bins whose forward pass is measured in detail: those with most work. Rows of others cost in proportion to
 pixels."""

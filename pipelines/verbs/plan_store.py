@@ -61,6 +61,8 @@ def run(config: ForecastConfig) -> dict[str, Any]:
         print_geometry(extraction, summary)
         summary["costs"] = print_costs(extraction, trainings, of_heads=bool(config.head))
         summary |= _answer(config, trainings, extraction, prepared_s, recipes, summary)
+    if "estimated_seconds" in summary and summary["bytes"] <= summary["free_bytes"]:
+        print_next(same_extraction(config))
     return summary
 
 
@@ -72,8 +74,8 @@ def _answer(
     recipes: Sequence[str],
     summary: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Measures and prints the time, what caching saves, and the next command; measures nothing where weights
-    or room are missing."""
+    """Measures and prints the time and what caching saves; measures nothing where weights or room are
+    missing."""
     for line in (*recipes, *_writer_lines(extraction)):
         print(line)
     try:
@@ -101,8 +103,6 @@ def _answer(
         found |= _compare(config, trainings, extraction, speed, cache)
     if cache.oldest_s > 60:
         print(f"  measured  up to {duration(cache.oldest_s)} ago; --remeasure measures again")
-    if summary["bytes"] <= summary["free_bytes"]:
-        print_next(same_extraction(config))
     return found
 
 
