@@ -73,7 +73,7 @@ def stacked_labels(bands: Iterator[Tensor], size: SizeYX) -> Tensor:
     return labels_YX
 
 
-def label_map(bands: Iterable[tuple[Tensor, Tensor]], size: SizeYX) -> LabelMap:
+def label_map(bands: Iterator[tuple[Tensor, Tensor]], size: SizeYX) -> LabelMap:
     """One label map of the labels (r, X) and their confidences, float32 (r, X), of bands."""
     confidences: list[Tensor] = []
 
